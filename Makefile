@@ -1,0 +1,38 @@
+# `make demo` and `make test` do everything on a machine that has Python 3.10 to 3.12, pip and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# The exact versions that CI uses; they need Python 3.11 or 3.12.
+CONSTRAINTS := $(shell $(PYTHON) -c "import sys; print('-c constraints.txt' * (sys.version_info >= (3, 11)))")
+
+.PHONY: demo test test-fast check format install clean
+
+demo: $(INSTALLED)  ## the whole story on bundled real data
+	$(BIN)/aft-ray demo
+
+test: $(INSTALLED)  ## every test
+	$(BIN)/python -m pytest
+
+test-fast: $(INSTALLED)  ## the tests that start neither Ray nor other processes
+	$(BIN)/python -m pytest -m "not ray and not processes"
+
+check: $(INSTALLED)  ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode $(CONSTRAINTS) -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) work

@@ -1,0 +1,253 @@
+"""The command line: `aft-ray VERB RECIPE [key=value ...]`. The only module that reads the environment."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import secrets
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import aft_ray
+from aft_ray.config import InputError, Recipe, load
+
+console = Console()
+
+VERBS = {
+    "prepare": "split a data set and write it as aligned shards of samples",
+    "extract": "run every teacher over the samples once and keep the features",
+    "train": "train the student with the recipe's regularizer",
+    "search": "search beta, teachers and methods on one cache, then compare the best on test",
+    "report": "write everything the workspace holds as one HTML page",
+    "pipeline": "all of the above in order",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done; 2 the input is wrong, one line per fault on stderr; 1 anything else."""
+    set_environment()
+    parsed = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return int(parsed.command(parsed) or 0)
+    except InputError as error:
+        for fault in error.faults:
+            print(f"aft-ray: {fault}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("aft-ray: stopped; the same command goes on from here.", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="aft-ray",
+        description="Adaptive Feature Transfer on Ray: the task-relevant knowledge of large frozen teachers in a small"
+        " student. A cluster is used when RAY_ADDRESS names one; otherwise everything runs on this machine.",
+        epilog="Start with 'aft-ray demo'. Exit status: 0 done, 2 wrong input, 1 anything else.",
+    )
+    parser.add_argument("--version", action="version", version=f"aft-ray {aft_ray.__version__}")
+    commands = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    demo = commands.add_parser("demo", help="the whole story on bundled real data, offline, in about three minutes")
+    demo.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the demo's recipe")
+    demo.set_defaults(command=_demo)
+    for verb, summary in VERBS.items():
+        command = commands.add_parser(verb, help=summary, description=summary)
+        command.add_argument("recipe", metavar="RECIPE", help="a YAML file; see jobs/recipes/")
+        command.add_argument(
+            "overrides", nargs="*", metavar="key=value", help="changes, such as train.steps=100 (values are YAML)"
+        )
+        if verb == "prepare":
+            command.add_argument("--overwrite", action="store_true", help="replace the samples that are there")
+        command.set_defaults(command=globals()[f"_{verb}"])
+    verify = commands.add_parser("verify", help="re-read every manifest and checksum of a workspace")
+    verify.add_argument("place", metavar="RECIPE|WORKSPACE", help="a recipe, or a workspace's directory or URL")
+    verify.set_defaults(command=_verify)
+    listing = commands.add_parser("list", help="what can be named in a recipe")
+    listing.add_argument("kind", choices=("teachers", "students", "datasets", "regularizers"))
+    listing.set_defaults(command=_list)
+    return parser
+
+
+def _prepare(parsed: argparse.Namespace) -> None:
+    from aft_ray.prepare import prepare
+
+    recipe = _load(parsed)
+    manifests = prepare(recipe, overwrite=parsed.overwrite)
+    rows = [[split, m["num_samples"], len(m["shards"]), len(m["classes"])] for split, m in manifests.items()]
+    _print_table(f"Samples in {recipe.workspace}", ["split", "samples", "shards", "classes"], rows)
+
+
+def _extract(parsed: argparse.Namespace) -> None:
+    from aft_ray.extract import extract
+
+    recipe = _load(parsed)
+    with ray_cluster():
+        made = extract(recipe)
+    _print_table(f"Features in {recipe.workspace}", ["teacher", "new shards"], [[n, c] for n, c in made.items()])
+
+
+def _train(parsed: argparse.Namespace) -> None:
+    from aft_ray.train import read_history, train
+
+    recipe = _load(parsed)
+    with ray_cluster():
+        run = train(recipe)
+    last = read_history(run)[-1]
+    console.print(f"test accuracy {100 * last['test_accuracy']:.2f} %  ->  {run}")
+
+
+def _search(parsed: argparse.Namespace) -> None:
+    from aft_ray.search import search
+
+    recipe = _load(parsed)
+    with ray_cluster():
+        search(recipe)
+    _print_leaderboard(recipe)
+
+
+def _report(parsed: argparse.Namespace) -> None:
+    from aft_ray.report import report
+
+    console.print(f"report: {report(_load(parsed))}", soft_wrap=True)
+
+
+def _pipeline(parsed: argparse.Namespace) -> None:
+    _run_pipeline(_load(parsed))
+
+
+def _demo(parsed: argparse.Namespace) -> None:
+    _run_pipeline(load(demo_recipe(), parsed.overrides))
+
+
+def _run_pipeline(recipe: Recipe) -> None:
+    from aft_ray.pipeline import pipeline
+
+    started = time.perf_counter()
+
+    def announce(stage: str) -> None:
+        console.print(f"[bold]\\[{time.perf_counter() - started:5.1f} s][/bold] {stage}", soft_wrap=True)
+
+    with ray_cluster():
+        page = pipeline(recipe, announce)
+    _print_leaderboard(recipe)
+    console.print(f"report: {page}  ({time.perf_counter() - started:.0f} s in all)", soft_wrap=True)
+
+
+def _verify(parsed: argparse.Namespace) -> int:
+    from aft_ray.store import Workspace
+
+    workspace = Workspace.at(load(parsed.place).workspace if parsed.place.endswith((".yaml", ".yml")) else parsed.place)
+    stores = list(workspace.stores())
+    if not stores:
+        raise InputError(f"{workspace} holds neither samples nor features.")
+    faults = [fault for store in stores for fault in store.faults()]
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    console.print(f"{len(stores)} directories read, {len(faults)} faults")
+    return 1 if faults else 0
+
+
+def _list(parsed: argparse.Namespace) -> None:
+    if parsed.kind == "datasets":
+        from aft_ray.datasets import NAMED, SOURCES
+
+        rows: list[list[Any]] = [
+            [f"name: {d.name}", d.modality, d.num_classes, d.num_samples, d.licence, d.needs] for d in NAMED.values()
+        ]
+        rows += [[f"source: {name}", "image", "yours", "yours", "yours", ""] for name in SOURCES]
+        _print_table("Data sets", ["dataset", "modality", "classes", "samples", "licence", "package"], rows)
+    elif parsed.kind == "regularizers":
+        from aft_ray.regularizers import REGULARIZERS
+
+        rows = [[name, (kind.__doc__ or "").splitlines()[0]] for name, kind in REGULARIZERS.items()]
+        _print_table("Regularizers", ["name", "what it does"], rows)
+    else:
+        import timm
+
+        published = len(timm.list_models(pretrained=True))
+        rows = [["timm:NAME", f"{published} published image models; `timm.list_models(pretrained=True)`"]]
+        if parsed.kind == "teachers":
+            rows.append(["transformers:REPO_OR_DIRECTORY", "text encoders, from the hub, a directory or package://"])
+        else:
+            rows.insert(0, ["tiny:cnn", "a small convolutional network for 28 pixel images, for laptops"])
+        _print_table(parsed.kind.capitalize(), ["model", "what it is"], rows)
+
+
+def demo_recipe() -> Path:
+    """The demo's recipe: inside the installed package, or in the checkout's `jobs/recipes/`."""
+    package = Path(aft_ray.__file__).parent
+    installed = package / "recipes" / "demo.yaml"
+    return installed if installed.exists() else package.parent / "jobs" / "recipes" / "demo.yaml"
+
+
+def _load(parsed: argparse.Namespace) -> Recipe:
+    return load(parsed.recipe, parsed.overrides)
+
+
+def set_environment() -> None:
+    """Ray's settings that can only be given through the environment, and only before ray is imported.
+
+    What the user has set stays. A cluster of our own gets a token that only this process and its children know.
+    """
+    os.environ.setdefault("RAY_DATA_PARQUET_FOOTER_NUM_ACTORS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the progress shown is ours
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # a report waits for the next check
+    if os.environ.get("RAY_ADDRESS", "local") == "local":
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+
+
+@contextmanager
+def ray_cluster() -> Iterator[None]:
+    """Joins the cluster of RAY_ADDRESS, or starts one on this machine for as long as the context lasts."""
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS", "local")
+    dashboard = False if address == "local" else None
+    ray.init(address=address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console.print(table)
+
+
+def _print_leaderboard(recipe: Recipe) -> None:
+    from aft_ray.report import leaderboard
+
+    rows = [
+        [
+            entry.title,
+            f"{entry.beta:g}" if entry.teachers else "-",
+            ", ".join(entry.teachers) or "-",
+            entry.num_seeds,
+            f"{100 * entry.val_accuracy:.2f}",
+            f"{100 * entry.test_accuracy:.2f} ± {100 * entry.test_accuracy_se:.2f}",
+        ]
+        for entry in leaderboard(recipe)
+    ]
+    columns = ["method", "beta", "teachers", "seeds", "validation %", "test %"]
+    _print_table("Methods compared: accuracy, mean ± standard error over seeds", columns, rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

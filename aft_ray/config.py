@@ -1,0 +1,335 @@
+"""The recipe: typed, frozen and checked before anything starts.
+
+`load(path, overrides)` is the only way in; `override(recipe, {"train.learning_rate": 3e-4})` the only way to change a
+value, shared by the command line, the search and the tests. Every fault of a recipe is reported at once, one line each.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+
+class InputError(ValueError):
+    """What the user gave is wrong. `faults` has one line per fault; the command line prints them and exits with 2."""
+
+    def __init__(self, faults: str | Sequence[str]) -> None:
+        self.faults = [faults] if isinstance(faults, str) else list(faults)
+        super().__init__("\n".join(self.faults))
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[list[str]]]:
+        return InputError, (self.faults,)  # Ray carries it from a worker to the driver
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def checked_name(name: str) -> str:
+    """`name` itself, if it can be the name of a directory inside a workspace."""
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            f"a name has letters, digits, '.', '_' and '-' and starts with a letter or digit, got {name!r}"
+        )
+    return name
+
+
+class DatasetConfig(Model):
+    name: str | None = None
+    """A named data set (`aft-ray list datasets`)."""
+    source: Literal["image_folder"] | None = None
+    """Where your own data lies: `image_folder` has one folder of images per class."""
+    path: str | None = None
+    """The folder of `source`."""
+    validation_fraction: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the samples held out to choose beta, teachers and the best epoch."""
+    test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the samples held out as test split where the data set brings none."""
+    max_samples: int | None = Field(default=None, gt=0)
+    """Keep this many samples in all (those whose ids hash lowest); null keeps all."""
+    samples_per_shard: int = Field(default=256, gt=0)
+    """Samples in one Parquet shard: the unit of extraction and of restart."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> DatasetConfig:
+        if (self.name is None) == (self.source is None):
+            raise ValueError("give exactly one of 'name' and 'source'")
+        if self.source is not None and self.path is None:
+            raise ValueError(f"source '{self.source}' needs 'path'")
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError("validation_fraction + test_fraction must leave samples to train on")
+        return self
+
+
+class TeacherConfig(Model):
+    name: str
+    """Its directory under `features/`; made from `model` when left out."""
+    model: str
+    """`timm:NAME` or `transformers:REPO_OR_DIRECTORY`."""
+    weights: str | None = None
+    """A weights file instead of the model's published ones: a path, or `package://MODULE/FILE`."""
+    image_size: int | None = Field(default=None, gt=0)
+    """Input pixels per side; null takes the size the teacher was trained with."""
+    pooling: Literal["mean", "cls"] | None = None
+    """How token features become one vector (text teachers); null takes the family's usual one."""
+    batch_size: int = Field(default=64, gt=0)
+    """Samples per forward pass on one device."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the forward pass."""
+    num_actors: int = Field(default=1, gt=0)
+    """Copies of this teacher that work at the same time."""
+    num_gpus: float = Field(default=0, ge=0)
+    """GPUs per actor; fractions share one GPU."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"model": value}
+        if isinstance(value, dict) and isinstance(value.get("model"), str) and "name" not in value:
+            value = value | {"name": re.sub(r"[^A-Za-z0-9._-]+", "-", value["model"]).strip("-._")}
+        return value
+
+    _name_is_a_directory = field_validator("name")(checked_name)
+
+
+class StudentConfig(Model):
+    model: str
+    """`tiny:cnn` (laptops) or `timm:NAME`."""
+    pretrained: bool = False
+    """Start from the model's published weights."""
+    weights: str | None = None
+    """Start from this weights file: a path, or `package://MODULE/FILE`."""
+    image_size: int | None = Field(default=None, gt=0)
+    """Input pixels per side; null takes the model's own."""
+
+
+class RegularizerConfig(Model):
+    model_config = ConfigDict(extra="allow")
+
+    name: str = "aft"
+    """The method (`aft-ray list regularizers`); `none` is standard transfer learning."""
+    beta: float = Field(default=10.0, ge=0, allow_inf_nan=False)
+    """Strength: loss = task_loss + beta * regularization."""
+    learning_rate: float = Field(default=0.01, gt=0)
+    """Learning rate of the regularizer's own parameters (gates, projections)."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The section's other keys, such as `learn_gates: false`; `build_regularizer` knows which exist."""
+        return dict(self.model_extra or {})
+
+
+class TrainConfig(Model):
+    steps: int = Field(default=1000, gt=0)
+    """Optimizer steps."""
+    global_batch_size: int = Field(default=128, gt=1)
+    """Samples per step over all workers; the kernels are those of this whole batch."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    """`sgd` has momentum 0.9."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Peak learning rate of the student; cosine decay to zero, per step."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Weight decay of the student; the regularizer has none."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps of linear warm-up."""
+    labels_per_class: int | None = Field(default=None, gt=0)
+    """Keep this many labels per class in the train split; the other samples take part in the regularizer only."""
+    labeled_fraction: float = Field(default=0.5, gt=0, le=1)
+    """Share of each batch drawn from labelled samples when some samples have no label."""
+    evaluate_every: int | None = Field(default=None, gt=0)
+    """Steps between two evaluations; null makes ten evaluations in a run."""
+    seed: int = 0
+    """Seed of the student's initial weights, of the order of samples and of the choice of labels that are kept."""
+    num_workers: int = Field(default=1, gt=0)
+    """DDP workers; the result is that of one worker on the whole batch."""
+    use_gpu: bool = False
+    """One GPU per worker."""
+    max_failures: int = Field(default=3, ge=0)
+    """How often a killed worker may be replaced, continuing from the last checkpoint."""
+
+
+Beta = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class SearchConfig(Model):
+    beta: dict[str, tuple[Beta, ...]] = {"all": (1.0, 3.0, 10.0, 30.0)}
+    """The grid of strengths: a list, or a mapping that gives each method its own (`all` is for the others)."""
+    teachers: Literal["all_subsets"] | tuple[tuple[str, ...], ...] = "all_subsets"
+    """Combinations of teachers by name: `all_subsets`, or a list of lists."""
+    compare: tuple[str, ...] = ()
+    """Methods to search; empty searches the recipe's regularizer. Each is retrained at its best setting."""
+    num_samples: int | None = Field(default=None, gt=0)
+    """At most this many trials per method, drawn from the grid at random; null runs the whole grid."""
+    scheduler: Literal["asha", "none"] = "asha"
+    """`asha` stops trials that fall behind."""
+    max_concurrent_trials: int | None = Field(default=None, gt=0)
+    """Trials at the same time; null fills the cluster."""
+    final_seeds: int = Field(default=3, gt=0)
+    """Seeds of each method's final runs; only these see the test split."""
+
+    @field_validator("beta", mode="before")
+    @classmethod
+    def _beta_per_method(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return value
+        return {"all": value if isinstance(value, (list, tuple)) else [value]}
+
+    @field_validator("teachers", mode="before")
+    @classmethod
+    def _combinations(cls, value: Any) -> Any:
+        lists = isinstance(value, (list, tuple)) and all(isinstance(subset, (list, tuple)) for subset in value)
+        if value != "all_subsets" and not lists:
+            raise ValueError(f"must be all_subsets or a list of lists of teachers' names, got {value!r}")
+        return value
+
+    def betas(self, method: str) -> tuple[float, ...]:
+        """The grid of `method`; standard transfer learning has no strength."""
+        return (0.0,) if method == "none" else self.beta.get(method, self.beta.get("all", ()))
+
+
+class Recipe(Model):
+    workspace: str
+    """Directory or object-store URL that holds everything about one data set."""
+    dataset: DatasetConfig
+    teachers: tuple[TeacherConfig, ...] = ()
+    student: StudentConfig
+    regularizer: RegularizerConfig = RegularizerConfig()
+    train: TrainConfig = TrainConfig()
+    search: SearchConfig = SearchConfig()
+    run: str = "main"
+    """Name of the run of `train` under `runs/`, and of the search under `searches/`."""
+
+    _run_is_a_directory = field_validator("run")(checked_name)
+
+    @field_validator("teachers")
+    @classmethod
+    def _names_differ(cls, teachers: tuple[TeacherConfig, ...]) -> tuple[TeacherConfig, ...]:
+        names = [teacher.name for teacher in teachers]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two teachers have the same name: {', '.join(twice)}; give each its own 'name'")
+        return teachers
+
+    @model_validator(mode="after")
+    def _searched_teachers_exist(self) -> Recipe:
+        if self.search.teachers != "all_subsets":
+            known = [teacher.name for teacher in self.teachers]
+            for subset in self.search.teachers:
+                for name in subset:
+                    if name not in known:
+                        raise ValueError(f"search.teachers names {name!r}; teachers: {', '.join(known) or 'none'}")
+                if not subset:
+                    raise ValueError("search.teachers has an empty combination; name at least one teacher in each")
+        return self
+
+    def teacher_names(self) -> tuple[str, ...]:
+        return tuple(teacher.name for teacher in self.teachers)
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in the YAML file `path`, changed by `key=value` overrides with dotted keys and YAML values.
+
+    Raises InputError with one line for every unknown, missing or wrong key.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"Recipe {path} does not exist.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"Recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"Recipe {path} must be a mapping of keys, got {type(content).__name__}.")
+    changes, faults = {}, []
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            faults.append(f"Override {text!r} must have the form key=value, such as train.steps=100.")
+            continue
+        changes[key] = yaml.safe_load(value)
+    return _validate(content, changes, faults)
+
+
+def load_text(text: str) -> Recipe:
+    """The recipe that `dump` wrote."""
+    return _validate(yaml.safe_load(text), {}, [])
+
+
+def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """`recipe` with the dotted keys of `changes` replaced and everything checked again."""
+    return _validate(recipe.model_dump(mode="json"), changes, [])
+
+
+def dump(recipe: Recipe) -> str:
+    """The resolved recipe as YAML; `load` reads it back."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def fingerprint(part: Any) -> str:
+    """A short stable hash of a value made of plain JSON types."""
+    text = json.dumps(part, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _validate(content: Mapping[str, Any], changes: Mapping[str, Any], faults: list[str]) -> Recipe:
+    merged = json.loads(json.dumps(content, default=str))
+    for key, value in changes.items():
+        *parents, leaf = key.split(".")
+        node = merged
+        for parent in parents:
+            node = node.setdefault(parent, {}) if isinstance(node, dict) else None
+        if not isinstance(node, dict):
+            faults.append(f"Override {key}={value}: '{'.'.join(parents)}' is not a section.")
+            continue
+        node[leaf] = value
+    try:
+        recipe = Recipe.model_validate(merged)
+    except ValidationError as error:
+        raise InputError([*faults, *(_fault_line(entry) for entry in error.errors())]) from error
+    if faults:
+        raise InputError(faults)
+    return recipe
+
+
+def _fault_line(error: Mapping[str, Any]) -> str:
+    location = error["loc"]
+    key = ".".join(str(part) for part in location)
+    if error["type"] == "extra_forbidden":
+        section = _section(location[:-1])
+        known = ", ".join(section.model_fields) if section else "none"
+        close = difflib.get_close_matches(str(location[-1]), section.model_fields if section else [], n=1)
+        hint = f" Did you mean '{close[0]}'?" if close else ""
+        return f"Unknown key '{key}'.{hint} Known: {known}."
+    if error["type"] == "missing":
+        return f"Missing key '{key}'."
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if error["type"] == "value_error":
+        return f"{key}{' ' if message.startswith('must') else ': '}{message}." if key else f"{message}."
+    return f"{key} must be {message}, got {error['input']!r}."
+
+
+def _section(location: Sequence[Any]) -> type[Model] | None:
+    """The model that describes the recipe's section at `location`."""
+    model: Any = Recipe
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = typing.get_type_hints(model).get(part)
+        candidates = typing.get_args(annotation) or (annotation,)
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, Model)), None)
+        if model is None:
+            return None
+    return typing.cast("type[Model]", model)

@@ -1,0 +1,149 @@
+"""Differentiable gathers, sums and means over the workers of the default process group; the identity without one.
+
+Every operation here has its true adjoint as backward: a gather's gradient is summed over workers, and so is a sum's.
+Each worker then computes the same global value, its backward yields `world_size` times the gradient, and the average that
+DistributedDataParallel takes over workers makes it the gradient of one process that holds the concatenated batch, for what
+feeds the gathered rows and for parameters that every worker holds a copy of.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.functional import pad
+
+_declared_counts: ContextVar[tuple[int, ...] | None] = ContextVar("declared_row_counts", default=None)
+
+
+def world_size() -> int:
+    """Number of workers; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this worker, from 0; 0 without a process group."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def sum_over_workers(x: Tensor) -> Tensor:
+    """Elementwise sum of every worker's ``x`` (same shape everywhere), differentiable."""
+    return x if world_size() == 1 else _SumOverWorkers.apply(x)
+
+
+def gather_rows(x_bD: Tensor) -> Tensor:
+    """Rows (B, ...) of all workers in rank order, differentiable; workers may hold different numbers of rows."""
+    return global_rows(x_bD.shape[0], x_bD.device).gather(x_bD)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How the B rows of a batch lie over workers, with the operations a loss over the whole batch needs."""
+
+    counts: tuple[int, ...]
+    """Rows of each worker, in rank order."""
+    rank: int
+    """The worker whose rows are at hand, an index into ``counts``."""
+
+    @property
+    def total(self) -> int:
+        """B."""
+        return sum(self.counts)
+
+    @property
+    def own(self) -> slice:
+        """Where this worker's rows are among the gathered ones."""
+        start = sum(self.counts[: self.rank])
+        return slice(start, start + self.counts[self.rank])
+
+    def gather(self, x_bD: Tensor) -> Tensor:
+        """``x`` (B, ...) of all rows, in rank order, from this worker's (b, ...)."""
+        return x_bD if len(self.counts) == 1 else _GatherRows.apply(x_bD, self.counts, self.rank)
+
+    def keep(self, x_BD: Tensor) -> Tensor:
+        """This worker's rows (b, ...) of the gathered ``x`` (B, ...)."""
+        return x_BD if len(self.counts) == 1 else x_BD[self.own]  # the gradient of a slice is a copy of the whole
+
+    def mean(self, x_bD: Tensor) -> Tensor:
+        """Mean of ``x`` over all B rows, from this worker's (b, ...)."""
+        own_sum = x_bD.sum(0)
+        return (own_sum if len(self.counts) == 1 else _SumOverWorkers.apply(own_sum)) / self.total
+
+
+def global_rows(num_rows: int, device: torch.device) -> Rows:
+    """The layout of the batch of which this worker holds ``num_rows`` rows.
+
+    The workers tell each other their counts, which copies W integers to the host and so waits for ``device``; inside
+    `declared_row_counts` nothing is exchanged and nothing waits.
+    """
+    if world_size() == 1:
+        return Rows((num_rows,), 0)
+    counts = _declared_counts.get()
+    if counts is None:
+        own = torch.tensor([num_rows], device=device)
+        gathered = own.new_empty(world_size())
+        dist.all_gather_into_tensor(gathered, own)
+        counts = tuple(gathered.tolist())
+    elif len(counts) != world_size() or counts[rank()] != num_rows:
+        raise ValueError(
+            f"declared_row_counts must name the rows of each of the {world_size()} workers, {num_rows} of them on "
+            f"worker {rank()}, got {list(counts)}."
+        )
+    return Rows(counts, rank())
+
+
+@contextmanager
+def declared_row_counts(counts: Sequence[int]) -> Iterator[None]:
+    """Within this context batches have ``counts[r]`` rows on worker r, so that no worker has to ask the others.
+
+    For a training loop that knows how its sampler divides the batch. All workers must enter it with the same counts; one
+    that holds a different number of rows gets a ``ValueError``. Without a process group it has no effect.
+    """
+    token = _declared_counts.set(tuple(counts))
+    try:
+        yield
+    finally:
+        _declared_counts.reset(token)
+
+
+class _SumOverWorkers(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _SumOverWorkers.apply(grad)
+
+
+class _GatherRows(torch.autograd.Function):
+    """All-gather whose backward reduce-scatters. Shares travel padded to the longest: collectives need equal shapes."""
+
+    @staticmethod
+    def forward(ctx: Any, x_bD: Tensor, counts: tuple[int, ...], rank: int) -> Tensor:
+        ctx.counts, ctx.rank = counts, rank
+        share = _pad_rows(x_bD, max(counts)).contiguous()
+        shares = share.new_empty(len(counts) * share.shape[0], *share.shape[1:])
+        dist.all_gather_into_tensor(shares, share)
+        if min(counts) == max(counts):
+            return shares
+        return torch.cat([padded[:count] for padded, count in zip(shares.split(max(counts)), counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, grad_BD: Tensor) -> tuple[Tensor, None, None]:
+        longest = max(ctx.counts)
+        if min(ctx.counts) < longest:
+            grad_BD = torch.cat([_pad_rows(share, longest) for share in grad_BD.split(ctx.counts)])
+        own = grad_BD.new_empty(longest, *grad_BD.shape[1:])
+        dist.reduce_scatter_tensor(own, grad_BD.contiguous())
+        return own[: ctx.counts[ctx.rank]], None, None
+
+
+def _pad_rows(x_bD: Tensor, num_rows: int) -> Tensor:
+    return pad(x_bD, (0, 0) * (x_bD.dim() - 1) + (0, num_rows - x_bD.shape[0]))

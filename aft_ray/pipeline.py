@@ -1,0 +1,31 @@
+"""The whole story in one go: prepare, extract, search, train the winner, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aft_ray.config import Recipe, load_text, override
+from aft_ray.extract import extract
+from aft_ray.prepare import prepare
+from aft_ray.report import report
+from aft_ray.search import search
+from aft_ray.store import Workspace
+from aft_ray.train import train
+
+
+def pipeline(recipe: Recipe, announce: Callable[[str], None]) -> str:
+    """Runs every stage and returns the report's place. What is finished already is not done again.
+
+    `announce` is told each stage as it starts.
+    """
+    announce("prepare: samples and splits")
+    prepare(recipe)
+    announce(f"extract: features of {len(recipe.teachers)} teachers, once for everything that follows")
+    extract(recipe)
+    announce("search: methods, beta and combinations of teachers on validation; then fresh seeds on test")
+    search(recipe)
+    announce(f"train: the winner with {recipe.train.num_workers} DDP workers")
+    winner = load_text(Workspace.at(recipe.workspace).search(recipe.run).read("best.yaml").decode())
+    train(override(winner, {"workspace": recipe.workspace}))
+    announce("report")
+    return report(recipe)

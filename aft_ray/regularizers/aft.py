@@ -1,0 +1,152 @@
+"""Adaptive Feature Transfer (arXiv 2406.07337): compare the kernels of student and transformed teacher features.
+
+    F (B, S)   student features                T (B, T)   teacher features, all teachers side by side
+    gates      g = sigmoid(gate_logits), T of them, learned with the student; T * g drops what the task does not use
+    unit       centre over the batch, then divide each row by its norm
+    K = unit(F) unit(F)'        L = unit(T * g) unit(T * g)'        both (B, B)
+    value      sqrt(mean((K - L)^2) + 1e-8)
+
+K does not change when F is rotated or scaled, so student and teachers need neither a common width nor a common basis.
+The variants change one line: `AftRbf` the kernel, `AftDense` a matrix in place of the gates, `KernelKd` a matrix on the student
+and nothing on the teachers, `AftNoKernel` features in place of kernels.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from aft_ray import kernels
+from aft_ray.distributed import Rows
+from aft_ray.regularizers.base import Combine, Regularizer, Scope, StudentDim, check_choice
+
+Kernel: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Normalize: TypeAlias = Literal["none", "per_teacher"]
+
+
+class KernelRegularizer(Regularizer):
+    """A regularizer whose value is the distance of two kernels, which it also reports as ``kernel_distance``."""
+
+    _last_distance: Tensor | None = None
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        return {} if self._last_distance is None else {"kernel_distance": self._last_distance}
+
+    def _distance(self, student_bB: Tensor, teacher_bB: Tensor, rows: Rows) -> Tensor:
+        distance = kernels.kernel_distance(student_bB, teacher_bB, rows.mean)
+        self._last_distance = distance.detach()
+        return distance
+
+
+class GatedRegularizer(KernelRegularizer):
+    """A `KernelRegularizer` with a learned gate on every dimension of the teacher features."""
+
+    def __init__(
+        self,
+        student_dim: StudentDim,
+        teacher_dims: Sequence[int],
+        *,
+        combine: Combine = "concat",
+        normalize: Normalize = "none",
+        learn_gates: bool = True,
+        scope: Scope = "global",
+    ) -> None:
+        """``normalize="per_teacher"`` first gives every teacher the same spread over the batch, whatever its norms."""
+        super().__init__(student_dim, teacher_dims, combine=combine, scope=scope)
+        check_choice("normalize", normalize, Normalize)
+        self.normalize: Normalize = normalize
+        self.gate_logits = nn.Parameter(torch.zeros(self.teacher_dim), requires_grad=learn_gates)
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Adds the mean and the standard deviation of each teacher's gates, as of now."""
+        scalars = super().diagnostics()
+        for k, gates in enumerate(self.gate_logits.detach().sigmoid().split(self.teacher_dims)):
+            scalars[f"gate_mean/{k}"] = gates.mean()
+            scalars[f"gate_std/{k}"] = gates.std(correction=0)
+        return scalars
+
+    def _gated(self, teacher_BT: Tensor) -> Tensor:
+        if self.normalize == "per_teacher":
+            teacher_BT = kernels.equalise_spread(teacher_BT, self.teacher_dims)
+        return teacher_BT * self.gate_logits.sigmoid()
+
+
+class Aft(GatedRegularizer):
+    """Adaptive Feature Transfer: distance of the linear kernels of student and gated teacher features.
+
+    ``combine="product"`` is for models with one feature vector per modality: the features compared are the flattened outer
+    products over modalities, on either side, which `kernels.product_kernel` never forms.
+    """
+
+    def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
+        student_BS = [rows.gather(part) for part in student]
+        gated_BT = self._gated(rows.gather(teacher_bT))
+        if self.combine == "product":
+            student_bB = kernels.product_kernel(student_BS, rows.keep, rows.gather)
+            teacher_bB = kernels.product_kernel(gated_BT.split(self.teacher_dims, dim=1), rows.keep, rows.gather)
+        else:
+            student_bB, teacher_bB = _unit_kernel(student_BS[0], rows), _unit_kernel(gated_BT, rows)
+        return self._distance(student_bB, teacher_bB, rows)
+
+
+class AftRbf(GatedRegularizer):
+    """AFT with the kernel exp(-||x - y||^2) of centred, normalised features in place of the linear one."""
+
+    def __init__(
+        self,
+        student_dim: int,
+        teacher_dims: Sequence[int],
+        *,
+        normalize: Normalize = "none",
+        learn_gates: bool = True,
+        scope: Scope = "global",
+    ) -> None:
+        super().__init__(student_dim, teacher_dims, normalize=normalize, learn_gates=learn_gates, scope=scope)
+
+    def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
+        student_bB = _unit_kernel(rows.gather(student[0]), rows, kernels.rbf_kernel)
+        teacher_bB = _unit_kernel(self._gated(rows.gather(teacher_bT)), rows, kernels.rbf_kernel)
+        return self._distance(student_bB, teacher_bB, rows)
+
+
+class AftDense(KernelRegularizer):
+    """AFT with a learned T x T matrix on the teacher features in place of the gates."""
+
+    def __init__(self, student_dim: int, teacher_dims: Sequence[int], *, scope: Scope = "global") -> None:
+        super().__init__(student_dim, teacher_dims, scope=scope)
+        self.projection = nn.Parameter(torch.randn(self.teacher_dim, self.teacher_dim) / self.teacher_dim**0.5)
+
+    def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
+        teacher_BT = rows.gather(teacher_bT @ self.projection)
+        return self._distance(_unit_kernel(rows.gather(student[0]), rows), _unit_kernel(teacher_BT, rows), rows)
+
+
+class KernelKd(KernelRegularizer):
+    """Knowledge distillation on kernels: a learned map of the student features, teacher features as they are."""
+
+    def __init__(self, student_dim: int, teacher_dims: Sequence[int], *, scope: Scope = "global") -> None:
+        super().__init__(student_dim, teacher_dims, scope=scope)
+        self.projection = nn.Linear(student_dim, student_dim)
+
+    def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
+        student_BS = rows.gather(self.projection(student[0]))
+        return self._distance(_unit_kernel(student_BS, rows), _unit_kernel(rows.gather(teacher_bT), rows), rows)
+
+
+class AftNoKernel(Regularizer):
+    """AFT without the kernel: mean squared difference of centred student and linearly mapped teacher features."""
+
+    def __init__(self, student_dim: int, teacher_dims: Sequence[int], *, scope: Scope = "global") -> None:
+        super().__init__(student_dim, teacher_dims, scope=scope)
+        self.projection = nn.Linear(self.teacher_dim, student_dim)
+
+    def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
+        difference_bS = student[0] - self.projection(teacher_bT)  # centring is linear, so once on the difference
+        return rows.mean((difference_bS - rows.mean(difference_bS)).square().mean(1))
+
+
+def _unit_kernel(x_BD: Tensor, rows: Rows, kernel: Kernel = kernels.linear_kernel) -> Tensor:
+    """This worker's rows (b, B) of the kernel of centred, normalised features."""
+    unit_BD = kernels.normalise_rows(kernels.centre(x_BD))
+    return kernel(rows.keep(unit_BD), unit_BD)

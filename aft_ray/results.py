@@ -1,0 +1,218 @@
+"""What a search found, in numbers and in words: plain statistics of finished and unfinished trials, and nothing of disks."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+METHODS = {
+    "none": "standard transfer",
+    "aft": "AFT",
+    "aft_rbf": "AFT, RBF kernel",
+    "aft_dense": "AFT, dense matrix",
+    "aft_no_kernel": "AFT, no kernel",
+    "kd": "KD",
+    "kkd": "kernel KD",
+    "rkd": "relational KD",
+    "ft": "factor transfer",
+    "btune": "B-tuning",
+}
+"""Every method in words."""
+
+T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
+"""Two-sided 95 % points of Student's t for 1, 2, ... degrees of freedom; the last one serves for more."""
+
+Row = dict[str, Any]
+
+
+def method_title(method: str) -> str:
+    return METHODS.get(method, method)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the leaderboard: a method at its chosen setting.
+
+    num_seeds: final runs that reached the test split. Without any, val_accuracy is that of the method's best trial and
+    the test columns are NaN. The standard errors (`_se`) are NaN with one seed. relative_error is the test error over
+    the mean test error of standard transfer, NaN without it.
+    """
+
+    method: str
+    beta: float
+    teachers: tuple[str, ...]
+    num_seeds: int
+    val_accuracy: float
+    test_accuracy: float
+    test_accuracy_se: float
+    relative_error: float
+    relative_error_se: float
+    trials: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return method_title(self.method)
+
+    @property
+    def setting(self) -> str:
+        return f"beta {self.beta:g}, {' + '.join(self.teachers)}" if self.teachers else ""
+
+    @property
+    def test_error(self) -> float:
+        return 1 - self.test_accuracy
+
+
+@dataclass(frozen=True)
+class Training:
+    """What one run or trial left behind. gates: every teacher's learned factors; empty for methods without gates."""
+
+    name: str
+    recipe: dict[str, Any]
+    history: list[dict[str, Any]]
+    gates: dict[str, np.ndarray]
+
+    @property
+    def method(self) -> str:
+        return self.recipe["regularizer"]["name"]
+
+    @property
+    def title(self) -> str:
+        return method_title(self.method)
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The evaluation with the highest validation accuracy: the one whose student is kept."""
+        return max(self.history, key=lambda line: line["val_accuracy"])
+
+    @property
+    def test_accuracy(self) -> float:
+        return self.history[-1].get("test_accuracy", math.nan)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trainings that differ in the seed alone; at least one."""
+
+    title: str
+    trainings: list[Training]
+
+    @property
+    def method(self) -> str:
+        return self.trainings[0].method
+
+    def mean_curve(self, key: str) -> tuple[list[int], list[float]]:
+        """Steps, and the mean of `key` over the trainings, where all of them evaluated it."""
+        values: dict[int, list[float]] = defaultdict(list)
+        for training in self.trainings:
+            for line in training.history:
+                if key in line:
+                    values[line["step"]].append(line[key])
+        steps = sorted(step for step, found in values.items() if len(found) == len(self.trainings))
+        return steps, [statistics.fmean(values[step]) for step in steps]
+
+
+def summarize(rows: Iterable[Row]) -> list[Entry]:
+    """Means and standard errors over final runs, the lowest test error first.
+
+    A method without final runs is shown by its best trial, after the others.
+    """
+    groups: dict[tuple[str, float, tuple[str, ...]], list[Row]] = defaultdict(list)
+    champions: dict[str, Row] = {}
+    for row in rows:
+        method = row["regularizer.name"]
+        if row["stage"] == "final" and row["test_accuracy"] is not None:
+            groups[method, row["regularizer.beta"], tuple(row["teachers"])].append(row)
+        elif row["stage"] == "search" and row["val_accuracy"] is not None:
+            if method not in champions or row["val_accuracy"] > champions[method]["val_accuracy"]:
+                champions[method] = row
+    tested = {method for method, _, _ in groups}
+    standard = [1 - row["test_accuracy"] for key, seeds in groups.items() if key[0] == "none" for row in seeds]
+    standard_error = statistics.fmean(standard) if standard else math.nan
+    for method, row in champions.items():
+        if method not in tested:
+            groups[method, row["regularizer.beta"], tuple(row["teachers"])].append(row)
+    entries = [_entry(*key, seeds, standard_error) for key, seeds in groups.items()]
+    return sorted(
+        entries, key=lambda entry: (not entry.num_seeds, entry.num_seeds and entry.test_error, -entry.val_accuracy)
+    )
+
+
+def _entry(method: str, beta: float, teachers: tuple[str, ...], rows: Sequence[Row], standard_error: float) -> Entry:
+    tests = [row["test_accuracy"] for row in rows if row["test_accuracy"] is not None]
+    test_accuracy = statistics.fmean(tests) if tests else math.nan
+    test_accuracy_se = statistics.stdev(tests) / math.sqrt(len(tests)) if len(tests) > 1 else math.nan
+    return Entry(
+        method,
+        beta,
+        teachers,
+        num_seeds=len(tests),
+        val_accuracy=statistics.fmean(row["val_accuracy"] for row in rows),
+        test_accuracy=test_accuracy,
+        test_accuracy_se=test_accuracy_se,
+        relative_error=(1 - test_accuracy) / standard_error if standard_error else math.nan,
+        relative_error_se=test_accuracy_se / standard_error if standard_error else math.nan,
+        trials=tuple(row["trial"] for row in rows),
+    )
+
+
+def headline(entries: Sequence[Entry]) -> str:
+    """What came out: the best method against standard transfer, and AFT against it where AFT is not the best."""
+    tested = [entry for entry in entries if entry.num_seeds]
+    if not tested:
+        best = entries[0]
+        return (
+            f"{best.title}{f' ({best.setting})' if best.setting else ''} has the best validation accuracy of the search,"
+            f" {100 * best.val_accuracy:.1f} %. Final runs, the only ones that see the test split, are missing."
+        )
+    best, *others = tested
+    if not others:
+        seeds = f"{best.num_seeds} seed{'s' if best.num_seeds > 1 else ''}"
+        return f"{best.title}: {100 * best.test_error:.1f} % test error ({seeds}), with no other method to compare."
+    reference = next((entry for entry in others if entry.method == "none"), others[0])
+    sentences = [compare(best, reference)]
+    sentences += [compare(entry, best) for entry in others if entry.method == "aft" and entry is not reference]
+    return " ".join(sentences)
+
+
+def runs_in_words(runs: Sequence[Training]) -> str:
+    """The best of some runs, for want of a search with results."""
+    if not runs:
+        return "No trial has a score; the reasons are below."
+    run = max(runs, key=lambda run: run.best["val_accuracy"])
+    text = f"Run {run.name} ({run.title}): {100 * run.best['val_accuracy']:.1f} % validation accuracy"
+    if math.isnan(run.test_accuracy):
+        return f"{text}; it has not reached the test split."
+    return f"{text}, {100 * (1 - run.test_accuracy):.1f} % test error. One run alone has no standard error."
+
+
+def compare(entry: Entry, other: Entry) -> str:
+    """Both errors, and whether they differ by more than seeds explain (Welch's t-test at 95 %)."""
+    errors = f"{entry.title}: {100 * entry.test_error:.1f} % test error against {100 * other.test_error:.1f} % of {other.title}"
+    seeds = " and ".join(str(count) for count in dict.fromkeys((entry.num_seeds, other.num_seeds)))
+    if min(entry.num_seeds, other.num_seeds) < 2:
+        return f"{errors}, but one seed has no standard error: this shows no difference."
+    spread = f"{100 * entry.test_accuracy_se:.1f} and {100 * other.test_accuracy_se:.1f}"
+    combined = math.hypot(entry.test_accuracy_se, other.test_accuracy_se)
+    difference = abs(entry.test_error - other.test_error)
+    ratio = f"{difference / combined:.1f} times the combined standard error" if combined else "the same in every seed"
+    verdict = "more than seeds explain" if _is_clear(entry, other) else "within the noise of seeds, so neither is ahead"
+    return (
+        f"{errors} ({seeds} seeds, standard errors {spread})."
+        f" The difference of {100 * difference:.1f} points is {ratio}: {verdict}."
+    )
+
+
+def _is_clear(entry: Entry, other: Entry) -> bool:
+    shares = [(each.test_accuracy_se**2, each.test_accuracy_se**4 / (each.num_seeds - 1)) for each in (entry, other)]
+    variance, fourth = (sum(column) for column in zip(*shares, strict=True))
+    difference = abs(entry.test_error - other.test_error)
+    if not fourth:
+        return difference > 0
+    degrees_of_freedom = int(variance**2 / fourth + 1e-9)
+    return difference > T_95[min(degrees_of_freedom, len(T_95)) - 1] * math.sqrt(variance)

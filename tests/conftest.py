@@ -1,0 +1,53 @@
+"""Shared by all tests: Ray's environment before anything imports ray, one small cluster, and tiny real data."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aft_ray.cli import set_environment
+
+set_environment()
+os.environ.setdefault("RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S", "120")
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "120")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """One local cluster for the whole session: four logical CPUs, whatever the machine has."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=300 * 2**20,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """Sixty small pictures in two classes that a tiny student can tell apart: bright top, bright bottom."""
+    import numpy as np
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    root = tmp_path / "pictures"
+    for label, name in enumerate(("bottom", "top")):
+        (root / name).mkdir(parents=True)
+        for index in range(30):
+            pixels = random.integers(0, 100, (36, 40, 3), dtype=np.uint8)
+            half = slice(0, 18) if label else slice(18, 36)
+            pixels[half] += 120
+            Image.fromarray(pixels).save(root / name / f"{index:02d}.png")
+    return root

@@ -1,0 +1,102 @@
+"""The command line as a user meets it: in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aft_ray import cli
+
+RECIPE = """
+workspace: {work}
+dataset: {{source: image_folder, path: {pictures}, samples_per_shard: 16}}
+student: {{model: "tiny:cnn"}}
+"""
+
+
+def aft_ray(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-m", "aft_ray.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=500)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, image_folder: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE.format(work=tmp_path / "work", pictures=image_folder))
+    return path
+
+
+def test_wrong_input_exits_with_2_and_one_line_per_fault(recipe: Path) -> None:
+    done = aft_ray("prepare", str(recipe), "train.stepps=3", "regularizer.beta=-1")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "aft-ray: regularizer.beta must be greater than or equal to 0, got -1.",
+        done.stderr.splitlines()[1],
+    ]
+    assert "Unknown key 'train.stepps'. Did you mean 'steps'?" in done.stderr
+
+
+def test_prepare_then_verify_then_damage(recipe: Path, tmp_path: Path) -> None:
+    assert aft_ray("prepare", str(recipe)).returncode == 0
+    assert aft_ray("verify", str(recipe)).returncode == 0
+    shard = tmp_path / "work" / "samples" / "train" / "part-00001.parquet"
+    shard.write_bytes(shard.read_bytes()[:-10])
+    done = aft_ray("verify", str(tmp_path / "work"))
+    assert done.returncode == 1 and "train/part-00001.parquet is damaged" in done.stderr
+
+
+def test_verify_of_an_empty_place_is_wrong_input(tmp_path: Path) -> None:
+    done = aft_ray("verify", str(tmp_path))
+    assert done.returncode == 2 and "holds neither samples nor features" in done.stderr
+
+
+def test_a_path_that_does_not_exist_is_wrong_input(tmp_path: Path) -> None:
+    done = aft_ray("train", str(tmp_path / "nowhere.yaml"))
+    assert (
+        done.returncode == 2 and f"aft-ray: Recipe {tmp_path}/nowhere.yaml does not exist." in done.stderr.splitlines()
+    )
+
+
+@pytest.mark.parametrize("kind", ["teachers", "students", "datasets", "regularizers"])
+def test_list_shows_what_a_recipe_can_name(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["list", kind]) == 0
+    shown = capsys.readouterr().out
+    expected = {"teachers": "timm:NAME", "students": "tiny:cnn", "datasets": "mnist5k", "regularizers": "btune"}
+    assert expected[kind] in shown
+
+
+def test_every_job_script_is_a_verb() -> None:
+    scripts = {path.stem for path in (Path(cli.__file__).parent.parent / "jobs").glob("*.py")}
+    assert scripts == set(cli.VERBS)
+
+
+def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--help"])
+    shown = capsys.readouterr().out
+    assert stopped.value.code == 0 and all(verb in shown for verb in (*cli.VERBS, "demo", "verify", "list"))
+
+
+@pytest.mark.ray
+def test_the_demo_in_a_reduced_form(tmp_path: Path) -> None:
+    small = [
+        "dataset.max_samples=500",
+        "dataset.samples_per_shard=100",
+        "train.steps=12",
+        "train.evaluate_every=6",
+        "search.final_seeds=2",
+        "search.beta={kd: [3], aft: [10]}",
+        "search.teachers=[[lite0, mobilenet]]",
+    ]
+    done = aft_ray("demo", *small, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Methods compared" in done.stdout and "standard transfer" in done.stdout
+    page = (tmp_path / "work" / "demo" / "report" / "index.html").read_text()
+    assert "<svg" in page and "mobilenet" in page
+    again = aft_ray("demo", *small, cwd=tmp_path)
+    assert again.returncode == 0 and "extract: " not in again.stderr and "finals: " not in again.stderr

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aft_ray.config import InputError, Recipe, dump, fingerprint, load, load_text, override
+
+MINIMAL = "workspace: w\ndataset: {name: mnist5k}\nstudent: {model: 'tiny:cnn'}\n"
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def faults(tmp_path: Path, text: str, *overrides: str) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        load(write(tmp_path, text), overrides)
+    return caught.value.faults
+
+
+def test_the_contract_s_recipe_is_accepted(tmp_path: Path) -> None:
+    recipe = load(
+        write(
+            tmp_path,
+            """
+workspace: work/flowers
+dataset: {name: flowers102}
+teachers:
+  - timm:vit_giant_patch14_dinov2.lvd142m
+  - open_clip:ViT-bigG-14/laion2b_s39b_b160k
+  - {name: lite2, model: "timm:tf_efficientnet_lite2", weights: "package://m/f.pth"}
+student: {model: "timm:vit_small_patch16_224.augreg_in1k", pretrained: true}
+regularizer: {name: aft, beta: 10.0, learning_rate: 0.01, learn_gates: false}
+train: {steps: 5000, global_batch_size: 128, optimizer: adam, learning_rate: 1.0e-4, num_workers: 2, use_gpu: true}
+search: {beta: [1, 3, 10, 30], teachers: all_subsets, num_samples: 32, scheduler: asha}
+""",
+        )
+    )
+    assert recipe.teacher_names() == (
+        "timm-vit_giant_patch14_dinov2.lvd142m",
+        "open_clip-ViT-bigG-14-laion2b_s39b_b160k",
+        "lite2",
+    )
+    assert recipe.regularizer.options == {"learn_gates": False}
+    assert recipe.search.betas("kd") == (1, 3, 10, 30)
+    assert load_text(dump(recipe)) == recipe
+
+
+def test_overrides_are_dotted_and_their_values_are_yaml(tmp_path: Path) -> None:
+    recipe = load(write(tmp_path, MINIMAL), ["train.learning_rate=3e-4", "search.beta=[1, 2]", "run=other"])
+    assert (recipe.train.learning_rate, recipe.search.betas("aft"), recipe.run) == (3e-4, (1.0, 2.0), "other")
+
+
+def test_override_checks_again_and_leaves_the_original_alone(tmp_path: Path) -> None:
+    recipe = load(write(tmp_path, MINIMAL))
+    assert override(recipe, {"train.steps": 7}).train.steps == 7
+    assert recipe.train.steps == Recipe.model_fields["train"].default.steps
+    with pytest.raises(InputError, match=r"train\.steps must be greater than 0, got 0\."):
+        override(recipe, {"train.steps": 0})
+
+
+def test_all_faults_come_at_once_one_line_each(tmp_path: Path) -> None:
+    text = "workspace: w\ndataset: {name: x, foo: 1}\nregularizer: {beta: -1}\ntrian: {}\n"
+    lines = faults(tmp_path, text, "train.steps=abc", "steps")
+    assert lines[0] == "Override 'steps' must have the form key=value, such as train.steps=100."
+    assert "Missing key 'student'." in lines
+    assert "regularizer.beta must be greater than or equal to 0, got -1." in lines
+    assert any(line.startswith("Unknown key 'trian'. Did you mean 'train'? Known: workspace, ") for line in lines)
+    assert any(line.startswith("Unknown key 'dataset.foo'. Known: name, source, ") for line in lines)
+    assert any(line.startswith("train.steps must be ") and line.endswith("got 'abc'.") for line in lines)
+    assert len(lines) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (MINIMAL + "teachers: [{model: 'timm:a', nme: b}]", "Unknown key 'teachers.0.nme'. Did you mean 'name'?"),
+        (MINIMAL + "teachers: [{model: 'timm:a', name: ../b}]", "teachers.0.name: a name has letters, digits,"),
+        (MINIMAL + "teachers: ['timm:a', 'timm:a']", "teachers: two teachers have the same name: timm-a"),
+        (MINIMAL + "search: {teachers: [[x]]}", "search.teachers names 'x'; teachers: none."),
+        (MINIMAL + "search: {teachers: 3}", "search.teachers must be all_subsets or a list of lists"),
+        (MINIMAL + "run: a/b", "run: a name has letters"),
+        ("workspace: w\ndataset: {}\nstudent: {model: m}", "dataset: give exactly one of 'name' and 'source'."),
+        (
+            "workspace: w\ndataset: {source: image_folder}\nstudent: {model: m}",
+            "dataset: source 'image_folder' needs 'path'.",
+        ),
+        ("- 1", "must be a mapping of keys, got list."),
+        ("a: [", "is not valid YAML"),
+    ],
+)
+def test_helpful_errors(tmp_path: Path, text: str, line: str) -> None:
+    (fault,) = faults(tmp_path, text)
+    assert line in fault
+
+
+def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere\.yaml does not exist\."):
+        load(tmp_path / "nowhere.yaml")
+
+
+def test_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
+    assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})

@@ -1,0 +1,203 @@
+"""The training loop against a plain script, against itself when resumed, and on partly labelled data."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy, linear, mse_loss, normalize
+
+from aft_ray.batches import BatchOrder, Split
+from aft_ray.checkpoint import TrainingState
+from aft_ray.config import InputError, Recipe, override
+from aft_ray.fit import Data, fit, learning_rate_factor
+from aft_ray.regularizers import REGULARIZERS
+from aft_ray.store import Workspace
+from aft_ray.students import build_student
+
+TEACHERS = ("one", "two")
+
+
+def made_split(num_samples: int, seed: int) -> Split:
+    """Pictures whose brightness tells the class, and features that say so too."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 3, num_samples)
+    inputs = (random.integers(0, 150, (num_samples, 28, 28, 3)) + 40 * labels[:, None, None, None]).astype(np.uint8)
+    features = {
+        name: (random.normal(size=(num_samples, width)) + labels[:, None]).astype(np.float16)
+        for name, width in zip(TEACHERS, (5, 3), strict=True)
+    }
+    return Split(np.array([f"s{index}" for index in range(num_samples)]), labels, inputs, features, ("a", "b", "c"))
+
+
+DATA = Data(made_split(60, 0), made_split(31, 1), made_split(17, 2))
+
+
+def recipe(method: str = "aft", **train: Any) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "workspace": "unused",
+            "dataset": {"name": "mnist5k"},
+            "teachers": [{"name": name, "model": f"timm:{name}"} for name in TEACHERS],
+            "student": {"model": "tiny:cnn"},
+            "regularizer": {"name": method, "beta": 2.0, "learning_rate": 0.02},
+            "train": {"steps": 12, "global_batch_size": 20, "evaluate_every": 1, "learning_rate": 0.003, **train},
+        }
+    )
+
+
+def run(given: Recipe, place: Path, data: Data = DATA, **options: Any) -> list[dict[str, Any]]:
+    return fit(given, data, directory=Workspace.at(place), report=lambda metrics, state: None, **options)
+
+
+def plain_script(method: str, steps: int) -> list[tuple[float, float]]:
+    """(loss, validation accuracy) after each step, written from the paper's formulas with nothing but torch."""
+    given = recipe(method)
+    torch.manual_seed(0)
+    student = build_student(given.student, 3)
+    teacher_dim = 8
+    head, gate_logits = torch.nn.Linear(256, teacher_dim), torch.nn.Parameter(torch.zeros(teacher_dim))
+    extra = {"kd": list(head.parameters()), "aft": [gate_logits], "none": []}[method]
+    groups: list[dict[str, Any]] = [{"params": list(student.parameters()), "lr": 0.003}, {"params": extra, "lr": 0.02}]
+    optimizer = torch.optim.Adam(groups)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 0.5 * (1 + math.cos(math.pi * s / 12)))
+    order = BatchOrder(DATA.train.labels, 20, 0.5, 0)
+    curve = []
+    for step in range(steps):
+        indices = order.all(step)
+        images, labels = torch.tensor(DATA.train.inputs[indices]), torch.tensor(DATA.train.labels[indices])
+        teacher = torch.tensor(np.concatenate([DATA.train.features[t][indices] for t in TEACHERS], 1)).float()
+        logits, features = student(images)
+        loss = cross_entropy(logits, labels)
+        if method == "kd":
+            loss = loss + 2 * mse_loss(linear(features, head.weight, head.bias), teacher)
+        if method == "aft":
+            gated = teacher * gate_logits.sigmoid()
+            rows = [normalize(x - x.mean(0), eps=1e-8) for x in (features, gated)]
+            loss = loss + 2 * ((rows[0] @ rows[0].T - rows[1] @ rows[1].T).square().mean() + 1e-8).sqrt()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            right = student(torch.tensor(DATA.validation.inputs))[0].argmax(1).numpy() == DATA.validation.labels
+        curve.append((loss.item(), float(right.mean())))
+    return curve
+
+
+@pytest.mark.parametrize("method", REGULARIZERS)
+def test_every_method_trains_and_resumes(method: str, tmp_path: Path) -> None:
+    given = recipe(method, steps=4, evaluate_every=2, labels_per_class=6)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+
+    def keep(metrics: dict[str, Any], state: TrainingState) -> None:
+        if state.step == 2:
+            state.save(kept)
+
+    whole = fit(given, DATA, directory=Workspace.at(tmp_path), report=keep)
+    assert all(line["regularization"] > 0 for line in whole) or method == "none"
+    assert run(given, tmp_path, resume=kept)[-1]["loss"] == whole[-1]["loss"]
+
+
+@pytest.mark.parametrize("method", ["none", "aft", "kd"])
+def test_every_step_equals_a_plain_script(method: str, tmp_path: Path) -> None:
+    history = run(recipe(method), tmp_path)
+    expected = plain_script(method, 12)
+    np.testing.assert_allclose([line["loss"] for line in history], [loss for loss, _ in expected], rtol=1e-4)
+    assert [line["val_accuracy"] for line in history] == pytest.approx([accuracy for _, accuracy in expected])
+
+
+def test_a_resumed_run_repeats_the_undisturbed_one_to_the_last_digit(tmp_path: Path) -> None:
+    def timeless(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{key: value for key, value in line.items() if key != "samples_per_s"} for line in history]
+
+    given = recipe(evaluate_every=4)
+    whole = run(given, tmp_path / "whole")
+    kept = tmp_path / "kept"
+
+    class Killed(Exception):
+        pass
+
+    def keep_then_die(metrics: dict[str, Any], state: TrainingState) -> None:
+        kept.mkdir()
+        state.save(kept)
+        raise Killed
+
+    with pytest.raises(Killed):
+        fit(given, DATA, directory=Workspace.at(tmp_path / "cut"), report=keep_then_die)
+    resumed = run(given, tmp_path / "cut", resume=kept)
+    assert timeless(resumed) == timeless(whole)
+    lines = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [4, 8, 12]
+
+
+def test_metrics_have_the_contract_s_keys_and_gates_by_teacher(tmp_path: Path) -> None:
+    history = run(recipe(), tmp_path)
+    contract = {"step", "epoch", "loss", "task_loss", "regularization", "val_accuracy", "val_loss", "samples_per_s"}
+    assert all(contract <= line.keys() for line in history)
+    assert [("test_accuracy" in line) for line in history] == [False] * 11 + [True]
+    last = history[-1]
+    assert last["loss"] == pytest.approx(last["task_loss"] + 2.0 * last["regularization"])
+    assert {"kernel_distance", "gate_mean/one", "gate_std/two"} <= last.keys()
+
+
+def test_the_labels_that_are_not_kept_never_matter(tmp_path: Path) -> None:
+    given = recipe(labels_per_class=4, labeled_fraction=0.4)
+    kept = DATA.train.keep_labels(4, seed=0).labels
+    scrambled = np.where(kept < 0, (DATA.train.labels + 1) % 3, DATA.train.labels)
+    masked = replace(DATA.train, labels=kept)
+    assert (scrambled != DATA.train.labels).any()
+    partly = run(given, tmp_path / "partly")
+    fully_hidden = run(
+        override(given, {"train.labels_per_class": None}), tmp_path / "hidden", replace(DATA, train=masked)
+    )
+    assert [line["loss"] for line in partly] == [line["loss"] for line in fully_hidden]
+    assert partly[-1]["test_accuracy"] == fully_hidden[-1]["test_accuracy"]
+
+
+def test_unlabelled_samples_change_the_regularized_student_only(tmp_path: Path) -> None:
+    def weights(method: str, inputs: np.ndarray) -> bytes:
+        data = replace(DATA, train=replace(DATA.train, inputs=inputs))
+        run(recipe(method, labels_per_class=4), tmp_path, data)
+        return (tmp_path / "student" / "student.safetensors").read_bytes()
+
+    unlabelled = DATA.train.keep_labels(4, seed=0).labels < 0
+    changed = DATA.train.inputs.copy()
+    changed[unlabelled] = 255 - changed[unlabelled]
+    assert weights("none", DATA.train.inputs) == weights("none", changed)
+    assert weights("aft", DATA.train.inputs) != weights("aft", changed)
+
+
+def test_the_kept_student_is_the_one_of_the_best_validation_accuracy(tmp_path: Path) -> None:
+    history = run(recipe(steps=30), tmp_path)
+    facts = json.loads((tmp_path / "student" / "student.json").read_text())
+    best = max(line["val_accuracy"] for line in history)
+    assert facts["val_accuracy"] == best
+    assert facts["step"] == next(line["step"] for line in history if line["val_accuracy"] == best)
+    from aft_ray.export import load_student
+
+    student = load_student(tmp_path)
+    right = student(torch.tensor(DATA.test.inputs)).argmax(1).numpy() == DATA.test.labels
+    assert history[-1]["test_accuracy"] == pytest.approx(right.mean())
+    assert facts["test_accuracy"] == history[-1]["test_accuracy"]
+    right = student(torch.tensor(DATA.validation.inputs)).argmax(1).numpy() == DATA.validation.labels
+    assert best == pytest.approx(right.mean())
+
+
+def test_a_diverged_run_stops_and_says_what_to_lower(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="The loss is .* Lower train.learning_rate or regularizer.beta"):
+        run(recipe(optimizer="sgd", learning_rate=1e20, evaluate_every=3), tmp_path)
+
+
+def test_the_learning_rate_warms_up_then_follows_a_cosine_to_zero() -> None:
+    settings = recipe(steps=110, warmup_steps=10).train
+    factors = [learning_rate_factor(step, settings) for step in range(111)]
+    assert factors[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
+    assert factors[10] == 1.0 and factors[60] == pytest.approx(0.5) and factors[110] == pytest.approx(0.0)

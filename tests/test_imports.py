@@ -1,0 +1,82 @@
+"""Imports go strictly downward (design, section 4), and foreign libraries are imported in their one adapter."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+LEVELS = {
+    **dict.fromkeys(["aft_ray", "config", "schema", "distributed", "kernels", "images", "weights", "progress"], 0),
+    **dict.fromkeys(["results", "plots"], 0),
+    **dict.fromkeys(["datasets", "teachers", "students", "regularizers", "store", "checkpoint", "metrics"], 1),
+    **dict.fromkeys(["batches", "check", "crops", "task"], 2),
+    **dict.fromkeys(["fitted", "pictures"], 2.5),
+    **dict.fromkeys(["fit", "prepare", "extract", "export"], 3),
+    **dict.fromkeys(["train"], 3.5),
+    **dict.fromkeys(["search", "report"], 4),
+    **dict.fromkeys(["pipeline"], 4.5),
+    **dict.fromkeys(["cli"], 5),
+    **dict.fromkeys(["jobs"], 6),
+}
+SAME_LEVEL = {("images", "config"), ("store", "config"), ("checkpoint", "store")}
+"""The few imports inside a level: errors, and a checkpoint's files lie in a workspace's directory."""
+RAY_MODULES = {"extract", "train", "search", "cli"}
+ADAPTERS = {"timm": {"timm_teacher", "timm_student", "cli"}, "transformers": {"transformers_teacher"}}
+
+
+def modules() -> list[Path]:
+    return sorted((ROOT / "aft_ray").rglob("*.py")) + sorted((ROOT / "jobs").rglob("*.py"))
+
+
+def part(path: Path) -> str:
+    """The module or package of aft_ray that a file belongs to; `jobs` for the scripts."""
+    inside = path.relative_to(ROOT).parts
+    if inside[0] == "jobs":
+        return "jobs"
+    return "aft_ray" if inside[1] == "__init__.py" else inside[1].removesuffix(".py")
+
+
+def imported(path: Path) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [f"aft_ray.{alias.name}" for alias in node.names] if node.module == "aft_ray" else [node.module]
+    return names
+
+
+def test_every_module_has_a_level() -> None:
+    assert {part(path) for path in modules()} <= set(LEVELS)
+
+
+def test_imports_go_downward() -> None:
+    upward = []
+    for path in modules():
+        own = part(path)
+        for name in imported(path):
+            if not name.startswith("aft_ray."):
+                continue
+            other = name.split(".")[1]
+            if other != own and LEVELS[other] >= LEVELS[own] and (own, other) not in SAME_LEVEL:
+                upward.append(f"{path.relative_to(ROOT)} imports {other}")
+    assert upward == []
+
+
+def test_ray_appears_only_in_the_verbs_that_need_it() -> None:
+    users = {part(path) for path in modules() if any(name.split(".")[0] == "ray" for name in imported(path))}
+    assert users - {"jobs"} <= RAY_MODULES
+
+
+def test_a_foreign_library_is_imported_in_its_adapter() -> None:
+    for library, adapters in ADAPTERS.items():
+        users = {path.stem for path in modules() if any(name.split(".")[0] == library for name in imported(path))}
+        assert users - {"regularizers"} <= adapters, library
+
+
+def test_the_cpu_stage_of_extraction_imports_no_torch() -> None:
+    code = "import sys, aft_ray.crops; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

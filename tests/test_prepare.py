@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aft_ray import datasets
+from aft_ray.config import DatasetConfig, InputError, Recipe
+from aft_ray.datasets import list_samples
+from aft_ray.prepare import choose_splits, prepare
+from aft_ray.store import Workspace, open_store
+
+
+def recipe(tmp_path: Path, **dataset: object) -> Recipe:
+    return Recipe.model_validate(
+        {"workspace": str(tmp_path / "work"), "dataset": dataset, "student": {"model": "tiny:cnn"}}
+    )
+
+
+def test_every_sample_lands_in_one_split_with_its_bytes_and_label(tmp_path: Path, image_folder: Path) -> None:
+    given = recipe(tmp_path, source="image_folder", path=str(image_folder), samples_per_shard=7)
+    manifests = prepare(given)
+    seen = {}
+    for split, manifest in manifests.items():
+        store = open_store(given.workspace, split)
+        assert manifest["classes"] == ["bottom", "top"]
+        assert max(shard["num_samples"] for shard in manifest["shards"]) <= 7
+        for index in range(store.num_shards):
+            shard = store.read_shard(index)
+            for sample_id, label, image in zip(shard["sample_id"], shard["label"], shard["image"], strict=True):
+                assert (image_folder / sample_id).read_bytes() == image
+                assert sample_id.startswith("top/") == bool(label)
+                seen[sample_id] = split
+    assert len(seen) == 60 and set(seen.values()) == {"train", "validation", "test"}
+
+
+def test_a_sample_stays_in_its_split_when_others_go(image_folder: Path) -> None:
+    config = DatasetConfig(source="image_folder", path=str(image_folder))
+
+    def split_of() -> dict[str, str]:
+        listing = list_samples(config)
+        chosen = choose_splits(listing, config)
+        return {listing.items[index].sample_id: split for split, indices in chosen.items() for index in indices}
+
+    before = split_of()
+    (image_folder / "top" / "07.png").unlink()
+    after = split_of()
+    assert len(after) == 59 and all(before[sample_id] == split for sample_id, split in after.items())
+
+
+def test_preparing_again_changes_nothing(tmp_path: Path, image_folder: Path) -> None:
+    given = recipe(tmp_path, source="image_folder", path=str(image_folder))
+    prepare(given)
+    files = {path: path.stat().st_mtime_ns for path in Path(given.workspace).rglob("*") if path.is_file()}
+    prepare(given)
+    assert files == {path: path.stat().st_mtime_ns for path in Path(given.workspace).rglob("*") if path.is_file()}
+
+
+def test_other_samples_in_the_workspace_are_refused_unless_overwritten(tmp_path: Path, image_folder: Path) -> None:
+    given = recipe(tmp_path, source="image_folder", path=str(image_folder))
+    prepare(given)
+    (image_folder / "top" / "07.png").unlink()
+    with pytest.raises(InputError, match="The workspace holds samples of another setting.*sample_ids.*--overwrite"):
+        prepare(given)
+    manifests = prepare(given, overwrite=True)
+    assert sum(manifest["num_samples"] for manifest in manifests.values()) == 59
+
+
+def test_an_empty_split_is_refused(tmp_path: Path, image_folder: Path) -> None:
+    given = recipe(tmp_path, source="image_folder", path=str(image_folder), max_samples=2)
+    with pytest.raises(InputError, match="No samples fall into split"):
+        prepare(given)
+
+
+def test_mnist_5k_has_500_of_each_digit(tmp_path: Path) -> None:
+    given = recipe(tmp_path, name="mnist5k")
+    manifests = prepare(given)
+    assert sum(manifest["num_samples"] for manifest in manifests.values()) == 5000
+    for digit in "0123456789":
+        assert sum(manifest["samples_per_class"][digit] for manifest in manifests.values()) == 500
+    image = open_store(Workspace.at(given.workspace), "test").read_shard(0)["image"][0]
+    assert image.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("config", "fault"),
+    [
+        ({"name": "mnist5"}, "Unknown data set 'mnist5' in dataset.name. Did you mean 'mnist5k'? Known: mnist5k."),
+        ({"source": "image_folder", "path": "/nowhere"}, "dataset: the folder /nowhere does not exist"),
+    ],
+)
+def test_faults_of_a_dataset(config: dict, fault: str) -> None:
+    (line,) = datasets.faults(DatasetConfig(**config))
+    assert fault in line
+
+
+def test_a_folder_without_classes_is_refused(tmp_path: Path, image_folder: Path) -> None:
+    (line,) = datasets.faults(DatasetConfig(source="image_folder", path=str(image_folder / "top")))
+    assert "must have at least two folders with images" in line

@@ -1,0 +1,383 @@
+"""The report on small real workspaces: numbers, partial data, and a page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import safetensors.numpy
+
+from aft_ray.config import InputError, Recipe, dump, override
+from aft_ray.pictures import draw_betas
+from aft_ray.plots import INK, Line, draw_lines, spread
+from aft_ray.report import leaderboard, report
+from aft_ray.results import METHODS, Entry, compare, headline, summarize
+
+TEACHERS = {"small": 6, "large": 10}
+TEST_ACCURACY = {"none": [0.84, 0.85, 0.83], "kd": [0.86, 0.87, 0.88], "aft": [0.90, 0.91, 0.92]}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "workspace": str(tmp_path),
+            "dataset": {"name": "mnist5k"},
+            "teachers": [{"name": name, "model": f"timm:{name}"} for name in TEACHERS],
+            "student": {"model": "tiny:cnn"},
+            "train": {"steps": 30, "labels_per_class": 10},
+        }
+    )
+
+
+def trial(
+    stage: str, method: str, beta: float, teachers: tuple[str, ...], seed: int = 0, **values: Any
+) -> dict[str, Any]:
+    name = f"{stage}-{method}-beta{beta:g}-{'_'.join(teachers) or 'no-teacher'}-seed{seed}"
+    return {
+        "trial": name,
+        "stage": stage,
+        "regularizer.name": method,
+        "regularizer.beta": beta,
+        "teachers": list(teachers),
+        "train.seed": seed,
+        "seed": seed,
+        "val_accuracy": 0.8,
+        "test_accuracy": None,
+        "step": 20,
+        "wall_time_s": 2.0,
+        "status": "finished",
+        "error": None,
+    } | values
+
+
+def searched() -> list[dict[str, Any]]:
+    """AFT and KD at two betas and all combinations, standard transfer once, and a failure."""
+    subsets = [("small",), ("large",), ("small", "large")]
+    rows = [trial("search", "none", 0.0, ())]
+    for method, (number, subset), beta in itertools.product(("aft", "kd"), enumerate(subsets), (1.0, 10.0)):
+        rows.append(trial("search", method, beta, subset, val_accuracy=0.7 + 0.03 * number + 0.01 * beta))
+    rows[1] |= {"status": "stopped", "step": 5}
+    failed: dict[str, Any] = {
+        "status": "failed",
+        "val_accuracy": None,
+        "wall_time_s": None,
+        "error": "<img src=x> out of memory",
+    }
+    return [*rows, trial("search", "aft", 100.0, ("small",), **failed)]
+
+
+def chosen(method: str) -> tuple[float, tuple[str, ...]]:
+    return (0.0, ()) if method == "none" else (10.0, ("small", "large"))
+
+
+def finals() -> list[dict[str, Any]]:
+    return [
+        trial("final", method, *chosen(method), seed, val_accuracy=accuracy, test_accuracy=accuracy)
+        for method, accuracies in TEST_ACCURACY.items()
+        for seed, accuracy in enumerate(accuracies, start=1)
+    ]
+
+
+def write_search(recipe: Recipe, rows: list[dict[str, Any]]) -> None:
+    search = Path(recipe.workspace, "searches", recipe.run)
+    search.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows), search / "trials.parquet")
+    for row in rows:
+        if row["stage"] == "final":
+            write_training(search / "trials" / row["trial"], recipe, row)
+
+
+def write_training(directory: Path, recipe: Recipe, row: dict[str, Any]) -> None:
+    """What `fit` leaves: a recipe, three evaluations and a student with gates for AFT."""
+    teachers = [teacher.model_dump() for teacher in recipe.teachers if teacher.name in row["teachers"]]
+    section = {"name": row["regularizer.name"], "beta": row["regularizer.beta"]}
+    resolved = override(recipe, {"regularizer": section, "teachers": teachers, "train.seed": row["seed"]})
+    directory.mkdir(parents=True)
+    (directory / "config.yaml").write_text(dump(resolved))
+    history = []
+    for step in (10, 20, 30):
+        line = {"step": step, "epoch": step / 10, "loss": 3 / step, "task_loss": 2 / step, "regularization": 0.1}
+        line |= {"val_accuracy": row["val_accuracy"] - 1 / step, "val_loss": 2 / step, "samples_per_s": 100.0}
+        if section["name"] == "aft":
+            line |= {f"gate_mean/{teacher['name']}": 0.5 + step / 1000 for teacher in teachers}
+        history.append(line)
+    history[-1]["test_accuracy"] = row["test_accuracy"]
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in history))
+    (directory / "student").mkdir()
+    described = [{"name": t["name"], "model": t["model"], "feature_dim": TEACHERS[t["name"]]} for t in teachers]
+    (directory / "student" / "student.json").write_text(json.dumps({"teachers": described}))
+    width = sum(teacher["feature_dim"] for teacher in described)
+    tensors = {"gate_logits": np.linspace(-1, 1, width, dtype=np.float32)} if section["name"] == "aft" else {}
+    safetensors.numpy.save_file(tensors, directory / "student" / "regularizer.safetensors")
+
+
+def write_samples(workspace: str, classes: list[str]) -> None:
+    for split, count in {"train": 700, "validation": 100, "test": 1200}.items():
+        manifest = {"num_samples": count, "classes": classes, "modality": "image", "fingerprint": {"split": split}}
+        write_manifest(Path(workspace, "samples", split), manifest)
+    for teacher, width in TEACHERS.items():
+        made_by = {"model": f"timm:{teacher}", "weights": "0123456789abcdef" * 4, "transform": {"size": 64}}
+        manifest = {"feature_dim": width, "fingerprint": made_by, "made_with": {"torch": "2.9.0", "timm": "1.0.20"}}
+        write_manifest(Path(workspace, "features", teacher, "train"), manifest)
+
+
+def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
+    directory.mkdir(parents=True)
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+
+
+def write_everything(recipe: Recipe) -> None:
+    write_samples(recipe.workspace, ["zero", "one"])
+    write_search(recipe, searched() + finals())
+    run = trial("final", "aft", 3.0, ("small",), seed=7, test_accuracy=0.8)
+    write_training(Path(recipe.workspace, "runs", "alone"), recipe, run)
+
+
+class Page(HTMLParser):
+    """Tags that are open, every attribute seen, the text of tables' cells."""
+
+    VOID = ("meta", "br", "img", "link", "input", "hr")
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self.source = Path(place).read_text()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(self.source)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += " " + data
+
+    def attributes(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.seen if name == tag]
+
+    @property
+    def words(self) -> str:
+        return " ".join(self.text.split())
+
+
+def test_leaderboard_has_means_and_standard_errors_of_the_final_runs(recipe: Recipe) -> None:
+    write_search(recipe, searched() + finals())
+    first, second, third = leaderboard(recipe)
+    assert [first.method, second.method, third.method] == ["aft", "kd", "none"]
+    assert (first.beta, first.teachers, first.num_seeds) == (10.0, ("small", "large"), 3)
+    assert first.test_accuracy == pytest.approx(0.91)
+    assert first.test_accuracy_se == pytest.approx(0.01 / math.sqrt(3))  # deviations -0.01, 0, 0.01
+    assert first.relative_error == pytest.approx(0.09 / 0.16)
+    assert first.relative_error_se == pytest.approx(0.01 / math.sqrt(3) / 0.16)
+    assert third.relative_error == pytest.approx(1)
+
+
+def test_page_and_csv_show_the_same_numbers(recipe: Recipe) -> None:
+    write_everything(recipe)
+    page = Page(report(recipe))
+    assert "AFT 91.00 ± 0.58 0.56 ± 0.04 91.00 3 10 small + large" in page.words
+    assert "alone AFT small 3 7 30 76.67 80.00 100" in page.words
+    with Path(recipe.workspace, "report", "leaderboard.csv").open() as file:
+        best = next(csv.DictReader(file))
+    assert (best["method"], best["teachers"]) == ("aft", "small+large")
+    assert float(best["test_accuracy"]) == pytest.approx(0.91)
+    with Path(recipe.workspace, "report", "trials.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(searched() + finals())
+
+
+def test_page_tells_outcomes_reasons_gates_and_lineage(recipe: Recipe) -> None:
+    write_everything(recipe)
+    page = Page(report(recipe))
+    assert "AFT search 5 1 1 12.0 s" in page.words
+    assert "<img src=x> out of memory" in page.words
+    gates = 1 / (1 + np.exp(-np.linspace(-1, 1, 16)))
+    assert (
+        f"small 6 {gates[:6].mean():.3f} {gates[:6].std():.3f} {100 * gates[:6].sum() / gates.sum():.1f} 37.5"
+        in page.words
+    )
+    assert "small timm:small 0123456789ab" in page.words
+    assert "torch 2.9.0, timm 1.0.20" in page.words
+    assert "10 labels per class" in page.words
+
+
+def test_report_is_deterministic(recipe: Recipe) -> None:
+    write_everything(recipe)
+    assert Page(report(recipe)).source == Page(report(recipe)).source
+
+
+def test_page_needs_nothing_but_itself(recipe: Recipe) -> None:
+    write_everything(recipe)
+    page = Page(report(recipe))
+    assert not page.open
+    assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in page.seen}
+    assert not re.search(r"@import|url\((?!#)", page.source)
+    targets = [a[k] for _, a in page.seen for k in ("src", "href", "xlink:href") if k in a]
+    beside = {path.name for path in Path(recipe.workspace, "report").iterdir()}
+    assert all(target and (target[0] == "#" or target in beside) for target in targets)
+
+
+def test_pictures_have_size_name_and_ids_of_their_own(recipe: Recipe) -> None:
+    write_everything(recipe)
+    page = Page(report(recipe))
+    pictures = page.attributes("svg")
+    assert len(pictures) == 1 + 2 + 2 + 2 + 4  # errors, betas, gains, gates, curves of finals and of the run
+    for picture in pictures:
+        width, height = float(picture["width"] or 0), float(picture["height"] or 0)
+        assert 0 < width <= 360 and height > 0
+        assert picture["viewbox"] == f"0 0 {width:g} {height:g}"
+    ids = [a["id"] for _, a in page.seen if "id" in a]
+    assert len(ids) == len(set(ids))
+    labels = " ".join(picture["aria-labelledby"] or "" for picture in pictures).split()
+    assert set(labels) <= set(ids)
+    used = {(a["xlink:href"] or "")[1:] for a in page.attributes("use")}
+    assert used <= set(ids)
+    assert INK not in page.source
+
+
+@pytest.mark.parametrize(
+    "parts, expected",
+    [
+        (["run"], "Run alone (AFT): 76.7 % validation accuracy, 20.0 % test error."),
+        (["search"], "AFT (beta 10, small + large) has the best validation accuracy of the search, 86.0 %. Final runs"),
+        (["finals"], "AFT: 9.0 % test error against 16.0 % of standard transfer"),
+        (["search", "run"], "Final runs, the only ones that see the test split, are missing."),
+        (["finals", "run"], "AFT: 9.0 % test error against 16.0 % of standard transfer"),
+    ],
+)
+def test_report_works_on_partial_workspaces(recipe: Recipe, parts: list[str], expected: str) -> None:
+    rows = (searched() if "search" in parts else []) + (finals() if "finals" in parts else [])
+    if rows:
+        write_search(recipe, rows)
+    if "run" in parts:
+        run = trial("final", "aft", 3.0, ("small",), test_accuracy=0.8)
+        write_training(Path(recipe.workspace, "runs", "alone"), recipe, run)
+    page = Page(report(recipe))
+    assert not page.open
+    assert expected in page.words
+    assert "nan" not in page.words
+
+
+def test_without_standard_transfer_errors_are_absolute(recipe: Recipe) -> None:
+    rows = [row for row in searched() + finals() if row["regularizer.name"] != "none"]
+    write_search(recipe, rows)
+    page = Page(report(recipe))
+    assert "AFT: 9.0 % test error against 13.0 % of KD" in page.words
+    assert "AFT 91.00 ± 0.58 – 91.00 3 10 small + large" in page.words
+    assert "test error, %" in page.words and "nan" not in page.words
+
+
+def test_every_trial_failed_is_a_report_too(recipe: Recipe) -> None:
+    write_search(recipe, [row for row in searched() if row["status"] == "failed"])
+    assert "No trial has a score" in Page(report(recipe)).words
+
+
+def test_an_unfinished_run_is_shown(recipe: Recipe) -> None:
+    directory = Path(recipe.workspace, "runs", "going")
+    write_training(directory, recipe, trial("final", "aft", 3.0, ("small",), test_accuracy=0.8))
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    (directory / "metrics.jsonl").write_text(lines[0] + "\n")
+    for file in (directory / "student").iterdir():
+        file.unlink()
+    assert "it has not reached the test split" in Page(report(recipe)).words
+
+
+def test_an_empty_workspace_is_refused(recipe: Recipe) -> None:
+    with pytest.raises(
+        InputError, match="holds no run and no search 'main'. Run 'aft-ray train' or 'aft-ray search' first.$"
+    ):
+        report(recipe)
+    assert not Path(recipe.workspace, "report").exists()
+
+
+def test_the_search_of_another_name_is_offered(recipe: Recipe) -> None:
+    write_search(override(recipe, {"run": "other"}), searched())
+    with pytest.raises(InputError, match="Searches there: other; choose one with run=NAME"):
+        report(recipe)
+
+
+def test_hostile_names_are_escaped(recipe: Recipe) -> None:
+    write_samples(recipe.workspace, ["<script>alert(1)</script>", "&amp;"])
+    hostile = {"regularizer.name": "<script>", "teachers": ["$x_1$ <b>"]}
+    write_search(recipe, [row | hostile for row in searched()])
+    page = Page(report(recipe))
+    assert "<script>alert(1)</script>, &amp;" in page.words
+    assert "$x_1$ <b>" in page.words
+    assert not page.attributes("script") and not page.attributes("b")
+
+
+def entry(method: str, accuracies: list[float]) -> Entry:
+    rows = [trial("final", method, 1.0, (), test_accuracy=accuracy) for accuracy in accuracies]
+    return summarize(rows)[0]
+
+
+@pytest.mark.parametrize(
+    "left, right, verdict",
+    [
+        ([0.90, 0.91, 0.92], [0.84, 0.85, 0.83], "more than seeds explain"),
+        ([0.90, 0.91, 0.92], [0.90, 0.90, 0.91], "within the noise of seeds"),
+        ([0.90, 0.91], [0.88, 0.89], "2.8 times the combined standard error: within the noise of seeds"),
+        ([0.9, 0.9], [0.8, 0.8], "the same in every seed: more than seeds explain"),
+        ([0.9, 0.9], [0.9, 0.9], "within the noise of seeds"),
+        ([0.9], [0.8, 0.81], "one seed has no standard error: this shows no difference"),
+    ],
+)
+def test_a_win_is_claimed_only_beyond_noise(left: list[float], right: list[float], verdict: str) -> None:
+    assert verdict in compare(entry("aft", left), entry("none", right))
+
+
+def test_headline_names_the_winner_even_if_it_is_not_aft() -> None:
+    rows = [
+        row | {"regularizer.name": {"aft": "kd", "kd": "aft"}.get(row["regularizer.name"], "none")} for row in finals()
+    ]
+    text = headline(summarize(rows))
+    assert text.startswith("KD: 9.0 % test error against 16.0 % of standard transfer")
+    assert "AFT: 13.0 % test error against 9.0 % of KD" in text
+
+
+def test_every_regularizer_has_words_and_a_colour() -> None:
+    from aft_ray.plots import COLOURS
+    from aft_ray.regularizers import REGULARIZERS
+
+    assert set(METHODS) == set(COLOURS) == set(REGULARIZERS)
+    assert len({light for light, _ in COLOURS.values()}) == len(COLOURS)
+
+
+def test_spread_keeps_labels_apart_and_leaves_free_ones_alone() -> None:
+    assert spread([0.0, 0.5, 1.0], 0.1) == pytest.approx([0.0, 0.5, 1.0])
+    assert spread([0.5, 0.5, 0.5], 0.1) == pytest.approx([0.4, 0.5, 0.6])
+    places = spread([0.0, 0.05, 0.11, 0.9], 0.1)
+    assert all(b - a >= 0.1 - 1e-9 for a, b in itertools.pairwise(places))
+
+
+def test_beta_of_zero_has_a_place_on_the_logarithmic_axis() -> None:
+    rows = [trial("search", "aft", beta, ("small",)) for beta in (0.0, 1.0, 10.0)]
+    (picture,) = draw_betas(rows, 100)
+    assert re.findall(r">(0|1|10)</text>", picture)[:3] == ["0", "1", "10"]
+
+
+def test_a_drawing_depends_on_its_data_alone() -> None:
+    def draw(name: str) -> str:
+        return draw_lines(name, "heading", [Line("a", "aft", [1, 2], [3, 4])], x_label="step", description="rising")
+
+    assert draw("one") == draw("one")
+    assert not set(re.findall(r'id="([^"]*)"', draw("one"))) & set(re.findall(r'id="([^"]*)"', draw("two")))
