@@ -223,11 +223,14 @@ def ray_cluster() -> Iterator[None]:
 
 
 def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    table = Table(title=title, title_justify="left", title_style="bold")
+    console.print(title, style="bold", soft_wrap=True)
+    table = Table()
+    texts = [[str(cell) for cell in row] for row in rows]
     for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=number == 0)
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        short = max((len(row[number]) for row in texts), default=0) <= 18
+        table.add_column(column, overflow="fold", no_wrap=short)
+    for text in texts:
+        table.add_row(*text)
     console.print(table)
 
 
