@@ -48,14 +48,16 @@ class Split:
 
     def keep_labels(self, per_class: int | None, seed: int) -> Split:
         """The same samples, of which a random `per_class` of each class keep their label; all do if it is None."""
-        if per_class is None:
-            return self
-        order = np.random.default_rng((seed, 2)).permutation(len(self))
-        labels = np.full_like(self.labels, UNLABELED)
-        for label in range(len(self.classes)):
-            kept = order[self.labels[order] == label][:per_class]
-            labels[kept] = label
-        return replace(self, labels=labels)
+        return self if per_class is None else replace(self, labels=kept_labels(self.labels, per_class, seed))
+
+
+def kept_labels(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
+    """(N,) `labels` of which a random `per_class` of each class remain; the others are UNLABELED."""
+    order = np.random.default_rng((seed, 2)).permutation(len(labels))
+    few = np.full_like(labels, UNLABELED)
+    for label in np.unique(labels[labels != UNLABELED]):
+        few[order[labels[order] == label][:per_class]] = label
+    return few
 
 
 def load_split(store: Store, teachers: Sequence[str], transform: ImageTransform) -> Split:

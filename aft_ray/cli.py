@@ -24,10 +24,12 @@ console = Console()
 VERBS = {
     "prepare": "split a data set and write it as aligned shards of samples",
     "extract": "run every teacher over the samples once and keep the features",
+    "rank": "say how much every combination of teachers knows about the task, before training",
     "train": "train the student with the recipe's regularizer",
     "search": "search beta, teachers and methods on one cache, then compare the best on test",
+    "evaluate": "test a finished run's student class by class",
     "report": "write everything the workspace holds as one HTML page",
-    "pipeline": "all of the above in order",
+    "pipeline": "prepare, extract, search, train the winner and report",
 }
 
 
@@ -67,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
         )
         if verb == "prepare":
             command.add_argument("--overwrite", action="store_true", help="replace the samples that are there")
+        if verb == "evaluate":
+            command.add_argument("--split", default="test", help="train, validation or test (default)")
         command.set_defaults(command=globals()[f"_{verb}"])
     verify = commands.add_parser("verify", help="re-read every manifest and checksum of a workspace")
     verify.add_argument("place", metavar="RECIPE|WORKSPACE", help="a recipe, or a workspace's directory or URL")
@@ -95,6 +99,16 @@ def _extract(parsed: argparse.Namespace) -> None:
     _print_table(f"Features in {recipe.workspace}", ["teacher", "new shards"], [[n, c] for n, c in made.items()])
 
 
+def _rank(parsed: argparse.Namespace) -> None:
+    from aft_ray.rank import rank
+
+    rows = [
+        [", ".join(row["teachers"]), f"{row['log_me']:.4f}", f"{100 * row['val_accuracy']:.2f}"]
+        for row in rank(_load(parsed))
+    ]
+    _print_table("Teachers by LogME", ["teachers", "LogME", "validation % of its linear head"], rows)
+
+
 def _train(parsed: argparse.Namespace) -> None:
     from aft_ray.train import read_history, train
 
@@ -112,6 +126,15 @@ def _search(parsed: argparse.Namespace) -> None:
     with ray_cluster():
         search(recipe)
     _print_leaderboard(recipe)
+
+
+def _evaluate(parsed: argparse.Namespace) -> None:
+    from aft_ray.evaluate import evaluate
+
+    result = evaluate(_load(parsed), parsed.split)
+    rows = [[name, f"{100 * accuracy:.2f}"] for name, accuracy in result["accuracy_per_class"].items()]
+    title = f"{result['split']}: {100 * result['accuracy']:.2f} % of {result['num_samples']} samples"
+    _print_table(title, ["class", "accuracy %"], rows)
 
 
 def _report(parsed: argparse.Namespace) -> None:

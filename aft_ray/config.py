@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import json
 import re
 import typing
@@ -237,6 +238,15 @@ class Recipe(Model):
 
     def teacher_names(self) -> tuple[str, ...]:
         return tuple(teacher.name for teacher in self.teachers)
+
+
+def teacher_subsets(recipe: Recipe) -> list[tuple[str, ...]]:
+    """The combinations of teachers that `search.teachers` asks for, each in the recipe's order."""
+    names = recipe.teacher_names()
+    if recipe.search.teachers == "all_subsets":
+        sizes = range(1, len(names) + 1)
+        return [subset for size in sizes for subset in itertools.combinations(names, size)]
+    return [tuple(name for name in names if name in subset) for subset in recipe.search.teachers]
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

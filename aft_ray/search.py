@@ -8,7 +8,6 @@ number of workers would not change it. Trials are compared on validation; only f
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import logging
 import random
@@ -25,7 +24,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
 from aft_ray.check import check, open_stores
 from aft_ray.checkpoint import TrainingState
-from aft_ray.config import InputError, Recipe, dump, override
+from aft_ray.config import InputError, Recipe, dump, override, teacher_subsets
 from aft_ray.fit import Data, fit, load_data
 from aft_ray.progress import Progress
 from aft_ray.store import Directory, Workspace
@@ -123,15 +122,6 @@ def plan_trials(recipe: Recipe) -> list[Trial]:
             grid = random.Random(seed).sample(grid, recipe.search.num_samples)
         trials += grid
     return trials
-
-
-def teacher_subsets(recipe: Recipe) -> list[tuple[str, ...]]:
-    """Combinations of teachers to try, each in the recipe's order."""
-    names = recipe.teacher_names()
-    if recipe.search.teachers == "all_subsets":
-        sizes = range(1, len(names) + 1)
-        return [subset for size in sizes for subset in itertools.combinations(names, size)]
-    return [tuple(name for name in names if name in subset) for subset in recipe.search.teachers]
 
 
 def _run_trials(

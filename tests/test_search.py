@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from aft_ray.config import InputError, Recipe, override
+from aft_ray.config import InputError, Recipe, override, teacher_subsets
 from aft_ray.extract import extract
 from aft_ray.prepare import prepare
-from aft_ray.search import ROW_SCHEMA, Trial, _AshaPerMethod, plan_trials, search, teacher_subsets
+from aft_ray.search import ROW_SCHEMA, Trial, _AshaPerMethod, plan_trials, search
 from aft_ray.store import Workspace
 from tests.test_extract import recipe as extract_recipe
 
