@@ -19,7 +19,7 @@ from rich.table import Table
 import aft_ray
 from aft_ray.config import InputError, Recipe, load
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 120)  # a log has no width of its own
 
 VERBS = {
     "prepare": "split a data set and write it as aligned shards of samples",
