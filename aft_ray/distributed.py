@@ -6,7 +6,7 @@ DistributedDataParallel takes over workers makes it the gradient of one process 
 feeds the gathered rows and for parameters that every worker holds a copy of.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -33,6 +33,13 @@ def rank() -> int:
 def sum_over_workers(x: Tensor) -> Tensor:
     """Elementwise sum of every worker's ``x`` (same shape everywhere), differentiable."""
     return x if world_size() == 1 else _SumOverWorkers.apply(x)
+
+
+def copy_from_main(tensors: Iterable[Tensor]) -> None:
+    """Overwrites each tensor with the main worker's, in place."""
+    if world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
 
 
 def gather_rows(x_bD: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from aft_ray.batches import BatchOrder, Split, evaluation_batches, load_split, worker_rows
 from aft_ray.checkpoint import TrainingState, save_student
 from aft_ray.config import InputError, Recipe, TrainConfig
-from aft_ray.distributed import declared_row_counts, rank, world_size
+from aft_ray.distributed import copy_from_main, declared_row_counts, rank, world_size
 from aft_ray.fitted import fitted_options
 from aft_ray.metrics import Metrics
 from aft_ray.regularizers import build_regularizer
@@ -82,8 +82,7 @@ def fit(
     if resume:
         task.load_state_dict(state.task)
         optimizer.load_state_dict(state.optimizer)
-    # No buffer ever changes (B-Tuning's weights, say): sending them every step would be for nothing.
-    wrapped = DistributedDataParallel(task, broadcast_buffers=False) if world_size() > 1 else task
+    wrapped = DistributedDataParallel(task) if world_size() > 1 else task
     evaluate_every = settings.evaluate_every or max(1, settings.steps // 10)
     interval, started, num_samples = Metrics(), time.perf_counter(), 0
 
@@ -103,6 +102,7 @@ def fit(
         if (step + 1) % evaluate_every and step + 1 != settings.steps:
             continue
         seconds = time.perf_counter() - started
+        copy_from_main(task.buffers())  # batch norm's statistics, of which DDP lets every worker have its own
         metrics = {
             "step": step + 1,
             "epoch": (step + 1) * len(indices) / len(train),

@@ -10,7 +10,16 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
-from aft_ray.distributed import Rows, declared_row_counts, gather_rows, global_rows, rank, sum_over_workers, world_size
+from aft_ray.distributed import (
+    Rows,
+    copy_from_main,
+    declared_row_counts,
+    gather_rows,
+    global_rows,
+    rank,
+    sum_over_workers,
+    world_size,
+)
 
 COUNTS = (3, 0, 2)
 
@@ -43,6 +52,9 @@ def run_worker(worker: int, folder: Path) -> None:
             assert global_rows(COUNTS[worker], torch.device("cpu")) == layout
     mean = layout.mean(own.detach())
     assert torch.equal(layout.keep(gathered), own)
+    copied = torch.full((2,), float(worker))
+    copy_from_main([copied])
+    assert copied.tolist() == [0.0, 0.0]
     assert own.grad is not None and summand.grad is not None
     record = {"gathered": gathered.detach(), "grad": own.grad, "declared": declared, "mean": mean, "vector": vector}
     record |= {"total": total.detach(), "summand grad": summand.grad}
