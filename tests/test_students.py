@@ -8,10 +8,12 @@ from aft_ray.config import StudentConfig
 from aft_ray.students import build_student
 
 
+@pytest.mark.parametrize("size", [None, 96])
 @pytest.mark.parametrize("model", ["tiny:cnn", "timm:test_efficientnet", "timm:test_vit"])
-def test_a_student_gives_logits_and_the_input_of_its_last_layer(model: str) -> None:
+def test_a_student_gives_logits_and_the_input_of_its_last_layer(model: str, size: int | None) -> None:
     torch.manual_seed(0)
-    student = build_student(StudentConfig(model=model), 5).eval()
+    student = build_student(StudentConfig(model=model, image_size=size), 5).eval()
+    assert size is None or student.transform.size == size
     side = student.transform.size
     images = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
     logits, features = student(images)

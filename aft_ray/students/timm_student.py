@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import timm
 import torch
 from timm.data import resolve_data_config
@@ -35,7 +37,10 @@ class TimmStudent(Student):
         self.transform = transform(config)
         published = config.pretrained and config.weights is None and not for_inference
         name = config.model.partition(":")[2]
-        self.backbone = timm.create_model(name, pretrained=published, num_classes=0)
+        # Transformers have position embeddings of one size and resample them; convolutions take any size as it is.
+        fixed = config.image_size is not None and getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False)
+        extra: dict[str, Any] = {"img_size": config.image_size} if fixed else {}
+        self.backbone = timm.create_model(name, pretrained=published, num_classes=0, **extra)
         if config.weights is not None and not for_inference:
             state = as_timm(load_state_dict(config.weights), self.backbone.state_dict())
             self.backbone.load_state_dict({key: state[key] for key in self.backbone.state_dict()})
