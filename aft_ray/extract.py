@@ -9,6 +9,7 @@ pools work at the same time, on different shards. What was written survives any 
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import logging
 import time
@@ -100,9 +101,22 @@ def _run_pipeline(
 ) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # ours counts shards of teachers, not blocks
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised, once, below
     context.raise_original_map_exception = True
+    faults = _consume(_build_pipeline(recipe, workspace, plan, descriptions, rows), rows)
+    if faults:
+        # The failed execution is part of a reference cycle, and its actors keep their CPUs until it is collected.
+        gc.collect()
+        raise InputError(faults)
+
+
+def _build_pipeline(
+    recipe: Recipe,
+    workspace: Workspace,
+    plan: Plan,
+    descriptions: Mapping[str, TeacherDescription],
+    rows: list[dict[str, Any]],
+) -> ray.data.Dataset:
     num_cpus = cpus_per_actor(recipe.teachers, ray.cluster_resources())
     pipeline = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         partial(read_shard, workspace=workspace, descriptions=descriptions), num_cpus=min(0.5, num_cpus / 2)
@@ -115,16 +129,22 @@ def _run_pipeline(
             num_cpus=1 if teacher.num_gpus else num_cpus,
             num_gpus=teacher.num_gpus,
         )
-    total = sum(len(row["teachers"].split(",")) for row in rows)
-    with Progress("extract", total, "shards") as progress:
+    return pipeline
+
+
+def _consume(pipeline: ray.data.Dataset, rows: list[dict[str, Any]]) -> list[str]:
+    """Runs the pipeline to its end, showing progress. Returns what is wrong with the input, if that ended it."""
+    with Progress("extract", sum(len(row["teachers"].split(",")) for row in rows), "shards") as progress:
         try:
             for row in pipeline.iter_rows():
                 names = row["teachers"].split(",")
                 speeds = "  ".join(f"{name} {len(row['sample_id']) / row[f'{name}_s']:.0f}/s" for name in names)
                 progress.advance(len(names), speeds)
         except ray.exceptions.RayTaskError as error:
-            cause = getattr(error, "cause", None)
-            raise (cause if isinstance(cause, InputError) else error) from None
+            if not isinstance(error.cause, InputError):
+                raise
+            return error.cause.faults
+    return []
 
 
 def cpus_per_actor(teachers: tuple[TeacherConfig, ...], resources: Mapping[str, float]) -> float:
@@ -155,9 +175,15 @@ class EmbedShard:
         self.config = config
         self.workspace = workspace
         self.plan = plan
-        self.teacher = build_teacher(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        self.fault: InputError | None = None
+        try:
+            self.teacher = build_teacher(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        except InputError as error:
+            self.fault = error  # of a constructor that raises Ray would only tell that the actor died
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        if self.fault is not None:
+            raise self.fault
         name, split = self.config.name, row["split"]
         inputs = row.pop(CROPS + name)
         started = time.perf_counter()

@@ -87,6 +87,17 @@ def test_a_picture_that_cannot_be_decoded_is_named(cluster: None, tmp_path: Path
 
 
 @pytest.mark.ray
+def test_a_teacher_that_cannot_be_loaded_is_named_with_its_reason(
+    cluster: None, tmp_path: Path, image_folder: Path
+) -> None:
+    given = recipe(tmp_path, image_folder, "efficientnet")
+    prepare(given)
+    save_file(timm.create_model("test_vit").state_dict(), tmp_path / "efficientnet.safetensors")
+    with pytest.raises(InputError, match="lacks .* of the model's tensors, such as"):
+        extract(given)
+
+
+@pytest.mark.ray
 def test_a_transformers_teacher_reads_texts_shard_by_shard(cluster: None, tmp_path: Path) -> None:
     texts = ["A cat on a mat.", "Stocks fell.", "It rained all day in the hills.", "A feline on a rug.", "Fine."]
     workspace = Workspace.at(tmp_path / "work")

@@ -29,8 +29,18 @@ def describe_teacher(config: TeacherConfig) -> TeacherDescription:
 
 
 def build_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
-    """The teacher in evaluation mode on `device`."""
-    return _adapter(config).build(config, device)
+    """The teacher in evaluation mode on `device`.
+
+    Raises InputError if its weights cannot be fetched, or are those of another model.
+    """
+    try:
+        return _adapter(config).build(config, device)
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"Teacher '{config.name}': {config.model} cannot be loaded: {reason} Where there is no network, fill the model"
+            " hub's cache beforehand, or name a local file or directory."
+        ) from error
 
 
 def faults(configs: Sequence[TeacherConfig]) -> list[str]:
