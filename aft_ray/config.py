@@ -32,7 +32,7 @@ class InputError(ValueError):
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, serialize_by_alias=True)
 
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -60,8 +60,12 @@ class DatasetConfig(Model):
     """Share of the samples held out as test split where the data set brings none."""
     max_samples: int | None = Field(default=None, gt=0)
     """Keep this many samples in all (those whose ids hash lowest); null keeps all."""
-    samples_per_shard: int = Field(default=256, gt=0)
-    """Samples in one Parquet shard: the unit of extraction and of restart."""
+    samples_per_shard: int | None = Field(default=None, gt=0)
+    """Samples in one Parquet shard, the unit of extraction and of restart; null chooses 32 MiB, at most 512 samples."""
+    copy_content: bool = Field(default=True, alias="copy")
+    """Copy the samples' files into the workspace; false stores where each lies, and reads it there every time."""
+    max_bad_samples: int = Field(default=0, ge=0)
+    """How many unreadable samples may be put aside, each named with its reason, before that is an error."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> DatasetConfig:
@@ -78,17 +82,27 @@ class TeacherConfig(Model):
     name: str
     """Its directory under `features/`; made from `model` when left out."""
     model: str
-    """`timm:NAME` or `transformers:REPO_OR_DIRECTORY`."""
+    """`timm:NAME`, `open_clip:ARCHITECTURE/TAG`, `transformers:REPO_OR_DIRECTORY`, or a class of your own, `module:Class`."""
     weights: str | None = None
     """A weights file instead of the model's published ones: a path, or `package://MODULE/FILE`."""
+    tower: Literal["image", "text"] | None = None
+    """Which half of a two-tower model (CLIP, SigLIP) to run; null takes the image tower."""
     image_size: int | None = Field(default=None, gt=0)
     """Input pixels per side; null takes the size the teacher was trained with."""
-    pooling: Literal["mean", "cls"] | None = None
-    """How token features become one vector (text teachers); null takes the family's usual one."""
+    max_length: int | None = Field(default=None, gt=0)
+    """Tokens of a text that are read; null takes as many as the teacher can."""
+    pooling: Literal["cls", "mean", "last", "eos", "pooler"] | None = None
+    """How token features become one vector; null takes the model's own way."""
     batch_size: int = Field(default=64, gt=0)
-    """Samples per forward pass on one device."""
+    """Samples per forward pass on one device; halved, and that recorded, where the device's memory is too small."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the forward pass."""
+    compile: bool = False
+    """Run the model through `torch.compile`: worth its start-up time on long extractions."""
+    features_dtype: Literal["float16", "float32"] = "float16"
+    """Numbers as they are stored."""
+    options: dict[str, Any] = {}
+    """What a class of your own takes, handed to it as it is."""
     num_actors: int = Field(default=1, gt=0)
     """Copies of this teacher that work at the same time."""
     num_gpus: float = Field(default=0, ge=0)
@@ -108,13 +122,18 @@ class TeacherConfig(Model):
 
 class StudentConfig(Model):
     model: str
-    """`tiny:cnn` (laptops) or `timm:NAME`."""
+    """`tiny:cnn`, `tiny:text` (laptops), `timm:NAME`, `open_clip:ARCHITECTURE[/TAG]`, `transformers:REPO_OR_DIRECTORY`,
+    or `linear_probe`, a linear head on the teachers' features."""
     pretrained: bool = False
     """Start from the model's published weights."""
     weights: str | None = None
     """Start from this weights file: a path, or `package://MODULE/FILE`."""
     image_size: int | None = Field(default=None, gt=0)
     """Input pixels per side; null takes the model's own."""
+    max_length: int | None = Field(default=None, gt=0)
+    """Tokens of a text that are read; null takes as many as the model can."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, about a third more time."""
 
 
 class RegularizerConfig(Model):
@@ -126,6 +145,8 @@ class RegularizerConfig(Model):
     """Strength: loss = task_loss + beta * regularization."""
     learning_rate: float = Field(default=0.01, gt=0)
     """Learning rate of the regularizer's own parameters (gates, projections)."""
+    steps_per_student_step: int = Field(default=1, gt=0)
+    """Steps of the regularizer's parameters for each step of the student, each on a batch of its own."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -146,6 +167,22 @@ class TrainConfig(Model):
     """Weight decay of the student; the regularizer has none."""
     warmup_steps: int = Field(default=0, ge=0)
     """Steps of linear warm-up."""
+    clip_norm: float | None = Field(default=None, gt=0)
+    """Longest gradient of the student's weights, as a norm over all of them; null leaves it as it is."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Probability that the target spreads evenly over all classes."""
+    accumulation_steps: int = Field(default=1, gt=0)
+    """Parts in which a worker's rows go through the student, to save memory; the kernels remain those of the whole batch."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the student's forward pass; the losses are float32 always."""
+    compile: bool = False
+    """Run the student through `torch.compile`."""
+    early_stopping: int | None = Field(default=None, gt=0)
+    """Stop after this many evaluations without a better validation score; null trains all steps."""
+    streaming: bool | None = None
+    """Read samples from their shards while training, where a split does not fit in memory; null decides by its size."""
+    trackers: tuple[Literal["mlflow", "wandb"], ...] = ()
+    """Where metrics go besides `metrics.jsonl` and TensorBoard."""
     labels_per_class: int | None = Field(default=None, gt=0)
     """Keep this many labels per class in the train split; the other samples take part in the regularizer only."""
     labeled_fraction: float = Field(default=0.5, gt=0, le=1)
@@ -239,6 +276,10 @@ class Recipe(Model):
     def teacher_names(self) -> tuple[str, ...]:
         return tuple(teacher.name for teacher in self.teachers)
 
+    def extracted_splits(self) -> tuple[str, ...]:
+        """Where teachers are run: training needs them on train, ranking on validation, a probe of theirs on test too."""
+        return ("train", "validation", "test") if self.student.model == "linear_probe" else ("train", "validation")
+
 
 def teacher_subsets(recipe: Recipe) -> list[tuple[str, ...]]:
     """The combinations of teachers that `search.teachers` asks for, each in the recipe's order."""
@@ -319,8 +360,8 @@ def _fault_line(error: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in location)
     if error["type"] == "extra_forbidden":
         section = _section(location[:-1])
-        known = ", ".join(section.model_fields) if section else "none"
-        close = difflib.get_close_matches(str(location[-1]), section.model_fields if section else [], n=1)
+        known = ", ".join(_keys(section)) if section else "none"
+        close = difflib.get_close_matches(str(location[-1]), _keys(section) if section else [], n=1)
         hint = f" Did you mean '{close[0]}'?" if close else ""
         return f"Unknown key '{key}'.{hint} Known: {known}."
     if error["type"] == "missing":
@@ -329,6 +370,10 @@ def _fault_line(error: Mapping[str, Any]) -> str:
     if error["type"] == "value_error":
         return f"{key}{' ' if message.startswith('must') else ': '}{message}." if key else f"{message}."
     return f"{key} must be {message}, got {error['input']!r}."
+
+
+def _keys(section: type[Model]) -> list[str]:
+    return [field.alias or name for name, field in section.model_fields.items()]
 
 
 def _section(location: Sequence[Any]) -> type[Model] | None:

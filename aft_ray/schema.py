@@ -16,15 +16,30 @@ UNLABELED = -1
 """The label of a sample that has none: it takes part in the regularizer only."""
 
 
-def samples_schema(modality: str) -> pa.Schema:
-    """Columns of a samples shard: `image` has the original encoded bytes, `text` the text as it was given."""
-    content = pa.field("image", pa.binary()) if modality == "image" else pa.field("text", pa.string())
-    return pa.schema([pa.field("sample_id", pa.string()), pa.field("label", pa.int64()), content])
+TASKS = ("classification", "multilabel", "regression")
+"""What a label is: one class, the classes that apply, or numbers."""
 
 
-def features_schema(feature_dim: int) -> pa.Schema:
-    """Columns of a features shard: one pooled vector of `feature_dim` float16 numbers per sample."""
-    features = pa.list_(pa.float16(), feature_dim)
+def samples_schema(modality: str, task: str = "classification", num_outputs: int = 0, copy: bool = True) -> pa.Schema:
+    """Columns of a samples shard.
+
+    `label` is int64 for classification (UNLABELED where there is none), else `num_outputs` float32 (null where there is
+    none). `image` has the original encoded bytes; with `copy=False`, `image_uri` says where they lie and `num_bytes` how
+    many they were. `text` has the text as it was given. Modality `image+text` has both.
+    """
+    label = pa.int64() if task == "classification" else pa.list_(pa.float32(), num_outputs)
+    fields = [pa.field("sample_id", pa.string()), pa.field("label", label)]
+    if "image" in modality:
+        image = [("image", pa.binary())] if copy else [("image_uri", pa.string()), ("num_bytes", pa.int64())]
+        fields += [pa.field(name, kind) for name, kind in image]
+    if "text" in modality:
+        fields.append(pa.field("text", pa.string()))
+    return pa.schema(fields)
+
+
+def features_schema(feature_dim: int, dtype: str = "float16") -> pa.Schema:
+    """Columns of a features shard: one pooled vector of `feature_dim` numbers per sample, null where it was put aside."""
+    features = pa.list_(pa.float16() if dtype == "float16" else pa.float32(), feature_dim)
     return pa.schema([pa.field("sample_id", pa.string()), pa.field("features", features)])
 
 
