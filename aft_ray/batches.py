@@ -1,147 +1,236 @@
-"""Training input: a split held in memory, and the samples of any step as a function of the step alone.
+"""Training input: a split whose rows can be had in any order, held in memory here, read from its shards in `streaming`.
 
-Images are decoded once, at the student's size, as uint8: 50,000 of 224 pixels are 7.5 GB, of 28 pixels 0.1 GB. The
-order is a pure function of (seed, step), so a resumed run goes on with the very next sample and every worker, whatever
-their number, knows its rows without asking the others; all steps have the full global batch, so counts cannot differ.
+In memory, samples are decoded once, at the student's size, as uint8: 50,000 images of 224 pixels are 7.5 GB, of 28 pixels
+0.1 GB. A batch is then one indexing operation per array, made by a thread while the step before it runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
-from aft_ray.config import InputError
-from aft_ray.images import ImageTransform
-from aft_ray.schema import UNLABELED, Batch
+from aft_ray.config import InputError, fingerprint
+from aft_ray.order import Shuffle, kept_labels, shuffled
+from aft_ray.quarantine import UNREADABLE, bad_sample, check_bad_samples
+from aft_ray.schema import Batch
+from aft_ray.shared import ArrayCache
 from aft_ray.store import Store
 
+logger = logging.getLogger(__name__)
+A = TypeVar("A")
+T = TypeVar("T")
 
-@dataclass(frozen=True)
-class Split:
-    """One split in memory.
 
-    sample_ids: N strings. labels: (N,) int64. inputs: (N, height, width, 3) uint8. features: teacher -> (N, T_k) float16.
+class InputTransform(Protocol):
+    """How a stored sample becomes a student's input. column: `image` or `text`, what it takes."""
+
+    @property
+    def column(self) -> str: ...
+
+    def __call__(self, content: Any, /) -> np.ndarray:
+        """An array of one fixed shape and type."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples(ABC):
+    """One split.
+
+    sample_ids: N strings. labels: (N,) int64, or (N, C) float32 unless `task` is classification. classes: names of the C
+    outputs. input_teachers: whose features are the student's input, where it takes no image and no text.
     """
 
     sample_ids: np.ndarray
     labels: np.ndarray
-    inputs: np.ndarray
-    features: dict[str, np.ndarray]
     classes: tuple[str, ...]
+    task: str = "classification"
+    input_teachers: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, indices: np.ndarray, teachers: Sequence[str], device: torch.device) -> Batch:
-        """Rows `indices`, with the features of `teachers` side by side."""
-        blocks = [self.features[teacher][indices] for teacher in teachers]
-        empty = np.zeros((len(indices), 0), np.float16)
-        features = torch.from_numpy(np.concatenate([empty, *blocks], axis=1))
+    @property
+    @abstractmethod
+    def feature_dims(self) -> dict[str, int]:
+        """Width of the features of every teacher there is."""
+
+    @property
+    def shuffle(self) -> Shuffle:
+        """An order of an epoch that the rows can be read in."""
+        return shuffled
+
+    @property
+    def reader_threads(self) -> int:
+        """How many threads it takes to have rows in time."""
+        return 1
+
+    def share(self, rank: int, world_size: int) -> np.ndarray:
+        """Indices of a worker's share: over all workers every sample exactly once."""
+        return np.arange(rank, len(self), world_size)
+
+    @abstractmethod
+    def features_of(self, indices: np.ndarray, teachers: Sequence[str]) -> np.ndarray:
+        """(n, T) features of `teachers` side by side, in the widest of their stored types."""
+
+    @abstractmethod
+    def inputs_of(self, indices: np.ndarray) -> tuple[np.ndarray, ...]:
+        """What the student takes of each modality; nothing where it takes the teachers' features."""
+
+    def rows(self, indices: np.ndarray, teachers: Sequence[str]) -> Batch:
+        """The batch of rows `indices`, on the CPU, with the features of `teachers`."""
+        inputs = self.inputs_of(indices) or (self.features_of(indices, self.input_teachers).astype(np.float32),)
+        tensors = tuple(map(torch.from_numpy, inputs))
         return Batch(
-            inputs=torch.from_numpy(self.inputs[indices]).to(device, non_blocking=True),
-            labels=torch.from_numpy(self.labels[indices]).to(device, non_blocking=True),
-            teacher_features=features.to(device, non_blocking=True).float(),
+            inputs=tensors if len(tensors) > 1 else tensors[0],
+            labels=torch.from_numpy(self.labels[indices]),
+            teacher_features=torch.from_numpy(self.features_of(indices, teachers).astype(np.float32, copy=False)),
         )
 
-    def keep_labels(self, per_class: int | None, seed: int) -> Split:
+    def batch(self, indices: np.ndarray, teachers: Sequence[str], device: torch.device) -> Batch:
+        """The same on `device`."""
+        return self.rows(indices, teachers).to(device)
+
+    def keep_labels(self: S, per_class: int | None, seed: int) -> S:
         """The same samples, of which a random `per_class` of each class keep their label; all do if it is None."""
         return self if per_class is None else replace(self, labels=kept_labels(self.labels, per_class, seed))
 
 
-def kept_labels(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
-    """(N,) `labels` of which a random `per_class` of each class remain; the others are UNLABELED."""
-    order = np.random.default_rng((seed, 2)).permutation(len(labels))
-    few = np.full_like(labels, UNLABELED)
-    for label in np.unique(labels[labels != UNLABELED]):
-        few[order[labels[order] == label][:per_class]] = label
-    return few
+S = TypeVar("S", bound=Samples)
 
 
-def load_split(store: Store, teachers: Sequence[str], transform: ImageTransform) -> Split:
-    """Reads every shard of a split, decodes its images for the student and takes the features of `teachers`."""
-    bounds = np.cumsum([0, *store.teacher_dims])
+@dataclass(frozen=True, kw_only=True)
+class Split(Samples):
+    """One split in memory, or in files mapped into it.
 
-    def load(shard: dict) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
-        inputs = np.stack([transform(encoded) for encoded in shard["image"]])
-        return shard["sample_id"], shard["label"], inputs, shard["features"].astype(np.float16)
+    inputs: (N, ...) of the student's modality, a tuple of two for two, of none where it takes the teachers' features.
+    features: teacher -> (N, T_k) in the stored type.
+    """
 
-    ids, labels, inputs, features = zip(*store.map_shards(load), strict=True)
-    side_by_side = np.concatenate(features)
+    inputs: np.ndarray | tuple[np.ndarray, ...]
+    features: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def feature_dims(self) -> dict[str, int]:
+        return {name: features.shape[1] for name, features in self.features.items()}
+
+    def features_of(self, indices: np.ndarray, teachers: Sequence[str]) -> np.ndarray:
+        blocks = [self.features[teacher][indices] for teacher in teachers]
+        return np.concatenate([np.zeros((len(indices), 0), np.float16), *blocks], axis=1)
+
+    def inputs_of(self, indices: np.ndarray) -> tuple[np.ndarray, ...]:
+        arrays = self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)
+        return tuple(array[indices] for array in arrays)
+
+
+def evaluation_batches(split: Samples, batch_size: int, rank: int, world_size: int) -> Iterator[np.ndarray]:
+    """Indices of this worker's share of a split: over all workers every sample exactly once."""
+    own = split.share(rank, world_size)
+    return (own[start : start + batch_size] for start in range(0, len(own), batch_size))
+
+
+def prefetched(make: Callable[[A], T], items: Sequence[A], *, threads: int = 1) -> Iterator[T]:
+    """`make` of every item, in order; `threads` make the next ones, two each, while one is used."""
+    depth = 2 * threads
+    with ThreadPoolExecutor(threads) as pool:
+        pending = deque(pool.submit(make, item) for item in items[:depth])
+        try:
+            for number in range(len(items)):
+                ready = pending.popleft().result()
+                if number + depth < len(items):
+                    pending.append(pool.submit(make, items[number + depth]))
+                yield ready
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def load_split(
+    store: Store,
+    teachers: Sequence[str],
+    transforms: Sequence[InputTransform],
+    *,
+    max_bad_samples: int = 0,
+    cache: ArrayCache | None = None,
+) -> Split:
+    """Reads every shard of a split, decodes its samples for the student and takes the features of `teachers`.
+
+    cache: where other processes of this machine find the result, or have left it.
+    Raises InputError, one line each, if more than `max_bad_samples` cannot be decoded; fewer are left out.
+    """
+
+    def read() -> dict[str, np.ndarray]:
+        return _read_arrays(store, transforms, max_bad_samples)
+
+    made_of = {
+        "samples": [shard["sha256"] for shard in store.manifest["shards"]],
+        "features": [[shard["sha256"] for shard in manifest["shards"]] for manifest in store.feature_manifests],
+        "transforms": [repr(transform) for transform in transforms],
+        "max_bad_samples": max_bad_samples,
+    }
+    arrays = cache.get(fingerprint(made_of), read) if cache else read()
+    inputs = tuple(arrays[f"inputs{number}"] for number in range(len(transforms)))
     return Split(
-        sample_ids=np.array([sample_id for shard in ids for sample_id in shard]),
-        labels=np.concatenate(labels),
-        inputs=np.concatenate(inputs),
-        features={
-            name: np.ascontiguousarray(side_by_side[:, start:stop])
-            for name, start, stop in zip(teachers, bounds, bounds[1:], strict=False)
-        },
-        classes=tuple(store.manifest["classes"]),
+        **split_facts(store, arrays["sample_ids"], arrays["labels"]),
+        input_teachers=() if transforms else tuple(teachers),
+        inputs=inputs[0] if len(inputs) == 1 else inputs,
+        features={name: arrays[f"features{number}"] for number, name in enumerate(teachers)},
     )
 
 
-class BatchOrder:
-    """Which samples make the global batch of each step.
-
-    Samples with a label and samples without are two streams, each a shuffle of its samples per epoch; a batch takes
-    `num_labeled` rows of the first, then the rest from the second.
-    """
-
-    def __init__(self, labels: np.ndarray, global_batch_size: int, labeled_fraction: float, seed: int) -> None:
-        """labels: (N,) of the train split. Raises InputError if no sample has a label, or a batch exceeds the split."""
-        labeled, unlabeled = np.flatnonzero(labels != UNLABELED), np.flatnonzero(labels == UNLABELED)
-        if not len(labeled):
-            raise InputError("No sample of the train split has a label: there is no task to train on.")
-        if len(labels) < global_batch_size:
-            raise InputError(
-                f"train.global_batch_size is {global_batch_size}, the train split has {len(labels)} samples."
-                " Lower it or give more samples."
-            )
-        wanted = round(global_batch_size * labeled_fraction) if len(unlabeled) else global_batch_size
-        self.num_labeled = max(1, min(wanted, len(labeled)), global_batch_size - len(unlabeled))
-        self.num_unlabeled = global_batch_size - self.num_labeled
-        self.streams = (_ShuffledStream(labeled, (seed, 0)), _ShuffledStream(unlabeled, (seed, 1)))
-
-    def labeled(self, step: int) -> np.ndarray:
-        """(num_labeled,) indices of step `step`, counted from 0: all that a run without a regularizer needs."""
-        return self.streams[0].take(step * self.num_labeled, self.num_labeled)
-
-    def all(self, step: int) -> np.ndarray:
-        """(global_batch_size,) indices of step `step`, those with a label first."""
-        unlabeled = self.streams[1].take(step * self.num_unlabeled, self.num_unlabeled)
-        return np.concatenate([self.labeled(step), unlabeled])
+def split_facts(store: Store, sample_ids: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """The fields of `Samples`. Raises InputError if the labels are not those of the manifest's classes."""
+    classes, task = tuple(store.manifest["classes"]), store.manifest.get("task", "classification")
+    found = labels.max(initial=-1) + 1 if task == "classification" else labels.shape[1]
+    if found > len(classes) or (task != "classification" and found != len(classes)):
+        raise InputError(
+            f"{store.samples}: the labels are of {found} classes, its manifest names {len(classes)}."
+            " Run 'aft-ray prepare --overwrite'."
+        )
+    return {"sample_ids": sample_ids, "labels": labels, "classes": classes, "task": task}
 
 
-class _ShuffledStream:
-    """An endless sequence: one shuffle of `items` after another, each a function of (*seed, epoch)."""
+def _read_arrays(store: Store, transforms: Sequence[InputTransform], max_bad_samples: int) -> dict[str, np.ndarray]:
+    """The arrays of a split by name, whole; shards are decoded by as many threads as there are cores."""
+    columns = [transform.column for transform in transforms]
 
-    def __init__(self, items: np.ndarray, seed: tuple[int, ...]) -> None:
-        self.items, self.seed = items, seed
-        self.epoch, self.order = -1, items
+    def read(index: int) -> tuple[dict[str, np.ndarray], list[dict[str, str]]]:
+        shard = store.read_shard(index, columns, side_by_side=False)
+        decoded, good, bad = decode(shard, transforms, range(len(shard["sample_id"])))
+        arrays = {"sample_ids": np.array(shard["sample_id"], str)[good], "labels": shard["label"][good]}
+        arrays |= {f"inputs{number}": rows for number, rows in enumerate(decoded)}
+        arrays |= {f"features{number}": block[good] for number, block in enumerate(shard["features"])}
+        return arrays, bad
 
-    def take(self, start: int, count: int) -> np.ndarray:
-        parts = []
-        while count:
-            epoch, offset = divmod(start, len(self.items))
-            part = self._shuffled(epoch)[offset : offset + count]
-            parts.append(part)
-            start, count = start + len(part), count - len(part)
-        return np.concatenate(parts) if parts else self.items[:0]
-
-    def _shuffled(self, epoch: int) -> np.ndarray:
-        if epoch != self.epoch:
-            self.epoch, self.order = epoch, np.random.default_rng((*self.seed, epoch)).permutation(self.items)
-        return self.order
-
-
-def worker_rows(indices: np.ndarray, rank: int, world_size: int) -> np.ndarray:
-    """This worker's rows of a global batch: every `world_size`-th, so that labelled rows are shared out evenly."""
-    return indices[rank::world_size]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        shards = list(threads.map(read, range(store.num_shards)))
+    bad = [sample for _, found in shards for sample in found]
+    check_bad_samples(bad, max_bad_samples)
+    for sample in bad:
+        logger.warning("Sample %s is left out: %s.", sample["sample_id"], sample["reason"])
+    filled = [arrays for arrays, _ in shards if len(arrays["labels"])]
+    return {name: np.concatenate([arrays[name] for arrays in filled]) for name in filled[0]}
 
 
-def evaluation_batches(split: Split, batch_size: int, rank: int, world_size: int) -> Iterator[np.ndarray]:
-    """Indices of this worker's share of a split: over all workers every sample exactly once."""
-    own = np.arange(rank, len(split), world_size)
-    return (own[start : start + batch_size] for start in range(0, len(own), batch_size))
+def decode(
+    shard: dict[str, Any], transforms: Sequence[InputTransform], rows: Iterable[int]
+) -> tuple[list[np.ndarray], np.ndarray, list[dict[str, str]]]:
+    """The inputs of those of `rows` that can be decoded, one array per transform; which rows these are; and the others."""
+    decoded: list[list[np.ndarray]] = [[] for _ in transforms]
+    good, bad = [], []
+    for row in rows:
+        try:
+            arrays = [transform(shard[transform.column][row]) for transform in transforms]
+        except UNREADABLE as error:
+            bad.append(bad_sample(shard["sample_id"][row], error))
+            continue
+        good.append(row)
+        for inputs, array in zip(decoded, arrays, strict=True):
+            inputs.append(array)
+    return [np.stack(inputs) if inputs else np.empty(0) for inputs in decoded], np.array(good, int), bad

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from aft_ray import datasets, students, teachers
+import inspect
+from typing import Any
+
+from aft_ray import datasets, students, teachers, trackers
 from aft_ray.config import InputError, Recipe
 from aft_ray.regularizers import REGULARIZERS, build_regularizer
 from aft_ray.schema import SPLITS
@@ -16,41 +19,111 @@ def check(recipe: Recipe) -> None:
         *teachers.faults(recipe.teachers),
         *students.faults(recipe.student),
         *_regularizer_faults(recipe),
+        *_training_faults(recipe),
     ]
-    if recipe.train.global_batch_size < recipe.train.num_workers:
-        faults.append(
-            f"train.global_batch_size is {recipe.train.global_batch_size}: it must be at least train.num_workers,"
-            f" {recipe.train.num_workers}."
-        )
     if faults:
         raise InputError(faults)
 
 
 def _regularizer_faults(recipe: Recipe) -> list[str]:
+    two_towers = not students.faults(recipe.student) and students.modality(recipe.student) == "image+text"
     faults = []
     for method in dict.fromkeys((recipe.regularizer.name, *recipe.search.compare)):
         if method not in REGULARIZERS:
             faults.append(f"Unknown regularizer '{method}'. Known: {', '.join(REGULARIZERS)}.")
         elif method != "none" and not recipe.teachers:
             faults.append(f"Regularizer '{method}' needs at least one entry in 'teachers'.")
+        elif two_towers and "combine" not in inspect.signature(REGULARIZERS[method]).parameters:
+            faults.append(
+                f"Regularizer '{method}' is for students with one tower, '{recipe.student.model}' has two. Take aft or kd."
+            )
         elif method != "none" and not recipe.search.betas(method):
             faults.append(f"search.beta has no strengths for '{method}' and no 'all'.")
     name = recipe.regularizer.name
     if not faults and recipe.teachers:
+        width = (1, 1) if two_towers else 1
         try:
-            build_regularizer(
-                name, student_dim=1, teacher_dims=[1] * len(recipe.teachers), **recipe.regularizer.options
+            regularizer = build_regularizer(
+                name, teacher_dims=[1] * len(recipe.teachers), **regularizer_arguments(recipe, width)
             )
         except ValueError as error:
-            faults.append(f"regularizer: {error}")
+            return [f"regularizer: {error}"]
+        if recipe.regularizer.steps_per_student_step > 1 and not any(p.requires_grad for p in regularizer.parameters()):
+            faults.append(
+                f"regularizer.steps_per_student_step is {recipe.regularizer.steps_per_student_step}, but '{name}' has"
+                " nothing of its own to train. Set it to 1."
+            )
+    return faults
+
+
+def regularizer_arguments(recipe: Recipe, student_dim: int | tuple[int, ...]) -> dict[str, Any]:
+    """What `build_regularizer` takes for a student of width `student_dim`, one width per tower."""
+    if isinstance(student_dim, int):
+        return {"student_dim": student_dim, **recipe.regularizer.options}
+    if recipe.regularizer.name == "none":
+        return {"student_dim": student_dim[0], **recipe.regularizer.options}
+    return {"student_dim": student_dim, "combine": "product", **recipe.regularizer.options}
+
+
+def _training_faults(recipe: Recipe) -> list[str]:
+    settings = recipe.train
+    faults = trackers.faults(recipe)
+    parts = settings.num_workers * settings.accumulation_steps
+    if settings.global_batch_size < settings.num_workers:
+        faults.append(
+            f"train.global_batch_size is {settings.global_batch_size}: it must be at least train.num_workers,"
+            f" {settings.num_workers}."
+        )
+    elif settings.global_batch_size < parts:
+        faults.append(
+            f"train.global_batch_size is {settings.global_batch_size}: every worker must have a row for each of its parts,"
+            f" train.num_workers * train.accumulation_steps = {parts} in all."
+        )
+    if settings.precision == "fp16" and not settings.use_gpu:
+        faults.append("train.precision=fp16 is for GPUs, a CPU is ten times slower with it. Take fp32 or bf16.")
     return faults
 
 
 def open_stores(recipe: Recipe) -> dict[str, Store]:
-    """The samples of every split, train and validation with the features of the recipe's teachers.
+    """The samples of every split, those that training needs them for with the features of the recipe's teachers.
 
     Raises InputError if something is missing, or was made with another setting than the recipe's.
     """
     names = recipe.teacher_names()
     expected = {teacher.name: teachers.describe_teacher(teacher).fingerprint for teacher in recipe.teachers}
-    return {split: open_store(recipe.workspace, split, () if split == "test" else names, expected) for split in SPLITS}
+    with_features = recipe.extracted_splits()
+    stores: dict[str, Store] = {}
+    faults: list[str] = []
+    for split in SPLITS:
+        try:
+            stores[split] = open_store(recipe.workspace, split, names if split in with_features else (), expected)
+        except InputError as error:
+            faults += error.faults
+    if faults:
+        raise InputError(faults)
+    manifest = stores["train"].manifest
+    wanted = set(students.modality(recipe.student).split("+")) - {"features"}
+    if missing := wanted - set(manifest["modality"].split("+")):
+        raise InputError(
+            f"Student '{recipe.student.model}' reads {' and '.join(sorted(wanted))}, the samples have no"
+            f" {' and no '.join(sorted(missing))}. Take another student: aft-ray list students."
+        )
+    if faults := _task_faults(recipe, manifest.get("task", "classification")):
+        raise InputError(faults)
+    return stores
+
+
+def _task_faults(recipe: Recipe, task: str) -> list[str]:
+    """What of the recipe makes sense with one class per sample only, if that is not the task."""
+    if task == "classification":
+        return []
+    used = {
+        "train.label_smoothing": recipe.train.label_smoothing > 0,
+        "train.labels_per_class": recipe.train.labels_per_class is not None,
+        "regularizer.name=btune": recipe.regularizer.name == "btune",
+    }
+    return [
+        f"{key} needs one class per sample; the task is {task}. Leave it out."
+        for key, is_used in used.items()
+        if is_used
+    ]

@@ -5,50 +5,78 @@ No teacher weights, and nothing that executes code when it is read.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, load_file, save, save_file
+from safetensors.torch import load, save
 
 from aft_ray.config import InputError
-from aft_ray.store import Directory
+from aft_ray.shards import Directory
 
 Tensors = dict[str, torch.Tensor]
+COMMIT = "checkpoint.json"
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrainingState:
-    """Where a run is: all that is needed to go on with the next step.
+    """Where a run is: all that is needed to go on with the next step. A snapshot on the CPU: training goes on beside it.
 
-    step: finished optimizer steps. history: the lines of metrics.jsonl so far. task: weights of student and regularizer.
-    optimizer: the optimizer's state_dict. best: weights at the best evaluation so far.
+    step: finished optimizer steps; the learning rates and all random numbers follow from it. history: the lines of
+    metrics.jsonl so far. task: weights of student and regularizer. optimisation: state of the optimizer and of fp16's
+    scaling. best: weights at the best evaluation so far. inputs: what the run was started with.
     """
 
     step: int
     history: list[dict[str, Any]]
+    inputs: dict[str, Any]
     task: Tensors
-    optimizer: dict[str, Any]
+    optimisation: dict[str, Any]
     best: Tensors
 
-    def save(self, directory: Path) -> None:
-        save_file(_contiguous(self.task), directory / "task.safetensors")
-        save_file(_contiguous(self.best), directory / "best.safetensors")
-        torch.save(self.optimizer, directory / "optimizer.pt")
-        (directory / "checkpoint.json").write_text(json.dumps({"step": self.step, "history": self.history}))
+    def save(self, directory: Directory) -> None:
+        directory.write("task.safetensors", save(_contiguous(self.task)))
+        directory.write("best.safetensors", save(_contiguous(self.best)))
+        content = io.BytesIO()
+        torch.save(self.optimisation, content)
+        directory.write("optimisation.pt", content.getvalue())
+        position = {"step": self.step, "history": self.history, "inputs": self.inputs}
+        directory.write(COMMIT, json.dumps(position).encode())
 
     @classmethod
-    def load(cls, directory: Path) -> TrainingState:
-        position = json.loads((directory / "checkpoint.json").read_text())
+    def load(cls, directory: Directory, inputs: Mapping[str, Any]) -> TrainingState:
+        """What `save` wrote. Raises InputError if it is not whole, or of a run that was started with other `inputs`."""
+        if not directory.has(COMMIT):
+            raise InputError(f"{directory} is no whole checkpoint: {COMMIT} is missing. Resume from another.")
+        position = json.loads(directory.read(COMMIT))
+        if differing := differing_keys(position["inputs"], inputs):
+            raise InputError(
+                f"{directory} is a checkpoint of a run with another {', '.join(differing)}. Give this run a name with"
+                " run=NAME."
+            )
         return cls(
             **position,
-            task=load_file(directory / "task.safetensors"),
-            optimizer=torch.load(directory / "optimizer.pt", map_location="cpu", weights_only=True),
-            best=load_file(directory / "best.safetensors"),
+            task=load(directory.read("task.safetensors")),
+            optimisation=torch.load(
+                io.BytesIO(directory.read("optimisation.pt")), map_location="cpu", weights_only=True
+            ),
+            best=load(directory.read("best.safetensors")),
         )
+
+
+def differing_keys(left: Any, right: Any, prefix: str = "") -> list[str]:
+    """Dotted keys at which two JSON values differ, sorted; without a leading `recipe`."""
+    left, right = json.loads(json.dumps(left)), json.loads(json.dumps(right))
+    if isinstance(left, dict) and isinstance(right, dict):
+        return [
+            found
+            for key in sorted(left.keys() | right.keys())
+            for found in differing_keys(left.get(key), right.get(key), f"{prefix}.{key}" if prefix else str(key))
+        ]
+    return [] if left == right else [prefix.removeprefix("recipe.")]
 
 
 def save_student(directory: Directory, task: Tensors, facts: Mapping[str, Any]) -> None:

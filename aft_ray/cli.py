@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
+import math
 import os
 import secrets
 import sys
@@ -15,19 +17,26 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import aft_ray
 from aft_ray.config import InputError, Recipe, load
 
 console = Console(width=None if sys.stdout.isatty() else 120)  # a log has no width of its own
 
+LISTED_CLASSES = 20
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+
 VERBS = {
     "prepare": "split a data set and write it as aligned shards of samples",
+    "plan": "say what an extraction would compute and cost, from a short trial of every teacher; write nothing",
     "extract": "run every teacher over the samples once and keep the features",
     "rank": "say how much every combination of teachers knows about the task, before training",
     "train": "train the student with the recipe's regularizer",
     "search": "search beta, teachers and methods on one cache, then compare the best on test",
     "evaluate": "test a finished run's student class by class",
+    "export": "write a finished run's student as its own library loads it, with a model card",
+    "predict": "ask a finished run's student about files or texts without labels",
     "report": "write everything the workspace holds as one HTML page",
     "pipeline": "prepare, extract, search, train the winner and report",
 }
@@ -44,6 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for fault in error.faults:
             print(f"aft-ray: {fault}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in (None, *UNWRITABLE):  # None: from an object store
+            raise
+        print(f"aft-ray: {error}. What was written is whole; the same command goes on from here.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("aft-ray: stopped; the same command goes on from here.", file=sys.stderr)
         return 1
@@ -64,13 +78,26 @@ def _parser() -> argparse.ArgumentParser:
     for verb, summary in VERBS.items():
         command = commands.add_parser(verb, help=summary, description=summary)
         command.add_argument("recipe", metavar="RECIPE", help="a YAML file; see jobs/recipes/")
+        if verb == "predict":
+            what = (
+                "an image or a folder of them, lines of text (.txt), or a table (.csv, .jsonl, .parquet); a path or URL"
+            )
+            command.add_argument("path", metavar="PATH", help=what)
         command.add_argument(
             "overrides", nargs="*", metavar="key=value", help="changes, such as train.steps=100 (values are YAML)"
         )
         if verb == "prepare":
             command.add_argument("--overwrite", action="store_true", help="replace the samples that are there")
+        if verb == "extract":
+            command.add_argument("--overwrite", action="store_true", help="compute again what is there already")
         if verb == "evaluate":
             command.add_argument("--split", default="test", help="train, validation or test (default)")
+        if verb == "export":
+            command.add_argument("--onnx", action="store_true", help="also write model.onnx, checked against torch")
+        if verb == "predict":
+            place = "a directory or URL; <workspace>/predictions/<run>/ by default"
+            command.add_argument("--output", metavar="DIRECTORY", help=place)
+            command.add_argument("--probabilities", action="store_true", help="keep those of all classes")
         command.set_defaults(command=globals()[f"_{verb}"])
     verify = commands.add_parser("verify", help="re-read every manifest and checksum of a workspace")
     verify.add_argument("place", metavar="RECIPE|WORKSPACE", help="a recipe, or a workspace's directory or URL")
@@ -86,8 +113,70 @@ def _prepare(parsed: argparse.Namespace) -> None:
 
     recipe = _load(parsed)
     manifests = prepare(recipe, overwrite=parsed.overwrite)
-    rows = [[split, m["num_samples"], len(m["shards"]), len(m["classes"])] for split, m in manifests.items()]
-    _print_table(f"Samples in {recipe.workspace}", ["split", "samples", "shards", "classes"], rows)
+    names = [*manifests]
+    per_class = {split: manifest["samples_per_class"] for split, manifest in manifests.items()}
+    classes = manifests["train"]["classes"]
+    rows = [[name, *(per_class[split][name] for split in names)] for name in classes[:LISTED_CLASSES]]
+    if len(classes) > LISTED_CLASSES:
+        rows.append([f"... {len(classes) - LISTED_CLASSES} more", *("" for _ in names)])
+    if any(manifest["num_unlabelled"] for manifest in manifests.values()):
+        rows.append(["without a label", *(manifests[split]["num_unlabelled"] for split in names)])
+    rows.append(["samples", *(manifests[split]["num_samples"] for split in names)])
+    rows.append(["put aside", *(len(manifests[split]["quarantined"]) for split in names)])
+    rows.append(["shards", *(len(manifests[split]["shards"]) for split in names)])
+    _print_table(f"Samples in {recipe.workspace}", ["class", *names], rows)
+
+
+def _plan(parsed: argparse.Namespace) -> None:
+    from aft_ray.check import check
+    from aft_ray.plan import plan
+
+    recipe = _load(parsed)
+    check(recipe)
+    with ray_cluster():
+        found = plan(recipe)
+    rows = [
+        [
+            teacher.name,
+            teacher.feature_dim,
+            teacher.samples,
+            "?" if teacher.shards_missing is None else teacher.shards_missing,
+            _size(teacher.feature_bytes),
+            f"{teacher.samples_per_s:.1f}",
+            f"{teacher.load_s:.1f} s",
+            _duration(teacher.hours),
+            f"{teacher.gpu_hours:.2f}",
+        ]
+        for teacher in found.teachers
+    ]
+    columns = ["teacher", "width", "to do", "shards", "in all", "samples/s", "loads in", "takes", "GPU-h"]
+    _print_table(f"Extraction for {recipe.workspace}: samples/s are one actor's", columns, rows)
+    total = sum(found.samples.values())
+    decoded = sum(teacher.crop_bytes for teacher in found.teachers) * total
+    counts = ", ".join(f"{count} {split}" for split, count in found.samples.items())
+    console.print(f"samples   {counts}; {_size(found.content_bytes)} encoded, {_size(decoded)} decoded in passing")
+    console.print(
+        f"decoding  {1000 * found.decode_s:.2f} ms of a CPU per sample, {_duration(found.decode_hours)} in all"
+    )
+    slowest = max(found.teachers, key=lambda teacher: teacher.hours)
+    limit = slowest.name if slowest.hours >= found.decode_hours else "decoding; more CPUs would help"
+    console.print(f"takes     {_duration(found.hours)}, limited by {limit}")
+    if found.free_bytes is not None:
+        needed = sum(teacher.feature_bytes for teacher in found.teachers)
+        verdict = "" if found.free_bytes > needed else "  NOT ENOUGH"
+        console.print(f"disk      {_size(needed)} of features, {_size(found.free_bytes)} free{verdict}")
+
+
+def _size(num_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} TB"
+
+
+def _duration(hours: float) -> str:
+    return f"{hours * 60:.1f} min" if hours < 1 else f"{hours:.1f} h"
 
 
 def _extract(parsed: argparse.Namespace) -> None:
@@ -97,18 +186,34 @@ def _extract(parsed: argparse.Namespace) -> None:
     recipe = _load(parsed)
     check(recipe)
     with ray_cluster():
-        made = extract(recipe)
+        made = extract(recipe, overwrite=parsed.overwrite)
     _print_table(f"Features in {recipe.workspace}", ["teacher", "new shards"], [[n, c] for n, c in made.items()])
 
 
 def _rank(parsed: argparse.Namespace) -> None:
     from aft_ray.rank import rank
+    from aft_ray.store import Workspace
 
+    recipe = _load(parsed)
+    ranking = rank(recipe)
     rows = [
-        [", ".join(row["teachers"]), f"{row['log_me']:.4f}", f"{100 * row['val_accuracy']:.2f}"]
-        for row in rank(_load(parsed))
+        [
+            ", ".join(row["teachers"]),
+            f"{row['log_me']:.4f}",
+            f"{100 * row['val_accuracy']:.2f}",
+            f"{100 * row['knn_accuracy']:.2f}",
+        ]
+        for row in ranking.rows
     ]
-    _print_table("Teachers by LogME", ["teachers", "LogME", "validation % of its linear head"], rows)
+    _print_table(
+        "Teachers by LogME: validation % of a linear head, of neighbours", ["teachers", "LogME", "linear", "k-NN"], rows
+    )
+    if len(ranking.names) > 1:
+        alike = [
+            [name, *(f"{value:.2f}" for value in row)] for name, row in zip(ranking.names, ranking.cka, strict=True)
+        ]
+        _print_table("Alike (linear CKA): 1 says the same", ["teacher", *ranking.names], alike)
+    console.print(f"picture: {Workspace.at(recipe.workspace) / 'rank.png'}", soft_wrap=True)
 
 
 def _train(parsed: argparse.Namespace) -> None:
@@ -118,7 +223,9 @@ def _train(parsed: argparse.Namespace) -> None:
     with ray_cluster():
         run = train(recipe)
     last = read_history(run)[-1]
-    console.print(f"test accuracy {100 * last['test_accuracy']:.2f} %  ->  {run}")
+    accuracy = last["test_accuracy"]
+    score = f"test loss {last['test_loss']:.4f}" if accuracy is None else f"test accuracy {100 * accuracy:.2f} %"
+    console.print(f"{score}  ->  {run}", soft_wrap=True)
 
 
 def _search(parsed: argparse.Namespace) -> None:
@@ -131,12 +238,56 @@ def _search(parsed: argparse.Namespace) -> None:
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
+    from aft_ray.card import SCORES
     from aft_ray.evaluate import evaluate
 
-    result = evaluate(_load(parsed), parsed.split)
-    rows = [[name, f"{100 * accuracy:.2f}"] for name, accuracy in result["accuracy_per_class"].items()]
-    title = f"{result['split']}: {100 * result['accuracy']:.2f} % of {result['num_samples']} samples"
-    _print_table(title, ["class", "accuracy %"], rows)
+    recipe = _load(parsed)
+    result = evaluate(recipe, parsed.split)
+    rows = [[text, f"{result[key]:.4f}"] for key, text in SCORES.items() if result.get(key) is not None]
+    title = f"Run '{recipe.run}' on {result['num_samples']} samples of split {result['split']}"
+    _print_table(title, ["score", "value"], rows)
+    _print_classes(result["per_class"])
+    place = f"{recipe.workspace}/runs/{recipe.run}"
+    console.print(f"all scores and the confusion matrix: {place}/evaluation-{parsed.split}.json", soft_wrap=True)
+    console.print(f"every sample: {place}/predictions-{parsed.split}.parquet", soft_wrap=True)
+
+
+def _print_classes(classes: Sequence[dict[str, Any]]) -> None:
+    """All classes in their order, or of many those that fare worst."""
+    title, shown = "Class by class", list(classes)
+    if len(classes) > LISTED_CLASSES:
+        by = "f1" if "f1" in classes[0] else "r2"
+        shown = sorted(classes, key=lambda row: math.inf if row[by] is None else row[by])[:LISTED_CLASSES]
+        title = (
+            f"The {LISTED_CLASSES} classes with the lowest {by}; {len(classes) - LISTED_CLASSES} more are left out here"
+        )
+    columns = list(classes[0])
+    rows = [["-" if v is None else f"{v:.4f}" if isinstance(v, float) else v for v in row.values()] for row in shown]
+    _print_table(title, [column.replace("_", " ") for column in columns], rows)
+
+
+def _export(parsed: argparse.Namespace) -> None:
+    from aft_ray.export import export
+
+    place = export(_load(parsed), onnx=parsed.onnx)
+    rows = [[name, _size(size)] for name, size in sorted(place.sizes().items())]
+    _print_table(f"Exported to {place}", ["file", "size"], rows)
+    console.print(f"how to load it: {place}/README.md", soft_wrap=True)
+
+
+def _predict(parsed: argparse.Namespace) -> None:
+    from aft_ray.predict import predict
+
+    recipe = _load(parsed)
+    with ray_cluster():
+        summary = predict(recipe, parsed.path, output=parsed.output, all_probabilities=parsed.probabilities)
+    counts = sorted(summary["counts"].items(), key=lambda item: -item[1])
+    rows: list[list[Any]] = [[name, count] for name, count in counts[:LISTED_CLASSES]]
+    if len(counts) > LISTED_CLASSES:
+        rows.append([f"... {len(counts) - LISTED_CLASSES} more", sum(count for _, count in counts[LISTED_CLASSES:])])
+    rows.append(["cannot be read", summary["num_errors"]])
+    _print_table(f"{summary['num_samples']} samples of {parsed.path}", ["predicted", "samples"], rows)
+    console.print(f"predictions: {summary['output']}", soft_wrap=True)
 
 
 def _report(parsed: argparse.Namespace) -> None:
@@ -185,27 +336,34 @@ def _verify(parsed: argparse.Namespace) -> int:
 
 def _list(parsed: argparse.Namespace) -> None:
     if parsed.kind == "datasets":
+        from aft_ray.config import DatasetConfig
         from aft_ray.datasets import NAMED, SOURCES
 
-        rows: list[list[Any]] = [
-            [f"name: {d.name}", d.modality, d.num_classes, d.num_samples, d.licence, d.needs] for d in NAMED.values()
-        ]
-        rows += [[f"source: {name}", "image", "yours", "yours", "yours", ""] for name in SOURCES]
-        _print_table("Data sets", ["dataset", "modality", "classes", "samples", "licence", "package"], rows)
+        rows: list[list[Any]] = []
+        for name, found in NAMED.items():
+            here = "no" if found.missing(DatasetConfig(name=name)) else "yes"
+            sizes = " + ".join(f"{count:,}" for count in found.num_samples)
+            rows.append([name, found.modality, found.num_classes, sizes, found.licence, here, found.origin])
+        columns = ["name", "modality", "classes", "samples", "licence", "here", "from"]
+        _print_table("Named data sets: samples are train + test", columns, rows)
+        console.print("not here: 'aft-ray prepare' says what to download and where to put it", soft_wrap=True)
+        console.print(f"your own: dataset.source is one of {', '.join(SOURCES)}", soft_wrap=True)
     elif parsed.kind == "regularizers":
         from aft_ray.regularizers import REGULARIZERS
 
         rows = [[name, (kind.__doc__ or "").splitlines()[0]] for name, kind in REGULARIZERS.items()]
         _print_table("Regularizers", ["name", "what it does"], rows)
+    elif parsed.kind == "students":
+        from aft_ray.students import KINDS
+
+        rows = [[kind.form, kind.modality, kind.summary] for kind in KINDS.values()]
+        _print_table("Students", ["model", "reads", "what it is"], rows)
     else:
         import timm
 
         published = len(timm.list_models(pretrained=True))
         rows = [["timm:NAME", f"{published} published image models; `timm.list_models(pretrained=True)`"]]
-        if parsed.kind == "teachers":
-            rows.append(["transformers:REPO_OR_DIRECTORY", "text encoders, from the hub, a directory or package://"])
-        else:
-            rows.insert(0, ["tiny:cnn", "a small convolutional network for 28 pixel images, for laptops"])
+        rows.append(["transformers:REPO_OR_DIRECTORY", "text encoders, from the hub, a directory or package://"])
         _print_table(parsed.kind.capitalize(), ["model", "what it is"], rows)
 
 
@@ -235,6 +393,8 @@ def set_environment() -> None:
 
     What the user has set stays. A cluster of our own gets a token that only this process and its children know.
     """
+    sys.path.insert(0, os.getcwd())  # teachers of the user's own, here and in the workers
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
     os.environ.setdefault("RAY_DATA_PARQUET_FOOTER_NUM_ACTORS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the progress shown is ours
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # a report waits for the next check
@@ -267,7 +427,7 @@ def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any
         short = max((len(row[number]) for row in texts), default=0) <= 18
         table.add_column(column, overflow="fold", no_wrap=short)
     for text in texts:
-        table.add_row(*text)
+        table.add_row(*map(Text, text))  # a name may look like rich's markup
     console.print(table)
 
 

@@ -47,19 +47,85 @@ def checked_name(name: str) -> str:
     return name
 
 
+class ColumnsConfig(Model):
+    """Which columns of a table, or keys of a JSON object, hold what."""
+
+    label: str | tuple[str, ...] = "label"
+    """One column; or a list of them: 0/1 columns with task multilabel, numbers with task regression. Empty: no label."""
+    text: str | tuple[str, ...] | None = None
+    """The text, or several that `prompt` puts together; without a prompt each has a line of its own."""
+    image: str | None = None
+    """Encoded bytes, the path of a file (relative to the table's folder), or the hub's pair of the two."""
+    id: str | None = None
+    """Names of the samples, each different; null numbers the rows of each file from 1."""
+    split: str | None = None
+    """Says of each row which split it belongs to; null goes by the names of files and folders."""
+    group: str | None = None
+    """Rows with the same value here (one patient, one document) fall into the same split."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return (self.label,) if isinstance(self.label, str) else self.label
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return (self.text,) if isinstance(self.text, str) else self.text or ()
+
+
+PROMPT_NAME = re.compile(r"\{([^{}]*)\}")
+"""A column's place in a prompt."""
+
+TABLE_KEYS = {"path", "columns", "splits", "task", "label_names", "prompt", "truncation_side"}
+SOURCE_KEYS = {
+    "image_folder": {"path", "splits"},
+    "parquet": TABLE_KEYS,
+    "csv": TABLE_KEYS,
+    "jsonl": TABLE_KEYS,
+    "webdataset": TABLE_KEYS - {"prompt"},
+    "hub": {*TABLE_KEYS, "repo", "subset", "revision"},
+    "torchvision": {"path", "splits", "dataset_class"},
+}
+"""The keys that have an effect, by source; the others of these are refused."""
+
+
 class DatasetConfig(Model):
     name: str | None = None
     """A named data set (`aft-ray list datasets`)."""
-    source: Literal["image_folder"] | None = None
-    """Where your own data lies: `image_folder` has one folder of images per class."""
+    source: Literal["image_folder", "parquet", "csv", "jsonl", "webdataset", "hub", "torchvision"] | None = None
+    """Where your own data lies: `image_folder` has a folder of images per class, `parquet`, `csv` and `jsonl` a sample per
+    row, `webdataset` tars, `hub` a repository of the Hugging Face hub, `torchvision` one of its classes."""
     path: str | None = None
-    """The folder of `source`."""
+    """The folder, file or glob (`data/*.parquet`) of `source`; of the hub, or of a named data set, a local copy."""
+    repo: str | None = None
+    """The hub's repository, OWNER/NAME."""
+    subset: str | None = None
+    """Which of the repository's configurations; null where it has one."""
+    revision: str | None = None
+    """Branch, tag or commit of the repository; null takes the newest."""
+    dataset_class: str | None = None
+    """torchvision's class, such as CIFAR10."""
+    columns: ColumnsConfig = ColumnsConfig()
+    """Which column holds what."""
+    splits: dict[Literal["train", "validation", "test"], tuple[str, ...]] = {}
+    """The data set's own splits that make up each of ours, such as `test: validation_matched`; what is not named is left
+    out. Empty goes by their names: train, val, dev, test and the like."""
+    task: Literal["classification", "multilabel", "regression"] | None = None
+    """One class per sample, those that apply, or numbers; null is classification, or what a named data set is for."""
+    label_names: tuple[str, ...] = ()
+    """Classes in the order of their numbers; empty takes those that the data brings, else its different labels, sorted."""
+    prompt: str | None = None
+    """How texts become one, such as "Premise: {premise}\\nHypothesis: {hypothesis}"; null takes the named data set's own,
+    `reference` that of the AFT authors' code."""
+    truncation_side: Literal["left", "right"] | None = None
+    """Where a tokenizer cuts a text that is too long; null is right, or what suits the named data set's prompt."""
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
-    """Share of the samples held out to choose beta, teachers and the best epoch."""
+    """Share of the samples held out to choose beta, teachers and the best epoch, where the data set brings no such split."""
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     """Share of the samples held out as test split where the data set brings none."""
     max_samples: int | None = Field(default=None, gt=0)
     """Keep this many samples in all (those whose ids hash lowest); null keeps all."""
+    train_fraction: float = Field(default=1.0, gt=0, le=1)
+    """Keep this share of each class of the train split (those whose ids hash lowest, at least one sample)."""
     samples_per_shard: int | None = Field(default=None, gt=0)
     """Samples in one Parquet shard, the unit of extraction and of restart; null chooses 32 MiB, at most 512 samples."""
     copy_content: bool = Field(default=True, alias="copy")
@@ -67,22 +133,65 @@ class DatasetConfig(Model):
     max_bad_samples: int = Field(default=0, ge=0)
     """How many unreadable samples may be put aside, each named with its reason, before that is an error."""
 
+    @field_validator("splits", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: (names,) if isinstance(names, str) else names for key, names in value.items()}
+        return value
+
     @model_validator(mode="after")
-    def _one_origin(self) -> DatasetConfig:
-        if (self.name is None) == (self.source is None):
-            raise ValueError("give exactly one of 'name' and 'source'")
-        if self.source is not None and self.path is None:
-            raise ValueError(f"source '{self.source}' needs 'path'")
+    def _makes_sense(self) -> DatasetConfig:
+        faults = [*self._origin_faults(), *self._column_faults()]
         if self.validation_fraction + self.test_fraction >= 1:
-            raise ValueError("validation_fraction + test_fraction must leave samples to train on")
+            faults.append("validation_fraction + test_fraction must leave samples to train on")
+        if faults:
+            raise ValueError("; ".join(faults))
         return self
+
+    def _origin_faults(self) -> list[str]:
+        if (self.name is None) == (self.source is None):
+            return ["give exactly one of 'name' and 'source'"]
+        if self.source is None:
+            return []
+        needed = {"hub": ["repo"], "torchvision": ["dataset_class", "path"]}.get(self.source, ["path"])
+        if self.source == "hub" and self.path is not None:
+            needed = []
+        faults = [f"source '{self.source}' needs '{key}'" for key in needed if getattr(self, key) is None]
+        known = set().union(*SOURCE_KEYS.values()) - SOURCE_KEYS[self.source]
+        given = sorted(key for key in known if getattr(self, key) != type(self).model_fields[key].default)
+        return faults + [f"'{key}' has no effect with source '{self.source}'" for key in given]
+
+    def _column_faults(self) -> list[str]:
+        columns, faults = self.columns, []
+        if not isinstance(columns.label, str) and columns.label and self.task not in ("multilabel", "regression"):
+            faults.append("several columns.label need task multilabel or regression")
+        if self.source in ("parquet", "csv", "jsonl", "hub") and not columns.texts and columns.image is None:
+            faults.append(f"source '{self.source}' needs columns.text, columns.image or both")
+        if self.splits and "train" not in self.splits:
+            faults.append("splits must name train")
+        twice = sorted({name for name in self.label_names if self.label_names.count(name) > 1})
+        if twice:
+            faults.append(f"label_names has {', '.join(twice)} twice")
+        if self.prompt == "reference" and self.source is not None:
+            faults.append("prompt 'reference' is for named data sets")
+        elif self.prompt is not None and self.prompt != "reference" and (columns.texts or self.name is None):
+            unknown = sorted(set(PROMPT_NAME.findall(self.prompt)) - set(columns.texts))
+            if unknown:
+                faults.append(
+                    f"prompt names {', '.join(map(repr, unknown))}; columns.text: {', '.join(columns.texts) or 'none'}"
+                )
+            elif columns.texts and not PROMPT_NAME.search(self.prompt):
+                faults.append("prompt has no place for a column, such as {" + columns.texts[0] + "}")
+        return faults
 
 
 class TeacherConfig(Model):
     name: str
     """Its directory under `features/`; made from `model` when left out."""
     model: str
-    """`timm:NAME`, `open_clip:ARCHITECTURE/TAG`, `transformers:REPO_OR_DIRECTORY`, or a class of your own, `module:Class`."""
+    """`timm:NAME`, `open_clip:ARCHITECTURE/TAG`, `transformers:REPO_OR_DIRECTORY`, or a class of your own, `module:Class`.
+    timm and open_clip also take `hf-hub:REPO` and `local-dir:DIRECTORY`, models saved in their own format."""
     weights: str | None = None
     """A weights file instead of the model's published ones: a path, or `package://MODULE/FILE`."""
     tower: Literal["image", "text"] | None = None
@@ -131,7 +240,7 @@ class StudentConfig(Model):
     image_size: int | None = Field(default=None, gt=0)
     """Input pixels per side; null takes the model's own."""
     max_length: int | None = Field(default=None, gt=0)
-    """Tokens of a text that are read; null takes as many as the model can."""
+    """Tokens of a text that are read; null takes as many as the model can, at most 512, and 128 words for tiny:text."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
 

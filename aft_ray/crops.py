@@ -1,52 +1,79 @@
-"""The CPU stage of extraction: one samples shard -> what each teacher takes.
+"""The CPU stage of extraction: samples shards -> what each teacher takes.
 
 It runs in many light processes, so nothing here imports torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image, UnidentifiedImageError
 
 from aft_ray.config import InputError
-from aft_ray.store import Workspace
+from aft_ray.images import decode
+from aft_ray.quarantine import UNREADABLE, bad_sample, check_bad_samples
+from aft_ray.store import Workspace, content_reader
 from aft_ray.teachers.base import TeacherDescription
 
 CROPS = "crops/"
 """Prefix of the pipeline's columns that hold a teacher's inputs."""
 
 
-def read_shard(
-    row: dict[str, Any], *, workspace: Workspace, descriptions: Mapping[str, TeacherDescription]
-) -> dict[str, Any]:
-    """Adds to a row the shard's `sample_id` and, under `crops/<teacher>`, what each teacher that lacks it takes."""
-    table = workspace.samples(row["split"]).read_shard(row["shard"])
-    row["sample_id"] = table.column("sample_id").to_pylist()
-    wanted = row["teachers"].split(",")
+def read_shards(
+    group: dict[str, Any],
+    *,
+    workspace: Workspace,
+    descriptions: Mapping[str, TeacherDescription],
+    max_bad_samples: int,
+) -> Iterator[dict[str, Any]]:
+    """One row per shard of the group: split, shard, `teachers` that lack it, `sample_id`, `bad` samples by row and, under
+    `crops/<teacher>`, what each of these teachers takes. Teachers' names and bad samples are JSON.
+
+    Raises InputError if a shard has more than `max_bad_samples` pictures that cannot be read.
+    """
+    for row in json.loads(group["shards"]):
+        table = workspace.samples(row["split"]).read_shard(row["shard"])
+        wanted = {name: description for name, description in descriptions.items() if name in row["teachers"]}
+        inputs, bad = make_inputs(table, wanted)
+        check_bad_samples(list(bad.values()), max_bad_samples)
+        yield {
+            "split": row["split"],
+            "shard": row["shard"],
+            "teachers": json.dumps(row["teachers"]),
+            "sample_id": table.column("sample_id").to_pylist(),
+            "bad": json.dumps(bad),
+            **{CROPS + name: inputs.get(name, []) for name in descriptions},
+        }
+
+
+def make_inputs(
+    table: pa.Table, descriptions: Mapping[str, TeacherDescription]
+) -> tuple[dict[str, Any], dict[int, dict[str, str]]]:
+    """What each teacher takes of a samples shard: n texts, or (n, size, size, 3) uint8 crops; each picture is decoded
+    once. Beside it, by row, the samples that cannot be read; their crops are zeros.
+    """
+    inputs: dict[str, Any] = {}
+    transforms = {}
     for name, description in descriptions.items():
         if description.transform is None:
-            row[CROPS + name] = table.column("text").to_pylist() if name in wanted else []
+            inputs[name] = table.column("text").to_pylist()
         else:
-            size = description.transform.size
-            row[CROPS + name] = np.zeros((table.num_rows if name in wanted else 0, size, size, 3), np.uint8)
-    if "image" in table.column_names:
-        _crop_images(row, table, {name: descriptions[name] for name in wanted})
-    return row
-
-
-def _crop_images(row: dict[str, Any], table: pa.Table, descriptions: Mapping[str, TeacherDescription]) -> None:
-    faults = []
-    for index, encoded in enumerate(table.column("image")):
+            transforms[name], size = description.transform, description.transform.size
+            inputs[name] = np.zeros((table.num_rows, size, size, 3), np.uint8)
+    bad: dict[int, dict[str, str]] = {}
+    if not transforms:
+        return inputs, bad
+    read = content_reader(table)
+    for row in range(table.num_rows):
         try:
-            for name, description in descriptions.items():
-                assert description.transform is not None, "modalities were checked"
-                row[CROPS + name][index] = description.transform(encoded.as_py())
-        except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
-            reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
-            faults.append(f"Sample {row['sample_id'][index]} cannot be decoded: {reason}. Remove it and prepare again.")
-    if faults:
-        raise InputError(faults)
+            picture = decode(read(row))
+            for name, transform in transforms.items():
+                inputs[name][row] = transform.crop(picture)
+        except InputError:
+            raise
+        except UNREADABLE as error:
+            bad[row] = bad_sample(table.column("sample_id")[row].as_py(), error)
+    return inputs, bad

@@ -1,41 +1,120 @@
-"""export: a trained student as a plain model."""
+"""export: a trained student as a plain model, in the format of the library that it comes from."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import nn
 
+from aft_ray.card import model_card
 from aft_ray.checkpoint import read_student
-from aft_ray.config import StudentConfig
+from aft_ray.config import Recipe, StudentConfig
+from aft_ray.onnx_file import check_onnx, write_onnx
+from aft_ray.schema import SPLITS
 from aft_ray.store import Directory, Workspace
-from aft_ray.students import Student, build_student
+from aft_ray.students import LibraryStudent, Student, build_student, modality
+
+OWN_FILES = ("student.safetensors", "student.json")
+OWN_USAGE = """\
+from aft_ray.export import load_student
+model = load_student("DIRECTORY")  # in evaluation mode; gives logits
+(transform,) = model.transforms  # from encoded bytes, or a text, to one row of its input
+"""
+PROBE_USAGE = """\
+from aft_ray.export import load_student
+model = load_student("DIRECTORY")  # in evaluation mode; gives logits from the teachers' features side by side
+"""
 
 
 class Classifier(nn.Module):
-    """A trained student that gives logits alone: (B, C) from (B, height, width, 3) uint8 images.
+    """A trained student that gives logits alone: (B, C) from what its transforms make of B samples, stacked.
 
-    `transform` makes such an image from encoded bytes; `classes` names the columns.
+    transforms: from a sample's encoded image or text to its input, one per modality; none for a linear probe.
+    classes: names of the columns. task: classification, multilabel or regression. input_teachers: whose features a linear
+    probe takes. facts: all that is known of the training.
     """
 
-    def __init__(self, student: Student, classes: list[str]) -> None:
+    def __init__(self, student: Student, facts: dict[str, Any]) -> None:
         super().__init__()
         self.student = student
-        self.classes = classes
-        self.transform = student.transform
+        self.facts = facts
+        self.transforms = student.transforms
+        self.classes: list[str] = facts["classes"]
+        self.task: str = facts.get("task", "classification")
+        self.input_teachers = () if student.transforms else tuple(teacher["name"] for teacher in facts["teachers"])
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+    def forward(self, inputs: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
         return self.student(inputs)[0]
 
 
 def load_student(run_or_student_dir: str | Path | Directory) -> Classifier:
     """The student of a run, in evaluation mode on the CPU.
 
-    Takes a run's directory or its `student/`, as a path or URL. Raises InputError if there is none.
+    Takes a run's directory or its `student/`, as a path or URL. Raises InputError if there is none, or the model that it
+    was made from is no longer there.
     """
     place = run_or_student_dir if isinstance(run_or_student_dir, Directory) else Workspace.at(run_or_student_dir)
     facts, weights = read_student(place)
-    student = build_student(StudentConfig(**facts["student"]), len(facts["classes"]), for_inference=True)
+    widths = [teacher["feature_dim"] for teacher in facts["teachers"]]
+    config = StudentConfig(**facts["student"])
+    student = build_student(config, len(facts["classes"]), teacher_dims=widths, for_inference=True)
     student.load_state_dict(weights)
-    return Classifier(student, facts["classes"]).eval()
+    return Classifier(student, facts).eval()
+
+
+def export(recipe: Recipe, *, onnx: bool = False) -> Directory:
+    """Writes the student of `runs/<run>` to `runs/<run>/export/` and returns that.
+
+    The files are those that the student's library loads by itself, and README.md, a model card that says how. A tiny
+    student and a linear probe belong to no library: `load_student` takes the directory. With `onnx`, also `model.onnx`.
+    Raises InputError if there is no such student, its library has no place for it, or the ONNX file would not agree.
+    """
+    if onnx:
+        check_onnx()
+    workspace = Workspace.at(recipe.workspace)
+    run = workspace.run(recipe.run)
+    model = load_student(run)
+    manifests = {split: workspace.samples(split).manifest() for split in SPLITS}
+    with TemporaryDirectory() as name:
+        place = Path(name)
+        usage = _save(model, run, place)
+        difference = write_onnx(model.student, place / "model.onnx") if onnx else None
+        inputs = _read_json(run, "inputs.json")
+        (place / "lineage.json").write_text(json.dumps(inputs, indent=1), encoding="utf-8")
+        card = model_card(
+            model.facts,
+            title=recipe.run,
+            modality=modality(StudentConfig(**model.facts["student"])),
+            library=model.student.library if isinstance(model.student, LibraryStudent) else "aft-ray",
+            usage=usage,
+            transforms=[repr(transform) for transform in model.transforms],
+            onnx_inputs={name: list(axes) for name, axes in model.student.axes.items()} if onnx else {},
+            onnx_difference=difference,
+            num_samples={split: manifest["num_samples"] for split, manifest in manifests.items() if manifest},
+            inputs=inputs,
+            evaluation=_read_json(run, "evaluation-test.json"),
+        )
+        (place / "README.md").write_text(card, encoding="utf-8")
+        target = run / "export"
+        target.delete()
+        for file in sorted(path for path in place.rglob("*") if path.is_file()):
+            target.write(file.relative_to(place).as_posix(), file.read_bytes())
+    return target
+
+
+def _save(model: Classifier, run: Directory, place: Path) -> str:
+    """Writes the model, and returns the lines of Python that load it."""
+    if isinstance(model.student, LibraryStudent):
+        return model.student.save(place, model.classes, model.task)
+    for name in OWN_FILES:
+        (place / name).write_bytes((run / "student").read(name))
+    return OWN_USAGE if model.transforms else PROBE_USAGE
+
+
+def _read_json(directory: Directory, name: str) -> dict[str, Any]:
+    """Empty if there is no such file."""
+    return json.loads(directory.read(name)) if directory.has(name) else {}

@@ -9,122 +9,145 @@ pools work at the same time, on different shards. What was written survives any 
 
 from __future__ import annotations
 
-import gc
 import importlib.metadata
-import logging
-import time
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import pyarrow as pa
-import ray
 import ray.data
-import torch
 
 import aft_ray
-from aft_ray.config import InputError, Recipe, TeacherConfig
-from aft_ray.crops import CROPS, read_shard
+from aft_ray.config import InputError, Recipe
+from aft_ray.crops import read_shards
+from aft_ray.embedding import RESULT, EmbedShard
 from aft_ray.progress import Progress
-from aft_ray.store import Workspace, features_table, samples_fingerprint
-from aft_ray.teachers import TeacherDescription, build_teacher, describe_teacher
+from aft_ray.quarantine import check_bad_samples
+from aft_ray.ray_data import cpus_per_actor, nodes_resources, run_pipeline
+from aft_ray.shards import samples_fingerprint
+from aft_ray.store import Workspace
+from aft_ray.tally import Tally
+from aft_ray.teachers import TeacherDescription, describe_teacher
 
-EXTRACTED_SPLITS = ("train", "validation")
-"""Training needs the teachers for the train split, ranking for validation; nothing ever for the test split."""
-
-Plan = Mapping[tuple[str, str], dict[str, Any]]
-"""(teacher, split) -> the fingerprint of the features to be."""
+NUM_GROUPS = 1000
+"""Tasks that read shards, at most: a task reads its shards one after the other as the teachers take them."""
 
 
-def extract(recipe: Recipe) -> dict[str, int]:
+Entries = dict[tuple[str, str], dict[int, dict[str, Any]]]
+"""(teacher, split) -> shard -> what the manifest says of it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be computed.
+
+    samples: the samples' manifest, by split. fingerprints: of the features to be, by teacher and split.
+    rows: one for every samples shard that some teacher lacks, as {split, shard, teachers: names}.
+    """
+
+    workspace: Workspace
+    descriptions: Mapping[str, TeacherDescription]
+    samples: Mapping[str, dict[str, Any]]
+    fingerprints: Mapping[str, dict[str, dict[str, Any]]]
+    rows: list[dict[str, Any]]
+
+    def missing_shards(self, teacher: str) -> int:
+        return sum(teacher in row["teachers"] for row in self.rows)
+
+
+def extract(recipe: Recipe, *, overwrite: bool = False) -> dict[str, int]:
     """Computes every missing features shard of the recipe's teachers. Returns the number of shards made per teacher.
 
-    Raises InputError if samples are missing, a sample cannot be decoded, or shards on disk are of another setting.
+    overwrite: compute all of them, whatever there is.
+    Raises InputError if samples are missing, more than `dataset.max_bad_samples` cannot be read, a teacher cannot be
+    loaded, or shards on disk are damaged or of another setting.
     """
+    if overwrite:
+        for name in recipe.teacher_names():
+            (Workspace.at(recipe.workspace) / "features" / name).delete()
+    plan = plan_extraction(recipe)
+    entries: Entries = {}
+    if plan.rows:
+        run_pipeline(lambda: _consume(_build_pipeline(recipe, plan), recipe, plan, entries))
+    for teacher in recipe.teachers:
+        for split, samples in plan.samples.items():
+            directory = plan.workspace.features(teacher.name, split)
+            made = entries.get((teacher.name, split), {})
+            if made or directory.manifest() is None:
+                width = directory.read_features(0)[1].shape[1]
+                facts = {"feature_dim": width, "made_with": {**_versions(), "batch_size": teacher.batch_size}}
+                num_shards = len(samples["shards"])
+                directory.write_manifest(num_shards, plan.fingerprints[teacher.name][split], entries=made, **facts)
+    return {name: plan.missing_shards(name) for name in plan.descriptions}
+
+
+def plan_extraction(recipe: Recipe) -> Plan:
+    """What is missing. Raises InputError, one line per fault, if it cannot be computed."""
     if not recipe.teachers:
         raise InputError("The recipe names no teachers: there is nothing to extract.")
     workspace = Workspace.at(recipe.workspace)
-    samples = {split: workspace.samples(split).manifest() for split in EXTRACTED_SPLITS}
-    if None in samples.values():
+    found = {split: workspace.samples(split).manifest() for split in recipe.extracted_splits()}
+    samples = {split: manifest for split, manifest in found.items() if manifest}
+    if len(samples) < len(found):
         raise InputError(f"No samples in {workspace}. Run 'aft-ray prepare' first.")
-    manifests = {split: manifest for split, manifest in samples.items() if manifest}
     descriptions = {teacher.name: describe_teacher(teacher) for teacher in recipe.teachers}
-    _check_modality(manifests["train"]["modality"], descriptions)
-    plan = {
-        (teacher, split): {**description.fingerprint, "samples": samples_fingerprint(manifest)}
+    _check_modality(samples["train"]["modality"], descriptions)
+    fingerprints = {
+        teacher: {
+            split: {**description.fingerprint, "samples": samples_fingerprint(manifest)}
+            for split, manifest in samples.items()
+        }
         for teacher, description in descriptions.items()
-        for split, manifest in manifests.items()
     }
-    rows = _missing_rows(workspace, plan, {split: len(manifest["shards"]) for split, manifest in manifests.items()})
-    if rows:
-        _run_pipeline(recipe, workspace, plan, descriptions, rows)
-    for (teacher, split), fingerprint in plan.items():
-        directory = workspace.features(teacher, split)
-        if directory.manifest() is None:
-            feature_dim = directory.read_shard(0).schema.field("features").type.list_size
-            num_shards = len(manifests[split]["shards"])
-            directory.write_manifest(num_shards, fingerprint, feature_dim=feature_dim, made_with=_versions())
-    return {name: sum(name in row["teachers"].split(",") for row in rows) for name in descriptions}
+    rows = _missing_rows(workspace, fingerprints, {split: len(m["shards"]) for split, m in samples.items()})
+    return Plan(workspace, descriptions, samples, fingerprints, rows)
 
 
 def _check_modality(modality: str, descriptions: Mapping[str, TeacherDescription]) -> None:
     faults = [
         f"Teacher '{name}' takes {description.modality}s, the data set has {modality}s."
         for name, description in descriptions.items()
-        if description.modality != modality
+        if description.modality not in modality
     ]
     if faults:
         raise InputError(faults)
 
 
-def _missing_rows(workspace: Workspace, plan: Plan, num_shards: Mapping[str, int]) -> list[dict[str, Any]]:
-    """One row per samples shard that some teacher still lacks: {split, shard, teachers: comma-joined names}."""
+def _missing_rows(
+    workspace: Workspace, fingerprints: Mapping[str, Mapping[str, dict[str, Any]]], num_shards: Mapping[str, int]
+) -> list[dict[str, Any]]:
     lacking: dict[tuple[str, int], list[str]] = {}
     faults: list[str] = []
-    for (teacher, split), fingerprint in plan.items():
-        try:
-            for shard in workspace.features(teacher, split).missing_shards(num_shards[split], fingerprint):
-                lacking.setdefault((split, shard), []).append(teacher)
-        except InputError as error:
-            faults += error.faults
+    for teacher, by_split in fingerprints.items():
+        for split, fingerprint in by_split.items():
+            try:
+                for shard in workspace.features(teacher, split).missing_shards(num_shards[split], fingerprint):
+                    lacking.setdefault((split, shard), []).append(teacher)
+            except InputError as error:
+                faults += error.faults
     if faults:
         raise InputError(faults)
-    return [{"split": split, "shard": shard, "teachers": ",".join(names)} for (split, shard), names in lacking.items()]
+    return [{"split": split, "shard": shard, "teachers": names} for (split, shard), names in lacking.items()]
 
 
-def _run_pipeline(
-    recipe: Recipe,
-    workspace: Workspace,
-    plan: Plan,
-    descriptions: Mapping[str, TeacherDescription],
-    rows: list[dict[str, Any]],
-) -> None:
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # ours counts shards of teachers, not blocks
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised, once, below
-    context.raise_original_map_exception = True
-    faults = _consume(_build_pipeline(recipe, workspace, plan, descriptions, rows), rows)
-    if faults:
-        # The failed execution is part of a reference cycle, and its actors keep their CPUs until it is collected.
-        gc.collect()
-        raise InputError(faults)
-
-
-def _build_pipeline(
-    recipe: Recipe,
-    workspace: Workspace,
-    plan: Plan,
-    descriptions: Mapping[str, TeacherDescription],
-    rows: list[dict[str, Any]],
-) -> ray.data.Dataset:
-    num_cpus = cpus_per_actor(recipe.teachers, ray.cluster_resources())
-    pipeline = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        partial(read_shard, workspace=workspace, descriptions=descriptions), num_cpus=min(0.5, num_cpus / 2)
+def _build_pipeline(recipe: Recipe, plan: Plan) -> ray.data.Dataset:
+    num_cpus = cpus_per_actor(recipe.teachers, nodes_resources())
+    size = -(-len(plan.rows) // NUM_GROUPS)
+    groups = [{"shards": json.dumps(plan.rows[start : start + size])} for start in range(0, len(plan.rows), size)]
+    pipeline = ray.data.from_items(groups, override_num_blocks=len(groups)).flat_map(
+        partial(
+            read_shards,
+            workspace=plan.workspace,
+            descriptions=plan.descriptions,
+            max_bad_samples=recipe.dataset.max_bad_samples,
+        ),
+        num_cpus=min(1.0, num_cpus),
     )
     for teacher in recipe.teachers:
         pipeline = pipeline.map(
             EmbedShard,
-            fn_constructor_args=(teacher, workspace, plan),
+            fn_constructor_args=(teacher, plan.workspace, plan.fingerprints[teacher.name]),
             compute=ray.data.ActorPoolStrategy(size=teacher.num_actors),
             num_cpus=1 if teacher.num_gpus else num_cpus,
             num_gpus=teacher.num_gpus,
@@ -132,71 +155,29 @@ def _build_pipeline(
     return pipeline
 
 
-def _consume(pipeline: ray.data.Dataset, rows: list[dict[str, Any]]) -> list[str]:
-    """Runs the pipeline to its end, showing progress. Returns what is wrong with the input, if that ended it."""
-    with Progress("extract", sum(len(row["teachers"].split(",")) for row in rows), "shards") as progress:
-        try:
-            for row in pipeline.iter_rows():
-                names = row["teachers"].split(",")
-                speeds = "  ".join(f"{name} {len(row['sample_id']) / row[f'{name}_s']:.0f}/s" for name in names)
-                progress.advance(len(names), speeds)
-        except ray.exceptions.RayTaskError as error:
-            if not isinstance(error.cause, InputError):
-                raise
-            return error.cause.faults
-    return []
+def _consume(pipeline: ray.data.Dataset, recipe: Recipe, plan: Plan, entries: Entries) -> None:
+    """Runs the pipeline to its end, showing progress; `entries` gets what was written.
 
-
-def cpus_per_actor(teachers: tuple[TeacherConfig, ...], resources: Mapping[str, float]) -> float:
-    """CPUs for each teacher actor that has no GPU: what decoding leaves, shared out; 1 or a fraction on small machines.
-
-    Actors keep their CPUs for the whole run; if they took all, no CPU would be left to read shards and the pipeline
-    would wait for ever.
-
-    Raises InputError if the cluster has not the GPUs that the recipe asks for.
+    Raises InputError if too many samples are put aside.
     """
-    gpus_asked = sum(teacher.num_gpus * teacher.num_actors for teacher in teachers)
-    if gpus_asked > resources.get("GPU", 0):
-        raise InputError(
-            f"teachers ask for {gpus_asked:g} GPUs, the cluster has {resources.get('GPU', 0):g}."
-            " Lower num_gpus or num_actors."
-        )
-    cpus = resources.get("CPU", 1.0)
-    on_gpu = sum(teacher.num_actors for teacher in teachers if teacher.num_gpus)
-    on_cpu = sum(teacher.num_actors for teacher in teachers if not teacher.num_gpus)
-    share = (cpus - max(1.0, cpus / 4) - on_gpu) / max(1, on_cpu)
-    return float(int(share)) if share >= 1 else max(0.1, round(share, 2))
-
-
-class EmbedShard:
-    """One teacher on one device: takes its crops off the row, writes its features shard, passes the row on."""
-
-    def __init__(self, config: TeacherConfig, workspace: Workspace, plan: Plan) -> None:
-        self.config = config
-        self.workspace = workspace
-        self.plan = plan
-        self.fault: InputError | None = None
-        try:
-            self.teacher = build_teacher(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-        except InputError as error:
-            self.fault = error  # of a constructor that raises Ray would only tell that the actor died
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        if self.fault is not None:
-            raise self.fault
-        name, split = self.config.name, row["split"]
-        inputs = row.pop(CROPS + name)
-        started = time.perf_counter()
-        if len(inputs):
-            size = self.config.batch_size
-            blocks = [self.teacher(inputs[start : start + size]) for start in range(0, len(inputs), size)]
-            table = features_table(pa.array(row["sample_id"]), torch.cat(blocks).numpy())
-            self.workspace.features(name, split).write_shard(row["shard"], table, self.plan[name, split])
-        row[f"{name}_s"] = time.perf_counter() - started
-        return row
+    shards = {name: plan.missing_shards(name) for name in plan.descriptions}
+    tally = Tally(plan.workspace, recipe.teachers, shards)
+    bad: dict[str, dict[str, str]] = {}
+    with Progress("extract", sum(shards.values()), "shards") as progress:
+        for row in pipeline.iter_rows():
+            bad.update({sample["sample_id"]: sample for sample in json.loads(row["bad"]).values()})
+            check_bad_samples(list(bad.values()), recipe.dataset.max_bad_samples)
+            names = json.loads(row["teachers"])
+            for name in names:
+                result = json.loads(row[RESULT + name])
+                tally.add(name, result)
+                if result:
+                    entries.setdefault((name, row["split"]), {})[row["shard"]] = result["entry"]
+            progress.advance(len(names), tally.note)
+    tally.log("end")
 
 
 def _versions() -> dict[str, str]:
     """Versions that may change the last digits of features; recorded, not compared."""
-    libraries = {package: importlib.metadata.version(package) for package in ("torch", "timm", "transformers")}
-    return {"aft-ray": aft_ray.__version__, **libraries}
+    packages = ("torch", "timm", "transformers", "open_clip_torch")
+    return {"aft-ray": aft_ray.__version__, **{package: importlib.metadata.version(package) for package in packages}}

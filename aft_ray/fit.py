@@ -7,51 +7,43 @@ therefore repeats an undisturbed one to the last digit on the same hardware.
 from __future__ import annotations
 
 import json
-import math
+import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from aft_ray.batches import BatchOrder, Split, evaluation_batches, load_split, worker_rows
+from aft_ray.batches import Samples, evaluation_batches, prefetched
+from aft_ray.check import regularizer_arguments
 from aft_ray.checkpoint import TrainingState, save_student
 from aft_ray.config import InputError, Recipe, TrainConfig
+from aft_ray.data import Data as Data
+from aft_ray.data import load_data as load_data
+from aft_ray.data import run_inputs
 from aft_ray.distributed import copy_from_main, declared_row_counts, rank, world_size
+from aft_ray.feed import Feed, LossWatch, StepBatches
 from aft_ray.fitted import fitted_options
-from aft_ray.metrics import Metrics
+from aft_ray.gradients import Losses, backward, regularizer_backward
+from aft_ray.metrics import Metrics, best_line, score
+from aft_ray.optimise import Optimisation, learning_rate_factor
+from aft_ray.order import row_counts
 from aft_ray.regularizers import build_regularizer
-from aft_ray.store import Directory, Store
-from aft_ray.students import Student, build_student, student_transform
+from aft_ray.shards import Directory
+from aft_ray.students import build_student
 from aft_ray.task import TransferTask
+from aft_ray.trackers import open_trackers
+
+logger = logging.getLogger(__name__)
 
 EVALUATION_BATCH_SIZE = 512
+BATCH_NORM = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
 
 Report = Callable[[dict[str, Any], TrainingState], None]
-"""Takes the metrics of an evaluation and the state, which is valid during the call. Every worker calls it as often."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """The three splits in memory; test has no teacher features."""
-
-    train: Split
-    validation: Split
-    test: Split
-
-
-def load_data(recipe: Recipe, stores: Mapping[str, Store]) -> Data:
-    """Reads and decodes the splits for the recipe's student."""
-    transform = student_transform(recipe.student)
-    names = recipe.teacher_names()
-    return Data(
-        train=load_split(stores["train"], names, transform),
-        validation=load_split(stores["validation"], names, transform),
-        test=load_split(stores["test"], (), transform),
-    )
+"""Takes the metrics of an evaluation and a snapshot of the state. Every worker calls it as often."""
 
 
 def fit(
@@ -60,150 +52,200 @@ def fit(
     *,
     directory: Directory,
     report: Report,
-    resume: Path | None = None,
+    resume: Directory | None = None,
     evaluate_test: bool = True,
 ) -> list[dict[str, Any]]:
     """Trains the recipe's student and returns the lines of `metrics.jsonl`.
 
-    The main worker writes `metrics.jsonl` at every evaluation and at the end `student/`: the student as it was at the
-    best validation accuracy. Only that student sees the test split, and only with `evaluate_test`.
+    The main worker writes `metrics.jsonl` and the trackers' files at every evaluation and at the end `student/`: the
+    student as it was at the best evaluation. Only that student sees the test split, and only with `evaluate_test`.
+    Raises InputError if the loss is not finite, or `resume` is a checkpoint of another run.
     """
-    settings = recipe.train
-    device = torch.device("cuda", torch.cuda.current_device()) if settings.use_gpu else torch.device("cpu")
-    train = data.train.keep_labels(settings.labels_per_class, settings.seed)
-    order = BatchOrder(train.labels, settings.global_batch_size, settings.labeled_fraction, settings.seed)
-    regularized = recipe.regularizer.name != "none"
-    draw = order.all if regularized else order.labeled
-    teachers = recipe.teacher_names() if regularized else ()
-
-    task = build_task(recipe, train, data.validation, teachers, device, weights_follow=resume is not None)
-    optimizer = build_optimizer(task, recipe)
-    state = TrainingState.load(resume) if resume else TrainingState(0, [], {}, {}, {})
+    settings, device = recipe.train, device_of(recipe.train)
+    inputs = run_inputs(recipe, data.origin)
+    state = TrainingState.load(resume, inputs) if resume else TrainingState(0, [], inputs, {}, {}, {})
+    data = data.of(recipe)
+    teachers = recipe.teacher_names() if recipe.regularizer.name != "none" else ()
+    feed = Feed(recipe, data.train, teachers, device, rank(), world_size())
+    task = build_task(recipe, data, teachers, device, weights_follow=resume is not None)
+    optimisation = Optimisation(task, recipe, device)
     if resume:
         task.load_state_dict(state.task)
-        optimizer.load_state_dict(state.optimizer)
-    wrapped = DistributedDataParallel(task) if world_size() > 1 else task
-    evaluate_every = settings.evaluate_every or max(1, settings.steps // 10)
-    interval, started, num_samples = Metrics(), time.perf_counter(), 0
+        optimisation.load_state_dict(state.optimisation)
+    trainee = DistributedDataParallel(task) if world_size() > 1 else task
+    watch = LossWatch(feed, directory)
 
-    for step in range(state.step, settings.steps):
-        indices = draw(step)
-        batch = train.batch(worker_rows(indices, rank(), world_size()), teachers, device)
-        torch.manual_seed(hash((settings.seed, step, rank())))
-        set_learning_rates(optimizer, learning_rate_factor(step, settings))
-        with declared_row_counts([len(worker_rows(indices, worker, world_size())) for worker in range(world_size())]):
-            losses = wrapped(batch)
-            optimizer.zero_grad(set_to_none=True)
-            losses["loss"].backward()
-        optimizer.step()
-        interval.add_means(losses)
-        num_samples += len(indices)
+    with open_trackers(recipe, directory, state.history) as trackers, closing(feed.steps(state.step)) as batches:
+        while not is_over(state.history, settings):
+            interval = Interval()
+            for step in range(state.step, next_evaluation(state.step, settings)):
+                own = interval.next(batches)
+                losses = train_step(trainee, optimisation, own, feed.num_rows, step, settings)
+                interval.metrics.add_means(losses)
+                watch.see(step, losses["loss"], good_step=state.step)
+            seconds = interval.seconds
+            copy_from_main(task.buffers())  # batch norm's statistics, of which DDP lets every worker have its own
+            metrics = {
+                "step": step + 1,
+                "epoch": (step + 1) * feed.num_rows / len(data.train),
+                **interval.metrics.result(),
+                "val_accuracy": None,
+                **evaluate(task, data.validation, device).result("val_"),
+                "samples_per_s": (step + 1 - state.step) * feed.num_rows / seconds,
+                "input_wait": interval.waited / seconds,
+                "learning_rate": settings.learning_rate * learning_rate_factor(step, settings),
+                **_named_diagnostics(task, teachers),
+            }
+            watch.see(step, torch.tensor(metrics["val_loss"]), good_step=state.step)
+            watch.check(good_step=state.step)  # a step whose own loss was fine may have spoilt the weights
+            state = snapshot(state, metrics, task, optimisation)
+            if not is_over(state.history, settings):
+                trackers.log(metrics)
+                _write_metrics(directory, state.history)
+                report(metrics, state)
 
-        if (step + 1) % evaluate_every and step + 1 != settings.steps:
-            continue
-        seconds = time.perf_counter() - started
-        copy_from_main(task.buffers())  # batch norm's statistics, of which DDP lets every worker have its own
-        metrics = {
-            "step": step + 1,
-            "epoch": (step + 1) * len(indices) / len(train),
-            **interval.result(),
-            **evaluate(task.student, data.validation, device).result("val_"),
-            "samples_per_s": num_samples / seconds,
-            "learning_rate": settings.learning_rate * learning_rate_factor(step, settings),
-            **_named_diagnostics(task, teachers),
-        }
-        if not math.isfinite(metrics["loss"]):
-            raise InputError(
-                f"The loss is {metrics['loss']} between steps {step + 1 - evaluate_every} and {step + 1}."
-                " Lower train.learning_rate or regularizer.beta."
-            )
-        better = metrics["val_accuracy"] > max((line["val_accuracy"] for line in state.history), default=-1.0)
-        weights = {name: tensor.detach().cpu().clone() for name, tensor in task.state_dict().items()}
-        history = [*state.history, metrics]
-        state = TrainingState(step + 1, history, weights, optimizer.state_dict(), weights if better else state.best)
-        if step + 1 < settings.steps:
-            _write_metrics(directory, history)
-            report(metrics, state)
-            interval, started, num_samples = Metrics(), time.perf_counter(), 0
-
-    last = state.history[-1]
-    if evaluate_test and "test_accuracy" not in last:
-        task.load_state_dict(state.best)
-        last.update(evaluate(task.student, data.test, device).result("test_"))
+        last = dict(state.history[-1])
+        if evaluate_test and "test_accuracy" not in last:
+            task.load_state_dict(state.best)
+            last |= {"test_accuracy": None, **evaluate(task, data.test, device).result("test_")}
+        trackers.log(last)
+    state = replace(state, history=[*state.history[:-1], last])
     _write_metrics(directory, state.history)
     if rank() == 0:
-        save_student(directory / "student", state.best, _student_facts(recipe, task, train, state.history))
+        save_student(directory / "student", state.best, _student_facts(recipe, task, data, state.history))
     report(last, state)
     return state.history
 
 
+def train_step(
+    trainee: TransferTask | DistributedDataParallel,
+    optimisation: Optimisation,
+    batches: StepBatches,
+    num_rows: int,
+    step: int,
+    settings: TrainConfig,
+) -> Losses:
+    """One step of the student and those of the regularizer before it. num_rows: of the global batch.
+
+    Returns the losses of the global batch and `grad_norm`, that of the student's gradient before it is clipped.
+    """
+    task = trainee.module if isinstance(trainee, DistributedDataParallel) else trainee
+    optimisation.start(step)
+    with declared_row_counts(row_counts(num_rows, world_size())):
+        for number, batch in enumerate(batches.regularizer):
+            regularizer_backward(task, batch, seed=hash((settings.seed, step, rank(), number)))
+            optimisation.regularizer_step()
+        seed, parts = hash((settings.seed, step, rank())), settings.accumulation_steps
+        losses = backward(trainee, batches.student, seed=seed, parts=parts, scale=optimisation.scaler.scale)
+    return losses | {"grad_norm": optimisation.step()}
+
+
+def next_evaluation(step: int, settings: TrainConfig) -> int:
+    """The number of finished steps at which the next evaluation is due."""
+    every = settings.evaluate_every or max(1, settings.steps // 10)
+    return min(settings.steps, (step // every + 1) * every)
+
+
+def is_over(history: Sequence[dict[str, Any]], settings: TrainConfig) -> bool:
+    """Whether the last step is done, or too many evaluations were no better than the best before them."""
+    if not history:
+        return False
+    patience = settings.early_stopping
+    waited = len(history) - 1 - history.index(best_line(history))
+    return history[-1]["step"] == settings.steps or (patience is not None and waited >= patience)
+
+
+def snapshot(
+    state: TrainingState, metrics: dict[str, Any], task: TransferTask, optimisation: Optimisation
+) -> TrainingState:
+    """The state after an evaluation. What is needed for a checkpoint alone is whole on the main worker only."""
+    weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in task.state_dict().items()}
+    better = not state.history or score(metrics) > score(best_line(state.history))
+    return TrainingState(
+        step=metrics["step"],
+        history=[*state.history, metrics],
+        inputs=state.inputs,
+        task=weights,
+        optimisation=optimisation.state_dict() if rank() == 0 else {},
+        best=weights if better else state.best,
+    )
+
+
+@torch.no_grad()
+def evaluate(task: TransferTask, split: Samples, device: torch.device) -> Metrics:
+    """`accuracy`, unless it is a regression, and `loss` over the split, each sample exactly once over all workers."""
+    metrics = Metrics()
+    no_labels = torch.from_numpy(split.labels[:0])
+    metrics.add_task(split.task, torch.zeros(0, len(split.classes)), no_labels)  # a worker may have no share
+    task.student.eval()
+    shares = list(evaluation_batches(split, EVALUATION_BATCH_SIZE, rank(), world_size()))
+    for batch in prefetched(lambda indices: split.rows(indices, ()), shares, threads=split.reader_threads):
+        own = batch.to(device)
+        metrics.add_task(split.task, task.run_student(own.inputs)[0], own.labels)
+    task.student.train()
+    return metrics.reduced()
+
+
+class Interval:
+    """The steps since the last evaluation: their metrics, and where the time went."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self.started, self.waited = time.perf_counter(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+    def next(self, batches: Iterator[StepBatches]) -> StepBatches:
+        """The next batches, counting how long they had to be waited for."""
+        asked = time.perf_counter()
+        found = next(batches)
+        self.waited += time.perf_counter() - asked
+        return found
+
+
 def build_task(
-    recipe: Recipe,
-    train: Split,
-    validation: Split,
-    teachers: Sequence[str],
-    device: torch.device,
-    *,
-    weights_follow: bool,
+    recipe: Recipe, data: Data, teachers: Sequence[str], device: torch.device, *, weights_follow: bool
 ) -> TransferTask:
     """Student and regularizer on `device`, with initial weights that depend on the recipe's seed and data alone.
 
     weights_follow: a checkpoint will be loaded over them.
     """
     torch.manual_seed(recipe.train.seed)
-    method = recipe.regularizer.name
-    student = build_student(recipe.student, len(train.classes), for_inference=weights_follow)
-    fitted = fitted_options(method, student, train, validation, teachers, device, weights_follow=weights_follow)
+    method, train = recipe.regularizer.name, data.train
+    input_dims = [train.feature_dims[name] for name in train.input_teachers]
+    student = build_student(recipe.student, len(train.classes), teacher_dims=input_dims, for_inference=weights_follow)
+    fitted = fitted_options(method, student, train, data.validation, teachers, device, weights_follow=weights_follow)
     regularizer = build_regularizer(
         method,
-        student_dim=student.feature_dim,
-        teacher_dims=[train.features[name].shape[1] for name in teachers],
-        **recipe.regularizer.options,
+        teacher_dims=[train.feature_dims[name] for name in teachers],
+        **regularizer_arguments(recipe, student.feature_dim),
         **fitted,
     )
-    return TransferTask(student, regularizer, recipe.regularizer.beta).to(device)
-
-
-def build_optimizer(task: TransferTask, recipe: Recipe) -> torch.optim.Optimizer:
-    """Two groups: the student, and the regularizer with its own learning rate and no weight decay."""
     settings = recipe.train
-    groups = [
-        {"params": list(task.student.parameters()), "peak_lr": settings.learning_rate},
-        {
-            "params": list(task.regularizer.parameters()),
-            "peak_lr": recipe.regularizer.learning_rate,
-            "weight_decay": 0.0,
-        },
-    ]
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=0.9, weight_decay=settings.weight_decay)
-    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, lr=0.0, weight_decay=settings.weight_decay)
+    task = TransferTask(
+        student,
+        regularizer,
+        recipe.regularizer.beta,
+        kind=train.task,
+        label_smoothing=settings.label_smoothing,
+        precision=settings.precision,
+    )
+    if settings.accumulation_steps > 1 and any(isinstance(layer, BATCH_NORM) for layer in student.modules()):
+        logger.warning("The student has batch norm: with train.accumulation_steps it normalises each part by itself.")
+    if settings.compile:
+        task.student.compile()
+    return task.to(device)
 
 
-def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak_lr"] * factor
-
-
-def learning_rate_factor(step: int, settings: TrainConfig) -> float:
-    """Linear warm-up to 1, then a cosine to 0 at the last step; a function of the step alone."""
-    if step < settings.warmup_steps:
-        return (step + 1) / settings.warmup_steps
-    progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-@torch.no_grad()
-def evaluate(student: Student, split: Split, device: torch.device) -> Metrics:
-    """Accuracy and cross-entropy over the whole split, each sample exactly once over all workers."""
-    metrics = Metrics()
-    student.eval()
-    for indices in evaluation_batches(split, EVALUATION_BATCH_SIZE, rank(), world_size()):
-        batch = split.batch(indices, (), device)
-        metrics.add_classification(student(batch.inputs)[0], batch.labels)
-    student.train()
-    return metrics.reduced()
+def device_of(settings: TrainConfig) -> torch.device:
+    """Raises InputError if the recipe wants a GPU and there is none."""
+    if not settings.use_gpu:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise InputError("train.use_gpu is true, and torch finds no GPU here. Set train.use_gpu=false.")
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def _named_diagnostics(task: TransferTask, teachers: tuple[str, ...]) -> dict[str, float]:
@@ -220,18 +262,22 @@ def _write_metrics(directory: Directory, history: list[dict[str, Any]]) -> None:
         directory.write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in history).encode())
 
 
-def _student_facts(recipe: Recipe, task: TransferTask, train: Split, history: list[dict[str, Any]]) -> dict[str, Any]:
-    best = max(history, key=lambda line: line["val_accuracy"])
+def _student_facts(recipe: Recipe, task: TransferTask, data: Data, history: list[dict[str, Any]]) -> dict[str, Any]:
+    best = best_line(history)
     return {
         "student": recipe.student.model_dump(mode="json"),
         "feature_dim": task.student.feature_dim,
-        "classes": list(train.classes),
+        "task": data.train.task,
+        "classes": list(data.train.classes),
         "regularizer": recipe.regularizer.model_dump(mode="json"),
         "teachers": [
-            {"name": teacher.name, "model": teacher.model, "feature_dim": train.features[teacher.name].shape[1]}
+            {"name": teacher.name, "model": teacher.model, "feature_dim": data.train.feature_dims[teacher.name]}
             for teacher in recipe.teachers
         ],
+        "dataset": recipe.dataset.model_dump(mode="json"),
         "step": best["step"],
         "val_accuracy": best["val_accuracy"],
+        "val_loss": best["val_loss"],
         "test_accuracy": history[-1].get("test_accuracy"),
+        "test_loss": history[-1].get("test_loss"),
     }

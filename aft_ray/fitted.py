@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from aft_ray.batches import Split, evaluation_batches
+from aft_ray.batches import Samples, evaluation_batches
 from aft_ray.regularizers import FeatureEncoder, LogMEStatistics, btune_options, fit_encoder
 from aft_ray.students import Student
 
@@ -18,8 +18,8 @@ BATCH_SIZE = 512
 def fitted_options(
     method: str,
     student: Student,
-    train: Split,
-    validation: Split,
+    train: Samples,
+    validation: Samples,
     teachers: Sequence[str],
     device: torch.device,
     *,
@@ -31,25 +31,30 @@ def fitted_options(
     so only its shapes count. Every worker computes the same; DDP then sends out those of the main worker.
     """
     if method == "ft":
-        dims = [train.features[name].shape[1] for name in teachers]
+        dims = [train.feature_dims[name] for name in teachers]
         if weights_follow:
             return {"encoder": FeatureEncoder(dims)}
-        own, held_out = (
-            np.concatenate([s.features[t] for t in teachers], 1, dtype=np.float32) for s in (train, validation)
-        )
+        own, held_out = (_features(split, teachers) for split in (train, validation))
         return {"encoder": fit_encoder(own, held_out, dims, device=device)}
     if method == "btune":
-        of_teachers = []
-        for name in teachers:
-            of_teachers.append(LogMEStatistics(train.features[name].shape[1], len(train.classes)))
-            of_teachers[-1].update(train.features[name], train.labels)
+        of_teachers = [LogMEStatistics(train.feature_dims[name], len(train.classes)) for name in teachers]
+        for indices in evaluation_batches(train, BATCH_SIZE, rank=0, world_size=1):
+            for name, statistics in zip(teachers, of_teachers, strict=True):
+                statistics.update(train.features_of(indices, [name]), train.labels[indices])
         return btune_options(_student_statistics(student, train, device), of_teachers)
     return {}
 
 
+def _features(split: Samples, teachers: Sequence[str]) -> np.ndarray:
+    """(N, T) float32, all in memory at once."""
+    blocks = [split.features_of(i, teachers) for i in evaluation_batches(split, BATCH_SIZE, rank=0, world_size=1)]
+    return np.concatenate(blocks, dtype=np.float32)
+
+
 @torch.no_grad()
-def _student_statistics(student: Student, train: Split, device: torch.device) -> LogMEStatistics:
+def _student_statistics(student: Student, train: Samples, device: torch.device) -> LogMEStatistics:
     """LogME's sums over the features that the student has before training."""
+    assert isinstance(student.feature_dim, int), "check refuses two towers"
     statistics = LogMEStatistics(student.feature_dim, len(train.classes))
     student.to(device).eval()
     for indices in evaluation_batches(train, BATCH_SIZE, rank=0, world_size=1):

@@ -1,15 +1,17 @@
 """From encoded bytes to the uint8 crop that a model sees, with Pillow alone.
 
 Decoding and resizing run in many light CPU processes that should not have to import torch; what follows on the device
-(`normalise`) is arithmetic on the crop. The result equals the timm/torchvision evaluation transform of the same model.
+(`normalise`) is arithmetic on the crop. On an RGB picture the result equals the model's own evaluation transform, that of
+timm and open_clip (torchvision) or that of transformers (its Pillow processors).
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -19,46 +21,104 @@ from aft_ray.config import InputError
 if TYPE_CHECKING:
     import torch
 
-RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
+RESAMPLING = {method.name.lower(): method for method in Image.Resampling}
+
+OFFSETS: dict[str, Callable[[int], int]] = {
+    "round": lambda spare: int(round(spare / 2.0)),  # torchvision: a half goes to the even neighbour
+    "floor": lambda spare: spare // 2,  # transformers
+    "truncate": lambda spare: int(spare / 2.0),  # open_clip, where it pads
 }
+"""Where the crop starts, `spare` being the image's length less the crop's; both negative where there is too little."""
+
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by the orientation that its camera noted."""
+
+
+def decode(encoded: bytes) -> Image.Image:
+    """The whole picture in RGB, upright; of an animation the first frame. Raises one of quarantine's UNREADABLE."""
+    image = open_picture(encoded)
+    turn = TURNS.get(_orientation(image))
+    image = (_eight_bits(image) if image.mode[0] in "IF" else image).convert("RGB")
+    return image if turn is None else image.transpose(turn)
+
+
+def open_picture(encoded: bytes) -> Image.Image:
+    """A picture of which only the head is read.
+
+    Raises one of quarantine's UNREADABLE, also if it has more than Pillow's MAX_IMAGE_PIXELS: a small file can claim a
+    picture that fills the memory.
+    """
+    image = Image.open(io.BytesIO(encoded))
+    if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"it has {image.width} x {image.height} pixels, more than {Image.MAX_IMAGE_PIXELS}")
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(0x0112, 1)
+    except (OSError, SyntaxError, ValueError, struct.error):
+        return 1  # what is noted beside it is damaged, the picture itself may be whole
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 or 32 bits, or of fractions, as 8 bits: 65,535, or the brightest where that is not the scale, is 255."""
+    values = np.nan_to_num(np.asarray(image).astype(np.float32))
+    highest = float(values.max(initial=1e-12))
+    scale = highest if image.mode == "F" or highest > 65_535 else 65_535
+    return Image.fromarray(np.round(values * (255 / scale)).clip(0, 255).astype(np.uint8))
 
 
 @dataclass(frozen=True)
 class ImageTransform:
     """A model's evaluation transform.
 
-    size: side of the square crop in pixels. crop_fraction: crop side over the resized image's shorter side.
-    crop_mode: `center` keeps the aspect ratio; `squash` resizes to a square first.
+    size: side of the square crop in pixels. resized: what the image is resized to before, in pixels; null is `size`.
+    crop_mode: which side that is, keeping the aspect ratio: `center` the shorter, `longest` the longer; `squash` both.
+    offset: a key of OFFSETS; what the crop has outside the image is black.
     interpolation: a key of RESAMPLING. mean, std: per channel, for values in [0, 1].
     """
 
+    column: ClassVar[str] = "image"
+
     size: int
-    crop_fraction: float = 1.0
+    resized: int | None = None
     crop_mode: str = "center"
+    offset: str = "round"
     interpolation: str = "bicubic"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def __call__(self, encoded: bytes) -> np.ndarray:
-        """(size, size, 3) uint8: shorter side (`squash`: both) resized to size / crop_fraction, then the centre."""
-        image = Image.open(io.BytesIO(encoded)).convert("RGB")
-        shorter = int(self.size / self.crop_fraction)
-        width, height = image.size
-        if self.crop_mode == "squash":
-            image = image.resize((shorter, shorter), RESAMPLING[self.interpolation])
-        elif min(width, height) != shorter:
-            if width <= height:
-                resized = (shorter, int(shorter * height / width))
-            else:
-                resized = (int(shorter * width / height), shorter)
+        """(size, size, 3) uint8 crop of an encoded picture."""
+        return self.crop(decode(encoded))
+
+    def crop(self, image: Image.Image) -> np.ndarray:
+        """(size, size, 3) uint8 of an RGB picture: resized, then its centre."""
+        resized = self._resized(*image.size)
+        if image.size != resized:
             image = image.resize(resized, RESAMPLING[self.interpolation])
-        left = int(round((image.width - self.size) / 2.0))
-        top = int(round((image.height - self.size) / 2.0))
+        left, top = (OFFSETS[self.offset](length - self.size) for length in image.size)
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
+
+    def _resized(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height after resizing, rounded as the library does that the transform comes from."""
+        side = self.resized or self.size
+        if self.crop_mode == "squash":
+            return side, side
+        if self.crop_mode == "longest":
+            ratio = max(width, height) / side
+            return max(1, round(width / ratio)), max(1, round(height / ratio))
+        return (side, int(side * height / width)) if width <= height else (int(side * width / height), side)
 
     @classmethod
     def from_data_config(cls, data: Mapping[str, Any], size: int | None) -> ImageTransform:
@@ -68,17 +128,43 @@ class ImageTransform:
         """
         if data["crop_mode"] not in ("center", "squash"):
             raise InputError(f"images are cropped by '{data['crop_mode']}'. Known: center, squash.")
+        size = size or data["input_size"][-1]
         return cls(
-            size=size or data["input_size"][-1],
-            crop_fraction=data["crop_pct"],
+            size=size,
+            resized=int(size / data["crop_pct"]),
             crop_mode=data["crop_mode"],
             interpolation=data["interpolation"],
             mean=tuple(data["mean"]),
             std=tuple(data["std"]),
         )
 
+    @classmethod
+    def from_preprocess_config(cls, preprocess: Mapping[str, Any], size: int) -> ImageTransform:
+        """The evaluation transform of open_clip's `preprocess_cfg`, at `size` pixels.
+
+        Raises InputError for a way of resizing or filling that is not known here.
+        """
+        mode = preprocess["resize_mode"]
+        if mode not in ("shortest", "longest", "squash"):
+            raise InputError(f"images are resized by '{mode}'. Known: shortest, longest, squash.")
+        if mode == "longest" and preprocess["fill_color"]:
+            raise InputError(f"images are filled with colour {preprocess['fill_color']}; only black, 0, is known here.")
+        return cls(
+            size=size,
+            crop_mode="center" if mode == "shortest" else mode,
+            offset="truncate" if mode == "longest" else "round",
+            interpolation="bilinear" if preprocess["interpolation"] == "bilinear" else "bicubic",
+            mean=per_channel(preprocess["mean"]),
+            std=per_channel(preprocess["std"]),
+        )
+
     def fingerprint(self) -> dict[str, Any]:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+def per_channel(value: float | Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = value if isinstance(value, Sequence) else (value, value, value)
+    return red, green, blue
 
 
 def normalise(images: torch.Tensor, transform: ImageTransform) -> torch.Tensor:

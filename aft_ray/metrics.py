@@ -1,15 +1,47 @@
-"""Metrics as (sum, count) pairs: they add over batches and over workers, so every sample counts exactly once."""
+"""Errors, and metrics as (sum, count) pairs: they add over batches and over workers, so every sample counts exactly once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from aft_ray.distributed import sum_over_workers
 from aft_ray.schema import UNLABELED
+
+
+def task_errors(
+    task: str, logits: torch.Tensor, labels: torch.Tensor, *, label_smoothing: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum of the errors of (b, C) logits where there is a label, in float32, and how many errors these are.
+
+    classification: cross-entropy of each labelled row. multilabel: binary cross-entropy, and regression: squared
+    difference, of each number of (b, C) labels that is not NaN.
+    """
+    logits = logits.float()
+    if task == "classification":
+        total = cross_entropy(logits, labels, ignore_index=UNLABELED, reduction="sum", label_smoothing=label_smoothing)
+        return total, (labels != UNLABELED).sum()
+    there = ~labels.isnan()
+    targets = labels.nan_to_num()
+    if task == "multilabel":
+        errors = binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    else:
+        errors = (logits - targets).square()
+    return errors.where(there, 0.0).sum(), there.sum()
+
+
+def score(line: Mapping[str, Any]) -> float:
+    """What evaluations are compared by, higher is better: validation accuracy, or the negative loss where there is none."""
+    return -line["val_loss"] if line["val_accuracy"] is None else line["val_accuracy"]
+
+
+def best_line(history: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The evaluation whose student is kept: the first of those with the highest score."""
+    return max(history, key=score)
 
 
 @dataclass
@@ -30,13 +62,15 @@ class Metrics:
         for name, mean in means.items():
             self.add(name, mean, 1)
 
-    def add_classification(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """`accuracy` and `loss` (cross-entropy) of (b, C) logits for the rows that have a label."""
-        labeled = labels != UNLABELED
-        correct = (logits.argmax(1) == labels) & labeled
-        self.add("accuracy", correct.sum(), labeled.sum())
-        loss = cross_entropy(logits.float(), labels, ignore_index=UNLABELED, reduction="sum")
-        self.add("loss", loss, labeled.sum())
+    def add_task(self, task: str, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """`loss`, the mean error, and except for regression `accuracy`: of rows for one class, of elements for several."""
+        self.add("loss", *task_errors(task, logits, labels))
+        if task == "classification":
+            there = labels != UNLABELED
+            self.add("accuracy", ((logits.argmax(1) == labels) & there).sum(), there.sum())
+        elif task == "multilabel":
+            there = ~labels.isnan()
+            self.add("accuracy", (((logits > 0) == (labels > 0.5)) & there).sum(), there.sum())
 
     def result(self, prefix: str = "") -> dict[str, float]:
         """Means over this worker's batches."""

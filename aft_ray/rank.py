@@ -1,28 +1,48 @@
 """rank: how much every combination of teachers knows about the task, before anything is spent on training.
 
-Two figures per combination, from the labels that training would have: LogME's score, and the validation accuracy of the
-linear head that LogME fits on the way (the posterior mean of Bayesian regression, its strength chosen by the evidence).
+One pass over the train features and one over validation give, for the labels that training would have: LogME's score; the
+validation accuracy of the linear head that LogME fits on the way (the posterior mean of Bayesian regression, its strength
+chosen by the evidence); that of the nearest neighbours; and how much any two teachers say the same (linear CKA).
 """
 
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from aft_ray.batches import kept_labels
 from aft_ray.check import check, open_stores
 from aft_ray.config import InputError, Recipe, teacher_subsets
+from aft_ray.order import kept_labels
+from aft_ray.rank_picture import rank_picture
 from aft_ray.regularizers import LogMEStatistics
 from aft_ray.schema import UNLABELED
 from aft_ray.store import Store, Workspace
 
+NEIGHBOURS = 20
 
-def rank(recipe: Recipe) -> list[dict[str, Any]]:
-    """Rows {teachers, log_me, val_accuracy}, the highest LogME first; also written to `rank.parquet` in the workspace.
+
+@dataclass(frozen=True)
+class Ranking:
+    """rows: {teachers, log_me, val_accuracy, knn_accuracy}, the highest LogME first.
+
+    cka: (K, K) linear CKA of the teachers `names` over the train split: 1 where two say the same up to rotation, 0 where
+    they have nothing in common (arXiv 1905.00414).
+    """
+
+    names: tuple[str, ...]
+    rows: list[dict[str, Any]]
+    cka: np.ndarray
+
+
+def rank(recipe: Recipe) -> Ranking:
+    """Also written to the workspace: `rank.parquet`, `rank.json` (with the CKA matrix) and the picture `rank.png`.
 
     Raises InputError for any fault of the recipe, or if features are missing.
     """
@@ -30,29 +50,113 @@ def rank(recipe: Recipe) -> list[dict[str, Any]]:
     if not recipe.teachers:
         raise InputError("The recipe names no teachers: there is nothing to rank.")
     stores = open_stores(recipe)
-    train, train_labels = _read(stores["train"])
+    train, names = stores["train"], recipe.teacher_names()
+    bounds = np.cumsum([0, *train.teacher_dims])
+    columns = {name: np.arange(bounds[k], bounds[k + 1]) for k, name in enumerate(names)}
+    subsets = teacher_subsets(recipe)
     validation, validation_labels = _read(stores["validation"])
-    if recipe.train.labels_per_class is not None:
-        train_labels = kept_labels(train_labels, recipe.train.labels_per_class, recipe.train.seed)
-    bounds = np.cumsum([0, *stores["train"].teacher_dims])
-    columns = {name: np.arange(bounds[k], bounds[k + 1]) for k, name in enumerate(recipe.teacher_names())}
+    validation, validation_labels = validation[validation_labels != UNLABELED], _labeled(validation_labels)
+    labels = _train_labels(train, recipe)
+
+    statistics = LogMEStatistics(bounds[-1], len(train.manifest["classes"]))
+    second_moments = _Covariance(bounds[-1])
+    neighbours = {subset: _Neighbours(len(validation_labels)) for subset in subsets}
+    directions = {name: _normalised(validation[:, columns[name]]) for name in names}
+    start = 0
+    for index in range(train.num_shards):
+        features = train.read_shard(index, columns=())["features"]
+        own = labels[start : start + len(features)]
+        start += len(features)
+        second_moments.update(features)
+        if (own != UNLABELED).any():
+            features, own = features[own != UNLABELED], _labeled(own)
+            statistics.update(features, own)
+            cosines = {name: directions[name] @ _normalised(features[:, columns[name]]).T for name in names}
+            for subset, nearest in neighbours.items():
+                nearest.update(np.sum([cosines[name] for name in subset], axis=0), own)
+
     rows: list[dict[str, Any]] = []
-    for subset in teacher_subsets(recipe):
+    for subset in subsets:
         chosen = np.concatenate([columns[name] for name in subset])
-        statistics = LogMEStatistics(len(chosen), len(stores["train"].manifest["classes"]))
-        statistics.update(train[:, chosen], train_labels)
-        score, weights = statistics.solve()
-        labeled = validation_labels != UNLABELED
-        right = (validation[labeled][:, chosen] @ weights.T).argmax(1) == validation_labels[labeled]
-        rows.append({"teachers": list(subset), "log_me": score, "val_accuracy": float(right.mean())})
+        score, weights = statistics.of(chosen).solve()
+        right = (validation[:, chosen] @ weights.T).argmax(1) == validation_labels
+        knn = neighbours[subset].vote(len(train.manifest["classes"])) == validation_labels
+        facts = {"log_me": score, "val_accuracy": float(right.mean()), "knn_accuracy": float(knn.mean())}
+        rows.append({"teachers": list(subset), **facts})
     rows.sort(key=lambda row: -row["log_me"])
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), sink)
-    Workspace.at(recipe.workspace).write("rank.parquet", sink.getvalue())
-    return rows
+    ranking = Ranking(names, rows, second_moments.cka([columns[name] for name in names]))
+    _write(Workspace.at(recipe.workspace), ranking)
+    return ranking
+
+
+def _labeled(labels: np.ndarray) -> np.ndarray:
+    return labels[labels != UNLABELED]
 
 
 def _read(store: Store) -> tuple[np.ndarray, np.ndarray]:
     """Features (N, T) float32 and labels (N,) of a split."""
     shards = store.map_shards(lambda shard: (shard["features"], shard["label"]), columns=())
     return np.concatenate([features for features, _ in shards]), np.concatenate([labels for _, labels in shards])
+
+
+def _train_labels(store: Store, recipe: Recipe) -> np.ndarray:
+    """(N,) labels that training would have."""
+    labels = np.concatenate(store.map_shards(lambda shard: shard["label"], columns=()))
+    per_class = recipe.train.labels_per_class
+    return labels if per_class is None else kept_labels(labels, per_class, recipe.train.seed)
+
+
+def _normalised(features: np.ndarray) -> np.ndarray:
+    """Rows of length 1, so that every teacher of a combination has the same say."""
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
+class _Neighbours:
+    """The most similar labelled train samples of each of `num_rows` validation samples, so far."""
+
+    def __init__(self, num_rows: int) -> None:
+        self.similarities = np.zeros((num_rows, 0), np.float32)
+        self.labels = np.zeros((num_rows, 0), int)
+
+    def update(self, similarities: np.ndarray, labels: np.ndarray) -> None:
+        """similarities: (num_rows, n) to n more samples, of `labels` (n,)."""
+        candidates = np.concatenate([self.similarities, similarities], axis=1)
+        owners = np.concatenate([self.labels, np.broadcast_to(labels, similarities.shape)], axis=1)
+        kept = np.argsort(-candidates, axis=1, kind="stable")[:, :NEIGHBOURS]
+        self.similarities = np.take_along_axis(candidates, kept, axis=1)
+        self.labels = np.take_along_axis(owners, kept, axis=1)
+
+    def vote(self, num_classes: int) -> np.ndarray:
+        """(num_rows,) the class with the largest sum of similarities."""
+        votes = np.zeros((len(self.labels), num_classes))
+        rows = np.arange(len(self.labels))[:, None]
+        np.add.at(votes, (rows, self.labels), self.similarities)
+        return votes.argmax(1)
+
+
+class _Covariance:
+    """Sums over samples that give every covariance of D features, in float64."""
+
+    def __init__(self, width: int) -> None:
+        self.count, self.sums, self.products = 0, np.zeros(width), np.zeros((width, width))
+
+    def update(self, features: np.ndarray) -> None:
+        self.count += len(features)
+        self.sums += features.sum(0, dtype=np.float64)
+        self.products += features.T @ features
+
+    def cka(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Linear CKA of every two groups of features: |X'Y|^2 / (|X'X| |Y'Y|), Frobenius norms of centred products."""
+        centred = self.products - np.outer(self.sums, self.sums) / max(1, self.count)
+        norms = np.array([[np.linalg.norm(centred[np.ix_(x, y)]) for y in parts] for x in parts])
+        own = np.maximum(norms.diagonal(), 1e-300)
+        return norms**2 / np.outer(own, own)
+
+
+def _write(workspace: Workspace, ranking: Ranking) -> None:
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(ranking.rows), sink)
+    workspace.write("rank.parquet", sink.getvalue())
+    facts: Mapping[str, Any] = {"rows": ranking.rows, "teachers": ranking.names, "cka": ranking.cka.round(6).tolist()}
+    workspace.write("rank.json", json.dumps(facts, indent=1).encode())
+    workspace.write("rank.png", rank_picture(ranking.rows, ranking.names, ranking.cka))

@@ -72,7 +72,9 @@ def read_trainings(place: Directory, names: Iterable[str]) -> list[Training]:
     trainings = []
     for name in names:
         directory = place / name
-        if history := read_history(directory):
+        if (history := read_history(directory)) and history[0][
+            "val_accuracy"
+        ] is not None:  # the page is about accuracy
             recipe = yaml.safe_load(directory.read("config.yaml"))
             trainings.append(Training(name, recipe, history, _read_gates(directory / "student")))
     return trainings

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import random
 import time
 from collections.abc import Iterable, Sequence
@@ -25,7 +26,9 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from aft_ray.check import check, open_stores
 from aft_ray.checkpoint import TrainingState
 from aft_ray.config import InputError, Recipe, dump, override, teacher_subsets
-from aft_ray.fit import Data, fit, load_data
+from aft_ray.data import Data, load_data
+from aft_ray.fit import fit
+from aft_ray.metrics import best_line, score
 from aft_ray.progress import Progress
 from aft_ray.store import Directory, Workspace
 
@@ -39,6 +42,7 @@ ROW_SCHEMA = pa.schema(
         pa.field("train.seed", pa.int64()),
         pa.field("seed", pa.int64()),
         pa.field("val_accuracy", pa.float64()),
+        pa.field("val_loss", pa.float64()),
         pa.field("test_accuracy", pa.float64()),
         pa.field("step", pa.int64()),
         pa.field("wall_time_s", pa.float64()),
@@ -150,7 +154,7 @@ def _tune(recipe: Recipe, trials: Sequence[Trial], data: Data, place: Directory,
             tune.with_resources(tune.with_parameters(_run_trial, recipe=recipe, data=data, place=place), per_trial),
             param_space={"trial": tune.grid_search([asdict(trial) for trial in trials])},
             tune_config=tune.TuneConfig(
-                metric="val_accuracy",
+                metric="score",
                 mode="max",
                 scheduler=_AshaPerMethod(recipe.train.steps) if title == "search" and asha else None,
                 max_concurrent_trials=recipe.search.max_concurrent_trials or 0,
@@ -180,9 +184,8 @@ def _run_trial(config: dict[str, Any], *, recipe: Recipe, data: Data, place: Dir
 
     def report(metrics: dict[str, Any], state: TrainingState) -> None:
         seconds = time.perf_counter() - started
-        best = max(line["val_accuracy"] for line in state.history)
         directory.write("trial.json", json.dumps({"wall_time_s": seconds}).encode())
-        tune.report({"step": state.step, "val_accuracy": best})
+        tune.report({"step": state.step, "score": score(best_line(state.history))})
 
     trial_recipe = trial.recipe(recipe)
     directory.write("config.yaml", dump(trial_recipe).encode())
@@ -203,7 +206,7 @@ class _AshaPerMethod(FIFOScheduler):
             scheduler = ASHAScheduler(
                 "step", max_t=self.steps, grace_period=max(1, self.steps // 3), reduction_factor=2
             )
-            scheduler.set_search_properties("val_accuracy", "max")
+            scheduler.set_search_properties("score", "max")
             self.schedulers[method] = scheduler
         return self.schedulers[method]
 
@@ -222,7 +225,7 @@ class _ShowProgress(tune.Callback):
         self.progress = progress
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.progress.advance(1, f"val_accuracy {trial.last_result.get('val_accuracy', float('nan')):.3f}")
+        self.progress.advance(1, f"score {trial.last_result.get('score', float('nan')):.3f}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.progress.advance(1, "a trial failed")
@@ -258,6 +261,7 @@ def _row(trial: Trial, directory: Directory | None, status: str, error: str | No
         "train.seed": trial.seed,
         "seed": trial.seed,
         "val_accuracy": None,
+        "val_loss": None,
         "test_accuracy": None,
         "step": None,
         "wall_time_s": None,
@@ -266,28 +270,27 @@ def _row(trial: Trial, directory: Directory | None, status: str, error: str | No
     }
     if directory is not None:
         history = [json.loads(line) for line in directory.read("metrics.jsonl").splitlines()]
-        best = max(history, key=lambda line: line["val_accuracy"])
-        row |= {"val_accuracy": best["val_accuracy"], "step": best["step"]}
+        best = best_line(history)
+        row |= {key: best[key] for key in ("val_accuracy", "val_loss", "step")}
         row |= {"test_accuracy": history[-1].get("test_accuracy"), **json.loads(directory.read("trial.json"))}
     return row
 
 
 def _best_by_method(trials: Iterable[Trial], rows: Iterable[dict[str, Any]]) -> list[Trial]:
-    """Each method's trial with the highest validation accuracy; the earlier one of equals."""
+    """Each method's trial with the highest validation score; the earlier one of equals."""
     best: dict[str, tuple[float, Trial]] = {}
     for trial, row in zip(trials, rows, strict=True):
-        score = row["val_accuracy"]
-        if score is not None and score > best.get(trial.method, (-1.0, trial))[0]:
-            best[trial.method] = (score, trial)
+        if row["val_loss"] is not None and score(row) > best.get(trial.method, (-math.inf, trial))[0]:
+            best[trial.method] = (score(row), trial)
     return [trial for _, trial in best.values()]
 
 
 def _winner(finals: Sequence[Trial], rows: Sequence[dict[str, Any]]) -> Trial | None:
-    """The first final run of the method with the highest mean validation accuracy over its final seeds."""
+    """The first final run of the method with the highest mean validation score over its final seeds."""
     scores: dict[str, list[float]] = {}
     for row in rows:
-        if row["stage"] == "final" and row["val_accuracy"] is not None:
-            scores.setdefault(row["regularizer.name"], []).append(row["val_accuracy"])
+        if row["stage"] == "final" and row["val_loss"] is not None:
+            scores.setdefault(row["regularizer.name"], []).append(score(row))
     means = {method: sum(values) / len(values) for method, values in scores.items()}
     if not means:
         return None

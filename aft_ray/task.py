@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from aft_ray.distributed import sum_over_workers
+from aft_ray.metrics import task_errors
 from aft_ray.regularizers import Regularizer
-from aft_ray.schema import UNLABELED, Batch
+from aft_ray.schema import Batch
 from aft_ray.students import Student
+
+Inputs: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...]
+Features: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...]
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TransferTask(nn.Module):
@@ -20,24 +27,62 @@ class TransferTask(nn.Module):
     DDP's average over workers makes exact (see `distributed`).
     """
 
-    def __init__(self, student: Student, regularizer: Regularizer, beta: float) -> None:
+    def __init__(
+        self,
+        student: Student,
+        regularizer: Regularizer,
+        beta: float,
+        *,
+        kind: str = "classification",
+        label_smoothing: float = 0.0,
+        precision: str = "fp32",
+    ) -> None:
+        """kind: what a label is, one of schema.TASKS. precision: of the student; the losses are float32 always."""
         super().__init__()
         self.student = student
         self.regularizer = regularizer
         self.beta = beta
+        self.kind = kind
+        self.label_smoothing = label_smoothing
+        self.dtype = AUTOCAST[precision]
 
-    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def forward(self, batch: Batch, gradients: Sequence[torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
         """Scalars `loss`, `task_loss` and `regularization` of the global batch of which `batch` has this worker's rows.
 
-        The task loss is the mean cross-entropy over the rows that have a label; the regularizer sees all rows.
+        The task loss is the mean over the rows that have a label; the regularizer sees all rows.
+        gradients: those of the loss with respect to logits and features of these rows, where they are known already, and
+        then perhaps to the regularizer's parameters. There is then only a `loss`, with just these gradients.
         """
-        logits, features = self.student(batch.inputs)
-        labeled = (batch.labels != UNLABELED).sum().to(torch.float32)
-        errors = cross_entropy(logits.float(), batch.labels, ignore_index=UNLABELED, reduction="sum")
-        task_loss = sum_over_workers(errors) / sum_over_workers(labeled).clamp(min=1)
+        logits, features = self.run_student(batch.inputs)
+        if gradients is None:
+            return self.losses(logits, features, batch)
+        values = (*flat(logits, features), *self.own_parameters())
+        return {"loss": torch.stack([(v.float() * g).sum() for v, g in zip(values, gradients, strict=False)]).sum()}
+
+    def run_student(self, inputs: Inputs) -> tuple[torch.Tensor, Features]:
+        """Logits and features in the recipe's precision."""
+        first = inputs[0] if isinstance(inputs, tuple) else inputs
+        with torch.autocast(first.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            return self.student(inputs)
+
+    def losses(self, logits: torch.Tensor, features: Features, batch: Batch) -> dict[str, torch.Tensor]:
+        """What `forward` returns, from the student's outputs."""
+        errors, count = task_errors(self.kind, logits, batch.labels, label_smoothing=self.label_smoothing)
+        task_loss = sum_over_workers(errors) / sum_over_workers(count.to(torch.float32)).clamp(min=1)
+        if isinstance(features, tuple) and not self.regularizer.needs_teachers:
+            features = features[0]  # a regularizer that looks at nothing is given one tower
         regularization = self.regularizer(features, batch.teacher_features)
         return {
             "loss": task_loss + self.beta * regularization,
             "task_loss": task_loss,
             "regularization": regularization,
         }
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        """What of the regularizer is trained."""
+        return [parameter for parameter in self.regularizer.parameters() if parameter.requires_grad]
+
+
+def flat(logits: torch.Tensor, features: Features) -> tuple[torch.Tensor, ...]:
+    """The student's outputs, one after another."""
+    return (logits, *features) if isinstance(features, tuple) else (logits, features)

@@ -7,27 +7,33 @@ run again.
 from __future__ import annotations
 
 import json
-import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import ray
 import ray.train
 import torch
 import torch.distributed
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import Checkpoint, CheckpointConfig, CheckpointUploadMode, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from aft_ray.check import check, open_stores
-from aft_ray.checkpoint import TrainingState
-from aft_ray.config import InputError, Recipe, dump
+from aft_ray.checkpoint import COMMIT, TrainingState, differing_keys
+from aft_ray.config import InputError, Recipe, dump, override
+from aft_ray.data import load_data, origin, run_inputs, transforms_of
 from aft_ray.distributed import rank
-from aft_ray.fit import fit, load_data
+from aft_ray.fit import fit
 from aft_ray.progress import Progress
-from aft_ray.store import Directory, Store, Workspace
+from aft_ray.shards import Directory
+from aft_ray.shared import ArrayCache
+from aft_ray.store import Store, Workspace
+from aft_ray.streaming import SampleError, decoded_bytes
+
+FAULTS = "faults.json"
+"""What one worker alone has met: it ends the run for all."""
 
 
 def train(recipe: Recipe) -> Directory:
@@ -38,10 +44,12 @@ def train(recipe: Recipe) -> Directory:
     check(recipe)
     stores = open_stores(recipe)
     run = Workspace.at(recipe.workspace).run(recipe.run)
-    _claim(run, recipe, stores)
+    recipe = _decide_streaming(recipe, stores, run)
+    _claim(run, recipe, origin(stores))
     if is_finished(run):
         return run
     _check_resources(recipe)
+    _delete_left_overs(run)
     trainer = TorchTrainer(
         _work,
         train_loop_config={"recipe": recipe.model_dump(mode="json"), "stores": stores, "run": run},
@@ -52,13 +60,19 @@ def train(recipe: Recipe) -> Directory:
             storage_path=run.path,
             storage_filesystem=None if run.is_local else run.filesystem,
             failure_config=FailureConfig(max_failures=recipe.train.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),  # the last; the best weights are inside each
         ),
     )
     with _follow(run, recipe):
-        faults = trainer.fit().return_value
-    if faults:
-        raise InputError(faults)
+        try:
+            result = trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            if run.has(FAULTS):
+                raise InputError(json.loads(run.read(FAULTS))) from error
+            raise
+    if result.return_value:
+        raise InputError(result.return_value)
+    _delete_left_overs(run, keep=result.checkpoint.path.rpartition("/")[2])
     return run
 
 
@@ -73,8 +87,7 @@ def _follow(run: Directory, recipe: Recipe) -> Iterator[None]:
             history = read_history(run)
             if history and history[-1]["step"] > shown:
                 last = history[-1]
-                note = f"loss {last['loss']:.3f}  val_accuracy {last['val_accuracy']:.3f}  {last['samples_per_s']:.0f} samples/s"
-                progress.advance(last["step"] - shown, note)
+                progress.advance(last["step"] - shown, _note(last))
                 shown = last["step"]
 
     with Progress("train", recipe.train.steps, "steps") as progress:
@@ -85,6 +98,12 @@ def _follow(run: Directory, recipe: Recipe) -> Iterator[None]:
         finally:
             done.set()
             thread.join()
+
+
+def _note(line: Mapping[str, Any]) -> str:
+    score = "val_loss" if line["val_accuracy"] is None else "val_accuracy"
+    shown = [f"{key} {line[key]:.3f}" for key in ("loss", "regularization", score)]
+    return "  ".join([*shown, f"{line['samples_per_s']:.0f} samples/s"])
 
 
 def read_history(run: Directory) -> list[dict[str, Any]]:
@@ -99,34 +118,32 @@ def is_finished(run: Directory) -> bool:
     return bool(history) and "test_accuracy" in history[-1] and run.has("student/student.json")
 
 
-def _claim(run: Directory, recipe: Recipe, stores: dict[str, Store]) -> None:
-    """Writes the resolved recipe and what it was run on beside the run, or checks that they are those there."""
-    facts = {
-        "recipe": {key: getattr(recipe, key).model_dump(mode="json") for key in ("student", "regularizer", "train")},
-        "samples": {split: store.manifest["fingerprint"] for split, store in stores.items()},
-        "teachers": {d.path.split("/")[-2]: (d.manifest() or {})["fingerprint"] for d in stores["train"].features},
-    }
-    for key in ("num_workers", "use_gpu", "max_failures"):
-        del facts["recipe"]["train"][key]  # a run may go on with another number of workers
+def _decide_streaming(recipe: Recipe, stores: Mapping[str, Store], run: Directory) -> Recipe:
+    """The recipe with `train.streaming` true or false: as the run was started, or by what the nodes can hold.
+
+    It is decided once, because the order of samples depends on it.
+    """
+    if recipe.train.streaming is not None:
+        return recipe
     if run.has("inputs.json"):
-        differing = sorted(_differing_keys(json.loads(run.read("inputs.json")), facts))
-        if differing:
+        streaming = json.loads(run.read("inputs.json"))["recipe"]["train"]["streaming"]
+    else:
+        memory = [node["Resources"].get("memory", 0) for node in ray.nodes() if node["Resources"].get("CPU")]
+        streaming = sum(decoded_bytes(store, transforms_of(recipe)) for store in stores.values()) > min(memory) / 2
+    return override(recipe, {"train.streaming": streaming})
+
+
+def _claim(run: Directory, recipe: Recipe, origin: dict[str, Any]) -> None:
+    """Writes the resolved recipe and what it was run on beside the run, or checks that they are those there."""
+    facts = run_inputs(recipe, origin)
+    if run.has("inputs.json"):
+        if differing := differing_keys(json.loads(run.read("inputs.json")), facts):
             raise InputError(
                 f"{run} holds a run with another {', '.join(differing)}. Give this one a name with run=NAME,"
                 " or delete the directory."
             )
     run.write("config.yaml", dump(recipe).encode())
     run.write("inputs.json", json.dumps(facts, indent=1).encode())
-
-
-def _differing_keys(left: Any, right: Any, prefix: str = "") -> list[str]:
-    if isinstance(left, dict) and isinstance(right, dict):
-        return [
-            found
-            for key in sorted(left.keys() | right.keys())
-            for found in _differing_keys(left.get(key), right.get(key), f"{prefix}.{key}" if prefix else str(key))
-        ]
-    return [] if left == right else [prefix.removeprefix("recipe.")]
 
 
 def _check_resources(recipe: Recipe) -> None:
@@ -140,32 +157,65 @@ def _check_resources(recipe: Recipe) -> None:
         )
 
 
+def _delete_left_overs(run: Directory, *, keep: str | None = None) -> None:
+    """Why an earlier run ended, and half-written checkpoints of a killed one; with `keep` all checkpoints but that."""
+    if run.has(FAULTS):
+        run.filesystem.delete_file(f"{run}/{FAULTS}")
+    for name in (run / "checkpoints").names():
+        checkpoint = run / "checkpoints" / name
+        if name.startswith("step-") and name != keep and (keep or not checkpoint.has(COMMIT)):
+            checkpoint.delete()
+
+
 def _work(config: dict[str, Any]) -> list[str]:
     """What every worker runs. Returns what is wrong with the input: raised, it would be tried again as a failure."""
+    run: Directory = config["run"]
+    if run.has(FAULTS):
+        return json.loads(run.read(FAULTS))
     try:
-        _fit(config)
+        _fit(Recipe.model_validate(config["recipe"]), config["stores"], run)
+    except SampleError as error:
+        run.write(FAULTS, json.dumps(error.faults).encode())
+        raise  # the other workers wait for this one; all are started again, and return
     except InputError as error:
         return error.faults
     return []
 
 
-def _fit(config: dict[str, Any]) -> None:
-    recipe = Recipe.model_validate(config["recipe"])
-    data = load_data(recipe, config["stores"])
-    checkpoint = ray.train.get_checkpoint()
+def _fit(recipe: Recipe, stores: Mapping[str, Store], run: Directory) -> None:
     if recipe.train.use_gpu:
         torch.cuda.set_device(ray.train.torch.get_device())
+    found = ray.train.get_checkpoint()
+    latest = Directory(found.filesystem, found.path) if found else None
 
     def report(metrics: dict[str, Any], state: TrainingState) -> None:
+        """The main worker saves beside training; Ray waits for that before a worker ends."""
+        nonlocal latest
         if rank() != 0:
             ray.train.report(metrics)
             return
-        with tempfile.TemporaryDirectory() as directory:
-            state.save(Path(directory))
-            ray.train.report(metrics, checkpoint=Checkpoint.from_directory(directory))
+        latest = place = run / "checkpoints" / f"step-{state.step:08d}-{uuid.uuid4().hex[:4]}"
 
-    if checkpoint is None:
-        fit(recipe, data, directory=config["run"], report=report)
-    else:
-        with checkpoint.as_directory() as directory:
-            fit(recipe, data, directory=config["run"], report=report, resume=Path(directory))
+        def save(checkpoint: Checkpoint, name: str) -> Checkpoint:
+            state.save(place)
+            return checkpoint
+
+        ray.train.report(
+            metrics,
+            checkpoint=Checkpoint(place.path, place.filesystem),
+            checkpoint_dir_name=place.path.rpartition("/")[2],
+            checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
+            checkpoint_upload_fn=save,
+            delete_local_checkpoint_after_upload=False,
+        )
+
+    with ExitStack() as stack:
+        cache = stack.enter_context(ArrayCache()) if recipe.train.num_workers > 1 else None
+        data = load_data(recipe, stores, cache)
+        try:
+            fit(recipe, data, directory=run, report=report, resume=latest)
+        except SampleError:
+            raise
+        except InputError as error:
+            kept = [f"The last good checkpoint is {latest}."] if latest else []
+            raise InputError([*error.faults, *kept]) from error

@@ -42,20 +42,19 @@ def locate(location: str) -> Path:
     return path
 
 
-@lru_cache(maxsize=64)
 def sha256(path: Path) -> str:
-    """Hash of a file, or of a directory's weights, configuration and vocabulary files (not of what lies beside them)."""
+    """Hash of the file's content, remembered while the file stays as it is."""
+    status = path.stat()
+    return _sha256(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: Path, size: int, modified_ns: int) -> str:
     digest = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(_model_files(path)):
-        digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            digest.update(block)
     return digest.hexdigest()
-
-
-def _model_files(directory: Path) -> Iterable[Path]:
-    return (file for pattern in ("*.safetensors", "*.json", "*.txt", "*.model") for file in directory.glob(pattern))
 
 
 def load_state_dict(location: str) -> dict[str, torch.Tensor]:

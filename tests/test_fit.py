@@ -13,68 +13,52 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, linear, mse_loss, normalize
 
-from aft_ray.batches import BatchOrder, Split
 from aft_ray.checkpoint import TrainingState
-from aft_ray.config import InputError, Recipe, override
-from aft_ray.fit import Data, fit, learning_rate_factor
+from aft_ray.config import InputError, override
+from aft_ray.fit import fit
+from aft_ray.optimise import learning_rate_factor
+from aft_ray.order import BatchOrder
 from aft_ray.regularizers import REGULARIZERS
 from aft_ray.store import Workspace
 from aft_ray.students import build_student
+from tests.training import DATA, TEACHERS, TEST, TRAIN, VALIDATION, killed_after, recipe, run, timeless
 
-TEACHERS = ("one", "two")
-
-
-def made_split(num_samples: int, seed: int) -> Split:
-    """Pictures whose brightness tells the class, and features that say so too."""
-    random = np.random.default_rng(seed)
-    labels = random.integers(0, 3, num_samples)
-    inputs = (random.integers(0, 150, (num_samples, 28, 28, 3)) + 40 * labels[:, None, None, None]).astype(np.uint8)
-    features = {
-        name: (random.normal(size=(num_samples, width)) + labels[:, None]).astype(np.float16)
-        for name, width in zip(TEACHERS, (5, 3), strict=True)
-    }
-    return Split(np.array([f"s{index}" for index in range(num_samples)]), labels, inputs, features, ("a", "b", "c"))
+EXTRAS = {"optimizer": "sgd", "learning_rate": 0.05, "clip_norm": 0.5, "label_smoothing": 0.1, "warmup_steps": 3}
 
 
-DATA = Data(made_split(60, 0), made_split(31, 1), made_split(17, 2))
+def plain_script(method: str, steps: int, extras: bool) -> list[tuple[float, float]]:
+    """(loss, validation accuracy) after each step, written from the paper's formulas with nothing but torch.
 
-
-def recipe(method: str = "aft", **train: Any) -> Recipe:
-    return Recipe.model_validate(
-        {
-            "workspace": "unused",
-            "dataset": {"name": "mnist5k"},
-            "teachers": [{"name": name, "model": f"timm:{name}"} for name in TEACHERS],
-            "student": {"model": "tiny:cnn"},
-            "regularizer": {"name": method, "beta": 2.0, "learning_rate": 0.02},
-            "train": {"steps": 12, "global_batch_size": 20, "evaluate_every": 1, "learning_rate": 0.003, **train},
-        }
-    )
-
-
-def run(given: Recipe, place: Path, data: Data = DATA, **options: Any) -> list[dict[str, Any]]:
-    return fit(given, data, directory=Workspace.at(place), report=lambda metrics, state: None, **options)
-
-
-def plain_script(method: str, steps: int) -> list[tuple[float, float]]:
-    """(loss, validation accuracy) after each step, written from the paper's formulas with nothing but torch."""
+    extras: those of EXTRAS.
+    """
     given = recipe(method)
     torch.manual_seed(0)
     student = build_student(given.student, 3)
     teacher_dim = 8
     head, gate_logits = torch.nn.Linear(256, teacher_dim), torch.nn.Parameter(torch.zeros(teacher_dim))
     extra = {"kd": list(head.parameters()), "aft": [gate_logits], "none": []}[method]
-    groups: list[dict[str, Any]] = [{"params": list(student.parameters()), "lr": 0.003}, {"params": extra, "lr": 0.02}]
-    optimizer = torch.optim.Adam(groups)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 0.5 * (1 + math.cos(math.pi * s / 12)))
-    order = BatchOrder(DATA.train.labels, 20, 0.5, 0)
+    rate = 0.05 if extras else 0.003
+    groups: list[dict[str, Any]] = [{"params": list(student.parameters()), "lr": rate}, {"params": extra, "lr": 0.02}]
+    optimizer = torch.optim.SGD(groups, momentum=0.9) if extras else torch.optim.Adam(groups)
+
+    def factor(step: int) -> float:
+        if extras:
+            return (step + 1) / 3 if step < 3 else 0.5 * (1 + math.cos(math.pi * (step - 3) / 9))
+        return 0.5 * (1 + math.cos(math.pi * step / 12))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    order = BatchOrder(TRAIN.labels, 20, 0.5, 0)
     curve = []
     for step in range(steps):
         indices = order.all(step)
-        images, labels = torch.tensor(DATA.train.inputs[indices]), torch.tensor(DATA.train.labels[indices])
-        teacher = torch.tensor(np.concatenate([DATA.train.features[t][indices] for t in TEACHERS], 1)).float()
+        batch = TRAIN.rows(indices, TEACHERS)
+        images, labels, teacher = batch.inputs, batch.labels, batch.teacher_features
         logits, features = student(images)
-        loss = cross_entropy(logits, labels)
+        if extras:
+            targets = 0.9 * torch.eye(3)[labels] + 0.1 / 3
+            loss = -(targets * logits.log_softmax(1)).sum(1).mean()
+        else:
+            loss = cross_entropy(logits, labels)
         if method == "kd":
             loss = loss + 2 * mse_loss(linear(features, head.weight, head.bias), teacher)
         if method == "aft":
@@ -83,19 +67,24 @@ def plain_script(method: str, steps: int) -> list[tuple[float, float]]:
             loss = loss + 2 * ((rows[0] @ rows[0].T - rows[1] @ rows[1].T).square().mean() + 1e-8).sqrt()
         optimizer.zero_grad()
         loss.backward()
+        if extras:
+            gradients = [weight.grad for weight in student.parameters() if weight.grad is not None]
+            length = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
+            for gradient in gradients:
+                gradient *= min(1.0, 0.5 / (length + 1e-6))
         optimizer.step()
         schedule.step()
         with torch.no_grad():
-            right = student(torch.tensor(DATA.validation.inputs))[0].argmax(1).numpy() == DATA.validation.labels
-        curve.append((loss.item(), float(right.mean())))
+            everything = VALIDATION.rows(np.arange(len(VALIDATION)), ())
+            right = student(everything.inputs)[0].argmax(1) == everything.labels
+        curve.append((loss.item(), right.float().mean().item()))
     return curve
 
 
 @pytest.mark.parametrize("method", REGULARIZERS)
 def test_every_method_trains_and_resumes(method: str, tmp_path: Path) -> None:
     given = recipe(method, steps=4, evaluate_every=2, labels_per_class=6)
-    kept = tmp_path / "kept"
-    kept.mkdir()
+    kept = Workspace.at(tmp_path / "kept")
 
     def keep(metrics: dict[str, Any], state: TrainingState) -> None:
         if state.step == 2:
@@ -106,33 +95,20 @@ def test_every_method_trains_and_resumes(method: str, tmp_path: Path) -> None:
     assert run(given, tmp_path, resume=kept)[-1]["loss"] == whole[-1]["loss"]
 
 
+@pytest.mark.parametrize("extras", [False, True])
 @pytest.mark.parametrize("method", ["none", "aft", "kd"])
-def test_every_step_equals_a_plain_script(method: str, tmp_path: Path) -> None:
-    history = run(recipe(method), tmp_path)
-    expected = plain_script(method, 12)
+def test_every_step_equals_a_plain_script(method: str, extras: bool, tmp_path: Path) -> None:
+    history = run(recipe(method, **EXTRAS if extras else {}), tmp_path)
+    expected = plain_script(method, 12, extras)
     np.testing.assert_allclose([line["loss"] for line in history], [loss for loss, _ in expected], rtol=1e-4)
     assert [line["val_accuracy"] for line in history] == pytest.approx([accuracy for _, accuracy in expected])
+    assert not extras or max(line["grad_norm"] for line in history) > 0.5, "nothing was clipped"
 
 
 def test_a_resumed_run_repeats_the_undisturbed_one_to_the_last_digit(tmp_path: Path) -> None:
-    def timeless(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [{key: value for key, value in line.items() if key != "samples_per_s"} for line in history]
-
     given = recipe(evaluate_every=4)
     whole = run(given, tmp_path / "whole")
-    kept = tmp_path / "kept"
-
-    class Killed(Exception):
-        pass
-
-    def keep_then_die(metrics: dict[str, Any], state: TrainingState) -> None:
-        kept.mkdir()
-        state.save(kept)
-        raise Killed
-
-    with pytest.raises(Killed):
-        fit(given, DATA, directory=Workspace.at(tmp_path / "cut"), report=keep_then_die)
-    resumed = run(given, tmp_path / "cut", resume=kept)
+    resumed = run(given, tmp_path / "cut", resume=killed_after(4, given, tmp_path / "cut"))
     assert timeless(resumed) == timeless(whole)
     lines = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [4, 8, 12]
@@ -150,10 +126,10 @@ def test_metrics_have_the_contract_s_keys_and_gates_by_teacher(tmp_path: Path) -
 
 def test_the_labels_that_are_not_kept_never_matter(tmp_path: Path) -> None:
     given = recipe(labels_per_class=4, labeled_fraction=0.4)
-    kept = DATA.train.keep_labels(4, seed=0).labels
-    scrambled = np.where(kept < 0, (DATA.train.labels + 1) % 3, DATA.train.labels)
-    masked = replace(DATA.train, labels=kept)
-    assert (scrambled != DATA.train.labels).any()
+    kept = TRAIN.keep_labels(4, seed=0).labels
+    scrambled = np.where(kept < 0, (TRAIN.labels + 1) % 3, TRAIN.labels)
+    masked = replace(TRAIN, labels=kept)
+    assert (scrambled != TRAIN.labels).any()
     partly = run(given, tmp_path / "partly")
     fully_hidden = run(
         override(given, {"train.labels_per_class": None}), tmp_path / "hidden", replace(DATA, train=masked)
@@ -164,15 +140,16 @@ def test_the_labels_that_are_not_kept_never_matter(tmp_path: Path) -> None:
 
 def test_unlabelled_samples_change_the_regularized_student_only(tmp_path: Path) -> None:
     def weights(method: str, inputs: np.ndarray) -> bytes:
-        data = replace(DATA, train=replace(DATA.train, inputs=inputs))
+        data = replace(DATA, train=replace(TRAIN, inputs=inputs))
         run(recipe(method, labels_per_class=4), tmp_path, data)
         return (tmp_path / "student" / "student.safetensors").read_bytes()
 
-    unlabelled = DATA.train.keep_labels(4, seed=0).labels < 0
-    changed = DATA.train.inputs.copy()
+    unlabelled = TRAIN.keep_labels(4, seed=0).labels < 0
+    assert isinstance(TRAIN.inputs, np.ndarray)
+    changed = TRAIN.inputs.copy()
     changed[unlabelled] = 255 - changed[unlabelled]
-    assert weights("none", DATA.train.inputs) == weights("none", changed)
-    assert weights("aft", DATA.train.inputs) != weights("aft", changed)
+    assert weights("none", TRAIN.inputs) == weights("none", changed)
+    assert weights("aft", TRAIN.inputs) != weights("aft", changed)
 
 
 def test_the_kept_student_is_the_one_of_the_best_validation_accuracy(tmp_path: Path) -> None:
@@ -184,15 +161,17 @@ def test_the_kept_student_is_the_one_of_the_best_validation_accuracy(tmp_path: P
     from aft_ray.export import load_student
 
     student = load_student(tmp_path)
-    right = student(torch.tensor(DATA.test.inputs)).argmax(1).numpy() == DATA.test.labels
+    right = student(torch.tensor(TEST.inputs)).argmax(1).numpy() == TEST.labels
     assert history[-1]["test_accuracy"] == pytest.approx(right.mean())
     assert facts["test_accuracy"] == history[-1]["test_accuracy"]
-    right = student(torch.tensor(DATA.validation.inputs)).argmax(1).numpy() == DATA.validation.labels
+    right = student(torch.tensor(VALIDATION.inputs)).argmax(1).numpy() == VALIDATION.labels
     assert best == pytest.approx(right.mean())
 
 
 def test_a_diverged_run_stops_and_says_what_to_lower(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="The loss is .* Lower train.learning_rate or regularizer.beta"):
+    with pytest.raises(
+        InputError, match="The loss is not finite at step .* Lower train.learning_rate or regularizer.beta"
+    ):
         run(recipe(optimizer="sgd", learning_rate=1e20, evaluate_every=3), tmp_path)
 
 

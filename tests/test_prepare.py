@@ -6,8 +6,8 @@ import pytest
 
 from aft_ray import datasets
 from aft_ray.config import DatasetConfig, InputError, Recipe
-from aft_ray.datasets import list_samples
-from aft_ray.prepare import choose_splits, prepare
+from aft_ray.datasets import Item, Listing, list_samples
+from aft_ray.prepare import choose_splits, prepare, samples_per_shard
 from aft_ray.store import Workspace, open_store
 
 
@@ -56,11 +56,78 @@ def test_preparing_again_changes_nothing(tmp_path: Path, image_folder: Path) -> 
     assert files == {path: path.stat().st_mtime_ns for path in Path(given.workspace).rglob("*") if path.is_file()}
 
 
+def test_a_shard_has_32_mib_or_512_samples(tmp_path: Path, image_folder: Path) -> None:
+    def listing(num_bytes: int) -> Listing:
+        items = tuple(Item(str(index), 0, num_bytes) for index in range(1000))
+        return Listing("image", ("a",), items, lambda index: b"")
+
+    assert samples_per_shard(listing(300), range(1000)) == 512
+    assert samples_per_shard(listing(110_000), range(1000)) == 305
+    assert samples_per_shard(listing(1 << 30), range(1000)) == 16
+    (manifest, *_) = prepare(recipe(tmp_path, source="image_folder", path=str(image_folder))).values()
+    assert manifest["fingerprint"]["samples_per_shard"] == 512
+
+
+def test_pictures_that_stay_where_they_are_read_the_same(tmp_path: Path, image_folder: Path) -> None:
+    given = recipe(tmp_path, source="image_folder", path=str(image_folder), copy=False)
+    prepare(given)
+    shard = open_store(given.workspace, "train").read_shard(0)
+    assert [*shard["image"]] == [(image_folder / name).read_bytes() for name in shard["sample_id"]]
+    path = Path(given.workspace) / "samples" / "train" / "part-00000.parquet"
+    assert path.stat().st_size < 0.2 * sum(len(image) for image in shard["image"])
+    with pytest.raises(InputError, match="dataset.copy is false, but these samples are not files of their own"):
+        prepare(recipe(tmp_path / "other", name="mnist5k", copy=False))
+
+
+def test_unreadable_files_are_all_named_or_put_aside(tmp_path: Path, image_folder: Path) -> None:
+    (image_folder / "top" / "03.png").write_bytes(b"")
+    (image_folder / "bottom" / "09.png").write_bytes(b"GIF? no")
+    given = recipe(tmp_path, source="image_folder", path=str(image_folder), samples_per_shard=7)
+    with pytest.raises(InputError) as caught:
+        prepare(given)
+    assert sorted(caught.value.faults[:2]) == [
+        "Sample bottom/09.png cannot be read: it is not a picture.",
+        "Sample top/03.png cannot be read: it is not a picture.",
+    ]
+    assert "2 bad samples, 0 allowed" in caught.value.faults[2]
+
+    allowed = recipe(tmp_path, source="image_folder", path=str(image_folder), samples_per_shard=7, max_bad_samples=2)
+    manifests = prepare(allowed).values()
+    put_aside = [bad["sample_id"] for manifest in manifests for bad in manifest["quarantined"]]
+    assert sorted(put_aside) == ["bottom/09.png", "top/03.png"]
+    assert sum(manifest["num_samples"] for manifest in manifests) + len(put_aside) == 60
+
+    (image_folder / "top" / "03.png").unlink()
+    (image_folder / "bottom" / "09.png").unlink()
+    mended = recipe(tmp_path / "again", source="image_folder", path=str(image_folder), samples_per_shard=7)
+    assert sum(manifest["num_samples"] for manifest in prepare(mended).values()) == 58
+
+
+def test_what_an_unfinished_run_left_of_other_samples_is_replaced(tmp_path: Path, image_folder: Path) -> None:
+    broken = image_folder / "top" / "03.png"
+    content = broken.read_bytes()
+    broken.write_bytes(b"?")
+    given = recipe(tmp_path, source="image_folder", path=str(image_folder), samples_per_shard=7)
+    with pytest.raises(InputError):
+        prepare(given)
+    broken.write_bytes(content)
+    assert sum(manifest["num_samples"] for manifest in prepare(given).values()) == 60
+
+
+def test_changed_files_are_noticed(tmp_path: Path, image_folder: Path) -> None:
+    given = recipe(tmp_path, source="image_folder", path=str(image_folder))
+    prepare(given)
+    picture = image_folder / "top" / "07.png"
+    picture.write_bytes(picture.read_bytes() + b"more")
+    with pytest.raises(InputError, match="samples is .* on disk"):
+        prepare(given)
+
+
 def test_other_samples_in_the_workspace_are_refused_unless_overwritten(tmp_path: Path, image_folder: Path) -> None:
     given = recipe(tmp_path, source="image_folder", path=str(image_folder))
     prepare(given)
     (image_folder / "top" / "07.png").unlink()
-    with pytest.raises(InputError, match="The workspace holds samples of another setting.*sample_ids.*--overwrite"):
+    with pytest.raises(InputError, match="The workspace holds samples of another setting.*samples is .*--overwrite"):
         prepare(given)
     manifests = prepare(given, overwrite=True)
     assert sum(manifest["num_samples"] for manifest in manifests.values()) == 59
@@ -85,7 +152,10 @@ def test_mnist_5k_has_500_of_each_digit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "fault"),
     [
-        ({"name": "mnist5"}, "Unknown data set 'mnist5' in dataset.name. Did you mean 'mnist5k'? Known: mnist5k."),
+        (
+            {"name": "mnist5"},
+            "Unknown data set 'mnist5' in dataset.name. Did you mean 'mnist5k'? Known: amazon_reviews, ",
+        ),
         ({"source": "image_folder", "path": "/nowhere"}, "dataset: the folder /nowhere does not exist"),
     ],
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 from aft_ray import check
 from aft_ray.config import InputError, Recipe
 from aft_ray.prepare import prepare
-from aft_ray.rank import rank
+from aft_ray.rank import _Covariance, _Neighbours, rank
 from aft_ray.regularizers import log_me
-from aft_ray.store import Workspace, features_table, open_store, samples_fingerprint
+from aft_ray.shards import features_table, samples_fingerprint
+from aft_ray.store import Workspace, open_store
 
 
 @pytest.fixture
@@ -48,7 +50,8 @@ class _Described:
 
 
 def test_the_teacher_that_knows_the_class_comes_before_noise(recipe: Recipe) -> None:
-    rows = rank(recipe)
+    ranking = rank(recipe)
+    rows = ranking.rows
     by_teachers = {tuple(row["teachers"]): row for row in rows}
     assert rows[0]["log_me"] >= rows[1]["log_me"] >= rows[2]["log_me"]
     assert rows[-1]["teachers"] == ["noise"]
@@ -56,6 +59,43 @@ def test_the_teacher_that_knows_the_class_comes_before_noise(recipe: Recipe) -> 
     shard = open_store(recipe.workspace, "train", ["knowing"]).read_shard(0)
     assert by_teachers[("knowing",)]["log_me"] == pytest.approx(log_me(shard["features"], shard["label"])[0])
     assert pq.read_table(Path(recipe.workspace) / "rank.parquet").to_pylist() == rows
+    assert by_teachers[("knowing",)]["knn_accuracy"] == 1.0 > by_teachers[("noise",)]["knn_accuracy"]
+    facts = json.loads((Path(recipe.workspace) / "rank.json").read_text())
+    assert facts["rows"] == rows and facts["teachers"] == ["noise", "knowing"]
+    assert (Path(recipe.workspace) / "rank.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_cka_is_that_of_the_definition_and_does_not_see_rotations() -> None:
+    random = np.random.default_rng(0)
+    x, noise = random.normal(size=(300, 6)), random.normal(size=(300, 4))
+    rotation, _ = np.linalg.qr(random.normal(size=(6, 6)))
+    features = np.concatenate([x, 3 * x @ rotation + 5, noise], axis=1)
+    covariance = _Covariance(16)
+    for start in range(0, 300, 70):
+        covariance.update(features[start : start + 70])
+    cka = covariance.cka([np.arange(6), np.arange(6, 12), np.arange(12, 16)])
+
+    def kernel(block: np.ndarray) -> np.ndarray:
+        centred = block - block.mean(0)
+        return centred @ centred.T
+
+    k, m = kernel(x), kernel(noise)
+    expected = (k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum())
+    assert cka[0, 2] == pytest.approx(expected) and cka[0, 2] < 0.1
+    assert cka[0, 1] == pytest.approx(1.0) and np.allclose(cka, cka.T)
+
+
+def test_neighbours_are_those_of_a_sort_over_everything() -> None:
+    random = np.random.default_rng(1)
+    similarities, labels = random.normal(size=(5, 90)).astype(np.float32), random.integers(0, 3, 90)
+    nearest = _Neighbours(5)
+    for start in range(0, 90, 25):
+        nearest.update(similarities[:, start : start + 25], labels[start : start + 25])
+    best = np.argsort(-similarities, axis=1)[:, :20]
+    votes = np.stack(
+        [[similarities[row][best[row]][labels[best[row]] == c].sum() for c in range(3)] for row in range(5)]
+    )
+    np.testing.assert_array_equal(nearest.vote(3), votes.argmax(1))
 
 
 def test_without_teachers_there_is_nothing_to_rank(recipe: Recipe) -> None:

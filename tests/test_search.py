@@ -130,6 +130,6 @@ def test_asha_compares_trials_of_one_method_only() -> None:
     decisions = {}
     for trial, accuracy in ((fast, 0.9), (slow, 0.2), (slower, 0.1)):
         scheduler.on_trial_add(None, trial)
-        result = {"step": 10, "training_iteration": 1, "val_accuracy": accuracy}
+        result = {"step": 10, "training_iteration": 1, "score": accuracy}
         decisions[trial.trial_id] = scheduler.on_trial_result(None, trial, result)
     assert decisions == {"fast": "CONTINUE", "slow": "CONTINUE", "slower": "STOP"}

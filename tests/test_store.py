@@ -1,25 +1,15 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from aft_ray.config import InputError
 from aft_ray.schema import samples_schema
-from aft_ray.store import (
-    ShardDirectory,
-    Store,
-    Workspace,
-    features_array,
-    features_table,
-    open_store,
-    samples_fingerprint,
-)
+from aft_ray.shards import ShardDirectory, features_table, samples_fingerprint
+from aft_ray.store import Store, Workspace, content_reader, open_store
 
 SAMPLES = {"dataset": "made up"}
 
@@ -68,33 +58,6 @@ def test_teachers_are_read_side_by_side_in_the_order_asked_for(workspace: Worksp
     np.testing.assert_allclose(shard["features"], expected, rtol=1e-3)
 
 
-def test_files_are_plain_arrow_types_that_pyarrow_and_pandas_read(workspace: Workspace) -> None:
-    path = Path(workspace.path) / "features" / "one" / "train" / "part-00000.parquet"
-    assert pq.read_schema(path).field("features").type == pa.list_(pa.float16(), 4)
-    frame = pd.read_parquet(path)
-    np.testing.assert_allclose(np.stack(list(frame["features"])), features_of(0, 4), rtol=1e-3)
-
-
-def test_features_are_read_without_a_copy(workspace: Workspace) -> None:
-    array = features_array(workspace.features("one", "train").read_shard(0))
-    assert array.dtype == np.float16 and array.base is not None and not array.flags.owndata
-
-
-def test_a_restart_is_told_exactly_the_missing_shards(workspace: Workspace) -> None:
-    directory = workspace.features("one", "train")
-    manifest = directory.manifest()
-    assert manifest is not None
-    assert directory.missing_shards(4, manifest["fingerprint"]) == [2, 3]
-    (Path(directory.path) / "part-00000.parquet").unlink()
-    assert directory.missing_shards(2, manifest["fingerprint"]) == [0]
-
-
-def test_a_shard_of_another_setting_is_refused_by_name_of_the_differing_key(workspace: Workspace) -> None:
-    directory = workspace.features("one", "train")
-    with pytest.raises(InputError, match="model is 'one' on disk, 'other' in this run"):
-        directory.missing_shards(2, {"model": "other"})
-
-
 def test_opening_names_every_fault_at_once(workspace: Workspace) -> None:
     with pytest.raises(InputError) as caught:
         open_store(workspace, "train", ["one", "three", "four"], {"one": {"model": "changed"}})
@@ -120,57 +83,60 @@ def test_no_manifest_means_no_store(tmp_path: Path) -> None:
         open_store(tmp_path, "train")
 
 
-def test_damage_is_found_and_named(workspace: Workspace) -> None:
-    directory = workspace.features("one", "train")
-    assert directory.faults() == []
-    path = Path(directory.path)
-    content = bytearray((path / "part-00000.parquet").read_bytes())
-    content[len(content) // 2] ^= 1
-    (path / "part-00000.parquet").write_bytes(content)
-    (path / "part-00001.parquet").unlink()
-    (path / "stranger.txt").write_text("?")
-    damaged, missing, stranger = directory.faults()
-    assert "part-00000.parquet is damaged" in damaged
-    assert "part-00001.parquet is missing" in missing
-    assert "stranger.txt does not belong here" in stranger
-
-
-def test_a_truncated_shard_is_not_taken_for_a_finished_one(workspace: Workspace) -> None:
-    directory = workspace.features("one", "train")
-    path = Path(directory.path) / "part-00000.parquet"
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(InputError, match="part-00000.parquet is damaged or foreign"):
-        directory.missing_shards(2, {"model": "one"})
-
-
-@pytest.mark.parametrize("value", [1e6, float("nan"), float("-inf")])
-def test_values_that_float16_cannot_hold_are_refused_by_sample(value: float) -> None:
-    features = np.zeros((2, 3), np.float32)
-    features[1, 2] = value
-    with pytest.raises(InputError, match="Feature 2 of sample b is .*, which float16 cannot hold"):
-        features_table(pa.array(["a", "b"]), features)
-
-
-def test_a_failed_write_leaves_neither_a_shard_nor_a_temporary_file(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    directory = workspace.features("new", "train")
-
-    def full(*_: object) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr("aft_ray.store.os.replace", full)
-    with pytest.raises(OSError, match="no space left"):
-        directory.write_shard(0, features_table(pa.array(["a"]), np.ones((1, 2))), {})
-    assert directory.names() == []
-
-
 def test_names_cannot_leave_the_workspace(workspace: Workspace) -> None:
     with pytest.raises(ValueError, match="a name has letters"):
         workspace.features("../elsewhere", "train")
 
 
-def test_the_manifest_counts_and_checks(workspace: Workspace) -> None:
-    manifest = json.loads((Path(workspace.path) / "samples" / "train" / "manifest.json").read_text())
-    assert [shard["num_samples"] for shard in manifest["shards"]] == [3, 2]
-    assert manifest["num_samples"] == 5 and len(manifest["shards"][0]["sha256"]) == 64
+def test_a_float32_teacher_keeps_every_digit_beside_a_float16_one(workspace: Workspace) -> None:
+    samples = samples_fingerprint(workspace.samples("train").manifest() or {})
+    directory = workspace.features("exact", "train")
+    for shard in range(2):
+        table = features_table(ids(shard), features_of(shard, 3), "float32")
+        directory.write_shard(shard, table, {"samples": samples})
+    directory.write_manifest(2, {"samples": samples}, feature_dim=3)
+    store = open_store(workspace, "train", ["one", "exact"])
+    np.testing.assert_array_equal(store.read_shard(0)["features"][:, 4:], features_of(0, 3))
+    half, exact = store.read_shard(0, side_by_side=False)["features"]
+    assert (half.dtype, exact.dtype) == (np.float16, np.float32)
+
+
+def test_samples_that_a_teacher_put_aside_are_left_out(workspace: Workspace) -> None:
+    directory = workspace.features("one", "train")
+    manifest = directory.manifest() or {}
+    bad = {"sample_id": "s0-1", "reason": "broken"}
+    table = features_table(ids(0), features_of(0, 4), bad=[1])
+    directory.write_shard(0, table, manifest["fingerprint"], quarantined=[bad])
+    written = directory.write_manifest(2, manifest["fingerprint"], feature_dim=4)
+    assert (written["num_samples"], written["quarantined"]) == (4, [bad])
+    store = open_store(workspace, "train", ["one", "two"])
+    assert store.num_samples == 4
+    shard = store.read_shard(0)
+    assert shard["sample_id"] == ["s0-0", "s0-2"] and shard["label"].tolist() == [0, 2]
+    assert len(shard["image"]) == 2 and shard["features"].shape == (2, 6) and np.isfinite(shard["features"]).all()
+
+
+def test_pictures_can_stay_where_they_are(tmp_path: Path) -> None:
+    picture = tmp_path / "a picture.png"
+    picture.write_bytes(b"bytes")
+    table = pa.table([["a"], [0], [str(picture)], [5]], schema=samples_schema("image", copy=False))
+    read = content_reader(table)
+    assert read(0) == b"bytes"
+    picture.write_bytes(b"other bytes")
+    with pytest.raises(InputError, match="has 11 bytes and had 5 when it was prepared"):
+        read(0)
+
+
+def test_labels_of_several_classes_have_nan_where_there_is_none(tmp_path: Path) -> None:
+    directory = Workspace.at(tmp_path).samples("train")
+    table = pa.table([["a", "b"], [[1.0, 0.0], None], ["x", "y"]], schema=samples_schema("text", "multilabel", 2))
+    directory.write_shard(0, table, {})
+    directory.write_manifest(1, {}, classes=["p", "q"], modality="text", task="multilabel")
+    shard = open_store(tmp_path, "train").read_shard(0)
+    np.testing.assert_array_equal(shard["label"], np.array([[1, 0], [np.nan, np.nan]], np.float32))
+    assert shard["text"] == ["x", "y"] and "image" not in shard
+
+
+def test_a_url_that_cannot_be_opened_says_so() -> None:
+    with pytest.raises(InputError, match="nowhere://bucket/key cannot be opened"):
+        Workspace.at("nowhere://bucket/key")

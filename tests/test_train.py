@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from aft_ray.config import InputError, Recipe, override
+from aft_ray.checkpoint import TrainingState
+from aft_ray.config import InputError, Recipe, dump, override
+from aft_ray.data import load_data
 from aft_ray.export import load_student
 from aft_ray.extract import extract
 from aft_ray.prepare import prepare
 from aft_ray.store import Workspace
+from aft_ray.teachers import describe_teacher
 from aft_ray.train import read_history, train
 from tests.test_extract import recipe as extract_recipe
+from tests.training import TEST, TRAIN, VALIDATION, made_store, run, timeless
 
 
 @pytest.fixture
@@ -41,7 +51,7 @@ def curve(recipe: Recipe, run: str) -> list[dict]:
 
 
 def worker_pids() -> list[int]:
-    """Processes of this machine that are Ray Train workers."""
+    """Ray Train workers of the cluster that this process started."""
     found = []
     for directory in Path("/proc").iterdir():
         if directory.name.isdigit():
@@ -49,8 +59,23 @@ def worker_pids() -> list[int]:
                 command = (directory / "cmdline").read_bytes().replace(b"\0", b" ")
             except OSError:
                 continue
-            if command.startswith(b"ray::") and b"RayTrainWorker" in command:
+            if (
+                command.startswith(b"ray::")
+                and b"RayTrainWorker" in command
+                and os.getpid() in ancestors(directory.name)
+            ):
                 found.append(int(directory.name))
+    return found
+
+
+def ancestors(pid: str) -> list[int]:
+    found = []
+    while pid != "0":
+        try:
+            pid = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            break
+        found.append(int(pid))
     return found
 
 
@@ -97,18 +122,27 @@ def test_workers_agree_with_one_and_a_killed_worker_leaves_no_trace_in_the_curve
         killer.join()
     assert victims, "the run was over before a worker could be killed"
     train(undisturbed)
-    timeless = [
-        [{k: v for k, v in line.items() if k != "samples_per_s"} for line in curve(ready, run)]
-        for run in ("killed", "undisturbed")
-    ]
-    assert timeless[0] == timeless[1]
+    assert timeless(curve(ready, "killed")) == timeless(curve(ready, "undisturbed"))
+    kept = [path for path in Path(ready.workspace, "runs", "killed", "checkpoints").glob("step-*")]
+    assert [TrainingState.load(Workspace.at(path), inputs_of(killed)).step for path in kept] == [400]
+
+
+def inputs_of(given: Recipe) -> dict[str, Any]:
+    return json.loads(Workspace.at(given.workspace).run(given.run).read("inputs.json"))
 
 
 @pytest.mark.ray
-def test_a_diverged_run_ends_at_once_with_its_reason(ready: Recipe) -> None:
-    changes = {"train.optimizer": "sgd", "train.learning_rate": 1e20, "train.num_workers": 2, "run": "diverged"}
-    with pytest.raises(InputError, match="The loss is .* Lower train.learning_rate or regularizer.beta"):
-        train(override(ready, changes))
+def test_a_diverged_run_ends_at_once_and_names_its_last_good_checkpoint(ready: Recipe, tmp_path: Path) -> None:
+    """Knowledge distillation whose projection takes steps that are too long: its error grows for some steps, then overflows."""
+    changes = {"optimizer": "sgd", "evaluate_every": 1, "num_workers": 2}
+    given = override(ready, {**{f"train.{key}": value for key, value in changes.items()}, "run": "diverged"})
+    given = override(given, {"regularizer.name": "kd", "regularizer.learning_rate": 1e4})
+    with pytest.raises(InputError) as stopped:
+        train(given)
+    told = str(stopped.value)
+    assert "The loss is not finite at step" in told and "Lower train.learning_rate or regularizer.beta" in told
+    step = curve(given, "diverged")[-1]["step"]
+    assert f"The last good checkpoint is {given.workspace}/runs/diverged/checkpoints/step-{step:08d}-" in told
 
 
 @pytest.mark.ray
@@ -117,3 +151,39 @@ def test_what_the_cluster_does_not_have_is_refused(ready: Recipe) -> None:
         train(override(ready, {"train.use_gpu": True}))
     with pytest.raises(InputError, match="train.num_workers is 5, the cluster has 4 CPUs. Lower it"):
         train(override(ready, {"train.num_workers": 5}))
+
+
+@pytest.mark.ray
+def test_a_killed_command_goes_on_with_the_same_curve(tmp_path: Path, image_folder: Path) -> None:
+    """SIGKILL of `aft-ray train`, then the same command: the curve of a run that nobody disturbed, to the last digit."""
+    given = override(
+        extract_recipe(tmp_path, image_folder, "efficientnet"),
+        {"train": {"steps": 300, "global_batch_size": 20, "evaluate_every": 15, "learning_rate": 0.003}},
+    )
+    name = given.teachers[0].name
+    fingerprints = {name: describe_teacher(given.teachers[0]).fingerprint}
+    stores = {
+        split: made_store(
+            Path(given.workspace), split, replace(s, features={name: s.features["one"]}), 20, fingerprints
+        )
+        for split, s in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))
+    }
+    recipe_file = tmp_path / "recipe.yaml"
+    recipe_file.write_text(dump(given))
+    command = [sys.executable, "-m", "aft_ray.cli", "train", str(recipe_file)]
+
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+    checkpoints = Path(given.workspace, "runs", given.run, "checkpoints")
+    while len(curve(given, given.run)) < 3 or not list(checkpoints.glob("step-*/checkpoint.json")):
+        assert first.poll() is None, "it was over before it could be killed"
+        time.sleep(0.02)
+    first.kill()
+    first.communicate()
+    before = len(curve(given, given.run))
+    assert 3 <= before < 20
+
+    second = subprocess.run(command, capture_output=True, text=True)
+    assert second.returncode == 0, second.stderr
+    expected = run(override(given, {"train.streaming": False}), tmp_path / "undisturbed", load_data(given, stores))
+    assert timeless(curve(given, given.run)) == timeless(expected)
+    assert (checkpoints.parent / "tensorboard").is_dir()

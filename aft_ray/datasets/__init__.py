@@ -1,6 +1,6 @@
-"""Where labelled samples come from: named data sets, and the user's own files.
+"""Where samples come from: named data sets, and the user's own files.
 
-A source lists its samples without reading their content, so that splits and shards are decided first and the bytes of
+A source lists its samples without keeping their content, so that splits and shards are decided first and the bytes of
 one shard at a time are read when it is written.
 """
 
@@ -9,24 +9,58 @@ from __future__ import annotations
 import difflib
 
 from aft_ray.config import DatasetConfig, InputError
-from aft_ray.datasets import bundled, image_folder
-from aft_ray.datasets.base import Item, Listing, NamedDataset
+from aft_ray.datasets import hub_tasks
+from aft_ray.datasets.base import Item, Listing, NamedDataset, Source
+from aft_ray.datasets.bundled import BUNDLED_IMAGES
+from aft_ray.datasets.bundled_texts import BUNDLED_TEXTS
+from aft_ray.datasets.emoji import EMOJI
+from aft_ray.datasets.hub import check_hub, hub_tables
+from aft_ray.datasets.hub_task import KEYS
+from aft_ray.datasets.image_folder import list_image_folder
+from aft_ray.datasets.tables import open_tables
+from aft_ray.datasets.tabular import check_columns, list_tables
+from aft_ray.datasets.torchvision_source import check_torchvision, list_torchvision
+from aft_ray.datasets.webdataset import find_tars, list_webdataset
 
 __all__ = ["NAMED", "SOURCES", "Item", "Listing", "NamedDataset", "faults", "list_samples"]
 
-NAMED: dict[str, NamedDataset] = {dataset.name: dataset for dataset in (bundled.MNIST_5K,)}
-SOURCES = {"image_folder": image_folder.list_image_folder}
+NAMED: dict[str, NamedDataset] = {
+    dataset.name: dataset
+    for dataset in (
+        *(task.named() for task in (*hub_tasks.IMAGES, *hub_tasks.TEXTS, *hub_tasks.PAIRS)),
+        *BUNDLED_IMAGES,
+        *BUNDLED_TEXTS,
+        EMOJI,
+    )
+}
+TABLES = Source(
+    lambda config: list_tables(open_tables(config), config), lambda config: check_columns(open_tables(config), config)
+)
+SOURCES = {
+    "image_folder": Source(list_image_folder, list_image_folder),
+    "parquet": TABLES,
+    "csv": TABLES,
+    "jsonl": TABLES,
+    "webdataset": Source(list_webdataset, find_tars),
+    "hub": Source(
+        lambda config: list_tables(hub_tables(config), config), lambda config: check_columns(check_hub(config), config)
+    ),
+    "torchvision": Source(list_torchvision, check_torchvision),
+}
+NAMED_KEYS = KEYS | {"task", "dataset_class"}
+"""Keys of the recipe's `dataset` that not every named data set takes."""
 
 
 def faults(config: DatasetConfig) -> list[str]:
-    """What is wrong with the recipe's `dataset`, one line each."""
-    if config.name is not None and config.name not in NAMED:
-        close = difflib.get_close_matches(config.name, NAMED, n=1)
-        hint = f" Did you mean '{close[0]}'?" if close else ""
-        return [f"Unknown data set '{config.name}' in dataset.name.{hint} Known: {', '.join(sorted(NAMED))}."]
+    """What is wrong with the recipe's `dataset`, one line each, as far as it shows without reading every sample."""
     try:
-        list_samples(config)
-    except (InputError, FileNotFoundError) as error:
+        if config.name is None:
+            SOURCES[config.source or ""].check(config)
+        else:
+            _named(config)
+    except InputError as error:
+        return [line if line.startswith("Unknown data set") else f"dataset: {line}" for line in error.faults]
+    except FileNotFoundError as error:
         return [f"dataset: {error}"]
     return []
 
@@ -34,9 +68,29 @@ def faults(config: DatasetConfig) -> list[str]:
 def list_samples(config: DatasetConfig) -> Listing:
     """Every sample of the recipe's data set.
 
-    Raises InputError or FileNotFoundError if there is nothing to read at the place it names.
+    Raises InputError if there is nothing to read at the place it names, or a row is wrong.
     """
-    if config.name is not None:
-        return NAMED[config.name].list_samples()
-    assert config.source is not None and config.path is not None, "the recipe was validated"
-    return SOURCES[config.source](config.path)
+    try:
+        if config.name is None:
+            return SOURCES[config.source or ""].list(config)
+        return _named(config).list_samples(config)
+    except FileNotFoundError as error:
+        raise InputError(str(error)) from error
+
+
+def _named(config: DatasetConfig) -> NamedDataset:
+    """The data set that `config` names. Raises InputError if there is none, or it does not take what `config` says."""
+    if config.name not in NAMED:
+        close = difflib.get_close_matches(config.name or "", NAMED, n=1)
+        hint = f" Did you mean '{close[0]}'?" if close else ""
+        raise InputError(f"Unknown data set '{config.name}' in dataset.name.{hint} Known: {', '.join(sorted(NAMED))}.")
+    dataset = NAMED[config.name]
+    defaults = {key: type(config).model_fields[key].default for key in NAMED_KEYS - dataset.keys}
+    given = sorted(key for key, default in defaults.items() if getattr(config, key) != default)
+    if given:
+        raise InputError([f"'{key}' has no effect with data set '{dataset.name}'. Leave it out." for key in given])
+    if dataset.check is not None:
+        dataset.check(config)
+    elif where := dataset.missing(config):
+        raise FileNotFoundError(f"{dataset.name} is not here. {where}.")
+    return dataset

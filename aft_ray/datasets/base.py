@@ -2,41 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from aft_ray.config import DatasetConfig, InputError
+
+Modality = Literal["image", "text", "image+text"]
+Task = Literal["classification", "multilabel", "regression"]
+Label = int | tuple[float, ...] | None
+Content = bytes | str | tuple[bytes, str]
+
+LISTED = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """A sample before its content is read.
 
     sample_id: unique and stable, whatever the order or the number of samples.
-    label: index into the listing's classes.
+    label: index into the listing's classes, schema.UNLABELED for none; a number per class, or None, for the other tasks.
+    num_bytes: size of its content, where that is known without reading it.
+    split: train, validation or test where the data set says so.
+    group: samples of one group fall into the same split; None is a group of its own.
     """
 
     sample_id: str
-    label: int
+    label: Label
+    num_bytes: int | None = None
+    split: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)
 class Listing:
-    """All samples of a data set. `read(i)` gives the content of `items[i]`: encoded image bytes, or a text."""
+    """All samples of a data set.
 
-    modality: Literal["image", "text"]
+    classes: names of the outputs.
+    read: the content of `items[i]`: encoded image bytes, a text, or both. Raises OSError or ValueError if there is none.
+    uri: the path or URL of the picture of `items[i]`, where every one is a file of its own.
+    truncation_side: where a tokenizer cuts a text that is too long.
+    facts: what else the content depends on, as plain JSON types by name.
+    """
+
+    modality: Modality
     classes: tuple[str, ...]
     items: tuple[Item, ...]
-    read: Callable[[int], bytes | str]
+    read: Callable[[int], Content]
+    uri: Callable[[int], str] | None = None
+    task: Task = "classification"
+    truncation_side: Literal["left", "right"] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
+class Source:
+    """A kind of place that samples come from.
+
+    list: every sample. check: what can be said against the recipe before every row is looked at. Both raise InputError or
+    FileNotFoundError.
+    """
+
+    list: Callable[[DatasetConfig], Listing]
+    check: Callable[[DatasetConfig], object]
+
+
+@dataclass(frozen=True, kw_only=True)
 class NamedDataset:
-    """A data set that `dataset.name` finds; `needs` is the Python package that brings the data, if one does."""
+    """A data set that `dataset.name` finds.
+
+    num_samples: of its train and test split, or of the whole where it has no split of its own. origin: the repository
+    or package that brings it. keys: of the recipe's
+    `dataset` that it takes. missing: what to install or download if it is not here, and where to put it; None if it is.
+    check: as a Source's; None if being here is enough.
+    """
 
     name: str
-    modality: Literal["image", "text"]
+    modality: Modality
     num_classes: int
-    num_samples: int
+    num_samples: tuple[int, ...]
     licence: str
-    needs: str
-    list_samples: Callable[[], Listing]
+    origin: str
+    keys: frozenset[str]
+    missing: Callable[[DatasetConfig], str | None]
+    list_samples: Callable[[DatasetConfig], Listing]
+    check: Callable[[DatasetConfig], object] | None = None
+
+
+def raise_faults(faults: Iterable[str], count: int | None = None) -> None:
+    """Raises InputError if there are faults: the first of them, and of `count` (all, if None) how many more."""
+    lines = list(faults)
+    if lines:
+        more = (count or len(lines)) - len(lines[:LISTED])
+        raise InputError(lines[:LISTED] + ([f"... and {more} more."] if more else []))

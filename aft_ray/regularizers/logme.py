@@ -71,6 +71,15 @@ class LogMEStatistics:
         total.class_counts_C = self.class_counts_C + other.class_counts_C
         return total
 
+    def of(self, columns: ArrayLike) -> "LogMEStatistics":
+        """The statistics of some of the features: ``columns`` are their indices."""
+        chosen = np.asarray(columns)
+        part = LogMEStatistics(len(chosen), len(self.class_counts_C))
+        part.gram_DD = self.gram_DD[np.ix_(chosen, chosen)]
+        part.class_sums_CD = self.class_sums_CD[:, chosen]
+        part.class_counts_C = self.class_counts_C
+        return part
+
     def solve(self) -> tuple[float, Float64]:
         """The score, higher is better, and the weights (C, D). Classes without a sample weigh zero and do not score."""
         num_samples = int(self.class_counts_C.sum())

@@ -1,89 +1,136 @@
-"""timm image models as teachers: the pooled output before the classifier."""
+"""timm image models as teachers: the pooled output before the classifier.
+
+`timm:NAME` is a model of timm's own list, `timm:hf-hub:REPOSITORY[@REVISION]` and `timm:local-dir:DIRECTORY` are models
+saved in timm's format.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import timm
 import torch
 from timm.data import resolve_data_config
+from timm.models import parse_model_name
+from timm.models._hub import load_model_config_from_path
 
 from aft_ray.config import InputError, TeacherConfig
 from aft_ray.images import ImageTransform, normalise
-from aft_ray.teachers.base import TeacherDescription
-from aft_ray.teachers.precision import autocast
+from aft_ray.model_files import Directory, ModelFiles, Repository, repository
+from aft_ray.teachers.base import TeacherDescription, refuse
+from aft_ray.teachers.device import autocast, to_device
 from aft_ray.weights import as_timm, load_state_dict, locate, sha256
 
-
-def describe(config: TeacherConfig) -> TeacherDescription:
-    transform = _transform(config)
-    published = timm.get_pretrained_cfg(_model_name(config))
-    if config.weights is None and (published is None or not published.has_weights):
-        raise InputError(f"Teacher '{config.model}' has no published weights in timm; set 'weights' to a file.")
-    weights = sha256(locate(config.weights)) if config.weights else str(published.hf_hub_id or published.url)
-    fingerprint = {
-        "model": config.model,
-        "weights": weights,
-        "transform": transform.fingerprint(),
-        "pooling": "model",
-        "precision": config.precision,
-    }
-    return TeacherDescription("image", transform, fingerprint)
-
-
-def build(config: TeacherConfig, device: torch.device) -> TimmTeacher:
-    return TimmTeacher(config, device)
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+WEIGHTS_OF_DIRECTORY = (*WEIGHTS, "pytorch_model.pth", "model.pth")
 
 
 class TimmTeacher:
-    """A timm model without its classifier, in evaluation mode.
+    """A timm model without its classifier, in evaluation mode."""
 
-    Call it with (n, size, size, 3) uint8 images; it gives (n, feature_dim) float32 on the CPU.
-    """
+    @classmethod
+    def describe(cls, config: TeacherConfig) -> TeacherDescription:
+        refuse(config, "max_length", "pooling", why="timm models, which read images and pool them their own way")
+        if config.tower == "text":
+            raise InputError("'tower: text' has no meaning for timm models, which read images.")
+        source = _Source.of(config)
+        return TeacherDescription("image", source.transform(config.image_size), {"weights": source.weights(config)})
 
     def __init__(self, config: TeacherConfig, device: torch.device) -> None:
-        name = _model_name(config)
-        own_weights = config.weights is not None
-        extra: dict[str, Any] = {"img_size": config.image_size} if _takes_image_size(name, config) else {}
-        model = timm.create_model(name, pretrained=not own_weights, num_classes=0, **extra)
+        source = _Source.of(config)
+        model: Any = source.create(config)
         if config.weights is not None:
             _load(model, config.weights)
-        self.transform = _transform(config)
+        self.transform = source.transform(config.image_size)
         self.device = device
         self.precision = config.precision
-        self.model = model.eval().requires_grad_(False).to(device)
         self.feature_dim = int(model.num_features if not hasattr(model, "head_hidden_size") else model.head_hidden_size)
+        model = model.eval().requires_grad_(False).to(device)
+        self.model = torch.compile(model) if config.compile else model
 
     @torch.inference_mode()
     def __call__(self, inputs: np.ndarray | Sequence[str]) -> torch.Tensor:
-        images = normalise(torch.tensor(inputs).to(self.device, non_blocking=True), self.transform)
+        images = normalise(to_device(np.asarray(inputs), self.device), self.transform)
         with autocast(self.device, self.precision):
-            features = self.model(images)
-        return features.float().cpu()
+            features: torch.Tensor = self.model(images)
+        return features.float()
 
 
-def _model_name(config: TeacherConfig) -> str:
-    name = config.model.partition(":")[2]
-    if not timm.is_model(name.partition(".")[0]):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f" Did you mean {' or '.join(close)}?" if close else ""
-        raise InputError(f"timm knows no model '{name}'.{hint}")
-    return name
+@dataclass(frozen=True)
+class _Source:
+    """Where a model comes from.
+
+    name: what timm calls it. settings: timm's `pretrained_cfg`. files: where published weights lie, if they are files.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    files: ModelFiles | None
+
+    @classmethod
+    def of(cls, config: TeacherConfig) -> _Source:
+        name = config.model.partition(":")[2]
+        try:
+            scheme, identifier = parse_model_name(name)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        if scheme is not None:
+            files = repository(identifier) if scheme == "hf-hub" else Directory(locate(identifier))
+            place = _pinned(files) if isinstance(files, Repository) else files.path
+            settings, _, _ = load_model_config_from_path(files.fetch("config.json").parent)
+            return cls(f"{scheme}:{place}", settings, files)
+        architecture = name.partition(".")[0]
+        if not timm.is_model(architecture):
+            close = difflib.get_close_matches(name, timm.list_models(), n=3)
+            hint = f" Did you mean {' or '.join(close)}?" if close else ""
+            raise InputError(f"timm knows no model '{name}'.{hint}")
+        try:
+            published = timm.get_pretrained_cfg(name)
+        except RuntimeError as error:
+            known = ", ".join(timm.list_models(f"{architecture}.*", pretrained=True))
+            raise InputError(f"timm has no weights '{name}'. Known: {known or 'none'}.") from error
+        settings = published.to_dict() if published else {}
+        return cls(name, settings, repository(settings["hf_hub_id"]) if settings.get("hf_hub_id") else None)
+
+    def transform(self, size: int | None) -> ImageTransform:
+        return ImageTransform.from_data_config(resolve_data_config(pretrained_cfg=self.settings, verbose=False), size)
+
+    def weights(self, config: TeacherConfig) -> dict[str, str] | str:
+        """What identifies the weights. Raises InputError if there are none."""
+        if config.weights is not None:
+            return sha256(locate(config.weights))
+        if self.files is not None:
+            saved = self.files.digests("config.json") if ":" in self.name else {}
+            return saved | self.files.weights(self._weights_names())
+        if self.settings.get("url"):
+            return str(self.settings["url"])
+        raise InputError(f"{self.name} has no published weights in timm; set 'weights' to a file.")
+
+    def _weights_names(self) -> tuple[str, ...]:
+        """The files that timm looks for, in its order."""
+        if not isinstance(self.files, Repository):
+            return WEIGHTS_OF_DIRECTORY
+        named = self.settings.get("hf_hub_filename")
+        return (named.removesuffix(".bin") + ".safetensors", named) if named else WEIGHTS
+
+    def create(self, config: TeacherConfig) -> torch.nn.Module:
+        """The model without its classifier, with its published weights unless the recipe names others."""
+        extra: dict[str, Any] = {}
+        if config.image_size is not None and self.settings.get("fixed_input_size"):
+            extra["img_size"] = config.image_size  # position embeddings are resampled; convolutions take any size
+        if isinstance(self.files, Repository) and ":" not in self.name:
+            extra["pretrained_cfg_overlay"] = {"hf_hub_id": _pinned(self.files)}
+        model: torch.nn.Module = timm.create_model(self.name, pretrained=config.weights is None, num_classes=0, **extra)
+        return model
 
 
-def _transform(config: TeacherConfig) -> ImageTransform:
-    published = timm.get_pretrained_cfg(_model_name(config))
-    data = resolve_data_config(pretrained_cfg=published.to_dict() if published else {}, verbose=False)
-    return ImageTransform.from_data_config(data, config.image_size)
-
-
-def _takes_image_size(name: str, config: TeacherConfig) -> bool:
-    """Transformers have position embeddings of one size and resample them; convolutions take any size as it is."""
-    published = timm.get_pretrained_cfg(name)
-    return config.image_size is not None and bool(published and published.fixed_input_size)
+def _pinned(files: Repository) -> str:
+    """The repository in timm's writing, at the commit that was identified."""
+    return f"{files.name}@{files.commit}" if files.commit else files.name
 
 
 def _load(model: torch.nn.Module, location: str) -> None:

@@ -1,79 +1,145 @@
-"""transformers text encoders as teachers: token features pooled to one vector per text."""
+"""transformers models as teachers, of text or images: a directory or a repository of the model hub.
+
+Text: bert, distilbert, roberta and xlm-roberta, t5, gpt2, llama and its like, sentence-transformers checkpoints. Images:
+vit, dinov2. Both: clip, siglip, of which `tower` chooses the half. Others are run where the recipe says how to pool.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer
 
 from aft_ray.config import InputError, TeacherConfig
+from aft_ray.images import ImageTransform, normalise
 from aft_ray.teachers.base import TeacherDescription
-from aft_ray.teachers.precision import autocast
-from aft_ray.weights import PACKAGE_SCHEME, locate, sha256
-
-
-def describe(config: TeacherConfig) -> TeacherDescription:
-    place = _place(config)
-    if config.weights is not None or config.image_size is not None:
-        raise InputError(f"Teacher '{config.name}': 'weights' and 'image_size' have no meaning for a text model.")
-    directory = locate(place) if _is_directory(place) else None
-    fingerprint = {
-        "model": config.model,
-        "weights": sha256(directory) if directory else place,
-        "pooling": config.pooling or "mean",
-        "precision": config.precision,
-    }
-    return TeacherDescription("text", None, fingerprint)
-
-
-def build(config: TeacherConfig, device: torch.device) -> TransformersTeacher:
-    return TransformersTeacher(config, device)
+from aft_ray.teachers.device import autocast, to_device
+from aft_ray.teachers.encoders import Encoder, image_encoder, text_encoder
+from aft_ray.teachers.transformers_checkpoint import POOLER_OR_CLS, TWO_TOWERS, Checkpoint
 
 
 class TransformersTeacher:
-    """A text encoder and its tokenizer, in evaluation mode. Call it with n texts; it gives (n, feature_dim) float32.
+    """A model, and for texts its tokenizer, in evaluation mode."""
 
-    `mean` averages the tokens that are not padding; `cls` takes the first token. Neither depends on the other texts.
-    """
+    @classmethod
+    def describe(cls, config: TeacherConfig) -> TeacherDescription:
+        checkpoint = Checkpoint.of(config)
+        identity: dict[str, Any] = {"weights": checkpoint.weights(), "pooling": checkpoint.pooling}
+        if checkpoint.modality == "image":
+            return TeacherDescription("image", checkpoint.transform(config.image_size), identity | {"tower": "image"})
+        identity |= {"tokenizer": checkpoint.files.tokenizer(), "max_length": config.max_length, "tower": "text"}
+        return TeacherDescription("text", None, identity)
 
     def __init__(self, config: TeacherConfig, device: torch.device) -> None:
-        place = _place(config)
-        source = str(locate(place)) if _is_directory(place) else place
-        self.tokenizer = AutoTokenizer.from_pretrained(source)
-        self.model = AutoModel.from_pretrained(source).eval().requires_grad_(False).to(device)
-        self.feature_dim = int(self.model.config.hidden_size)
-        self.max_length = min(int(self.tokenizer.model_max_length), int(self.model.config.max_position_embeddings))
-        self.pooling = config.pooling or "mean"
-        self.precision = config.precision
+        checkpoint = Checkpoint.of(config)
+        model, pooling = _load(checkpoint)
         self.device = device
+        self.precision = config.precision
+        self.prepare: _Tokens | _Pixels
+        if checkpoint.modality == "text":
+            self.prepare = _Tokens(checkpoint, model, config.max_length)
+            self.encode: Encoder = text_encoder(model, checkpoint.family, pooling)
+        else:
+            self.prepare = _Pixels(checkpoint.transform(config.image_size))
+            self.encode = image_encoder(model, checkpoint.family, pooling, resized=config.image_size is not None)
+        model.to(device)
+        self.feature_dim = self(self.prepare.probe).shape[1]
+        if config.compile:
+            self.encode = torch.compile(self.encode)
 
     @torch.inference_mode()
     def __call__(self, inputs: np.ndarray | Sequence[str]) -> torch.Tensor:
-        tokens = self.tokenizer(
-            list(inputs), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
-        ).to(self.device)
+        prepared = self.prepare(inputs, self.device)
         with autocast(self.device, self.precision):
-            hidden = self.model(**tokens).last_hidden_state.float()
-        if self.pooling == "cls":
-            return hidden[:, 0].cpu()
-        mask = tokens["attention_mask"].unsqueeze(-1).to(hidden.dtype)
-        return ((hidden * mask).sum(1) / mask.sum(1)).cpu()
+            features = self.encode(*prepared)
+        return features.float()
 
 
-def _place(config: TeacherConfig) -> str:
-    place = config.model.partition(":")[2]
-    if not _is_directory(place):
-        try:
-            AutoConfig.from_pretrained(place)
-        except OSError as error:
-            raise InputError(
-                f"Teacher '{config.model}': no such directory, and the model hub does not give it"
-                f" ({str(error).splitlines()[0]})."
-            ) from error
-    return place
+class _Pixels:
+    """Images as the model takes them."""
+
+    def __init__(self, transform: ImageTransform) -> None:
+        self.transform = transform
+        self.probe = np.zeros((1, transform.size, transform.size, 3), np.uint8)
+
+    def __call__(self, inputs: Any, device: torch.device) -> tuple[torch.Tensor]:
+        return (normalise(to_device(np.asarray(inputs), device), self.transform),)
 
 
-def _is_directory(place: str) -> bool:
-    return place.startswith((PACKAGE_SCHEME, "/", "./", "../", "~"))
+class _Tokens:
+    """Texts as the model takes them: ids and mask, padded on the right with an id that every model has."""
+
+    probe = ("a",)
+
+    def __init__(self, checkpoint: Checkpoint, model: Any, max_length: int | None) -> None:
+        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint.place, **checkpoint.pinned)
+        self.limit = _longest(self.tokenizer, model, max_length)
+        self.to_limit = checkpoint.family == "siglip"
+        self.fill = int(self.tokenizer.pad_token_id or 0) if self.to_limit else 0
+        self.empty = _stands_for_nothing(self.tokenizer)
+        if checkpoint.pooling == "eos" and self.tokenizer("")["input_ids"][-1:] != [model.config.eos_token_id]:
+            raise InputError(f"the tokenizer of {checkpoint.files} does not end texts; set 'pooling' to mean.")
+
+    def __call__(self, inputs: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = self.tokenizer(list(inputs), truncation=self.limit is not None, max_length=self.limit)["input_ids"]
+        rows = [row or self.empty for row in rows]
+        length = self.limit if self.to_limit and self.limit else max(map(len, rows))
+        ids = np.full((len(rows), length), self.fill, np.int64)
+        mask = np.zeros_like(ids)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = row
+            mask[index, : len(row)] = 1
+        return to_device(ids, device), to_device(mask, device)
+
+
+def _load(checkpoint: Checkpoint) -> tuple[Any, str]:
+    """The model on the CPU, without the half that is not run, and its pooling.
+
+    Raises InputError if the checkpoint lacks weights that the features depend on.
+    """
+    model, report = AutoModel.from_pretrained(
+        checkpoint.place, dtype=torch.float32, output_loading_info=True, **checkpoint.pinned
+    )
+    missing = set(report["missing_keys"])
+    pooling = checkpoint.pooling
+    if pooling == POOLER_OR_CLS:
+        pooling = "cls" if any(name.startswith("pooler.") for name in missing) else "pooler"
+    for part in _unused_parts(checkpoint, pooling):
+        if hasattr(model, part):
+            setattr(model, part, None)
+    needed = {name for name in model.state_dict() if pooling == "pooler" or not name.startswith("pooler.")}
+    lacking = sorted(missing & needed)
+    if lacking:
+        raise InputError(f"{checkpoint.files} lacks {len(lacking)} of the model's tensors, such as '{lacking[0]}'.")
+    model.config.use_cache = False
+    return model.eval().requires_grad_(False), pooling
+
+
+def _unused_parts(checkpoint: Checkpoint, pooling: str) -> tuple[str, ...]:
+    """Modules that can be left off the device."""
+    if checkpoint.family in TWO_TOWERS:
+        text = checkpoint.modality == "text"
+        return ("vision_model", "visual_projection") if text else ("text_model", "text_projection")
+    return ("decoder",) if checkpoint.family == "t5" and pooling != "eos" else ()
+
+
+def _longest(tokenizer: Any, model: Any, max_length: int | None) -> int | None:
+    """Tokens that the model can read, or fewer if the recipe says so; None if nothing limits them."""
+    positions = getattr(getattr(model.config, "text_config", model.config), "max_position_embeddings", None)
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            positions = module.num_embeddings - module.padding_idx - 1  # RoBERTa counts from there
+    limits = [limit for limit in (tokenizer.model_max_length, positions, max_length) if limit and limit < 1e9]
+    special = tokenizer.num_special_tokens_to_add()
+    if limits and min(limits) <= special:
+        raise InputError(f"'max_length' must be more than {special}, the tokenizer's special tokens.")
+    return int(min(limits)) if limits else None
+
+
+def _stands_for_nothing(tokenizer: Any) -> list[int]:
+    """What an empty text is to a tokenizer that adds no special tokens."""
+    tokens = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, 0)
+    return [next(token for token in tokens if token is not None)]

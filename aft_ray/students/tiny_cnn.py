@@ -7,7 +7,7 @@ from torch import nn
 
 from aft_ray.config import InputError, StudentConfig
 from aft_ray.images import ImageTransform, normalise
-from aft_ray.students.base import Student
+from aft_ray.students.base import Inputs, Student, refuse
 
 IMAGE_SIZE = 28
 # (kernel side, stride, channels out) of each block.
@@ -15,16 +15,15 @@ BLOCKS = ((5, 2, 16), (3, 1, 32), (3, 2, 64))
 POOLED_SIDE = 2
 
 
-def transform(config: StudentConfig) -> ImageTransform:
-    if config.model != "tiny:cnn":
-        raise InputError(f"Unknown student '{config.model}'. Known tiny students: tiny:cnn.")
+def transforms(config: StudentConfig) -> tuple[ImageTransform]:
     if config.pretrained or config.weights:
         raise InputError("tiny:cnn has no published weights: leave out student.pretrained and student.weights.")
-    return ImageTransform(config.image_size or IMAGE_SIZE, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    refuse(config, "max_length", "gradient_checkpointing", why="tiny:cnn")
+    return (ImageTransform(config.image_size or IMAGE_SIZE, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),)
 
 
-def build(config: StudentConfig, num_classes: int) -> Student:
-    return TinyCNN(transform(config), num_classes)
+def build(config: StudentConfig, num_outputs: int, teacher_dims: tuple[int, ...], *, for_inference: bool) -> Student:
+    return TinyCNN(*transforms(config), num_outputs)
 
 
 class TinyCNN(Student):
@@ -33,9 +32,11 @@ class TinyCNN(Student):
     Group normalisation sees one sample at a time, so several workers compute exactly what one does on the whole batch.
     """
 
-    def __init__(self, transform: ImageTransform, num_classes: int) -> None:
+    axes = {"pixels": ("batch",)}
+
+    def __init__(self, transform: ImageTransform, num_outputs: int) -> None:
         super().__init__()
-        self.transform = transform
+        self.transform, self.transforms = transform, (transform,)
         layers: list[nn.Module] = []
         channels = 3
         for side, stride, width in BLOCKS:
@@ -46,10 +47,14 @@ class TinyCNN(Student):
             ]
             channels = width
         self.backbone = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(POOLED_SIDE), nn.Flatten())
-        self.feature_dim, self.num_classes = channels * POOLED_SIDE**2, num_classes
-        self.head = nn.Linear(self.feature_dim, num_classes)
+        self.feature_dim, self.num_outputs = channels * POOLED_SIDE**2, num_outputs
+        self.head = nn.Linear(self.feature_dim, num_outputs)
         self.to(memory_format=torch.channels_last)  # the images come so; it halves the time of a step on a CPU
 
-    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        features = self.backbone(normalise(inputs, self.transform))
+    def prepare(self, inputs: Inputs) -> tuple[torch.Tensor]:
+        assert isinstance(inputs, torch.Tensor)
+        return (normalise(inputs, self.transform),)
+
+    def run(self, *prepared: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.backbone(*prepared)
         return self.head(features), features

@@ -1,0 +1,110 @@
+"""The model card of an exported student: README.md as the model hub reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+import yaml
+
+import aft_ray
+from aft_ray.config import fingerprint
+
+LISTED_CLASSES = 50
+PIPELINES = {"image": "image-classification", "text": "text-classification"}
+SCORES = {
+    "accuracy": "accuracy",
+    "top5_accuracy": "top-5 accuracy",
+    "macro_f1": "macro F1",
+    "mean_average_precision": "mean average precision",
+    "nll": "negative log-likelihood",
+    "ece": "expected calibration error",
+    "mse": "mean squared error",
+    "mae": "mean absolute error",
+    "r2": "R²",
+}
+"""Keys of an evaluation's result, and what they are called."""
+
+
+def model_card(
+    facts: Mapping[str, Any],
+    *,
+    title: str,
+    modality: str,
+    library: str,
+    usage: str,
+    transforms: Sequence[str],
+    onnx_inputs: Mapping[str, Sequence[str]],
+    onnx_difference: float | None,
+    num_samples: Mapping[str, int],
+    inputs: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+) -> str:
+    """Markdown with the hub's YAML on top.
+
+    facts: of a student (`student.json`). usage: Python that loads it. onnx_inputs: free axes of the ONNX file's inputs, by
+    name; empty without such a file. num_samples: by split, where that is known. inputs: what the run was started with
+    (`inputs.json`). evaluation: its result on test.
+    """
+    data = facts.get("dataset", {})
+    name = str(data.get("name") or data.get("path") or "unknown")
+    scores = _scores(facts, evaluation)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("aft_ray", ""),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["hash"] = fingerprint
+    return environment.get_template("model_card.md.j2").render(
+        header=yaml.safe_dump(_header(facts, title, modality, library, name, scores), sort_keys=False).strip(),
+        title=title,
+        facts=facts,
+        student=facts["student"],
+        task=facts.get("task", "classification"),
+        regularizer=facts.get("regularizer", {"name": "none", "beta": 0.0}),
+        teachers=facts.get("teachers", ()),
+        classes=facts["classes"][:LISTED_CLASSES],
+        data=name,
+        splits=", ".join(f"{count} {split}" for split, count in num_samples.items()),
+        scores=scores,
+        library=library,
+        usage=usage,
+        transforms=transforms,
+        onnx_inputs=onnx_inputs,
+        onnx_difference=onnx_difference,
+        samples=inputs.get("samples") or {},
+        features=inputs.get("teachers") or {},
+        train=inputs.get("recipe", {}).get("train", {}),
+        version=aft_ray.__version__,
+    )
+
+
+def _scores(facts: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """Scores by name: those of the evaluation on test, or else what training knew; that on validation beside them."""
+    found = {f"{text} (test)": evaluation.get(key) for key, text in SCORES.items()}
+    if not evaluation:
+        found |= {"accuracy (test)": facts.get("test_accuracy"), "loss (test)": facts.get("test_loss")}
+    found |= {"accuracy (validation)": facts.get("val_accuracy"), "loss (validation)": facts.get("val_loss")}
+    return {text: value for text, value in found.items() if value is not None}
+
+
+def _header(
+    facts: Mapping[str, Any], title: str, modality: str, library: str, data: str, scores: Mapping[str, float]
+) -> dict[str, Any]:
+    """The hub's metadata. Only scores on test are results."""
+    pipeline = {"pipeline_tag": PIPELINES[modality]} if modality in PIPELINES else {}
+    keys = {f"{text} (test)": key for key, text in SCORES.items()}
+    results = [
+        {"type": keys.get(text, "loss"), "value": round(value, 6), "name": text}
+        for text, value in scores.items()
+        if text.endswith("(test)")
+    ]
+    header: dict[str, Any] = {"library_name": library, **pipeline, "tags": ["adaptive-feature-transfer", "aft-ray"]}
+    if results:
+        task = {"type": PIPELINES.get(modality, facts.get("task", "classification"))}
+        measured = {"task": task, "dataset": {"name": data, "type": data, "split": "test"}, "metrics": results}
+        header["model-index"] = [{"name": title, "results": [measured]}]
+    return header

@@ -1,0 +1,92 @@
+"""A run's three splits, and the identity of what a run is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from aft_ray.batches import InputTransform, Samples, load_split
+from aft_ray.config import InputError, Recipe
+from aft_ray.distributed import world_size
+from aft_ray.order import has_label
+from aft_ray.schema import SPLITS
+from aft_ray.shared import ArrayCache
+from aft_ray.store import Store
+from aft_ray.streaming import stream_split
+from aft_ray.students import student_transforms
+
+MAY_CHANGE = ("num_workers", "use_gpu", "max_failures", "trackers")
+"""Settings of `train` that do not change a run's numbers."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The three splits. origin: fingerprints of the samples and of each teacher's features."""
+
+    train: Samples
+    validation: Samples
+    test: Samples
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, recipe: Recipe) -> Data:
+        """The same with the labels that the recipe keeps, and for a probe with its teachers' features as input."""
+        splits = {name: getattr(self, name) for name in SPLITS}
+        if self.train.input_teachers:
+            splits = {name: replace(split, input_teachers=recipe.teacher_names()) for name, split in splits.items()}
+        splits["train"] = splits["train"].keep_labels(recipe.train.labels_per_class, recipe.train.seed)
+        return Data(**splits, origin=self.origin)
+
+
+def load_data(recipe: Recipe, stores: Mapping[str, Store], cache: ArrayCache | None = None) -> Data:
+    """The splits for the recipe's student: read and decoded, or with `train.streaming` ready to be read while training.
+
+    cache: what the processes of this machine share. Raises InputError if there are too many undecodable samples.
+    """
+    transforms = transforms_of(recipe)
+    splits: dict[str, Samples] = {}
+    for split, store in stores.items():
+        names = recipe.teacher_names() if store.features else ()
+        if recipe.train.streaming:
+            splits[split] = stream_split(store, names, transforms, world_size=world_size())
+        else:
+            bad = recipe.dataset.max_bad_samples
+            splits[split] = load_split(store, names, transforms, max_bad_samples=bad, cache=cache)
+    _check_splits(splits)
+    return Data(**splits, origin=origin(stores))
+
+
+def run_inputs(recipe: Recipe, origin: Mapping[str, Any]) -> dict[str, Any]:
+    """All that a run's numbers follow from; what may be another when it goes on, such as the number of workers, is not."""
+    sections = {key: getattr(recipe, key).model_dump(mode="json") for key in ("student", "regularizer", "train")}
+    for key in MAY_CHANGE:
+        del sections["train"][key]
+    names = recipe.teacher_names()
+    of_teachers = {name: found for name, found in origin.get("teachers", {}).items() if name in names}
+    return {"recipe": {**sections, "teachers": list(names)}, "samples": origin.get("samples"), "teachers": of_teachers}
+
+
+def origin(stores: Mapping[str, Store]) -> dict[str, Any]:
+    """The fingerprints of a run's samples and of its teachers' features."""
+    return {
+        "samples": {split: store.manifest["fingerprint"] for split, store in stores.items()},
+        "teachers": {d.path.split("/")[-2]: (d.manifest() or {})["fingerprint"] for d in stores["train"].features},
+    }
+
+
+def transforms_of(recipe: Recipe) -> tuple[InputTransform, ...]:
+    """How samples become the student's inputs; none for a probe."""
+    return student_transforms(recipe.student)
+
+
+def _check_splits(splits: Mapping[str, Samples]) -> None:
+    """Raises InputError if the splits are not of one task, or validation has nothing to choose by."""
+    faults = [
+        f"The {name} split has other classes or another task than the train split. Run 'aft-ray prepare --overwrite'."
+        for name, split in splits.items()
+        if (split.classes, split.task) != (splits["train"].classes, splits["train"].task)
+    ]
+    if not has_label(splits["validation"].labels).any():
+        faults.append("No sample of the validation split has a label: there is nothing to choose the best student by.")
+    if faults:
+        raise InputError(faults)

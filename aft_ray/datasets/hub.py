@@ -1,0 +1,130 @@
+"""Repositories of the Hugging Face hub: a local copy in the hub's own files, the hub's cache, or a stream.
+
+Parquet and Arrow files are read without the hub's library; only a stream needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from aft_ray.config import DatasetConfig, InputError
+from aft_ray.datasets.splits import own_split, split_names
+from aft_ray.datasets.tables import SUFFIXES, Row, Table, find_files, open_table, raise_missing_splits
+
+CONVERTED = "refs/convert/parquet"
+"""The branch where the hub keeps a Parquet copy of what the repository has in another form."""
+KINDS = ("parquet", "arrow")
+
+
+def hub_tables(config: DatasetConfig) -> list[Table]:
+    """The splits of `dataset.repo`, named as the repository names them.
+
+    Raises FileNotFoundError if `path` has no such files, InputError if the hub cannot be reached or has no such data.
+    """
+    tables = []
+    for repo, names in _names_by_repo(config).items():
+        folder = local_folder(config, repo)
+        found = stream(repo, config) if folder is None else local_tables(folder, names)
+        known = [table for table in found if table.split is None and table.name in names]
+        tables += [replace(table, split=names[table.name]) for table in known] or ([] if config.splits else found)
+    raise_missing_splits(config, {table.split for table in tables if table.split}, config.path or config.repo)
+    return tables
+
+
+def check_hub(config: DatasetConfig) -> list[Table]:
+    """The same where that asks no server; the rest `prepare` finds out."""
+    return hub_tables(config) if local_folder(config, config.repo or "") else []
+
+
+def _names_by_repo(config: DatasetConfig) -> dict[str, dict[str, str]]:
+    """For each repository, its names of splits -> ours. `OWNER/NAME:SPLIT` is a split of another repository."""
+    found: dict[str, dict[str, str]] = {}
+    for name, ours in split_names(config).items():
+        repo, _, own = name.rpartition(":")
+        found.setdefault(repo or config.repo or "", {})[own] = ours
+    return found
+
+
+def local_folder(config: DatasetConfig, repo: str) -> Path | None:
+    """Where the repository's files lie: in `dataset.path`, or in the hub's cache; None if only a server has them."""
+    place = Path(config.path).expanduser() if config.path else _cached(repo, config.revision)
+    if place is None:
+        return None
+    for part in (repo.rpartition("/")[2], config.subset):
+        if part and (place / part).is_dir():
+            place = place / part
+    return place
+
+
+def _cached(repo: str, revision: str | None) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        place = Path(snapshot_download(repo, repo_type="dataset", revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+    has_files = any(next(place.rglob(f"*{suffix}"), None) for kind in KINDS for suffix in SUFFIXES[kind])
+    return place if has_files else None
+
+
+def local_tables(folder: Path, names: Mapping[str, str]) -> list[Table]:
+    """Every Parquet file below `folder`, else every Arrow file; those of one split have one name."""
+    for kind in KINDS:
+        try:
+            root, files = find_files(str(folder), SUFFIXES[kind])
+        except FileNotFoundError:
+            continue
+        own = {file: own_split(file.relative_to(root), names) for file in files}
+        return [replace(open_table(file, kind), name=split or file.stem) for file, split in own.items()]
+    raise FileNotFoundError(
+        f"{folder}: no Parquet or Arrow files there; set dataset.path to a copy in the hub's own files."
+    )
+
+
+def stream(repo: str, config: DatasetConfig) -> list[Table]:
+    """The repository's splits, read from the hub as they are needed."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError(f"{repo} is read from the hub with the package 'datasets': pip install datasets.") from error
+    converted = config.revision == CONVERTED
+    try:
+        found = datasets.load_dataset(
+            repo,
+            name=None if converted else config.subset,
+            data_dir=config.subset if converted else None,
+            revision=config.revision,
+            streaming=True,
+        )
+        return [_streamed(name, split, datasets.Image) for name, split in found.items()]
+    except Exception as error:  # of the network, the hub and its library: they have no common base
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise InputError(f"{repo} cannot be read from the hub ({reason}). {download_hint(config)}") from error
+
+
+def download_hint(config: DatasetConfig) -> str:
+    """How to get a local copy of every repository that `config` needs."""
+    revision = f" --revision {config.revision}" if config.revision else ""
+    commands = (f"hf download {repo} --repo-type dataset{revision} --local-dir DIR" for repo in _names_by_repo(config))
+    return f"Where there is a network: {' and '.join(commands)}; then set dataset.path to DIR."
+
+
+def _streamed(name: str, split: Any, image_type: type) -> Table:
+    features = split.features or {}
+    class_names = {
+        column: tuple(names) for column, feature in features.items() if (names := getattr(feature, "names", None))
+    }
+
+    def read(columns: Sequence[str]) -> Iterator[Row]:
+        rows = split.select_columns(list(columns))
+        for column in columns:
+            if isinstance(features.get(column), image_type):
+                rows = rows.cast_column(column, image_type(decode=False))
+        yield from rows
+
+    columns = tuple(split.column_names or features)
+    return Table(name, None, columns, read, class_names=class_names, again=False)

@@ -1,0 +1,241 @@
+"""Files of rows (Parquet, Arrow, CSV, JSON lines), read a few rows at a time."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import gzip
+import json
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice, takewhile
+from pathlib import Path, PurePath
+from typing import Any, TextIO, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from aft_ray.config import DatasetConfig, InputError
+from aft_ray.datasets.base import raise_faults
+from aft_ray.datasets.splits import own_split, split_names
+
+Row = dict[str, Any]
+
+BATCH_ROWS = 32
+"""Rows decoded at once: bounds the memory that large pictures take."""
+BUFFER_BYTES = 1 << 20
+PEEKED = 100
+"""JSON objects whose keys are the columns."""
+SUFFIXES = {
+    "parquet": (".parquet", ".pq"),
+    "arrow": (".arrow",),
+    "csv": (".csv", ".tsv", ".csv.gz", ".tsv.gz"),
+    "jsonl": (".jsonl", ".ndjson", ".jsonl.gz"),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that can be read again and again, always in the same order.
+
+    name: begins the ids of its rows. split: one of ours. read: rows with (at least) the columns that are named.
+    folder: where relative paths start. class_names: by column, where the format brings them. num_bytes: identifies the
+    file, where it is one. again: whether reading twice costs little.
+    """
+
+    name: str
+    split: str | None
+    columns: tuple[str, ...]
+    read: Callable[[Sequence[str]], Iterator[Row]]
+    folder: Path = Path()
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    num_bytes: int | None = None
+    again: bool = True
+
+
+def open_tables(config: DatasetConfig) -> list[Table]:
+    """The files of `dataset.path` in the format `dataset.source`.
+
+    Raises FileNotFoundError if there are none, InputError if one cannot be read or only some of them name a split.
+    """
+    assert config.source is not None and config.path is not None, "the recipe was validated"
+    root, files = find_files(config.path, SUFFIXES[config.source])
+    names = {} if config.columns.split else split_names(config)
+    own = {file: None if file == root else own_split(file.relative_to(root), names) for file in files}
+    if config.splits and names:
+        own = {file: split for file, split in own.items() if split}
+        raise_missing_splits(config, [names[split] for split in own.values() if split], root)
+    without = [file.name for file, split in own.items() if split is None]
+    if without and len(without) < len(own):
+        raise InputError(
+            f"{', '.join(without[:3])} in {root} name no split, other files do. Name one in each, or say in dataset.splits"
+            " which are read."
+        )
+    tables = []
+    for file, split in own.items():
+        name = file.name if file == root else file.relative_to(root).as_posix()
+        tables.append(replace(open_table(file, config.source), name=name, split=names[split] if split else None))
+    return tables
+
+
+def raise_missing_splits(config: DatasetConfig, found: Collection[str], where: object) -> None:
+    raise_faults(
+        f"dataset.splits.{split}: {where} has no split called {' or '.join(names)}."
+        for split, names in config.splits.items()
+        if split not in found
+    )
+
+
+def find_files(path: str, suffixes: Sequence[str]) -> tuple[Path, list[Path]]:
+    """The root that names are relative to and the sorted files of `path`: one file, a folder's at any depth, or a glob's.
+
+    Raises FileNotFoundError, saying where it looked, if there is none.
+    """
+    place = Path(path).expanduser().absolute()
+    if place.is_file():
+        return place, [place]
+    if place.is_dir():
+        files = sorted(file for file in place.rglob("*") if file.name.lower().endswith(tuple(suffixes)))
+        files = [file for file in files if file.is_file() and not _is_hidden(file.relative_to(place))]
+    else:
+        files = sorted(Path(name) for name in glob.glob(str(place), recursive=True) if Path(name).is_file())
+        place = Path(*takewhile(lambda part: not glob.has_magic(part), place.parts))
+    if not files:
+        raise FileNotFoundError(f"{path}: no {' or '.join(suffixes)} files there; set dataset.path to where they are.")
+    return place, files
+
+
+def _is_hidden(path: PurePath) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def open_table(file: Path, kind: str) -> Table:
+    """A file as a table with no split. Raises InputError if it is not what its name says."""
+    readers = {"parquet": _parquet, "arrow": _arrow, "csv": _csv, "jsonl": _jsonl}
+    try:
+        table = readers[kind](file)
+    except (pa.ArrowException, UnicodeDecodeError, OSError, csv.Error) as error:
+        raise InputError(f"{file} cannot be read as {kind}: {_one_line(error)}.") from error
+    return replace(table, folder=file.parent, num_bytes=file.stat().st_size)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def _parquet(file: Path) -> Table:
+    """A Parquet file. Memory is that of a few of its pages: the hub's have 100 pictures."""
+
+    def read(columns: Sequence[str]) -> Iterator[Row]:
+        with pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False) as opened:
+            for batch in opened.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False):
+                yield from batch.to_pylist()
+
+    return _from_schema(file, pq.read_schema(file), read)
+
+
+def _arrow(file: Path) -> Table:
+    """An Arrow stream, as the hub's library writes them, or an Arrow file."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        with pa.OSFile(str(file)) as source:
+            try:
+                yield from pa.ipc.open_stream(source)
+                return
+            except pa.ArrowInvalid:
+                source.seek(0)
+            opened = pa.ipc.open_file(source)
+            yield from (opened.get_batch(index) for index in range(opened.num_record_batches))
+
+    def read(columns: Sequence[str]) -> Iterator[Row]:
+        for batch in batches():
+            wanted = batch.select(list(columns))
+            for start in range(0, wanted.num_rows, BATCH_ROWS):
+                yield from wanted.slice(start, BATCH_ROWS).to_pylist()
+
+    first = next(batches(), None)
+    return _from_schema(file, first.schema if first is not None else pa.schema([]), read)
+
+
+def _from_schema(file: Path, schema: pa.Schema, read: Callable[[Sequence[str]], Iterator[Row]]) -> Table:
+    return Table(file.name, None, tuple(schema.names), read, class_names=hub_class_names(schema.metadata or {}))
+
+
+def hub_class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
+    """Names of classes by column, from what the hub's library notes in a schema."""
+    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    found = {}
+    for column, feature in features.items():
+        inner = feature.get("feature", feature) if isinstance(feature, dict) else {}  # of a list's elements
+        if inner.get("_type") == "ClassLabel" and inner.get("names"):
+            found[column] = tuple(inner["names"])
+    return found
+
+
+def _text_stream(file: Path) -> TextIO:
+    opened = gzip.open if file.suffix == ".gz" else open
+    return cast(TextIO, opened(file, "rt", encoding="utf-8-sig", newline=""))
+
+
+def _csv(file: Path) -> Table:
+    """Comma-separated values with a header; tab-separated if the name ends in .tsv. Every value is a text."""
+    delimiter = "\t" if ".tsv" in file.name.lower() else ","
+
+    def lines() -> Iterator[list[str]]:
+        csv.field_size_limit(sys.maxsize)
+        with _text_stream(file) as stream:
+            yield from csv.reader(stream, delimiter=delimiter)
+
+    def read(columns: Sequence[str]) -> Iterator[Row]:
+        try:
+            rows = (row for row in islice(lines(), 1, None) if row)
+            for number, row in enumerate(rows, 1):
+                if len(row) != len(header):
+                    raise InputError(f"{file.name}, row {number}: {len(row)} values, the header has {len(header)}.")
+                yield dict(zip(header, row, strict=True))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{file} cannot be read as csv: {_one_line(error)}.") from error
+
+    header = tuple(next(lines(), ()))
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise InputError(f"{file}: column {', '.join(twice)} is there twice.")
+    return Table(file.name, None, header, read)
+
+
+def _jsonl(file: Path) -> Table:
+    """A JSON object per line; a key that an object lacks is null."""
+
+    def objects() -> Iterator[Row]:
+        number = 0
+        with _text_stream(file) as stream:
+            for line in stream:
+                if line.strip():
+                    number += 1
+                    yield _json_object(line, f"{file.name}, row {number}")
+
+    def read(columns: Sequence[str]) -> Iterator[Row]:
+        for found in objects():
+            yield {name: found.get(name) for name in columns}
+
+    keys = dict.fromkeys(key for found in islice(objects(), PEEKED) for key in found)
+    return Table(file.name, None, tuple(keys), read)
+
+
+def _json_object(line: str, where: str) -> Row:
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{where}: not JSON: {_one_line(error)}.") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{where}: a {type(found).__name__}, not a JSON object.")
+    return found
+
+
+def read_ordered(table: Table, columns: Sequence[str]) -> Iterator[Row]:
+    """Rows of a table; what goes wrong while reading becomes an InputError that names it."""
+    try:
+        yield from table.read(columns)
+    except (pa.ArrowException, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+        raise InputError(f"{table.name} cannot be read: {_one_line(error)}.") from error

@@ -1,0 +1,204 @@
+"""Rows of tables -> a listing: ids, labels and splits are read at once, content when it is asked for."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+from aft_ray.config import ColumnsConfig, DatasetConfig, InputError, fingerprint
+from aft_ray.datasets.base import Content, Item, Listing, Modality, raise_faults
+from aft_ray.datasets.contents import Contents, RowContent, image_bytes
+from aft_ray.datasets.labels import Labels
+from aft_ray.datasets.splits import split_names
+from aft_ray.datasets.tables import Row, Table, read_ordered
+from aft_ray.schema import SPLITS
+
+
+def row_content(config: DatasetConfig) -> RowContent:
+    return RowContent(config.columns.texts, config.prompt, config.columns.image)
+
+
+def check_columns(tables: Sequence[Table], config: DatasetConfig) -> None:
+    """Raises InputError, one line per table, naming the columns that are not there and those that are."""
+    columns = config.columns
+    wanted = {
+        **{name: "columns.label" for name in columns.labels},
+        **{name: "columns.text" for name in columns.texts},
+        **{name: f"columns.{key}" for key in ("image", "id", "split", "group") if (name := getattr(columns, key))},
+    }
+    faults = []
+    for table in tables:
+        missing = [f"{name!r} ({key})" for name, key in wanted.items() if name not in table.columns]
+        if missing:
+            known = ", ".join(table.columns) or "none"
+            faults.append(f"{table.name} has no column {', '.join(missing)}. Columns: {known}.")
+    raise_faults(faults)
+
+
+def list_tables(tables: Sequence[Table], config: DatasetConfig) -> Listing:
+    """Every row of `tables` as a sample.
+
+    Raises InputError, one line per fault: columns or labels that are not what the recipe says, with their rows.
+    """
+    check_columns(tables, config)
+    rows = _Rows(tables, config)
+    rows.read()
+    classes, labels = rows.labels.finish()
+    items = tuple(
+        Item(sample_id, label, num_bytes, split, group)
+        for sample_id, label, num_bytes, split, group in zip(
+            rows.ids, labels, rows.sizes(), rows.splits, rows.groups, strict=True
+        )
+    )
+    if classes != rows.labels.names:
+        check_classes_of_splits(items, classes)
+    content, paths = rows.content, rows.paths
+    modality: Modality = "image+text" if content.image and content.texts else "image" if content.image else "text"
+    return Listing(
+        modality=modality,
+        classes=classes,
+        items=items,
+        read=rows.content_of,
+        uri=None if paths is None else paths.__getitem__,
+        task=config.task or "classification",
+        truncation_side=(config.truncation_side or "right") if content.texts else None,
+        facts={"prompt": config.prompt, "tables": fingerprint([[t.name, t.num_bytes] for t in tables])},
+    )
+
+
+def check_classes_of_splits(items: Sequence[Item], classes: Sequence[str]) -> None:
+    """Raises InputError naming the classes of a split that the train split has not."""
+    found: dict[str, set[int]] = {split: set() for split in SPLITS}
+    for item in items:
+        if isinstance(item.label, int) and item.label >= 0:
+            found[item.split or "train"].add(item.label)
+    raise_faults(
+        f"Split {split} has classes that train has not: {', '.join(classes[label] for label in strange[:5])}"
+        f"{', ...' if len(strange) > 5 else ''}. Name all classes in dataset.label_names if that is meant."
+        for split in SPLITS
+        if (strange := sorted(found[split] - found["train"]))
+    )
+
+
+class _Rows:
+    """What a listing needs of every row that is kept; filled by `read`.
+
+    kept: their places among all rows. paths: of their pictures, where these are files of their own; else the pictures are
+    copied, with the texts, into `contents`.
+    """
+
+    def __init__(self, tables: Sequence[Table], config: DatasetConfig) -> None:
+        self.tables, self.config, self.columns = tables, config, config.columns
+        names = config.label_names or _names(tables, config.columns)
+        self.labels = Labels(config.task or "classification", config.columns.labels, names)
+        self.content = row_content(config)
+        self.kept = array("q")
+        self.ids: list[str] = []
+        self.splits: list[str | None] = []
+        self.groups: list[str | None] = []
+        self.paths: list[str] | None = [] if self._has_paths() else None
+        self.copied = self.content if self.paths is None else replace(self.content, image=None)
+        self.contents = Contents(self._parts, self.copied.num_parts)
+
+    def _has_paths(self) -> bool:
+        """Whether pictures lie in files of their own: the first row that has one says so."""
+        image = self.columns.image
+        if not image or not self.tables[0].again:
+            return False
+        pictures = (row[image] for table in self.tables for row in read_ordered(table, [image]))
+        return isinstance(next(filter(None, pictures), None), str)
+
+    def read(self) -> None:
+        """Reads the columns that are no content, and the content with them where a second reading would be dear."""
+        if all(table.again for table in self.tables):
+            for _ in self._scan(()):
+                pass
+        else:
+            scanned = self._scan(self.copied.columns)
+            self.contents.fill(self.copied.parts(row, folder) for row, folder in scanned)
+
+    def content_of(self, index: int) -> Content:
+        """Content of the kept row `index`. Raises OSError or ValueError if it has none."""
+        parts = self.contents.read(self.kept[index]) if self.copied.num_parts else []
+        if self.paths is not None:
+            parts = [image_bytes(self.paths[index], Path()), *parts]
+        return self.content.content(parts)
+
+    def sizes(self) -> Iterable[int | None]:
+        """Bytes of every picture that is a file of its own."""
+        return map(_size, self.paths) if self.paths is not None else repeat(None, len(self.ids))
+
+    def _parts(self) -> Iterator[list[bytes]]:
+        """The content of all rows, read a second time."""
+        for table in self.tables:
+            for row in read_ordered(table, self.copied.columns):
+                yield self.copied.parts(row, table.folder)
+
+    def _scan(self, more: Sequence[str]) -> Iterator[tuple[Row, Path]]:
+        columns = self.columns
+        own = [columns.id, columns.split, columns.group, columns.image if self.paths is not None else None]
+        wanted = list(dict.fromkeys([*columns.labels, *filter(None, own), *more]))
+        names, count = split_names(self.config), Counter[str]()
+        number = 0
+        for table in self.tables:
+            for row in read_ordered(table, wanted):
+                count[table.name] += 1
+                self._add(row, table, count[table.name], number, names)
+                yield row, table.folder
+                number += 1
+
+    def _add(self, row: Row, table: Table, count: int, number: int, names: Any) -> None:
+        columns = self.columns
+
+        def where() -> str:
+            return f"{table.name}, row {count}"
+
+        split = table.split
+        if columns.split:
+            split = names.get(str(row[columns.split]))
+            if split is None and self.config.splits:
+                return
+            if split is None:
+                raise InputError(
+                    f"{where()}: split {row[columns.split]!r} is none of {', '.join(names)}. Say in dataset.splits which"
+                    " of the data set's own splits make up train, validation and test."
+                )
+        self.labels.add([row[name] for name in columns.labels], where)
+        self.kept.append(number)
+        self.ids.append(_sample_id(row[columns.id], where) if columns.id else f"{table.name}/{count}")
+        self.splits.append(split)
+        self.groups.append(None if not columns.group or row[columns.group] is None else str(row[columns.group]))
+        if self.paths is not None:
+            path = row[columns.image or ""]
+            self.paths.append(str(table.folder / str(path)) if path else "")
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None
+
+
+def _sample_id(value: Any, where: Any) -> str:
+    if not isinstance(value, (str, int)) or value == "":
+        raise InputError(f"{where()}: id {value!r} is no text and no whole number.")
+    return str(value)
+
+
+def _names(tables: Sequence[Table], columns: ColumnsConfig) -> tuple[str, ...]:
+    """The classes that the tables themselves name. Raises InputError if they differ from one to another."""
+    if len(columns.labels) != 1:
+        return ()
+    found = {table.class_names.get(columns.labels[0], ()): table.name for table in tables}
+    if len(found) > 1:
+        (one, first), (other, second) = [*found.items()][:2]
+        differing = sorted(set(one) ^ set(other))[:5] or ["their order"]
+        raise InputError(f"The class names of {first} and {second} differ: {', '.join(differing)}.")
+    return next(iter(found), ())

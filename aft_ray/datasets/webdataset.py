@@ -1,0 +1,161 @@
+"""Tar files of samples: members that share a name up to its first dot are one sample (`0017.jpg`, `0017.txt`, `0017.cls`)."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from aft_ray.config import DatasetConfig, InputError, fingerprint
+from aft_ray.datasets.base import Content, Item, Listing, Modality, raise_faults
+from aft_ray.datasets.labels import Labels
+from aft_ray.datasets.splits import own_split, split_names
+from aft_ray.datasets.tables import find_files, raise_missing_splits
+from aft_ray.datasets.tabular import check_classes_of_splits
+
+IMAGES = ("jpg", "jpeg", "png", "webp")
+TEXTS = ("txt",)
+LABELS = ("cls", "json")
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where in a tar a file's bytes lie."""
+
+    tar: Path
+    start: int
+    size: int
+
+    def read(self) -> bytes:
+        with self.tar.open("rb") as stream:
+            stream.seek(self.start)
+            return stream.read(self.size)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample's members by extension. key: the tar's name and their own up to the first dot."""
+
+    key: str
+    split: str | None
+    members: dict[str, Member] = field(default_factory=dict)
+
+    def first(self, extensions: tuple[str, ...]) -> str | None:
+        return next((extension for extension in extensions if extension in self.members), None)
+
+
+def list_webdataset(config: DatasetConfig) -> Listing:
+    """The samples of every tar of `path`, with a picture, a text or both; `.cls` or a key of `.json` is the label.
+
+    Raises FileNotFoundError if there are no tars, InputError naming members that lead out of a tar, samples without
+    what others have, and labels that are none.
+    """
+    samples = list(_samples(config))
+    if not samples:
+        raise InputError(f"{config.path}: the tars are empty.")
+    has_image = any(sample.first(IMAGES) for sample in samples)
+    has_text = any(sample.first(TEXTS) for sample in samples)
+    wanted = [extensions for extensions, there in ((IMAGES, has_image), (TEXTS, has_text)) if there]
+    if not wanted:
+        raise InputError(f"{config.path}: no member ends in .{', .'.join(IMAGES + TEXTS)}.")
+    labels = Labels(config.task or "classification", config.columns.labels, config.label_names)
+    for sample in samples:
+        labels.add(_label(sample, config.columns.labels), lambda key=sample.key: key)  # type: ignore[misc]
+    classes, found = labels.finish()
+
+    def read(index: int) -> Content:
+        parts = [_content(samples[index], extensions) for extensions in wanted]
+        if has_text and not str(parts[-1]).strip():
+            raise ValueError("its text is empty")
+        return parts[0] if len(parts) == 1 else (parts[0], parts[1])  # type: ignore[return-value]
+
+    items = tuple(Item(sample.key, label, None, sample.split) for sample, label in zip(samples, found, strict=True))
+    if classes != config.label_names:
+        check_classes_of_splits(items, classes)
+    modality: Modality = "image+text" if len(wanted) == 2 else "image" if has_image else "text"
+    return Listing(
+        modality=modality,
+        classes=classes,
+        items=items,
+        read=read,
+        task=config.task or "classification",
+        truncation_side=(config.truncation_side or "right") if has_text else None,
+        facts={
+            "tars": fingerprint([[sample.key, member.size] for sample in samples for member in sample.members.values()])
+        },
+    )
+
+
+def find_tars(config: DatasetConfig) -> list[tuple[str, str | None, Path]]:
+    """Name, split and place of every tar."""
+    root, files = find_files(config.path or "", (".tar",))
+    names = split_names(config)
+    found = []
+    for file in files:
+        own = None if file == root else own_split(file.relative_to(root), names)
+        if own or not config.splits:
+            name = file.stem if file == root else file.relative_to(root).with_suffix("").as_posix()
+            found.append((name, names[own] if own else None, file))
+    raise_missing_splits(config, [split for _, split, _ in found if split], root)
+    return found
+
+
+def _samples(config: DatasetConfig) -> Iterator[Sample]:
+    for tar_name, split, file in find_tars(config):
+        samples: dict[str, Sample] = {}
+        faults = []
+        for member in _members(file):
+            path = PurePosixPath(member.name)
+            if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
+                faults.append(f"{file.name}: member {member.name!r} is no plain file inside the tar. Leave it out.")
+            elif member.isfile() and not path.name.startswith("."):
+                stem, _, extension = path.name.partition(".")
+                key = (path.parent / stem).as_posix()
+                sample = samples.setdefault(key, Sample(f"{tar_name}/{key}", split))
+                if extension.lower() in sample.members:
+                    faults.append(f"{file.name}: member {member.name!r} is there twice.")
+                sample.members[extension.lower()] = Member(file, member.offset_data, member.size)
+        raise_faults(faults)
+        yield from samples.values()
+
+
+def _members(file: Path) -> Iterator[tarfile.TarInfo]:
+    try:
+        with tarfile.open(file, "r:") as opened:
+            while (member := opened.next()) is not None:
+                opened.members.clear()  # type: ignore[attr-defined]  # it would keep every one
+                yield member
+    except tarfile.TarError as error:
+        raise InputError(f"{file} is no plain tar ({error}). Compressed ones have to be unpacked.") from error
+
+
+def _content(sample: Sample, extensions: tuple[str, ...]) -> bytes | str:
+    extension = sample.first(extensions)
+    if extension is None:
+        raise ValueError(f"it has no .{' or .'.join(extensions)}")
+    content = sample.members[extension].read()
+    return content.decode() if extensions is TEXTS else content
+
+
+def _label(sample: Sample, columns: tuple[str, ...]) -> list[Any]:
+    if not columns:
+        return []
+    extension = sample.first(LABELS)
+    if extension is None:
+        return [None] * len(columns)
+    content = sample.members[extension].read()
+    try:
+        if extension == "cls":
+            return [content.decode().strip()]
+        found = json.loads(content)
+    except ValueError as error:
+        raise InputError(f"{sample.key}.{extension} cannot be read: {' '.join(str(error).split())}.") from error
+    if not isinstance(found, Mapping):
+        raise InputError(f"{sample.key}.json is no JSON object.")
+    missing = [name for name in columns if name not in found]
+    if missing:
+        raise InputError(f"{sample.key}.json has no key {', '.join(missing)}. Keys: {', '.join(found)}.")
+    return [found[name] for name in columns]

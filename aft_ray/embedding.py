@@ -1,0 +1,93 @@
+"""The device stage of extraction: one teacher turns what it takes of a shard into a shard of features."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from aft_ray.config import InputError, TeacherConfig
+from aft_ray.crops import CROPS
+from aft_ray.shards import ShardDirectory, features_table
+from aft_ray.store import Workspace
+from aft_ray.teachers import Teacher, build_teacher
+
+RESULT = "result/"
+"""Prefix of the pipeline's columns that tell what a teacher did with a shard."""
+
+
+class EmbedShard:
+    """One teacher on one device: takes its crops off the row, writes its features shard, passes the row on."""
+
+    def __init__(self, config: TeacherConfig, workspace: Workspace, fingerprints: dict[str, dict[str, Any]]) -> None:
+        """fingerprints: of the features to be, by split."""
+        self.config, self.workspace, self.fingerprints = config, workspace, fingerprints
+        self.batch_size = config.batch_size
+        self.fault: InputError | None = None
+        try:
+            self.teacher = build_teacher(config, default_device())
+        except InputError as error:
+            self.fault = error  # of a constructor that raises Ray would only tell that the actor died
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        if self.fault is not None:
+            raise self.fault
+        inputs = row.pop(CROPS + self.config.name)
+        directory = self.workspace.features(self.config.name, row["split"])
+        name = directory.shard_name(row["shard"])
+        # A task that Ray repeats after a crash may find its shard written.
+        result = {} if not len(inputs) or directory.has(name) else self._embed(row, inputs, directory)
+        row[RESULT + self.config.name] = json.dumps(result)
+        if not any(column.startswith(CROPS) for column in row):
+            del row["sample_id"]  # this was the last teacher
+        return row
+
+    def _embed(self, row: dict[str, Any], inputs: Any, directory: ShardDirectory) -> dict[str, Any]:
+        started = time.perf_counter()
+        features, self.batch_size = embed(self.teacher, inputs, self.batch_size)
+        seconds = time.perf_counter() - started
+        bad = {int(index): sample for index, sample in json.loads(row["bad"]).items()}
+        table = features_table(row["sample_id"], features, self.config.features_dtype, bad)
+        entry = directory.write_shard(
+            row["shard"], table, self.fingerprints[row["split"]], quarantined=list(bad.values())
+        )
+        return {
+            "entry": entry,
+            "seconds": seconds,
+            "write_seconds": time.perf_counter() - started - seconds,
+            "batch_size": self.batch_size,
+        }
+
+
+def default_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def embed(teacher: Teacher, inputs: np.ndarray | Sequence[str], batch_size: int) -> tuple[np.ndarray, int]:
+    """(n, feature_dim) float32 features of n inputs, and the batch size that the device's memory had room for.
+
+    Texts go in the order of their length, so that a batch has little padding. Where memory runs out, the batch is halved
+    and tried again.
+    """
+    order = np.argsort([len(text) for text in inputs], kind="stable") if isinstance(inputs[0], str) else None
+    blocks, start = [], 0
+    while start < len(inputs):
+        rows = slice(start, start + batch_size)
+        try:
+            blocks.append(teacher(inputs[rows] if order is None else [inputs[index] for index in order[rows]]))
+            start += batch_size
+        except torch.OutOfMemoryError:
+            if batch_size == 1:
+                raise
+            torch.cuda.empty_cache()
+            batch_size //= 2
+    features = torch.cat(blocks).float().cpu().numpy()
+    if order is not None:
+        in_order = np.empty_like(features)
+        in_order[order] = features
+        features = in_order
+    return features, batch_size

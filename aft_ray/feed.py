@@ -1,0 +1,101 @@
+"""What one worker trains on: the batches of every step, made ahead by threads, and a watch over the losses they give."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from aft_ray.batches import Samples, prefetched
+from aft_ray.config import InputError, Recipe
+from aft_ray.order import BatchOrder, worker_rows
+from aft_ray.schema import Batch
+from aft_ray.shards import Directory
+
+LOOK_EVERY = 50
+NAMED = 8
+
+
+@dataclass(frozen=True)
+class StepBatches:
+    """This worker's rows of what a step takes: a batch for the student, and those of the regularizer's own steps."""
+
+    student: Batch
+    regularizer: list[Batch]
+
+
+class Feed:
+    """The batches of a worker, a function of (seed, step)."""
+
+    def __init__(
+        self, recipe: Recipe, train: Samples, teachers: Sequence[str], device: torch.device, rank: int, world_size: int
+    ) -> None:
+        """teachers: whose features the regularizer takes; without any, only labelled samples are drawn."""
+        settings = recipe.train
+        self.train, self.teachers, self.device = train, teachers, device
+        self.rank, self.world_size = rank, world_size
+        self.num_steps = settings.steps
+        self.own_steps = recipe.regularizer.steps_per_student_step - 1
+        self.orders = [
+            BatchOrder(
+                train.labels,
+                settings.global_batch_size,
+                settings.labeled_fraction,
+                settings.seed,
+                shuffle=train.shuffle,
+                use=use,
+            )
+            for use in range(2)
+        ]
+        self.num_rows = settings.global_batch_size if teachers else self.orders[0].num_labeled
+
+    def indices(self, step: int) -> np.ndarray:
+        """The student's global batch of step `step`."""
+        return self.orders[0].all(step) if self.teachers else self.orders[0].labeled(step)
+
+    def steps(self, start: int) -> Generator[StepBatches]:
+        """The batches of step `start` and all after it, on the device."""
+        for batches in prefetched(self._rows, range(start, self.num_steps), threads=self.train.reader_threads):
+            student, *others = [batch.to(self.device) for batch in batches]
+            yield StepBatches(student, others)
+
+    def _rows(self, step: int) -> list[Batch]:
+        own = [self.orders[1].all(step * self.own_steps + number) for number in range(self.own_steps)]
+        batches = [
+            self.train.rows(worker_rows(indices, self.rank, self.world_size), self.teachers)
+            for indices in (self.indices(step), *own)
+        ]
+        return [batch.map(torch.Tensor.pin_memory) for batch in batches] if self.device.type == "cuda" else batches
+
+
+class LossWatch:
+    """Finds the first step whose loss is not finite, without waiting for a GPU at every step."""
+
+    def __init__(self, feed: Feed, directory: Directory) -> None:
+        self.feed, self.directory = feed, directory
+        self.first = torch.tensor(-1, device=feed.device)
+        self.look_every = LOOK_EVERY if feed.device.type == "cuda" else 1
+
+    def see(self, step: int, loss: torch.Tensor, *, good_step: int) -> None:
+        """The loss of step `step`; the rest as in `check`."""
+        fresh = (self.first < 0) & ~loss.detach().isfinite()
+        self.first = torch.where(fresh, step, self.first)
+        if (step + 1) % self.look_every == 0:
+            self.check(good_step=good_step)
+
+    def check(self, *, good_step: int) -> None:
+        """Raises InputError if a loss so far was not finite. good_step: of the last evaluation, 0 without any."""
+        first = int(self.first)
+        if first < 0:
+            return
+        ids = self.feed.train.sample_ids[self.feed.indices(first)].tolist()
+        if self.feed.rank == 0:
+            self.directory.write("bad_batch.json", json.dumps({"step": first + 1, "sample_ids": ids}).encode())
+        good = f"The last good evaluation was at step {good_step}." if good_step else "Nothing was evaluated before."
+        raise InputError(
+            f"The loss is not finite at step {first + 1}. Its batch has samples {', '.join(ids[:NAMED])}, ..."
+            f" (all {len(ids)}: {self.directory}/bad_batch.json). {good} Lower train.learning_rate or regularizer.beta."
+        )

@@ -1,0 +1,180 @@
+"""plan: what an extraction would compute and cost, from a short trial of every teacher; writes nothing."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from aft_ray.config import InputError, Recipe, TeacherConfig
+from aft_ray.crops import make_inputs
+from aft_ray.datasets import list_samples
+from aft_ray.embedding import default_device, embed
+from aft_ray.extract import plan_extraction
+from aft_ray.prepare import choose_splits, samples_table
+from aft_ray.ray_data import cpus_per_actor, nodes_resources
+from aft_ray.shards import MANIFEST
+from aft_ray.store import Workspace
+from aft_ray.teachers import build_teacher, describe_teacher
+
+TRIAL_S = 3.0
+"""How long each teacher is timed, once it is warm."""
+TRIED = 64
+"""Samples that are read for the trial."""
+
+
+@dataclass(frozen=True)
+class TeacherEstimate:
+    """One teacher's share of an extraction.
+
+    shards_missing: None before the samples are prepared. samples: still to be computed. crop_bytes: of one decoded
+    picture, 0 for text. feature_bytes: of all features when complete. samples_per_s: of one actor. load_s: until an
+    actor is ready. hours: for all its actors together. gpu_hours: hours times the GPUs that they hold.
+    """
+
+    name: str
+    feature_dim: int
+    shards_missing: int | None
+    samples: int
+    crop_bytes: int
+    feature_bytes: int
+    samples_per_s: float
+    load_s: float
+    hours: float
+    gpu_hours: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an extraction would compute and cost.
+
+    samples: by split. content_bytes: of all samples as they are encoded, from the mean of a few. decode_s: CPU seconds to
+    read one sample and make every teacher's crop. decode_hours: with the CPUs that teachers leave. hours: of the whole
+    extraction, its slowest stage. free_bytes: on the workspace's disk; None on an object store.
+    """
+
+    samples: dict[str, int]
+    content_bytes: int
+    decode_s: float
+    decode_hours: float
+    teachers: tuple[TeacherEstimate, ...]
+    hours: float
+    free_bytes: int | None
+
+
+def plan(recipe: Recipe) -> Estimate:
+    """Tries every teacher on a few samples, on the kind of device that `extract` would give it.
+
+    Raises InputError for any fault of the recipe, or if the cluster has not the GPUs it asks for.
+    """
+    work = _prepared_work(recipe) or _listed_work(recipe)
+    nodes = nodes_resources()
+    num_cpus = cpus_per_actor(recipe.teachers, nodes)
+    started = time.perf_counter()
+    inputs, _ = make_inputs(work.tried, {teacher.name: describe_teacher(teacher) for teacher in recipe.teachers})
+    decode_s = (time.perf_counter() - started) / work.tried.num_rows
+    estimates = []
+    for teacher in recipe.teachers:
+        trial = ray.remote(_try_teacher).options(
+            num_cpus=1 if teacher.num_gpus else num_cpus, num_gpus=teacher.num_gpus, max_retries=0
+        )
+        result = ray.get(trial.remote(teacher, inputs[teacher.name]))
+        if isinstance(result, InputError):
+            raise result
+        estimates.append(_estimate(teacher, result, inputs[teacher.name], work))
+    held = sum(teacher.num_actors * (1 if teacher.num_gpus else num_cpus) for teacher in recipe.teachers)
+    cpus_left = max(0.5, sum(node.get("CPU", 0) for node in nodes) - held)
+    decode_hours = max(estimate.samples for estimate in estimates) * decode_s / cpus_left / 3600
+    return Estimate(
+        samples=work.samples,
+        content_bytes=int(work.tried.nbytes / work.tried.num_rows * sum(work.samples.values())),
+        decode_s=decode_s,
+        decode_hours=decode_hours,
+        teachers=tuple(estimates),
+        hours=max(decode_hours, *(estimate.hours for estimate in estimates)),
+        free_bytes=_free_bytes(Workspace.at(recipe.workspace)),
+    )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """samples: by split. missing: by teacher, the shards (None before they are cut) and samples still to be computed.
+    tried: a table of a few samples."""
+
+    samples: dict[str, int]
+    missing: dict[str, tuple[int | None, int]]
+    tried: pa.Table
+
+
+def _prepared_work(recipe: Recipe) -> _Work | None:
+    """None if the samples are not prepared yet."""
+    workspace = Workspace.at(recipe.workspace)
+    if not all(workspace.samples(split).has(MANIFEST) for split in recipe.extracted_splits()):
+        return None
+    todo = plan_extraction(recipe)
+    sizes = {split: [shard["num_samples"] for shard in m["shards"]] for split, m in todo.samples.items()}
+    missing: dict[str, tuple[int | None, int]] = {}
+    for name in recipe.teacher_names():
+        samples = [sizes[row["split"]][row["shard"]] for row in todo.rows if name in row["teachers"]]
+        missing[name] = (todo.missing_shards(name), sum(samples))
+    tried = workspace.samples("train").read_shard(0).slice(0, TRIED)
+    return _Work({split: sum(counts) for split, counts in sizes.items()}, missing, tried)
+
+
+def _listed_work(recipe: Recipe) -> _Work:
+    if not recipe.teachers:
+        raise InputError("The recipe names no teachers: there is nothing to extract.")
+    listing = list_samples(recipe.dataset)
+    chosen = choose_splits(listing, recipe.dataset)
+    samples = {split: len(chosen[split]) for split in recipe.extracted_splits()}
+    tried, _ = samples_table(listing, chosen["train"][:TRIED], copy=recipe.dataset.copy_content)
+    return _Work(samples, {name: (None, sum(samples.values())) for name in recipe.teacher_names()}, tried)
+
+
+def _try_teacher(teacher: TeacherConfig, inputs: Any) -> tuple[int, float, float] | InputError:
+    """Width of the features, seconds to load the teacher, and samples per second once it is warm."""
+    started = time.perf_counter()
+    try:
+        model = build_teacher(teacher, default_device())
+    except InputError as error:
+        return error
+    load_s = time.perf_counter() - started
+    embed(model, inputs, teacher.batch_size)
+    started, count = time.perf_counter(), 0
+    while time.perf_counter() - started < TRIAL_S:
+        embed(model, inputs, teacher.batch_size)
+        count += len(inputs)
+    return model.feature_dim, load_s, count / (time.perf_counter() - started)
+
+
+def _estimate(teacher: TeacherConfig, result: tuple[int, float, float], inputs: Any, work: _Work) -> TeacherEstimate:
+    feature_dim, load_s, samples_per_s = result
+    shards_missing, samples = work.missing[teacher.name]
+    hours = (samples / samples_per_s / teacher.num_actors + load_s) / 3600 if samples else 0.0
+    itemsize = 2 if teacher.features_dtype == "float16" else 4
+    return TeacherEstimate(
+        name=teacher.name,
+        feature_dim=feature_dim,
+        shards_missing=shards_missing,
+        samples=samples,
+        crop_bytes=inputs[0].nbytes if hasattr(inputs, "nbytes") else 0,
+        feature_bytes=sum(work.samples.values()) * feature_dim * itemsize,
+        samples_per_s=samples_per_s,
+        load_s=load_s,
+        hours=hours,
+        gpu_hours=hours * teacher.num_actors * teacher.num_gpus,
+    )
+
+
+def _free_bytes(workspace: Workspace) -> int | None:
+    if not workspace.is_local:
+        return None
+    there = Path(workspace.path)
+    while not there.exists():
+        there = there.parent
+    return shutil.disk_usage(there).free

@@ -1,0 +1,172 @@
+"""predict: a finished run's student on files and texts that have no labels, through one Ray Data pipeline.
+
+    parts of the list -> read and decode (CPU tasks, anywhere) -> student (actors), which write one shard for each part
+
+Every shard is written once, whole, and holds the same samples in the same order whenever it is made.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import ray.data
+import torch
+
+from aft_ray.config import InputError, Recipe
+from aft_ray.export import Classifier, load_student
+from aft_ray.progress import Progress
+from aft_ray.ray_data import cpus_per_actor, nodes_resources, run_pipeline
+from aft_ray.scores import probabilities
+from aft_ray.shards import Directory, ShardDirectory
+from aft_ray.store import Workspace
+from aft_ray.unseen import decode_rows, list_unseen
+
+PART_SIZE = 256
+"""Samples that travel through the pipeline together, and are in one shard: 39 MB of 224 pixel images."""
+BATCH_SIZE = 64
+SUMMARY = "predictions.json"
+
+
+def predict(
+    recipe: Recipe, path: str, *, output: str | None = None, all_probabilities: bool = False, part_size: int = PART_SIZE
+) -> dict[str, Any]:
+    """Predictions for what lies at `path` (see `unseen.list_unseen`), as Parquet shards in `output`, by default
+    `<workspace>/predictions/<run>/`; what an earlier call left there is replaced.
+
+    Columns: `id`; `predicted`, the class's name, or the names of all classes that apply, or C numbers; `probability` of
+    that class, null unless the task is classification; `error`, why the sample could not be read, null for all others;
+    with `all_probabilities`, `probabilities`, one per class.
+    Returns what is also in `predictions.json`: `output`, `num_samples`, `num_errors` and `counts` by class.
+    Raises InputError if there is nothing to predict, no student, or one that cannot read such samples.
+    """
+    run = Workspace.at(recipe.workspace).run(recipe.run)
+    student = load_student(run)
+    if not student.transforms:
+        raise InputError(f"{run} is a linear probe: it reads teachers' features, not files.")
+    unseen = list_unseen(path, [transform.column for transform in student.transforms])
+    target = Workspace.at(output) if output else Workspace.at(recipe.workspace) / "predictions" / recipe.run
+    shards = ShardDirectory(target.filesystem, target.path)
+    _clear(shards)
+    summary: dict[str, Any] = {"run": str(run), "path": path, "output": str(shards), "num_samples": 0, "num_errors": 0}
+    summary["counts"] = dict.fromkeys(student.classes, 0) if student.task != "regression" else {}
+
+    def consume() -> None:
+        pipeline = _build_pipeline(
+            recipe, student, unseen.rows(part_size), unseen.root, (run, shards, all_probabilities)
+        )
+        with Progress("predict", unseen.table.num_rows, "samples") as progress:
+            for row in pipeline.iter_rows():
+                result = json.loads(row["result"])
+                for key in ("num_samples", "num_errors"):
+                    summary[key] += result[key]
+                for name, count in result["counts"].items():
+                    summary["counts"][name] += count
+                progress.advance(result["num_samples"], f"{summary['num_errors']} unreadable")
+
+    run_pipeline(consume)
+    shards.write(SUMMARY, json.dumps(summary, indent=1).encode())
+    return summary
+
+
+@dataclass(frozen=True)
+class _Pool:
+    num_actors: int
+    num_gpus: float
+
+
+def _build_pipeline(
+    recipe: Recipe, student: Classifier, parts: Sequence[dict[str, Any]], root: str, arguments: tuple[Any, ...]
+) -> ray.data.Dataset:
+    pool = _Pool(min(recipe.train.num_workers, len(parts)), float(recipe.train.use_gpu))
+    num_cpus = cpus_per_actor([pool], nodes_resources())
+    return (
+        ray.data.from_items(parts, override_num_blocks=len(parts))
+        .map(partial(decode_rows, root=root, transforms=student.transforms), num_cpus=min(1.0, num_cpus))
+        .map(
+            PredictPart,
+            fn_constructor_args=(*arguments, recipe.train.use_gpu),
+            compute=ray.data.ActorPoolStrategy(size=pool.num_actors),
+            num_cpus=1 if pool.num_gpus else num_cpus,
+            num_gpus=pool.num_gpus,
+        )
+    )
+
+
+def _clear(shards: ShardDirectory) -> None:
+    """Removes the predictions of an earlier call, and nothing else."""
+    for name in shards.names():
+        if name == SUMMARY or (name.startswith("part-") and name.endswith(".parquet")):
+            shards.filesystem.delete_file(f"{shards.path}/{name}")
+
+
+class PredictPart:
+    """The student on one device: predicts what could be read of a part, and writes the part's shard."""
+
+    def __init__(self, run: Directory, shards: ShardDirectory, all_probabilities: bool, use_gpu: bool) -> None:
+        self.shards, self.all_probabilities = shards, all_probabilities
+        self.fault: InputError | None = None
+        try:
+            self.device = torch.device("cuda" if use_gpu else "cpu")
+            self.student = load_student(run).to(self.device)
+        except InputError as error:
+            self.fault = error  # of a constructor that raises Ray would only tell that the actor died
+
+    def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
+        if self.fault is not None:
+            raise self.fault
+        errors = {int(number): reason for number, reason in json.loads(part["errors"]).items()}
+        logits = self._logits([part[f"inputs{k}"] for k in range(len(self.student.transforms))])
+        good = [number for number in range(len(part["id"])) if number not in errors]
+        table, counts = self._table(list(part["id"]), good, logits, errors)
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink)
+        self.shards.write(self.shards.shard_name(int(part["shard"])), sink.getvalue())
+        return {"result": json.dumps({"num_samples": len(table), "num_errors": len(errors), "counts": counts})}
+
+    @torch.inference_mode()
+    def _logits(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        """(n, C) float32."""
+        blocks = [np.empty((0, len(self.student.classes)), np.float32)]
+        for start in range(0, len(inputs[0]), BATCH_SIZE):
+            tensors = tuple(torch.tensor(array[start : start + BATCH_SIZE], device=self.device) for array in inputs)
+            blocks.append(self.student(tensors if len(tensors) > 1 else tensors[0]).float().cpu().numpy())
+        return np.concatenate(blocks)
+
+    def _table(
+        self, ids: list[str], good: list[int], logits: np.ndarray, errors: dict[int, str]
+    ) -> tuple[pa.Table, dict[str, int]]:
+        """The shard, and how many samples were taken for each class."""
+        task, classes = self.student.task, self.student.classes
+        chances = probabilities(task, logits) if task != "regression" else logits
+        values: list[Any]
+        if task == "classification":
+            values, kind = [classes[k] for k in logits.argmax(1)], pa.string()
+            named = values
+        elif task == "multilabel":
+            values, kind = [[classes[k] for k in np.flatnonzero(row > 0)] for row in logits], pa.list_(pa.string())
+            named = [name for row in values for name in row]
+        else:
+            values, kind, named = list(logits), pa.list_(pa.float32(), len(classes)), []
+        highest = chances.max(1) if task == "classification" else [None] * len(good)
+        row_of = dict(zip(good, range(len(good)), strict=True))
+
+        def column(found: Sequence[Any], kind: pa.DataType) -> pa.Array:
+            return pa.array([found[row_of[n]] if n in row_of else None for n in range(len(ids))], kind)
+
+        columns = {
+            "id": pa.array(ids, pa.string()),
+            "predicted": column(values, kind),
+            "probability": column(highest, pa.float32()),
+            "error": pa.array([errors.get(number) for number in range(len(ids))], pa.string()),
+        }
+        if self.all_probabilities and task != "regression":
+            columns["probabilities"] = column(list(chances), pa.list_(pa.float32(), len(classes)))
+        return pa.table(columns), {name: named.count(name) for name in sorted(set(named))}

@@ -1,0 +1,36 @@
+"""Samples that cannot be read: what counts as such, why, and how many are too many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from PIL import Image, UnidentifiedImageError
+
+from aft_ray.config import InputError
+
+UNREADABLE = (Image.DecompressionBombError, OSError, SyntaxError, ValueError)
+"""What reading a file and decoding a picture with Pillow raise."""
+LISTED = 100
+
+
+def bad_sample(sample_id: str, error: BaseException) -> dict[str, str]:
+    """The id and the reason in one line, as manifests list them."""
+    if isinstance(error, UnidentifiedImageError):
+        reason = "it is not a picture"
+    else:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return {"sample_id": sample_id, "reason": reason}
+
+
+def check_bad_samples(bad: Sequence[Mapping[str, str]], allowed: int) -> None:
+    """Raises InputError, one line per sample that was put aside, if they are more than `allowed`."""
+    if len(bad) <= allowed:
+        return
+    lines = [f"Sample {sample['sample_id']} cannot be read: {sample['reason']}." for sample in bad[:LISTED]]
+    if len(bad) > LISTED:
+        lines.append(f"... and {len(bad) - LISTED} more samples.")
+    lines.append(
+        f"{len(bad)} bad samples, {allowed} allowed. Mend or remove them and run 'aft-ray prepare --overwrite', or allow"
+        " more with dataset.max_bad_samples."
+    )
+    raise InputError(lines)

@@ -1,0 +1,93 @@
+"""Arrays that the processes of one machine share: made by the first that asks, mapped into memory by all.
+
+They are files under the machine's temporary directory, in a directory per user, named by what they were made of. So runs
+that want the same find the same, and others never meet. Who makes them or uses them holds a lock, which the system takes
+back when the process ends, however it ends: nothing has to be cleaned up by hand after a crash. The last user deletes
+them; what a killed one has left serves its restart, or is deleted a day later by whoever makes others.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+STALE_AFTER_S = 24 * 3600.0
+
+
+class ArrayCache:
+    """`with ArrayCache() as cache: arrays = cache.get(key, make)`; the arrays are valid inside."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self.directory = directory or Path(tempfile.gettempdir()) / f"aft-ray-{os.getuid()}"
+        self.keys: list[str] = []
+        self.used = ExitStack()
+
+    def __enter__(self) -> ArrayCache:
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self
+
+    def get(self, key: str, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """The arrays of `key`, read-only. One process calls `make`, the others wait for it.
+
+        Where the disk has no room, they are this process's own.
+        """
+        place = self.directory / key
+        with self._locked(key, "making", fcntl.LOCK_EX):
+            if not place.is_dir():
+                self._delete_left_overs(key)
+                arrays = dict(make())
+                if shutil.disk_usage(self.directory).free < 1.1 * sum(array.nbytes for array in arrays.values()):
+                    logger.warning("%s has too little room: every worker holds its own copy.", self.directory)
+                    return arrays
+                self._write(place, arrays)
+            self.used.enter_context(self._locked(key, "using", fcntl.LOCK_SH))
+            self.keys.append(key)
+            return {path.stem: np.load(path, mmap_mode="r") for path in sorted(place.glob("*.npy"))}
+
+    def _write(self, place: Path, arrays: Mapping[str, np.ndarray]) -> None:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=self.directory))
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array)
+        os.replace(temporary, place)
+
+    def _delete_left_overs(self, key: str) -> None:
+        """Half-made files of this key, and those of other keys that nobody has used for a day."""
+        for path in self.directory.glob(f".{key}.*"):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in self.directory.iterdir():
+            other = path.name.lstrip(".").partition(".")[0]
+            if other != key and path.is_dir() and time.time() - path.stat().st_mtime > STALE_AFTER_S:
+                self._delete_if_unused(other, path)
+
+    def _delete_if_unused(self, key: str, path: Path) -> None:
+        at_once = fcntl.LOCK_EX | fcntl.LOCK_NB
+        with suppress(BlockingIOError), self._locked(key, "making", at_once), self._locked(key, "using", at_once):
+            shutil.rmtree(path, ignore_errors=True)
+
+    @contextmanager
+    def _locked(self, key: str, what: str, mode: int) -> Iterator[None]:
+        lock = os.open(self.directory / f"{key}.{what}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, mode)
+            yield
+        finally:
+            os.close(lock)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.used.close()
+        for key in self.keys:
+            self._delete_if_unused(key, self.directory / key)

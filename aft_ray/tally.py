@@ -1,0 +1,84 @@
+"""What an extraction has done so far: for the eye, and as lines of `extract.jsonl` for programs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aft_ray.config import TeacherConfig
+from aft_ray.shards import Directory
+
+LOG = "extract.jsonl"
+
+
+@dataclass
+class _Teacher:
+    num_actors: int
+    batch_size: int
+    shards_left: int
+    shards: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    started: float | None = None
+
+
+class Tally:
+    """Counts the shards of each teacher as they are written. `note` is a line for a progress bar.
+
+    `extract.jsonl` in the workspace gets a line at the start and at the end, for every batch size that was lowered, and
+    between: every ten seconds, after a quarter of an hour at every hundredth of the time so far. A line has `event`,
+    `time` (seconds since 1970) and, per teacher, `shards`, `shards_left`, `samples`, `samples_per_s`, `busy` (share of
+    its actors' time spent computing), `seconds_left` and `batch_size`.
+    """
+
+    def __init__(self, workspace: Directory, teachers: Sequence[TeacherConfig], shards: Mapping[str, int]) -> None:
+        """shards: how many each teacher is to make."""
+        self.workspace = workspace
+        self.teachers = {t.name: _Teacher(t.num_actors, t.batch_size, shards[t.name]) for t in teachers}
+        self.lines = workspace.read(LOG).decode() if workspace.has(LOG) else ""
+        self.started = self.logged = time.monotonic()
+        self.log("start")
+
+    def add(self, name: str, result: Mapping[str, Any]) -> None:
+        """`result` is what a teacher's actor tells of a shard; empty if it found the shard written."""
+        teacher = self.teachers[name]
+        teacher.shards_left -= 1
+        if not result:
+            return
+        if teacher.started is None:
+            teacher.started = time.monotonic() - result["seconds"] - result["write_seconds"]
+        teacher.shards += 1
+        teacher.samples += result["entry"]["num_samples"]
+        teacher.seconds += result["seconds"]
+        if result["batch_size"] < teacher.batch_size:
+            teacher.batch_size = result["batch_size"]
+            self.log("batch_size_lowered", teacher=name)
+        elif time.monotonic() - self.logged >= max(10.0, 0.01 * (time.monotonic() - self.started)):
+            self.log("progress")
+
+    @property
+    def note(self) -> str:
+        facts = {name: self._facts(teacher) for name, teacher in self.teachers.items() if teacher.shards}
+        return "  ".join(f"{name} {f['samples_per_s']:.0f}/s {100 * f['busy']:.0f} % busy" for name, f in facts.items())
+
+    def log(self, event: str, **more: Any) -> None:
+        teachers = {name: self._facts(teacher) for name, teacher in self.teachers.items()}
+        line = {"event": event, "time": round(time.time(), 3), **more, "teachers": teachers}
+        self.lines += json.dumps(line) + "\n"
+        self.logged = time.monotonic()
+        self.workspace.write(LOG, self.lines.encode())
+
+    def _facts(self, teacher: _Teacher) -> dict[str, Any]:
+        elapsed = time.monotonic() - teacher.started if teacher.started is not None else 0.0
+        return {
+            "shards": teacher.shards,
+            "shards_left": teacher.shards_left,
+            "samples": teacher.samples,
+            "samples_per_s": round(teacher.samples / elapsed, 2) if elapsed else 0.0,
+            "busy": round(min(1.0, teacher.seconds / (elapsed * teacher.num_actors)), 3) if elapsed else 0.0,
+            "seconds_left": round(elapsed / teacher.shards * teacher.shards_left, 1) if teacher.shards else None,
+            "batch_size": teacher.batch_size,
+        }

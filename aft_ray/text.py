@@ -1,0 +1,93 @@
+"""From a text to the token ids that a student reads: an array of one length, padded on the right.
+
+It runs in threads of the trainer and in light CPU processes, so nothing here imports torch by itself.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+PADDING = -1
+"""Fills an array of ids behind the text's end. It is no token of any vocabulary, so the mask is exact."""
+
+WORD = re.compile(r"\w+|[^\w\s]")
+
+
+class TextTransform(Protocol):
+    """How a text becomes a student's input."""
+
+    @property
+    def column(self) -> str: ...
+
+    def __call__(self, text: str) -> np.ndarray:
+        """(L,) int32 ids; the length is the same for all texts."""
+        ...
+
+
+@dataclass(frozen=True)
+class HashedWords:
+    """Words and punctuation marks in lower case, each numbered by its CRC-32: no vocabulary, the same ids everywhere.
+
+    length: words that are read. buckets: ids there are; words that share one are one word.
+    """
+
+    column: ClassVar[str] = "text"
+
+    length: int
+    buckets: int
+
+    def __call__(self, text: str) -> np.ndarray:
+        words = WORD.findall(text.lower())[: self.length]
+        return padded([zlib.crc32(word.encode()) % self.buckets for word in words], self.length)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokenizer of a transformers checkpoint, its special tokens included.
+
+    place, revision: the checkpoint. length: tokens that are read. digest: identifies the tokenizer's files.
+    """
+
+    column: ClassVar[str] = "text"
+
+    place: str
+    revision: str | None
+    length: int
+    digest: str
+
+    def __call__(self, text: str) -> np.ndarray:
+        tokenizer, nothing = _tokenizer(self.place, self.revision, self.length)
+        if tokenizer.is_fast:
+            ids = tokenizer.backend_tokenizer.encode(text).ids
+        else:
+            ids = tokenizer(text, truncation=True, max_length=self.length)["input_ids"]
+        return padded(ids or [nothing], self.length)
+
+
+def padded(ids: Sequence[int], length: int) -> np.ndarray:
+    row = np.full(length, PADDING, np.int32)
+    row[: len(ids)] = ids
+    return row
+
+
+@lru_cache(maxsize=8)
+def _tokenizer(place: str, revision: str | None, length: int) -> tuple[Any, int]:
+    """The tokenizer, and the id that stands for a text without tokens.
+
+    Truncation is set once, here: setting it again for every text, as calling the tokenizer does, is not safe in threads.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.enable_truncation(length)
+        tokenizer.backend_tokenizer.no_padding()
+    candidates = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, 0)
+    return tokenizer, next(token for token in candidates if token is not None)

@@ -1,0 +1,152 @@
+"""Where a run's metrics go besides `metrics.jsonl`: TensorBoard always, MLflow and Weights & Biases where the recipe says.
+
+A run that goes on logs again what its checkpoint holds: nothing that a killed run did is missing, or there twice. On a local
+disk TensorBoard's file grows in `tensorboard/`; to an object store it is copied at every evaluation.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from aft_ray.config import Recipe, fingerprint
+from aft_ray.distributed import rank
+from aft_ray.shards import Directory
+
+
+class Tracker(Protocol):
+    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def faults(recipe: Recipe) -> list[str]:
+    """One line per tracker of the recipe that is not installed."""
+    return [
+        f"train.trackers names {name}, which is not installed. Run pip install 'aft-ray[trackers]', or leave it out."
+        for name in recipe.train.trackers
+        if importlib.util.find_spec(name) is None
+    ]
+
+
+@contextmanager
+def open_trackers(recipe: Recipe, run: Directory, history: Sequence[Mapping[str, Any]]) -> Iterator[Trackers]:
+    """The trackers of a run that goes on after the lines of `history`; of the main worker only, the others' are silent."""
+    kinds: dict[str, type[MlflowTracker | WandbTracker]] = {"mlflow": MlflowTracker, "wandb": WandbTracker}
+    trackers = Trackers([])
+    try:
+        if rank() == 0:
+            trackers.all.append(TensorBoard(run))
+            trackers.all.extend(kinds[name](recipe, run) for name in recipe.train.trackers)
+        for line in history:
+            trackers.log(line)
+        yield trackers
+    finally:
+        for tracker in trackers.all:
+            tracker.close()
+
+
+@dataclass(frozen=True)
+class Trackers:
+    all: list[Tracker]
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """A line of metrics.jsonl; what has no value, such as the accuracy of a regression, is left out."""
+        metrics = {k: float(v) for k, v in line.items() if k != "step" and v is not None and math.isfinite(v)}
+        for tracker in self.all:
+            tracker.log(line["step"], metrics)
+
+
+class TensorBoard:
+    """One file of events in `tensorboard/`, complete after every line; begun anew by a run that goes on."""
+
+    def __init__(self, run: Directory) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+
+        self.place = run / "tensorboard"
+        for name in self.place.names():
+            self.place.filesystem.delete_file(f"{self.place}/{name}")
+        self.folder = Path(self.place.path if run.is_local else tempfile.mkdtemp())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.writer = EventsWriter(str(self.folder / "events"))
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
+        self.writer.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        self.writer.flush()
+        if not self.place.is_local:
+            for path in self.folder.iterdir():
+                self.place.write(path.name, path.read_bytes())
+
+    def close(self) -> None:
+        self.writer.close()
+        if not self.place.is_local:
+            shutil.rmtree(self.folder)
+
+
+class MlflowTracker:
+    """One MLflow run per run; `mlflow.json` beside the run remembers which, and the last step that was logged."""
+
+    def __init__(self, recipe: Recipe, run: Directory) -> None:
+        import mlflow
+
+        self.run = run
+        known: dict[str, Any] = json.loads(run.read("mlflow.json")) if run.has("mlflow.json") else {}
+        self.client = mlflow.MlflowClient()
+        self.step: int = known.get("step", 0)
+        self.run_id: str = known.get("run_id") or self._create(recipe)
+
+    def _create(self, recipe: Recipe) -> str:
+        name = "aft_ray"
+        experiment = self.client.get_experiment_by_name(name)
+        experiment_id = experiment.experiment_id if experiment else self.client.create_experiment(name)
+        run_id = self.client.create_run(experiment_id, run_name=recipe.run).info.run_id
+        for key, value in settings(recipe).items():
+            self.client.log_param(run_id, key, value)
+        return run_id
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        if step > self.step:
+            for name, value in metrics.items():
+                self.client.log_metric(self.run_id, name, value, step=step)
+            self.step = step
+            self.run.write("mlflow.json", json.dumps({"run_id": self.run_id, "step": step}).encode())
+
+    def close(self) -> None:
+        self.client.set_terminated(self.run_id)
+
+
+class WandbTracker:
+    """One W&B run per run, named by its directory; W&B itself refuses steps that it has."""
+
+    def __init__(self, recipe: Recipe, run: Directory) -> None:
+        import wandb
+
+        self.wandb_run = wandb.init(
+            project="aft_ray", name=recipe.run, id=fingerprint(str(run)), resume="allow", config=settings(recipe)
+        )
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.wandb_run.log(dict(metrics), step=step)
+
+    def close(self) -> None:
+        self.wandb_run.finish()
+
+
+def settings(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's sections that make a run, with dotted keys."""
+    sections = {name: getattr(recipe, name).model_dump(mode="json") for name in ("student", "regularizer", "train")}
+    flat = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+    return flat | {"teachers": ", ".join(recipe.teacher_names())}

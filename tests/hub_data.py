@@ -1,0 +1,146 @@
+"""Small local copies of the hub's data sets, in its files and with its columns, types and names of classes.
+
+How the schemas are known: repositories, columns and splits of uoft-cs/cifar10 and cifar100, timm/oxford-iiit-pet,
+dpdl-benchmark/oxford_flowers102 and HuggingFaceM4/FGVC-Aircraft were looked up in public code that loads them; CoLA's
+features in a copy of its card; the rest (GLUE, SuperGLUE, IMDB, Food-101, DTD, SNLI-VE's columns beside image,
+hypothesis and label) is from memory of the cards. None was compared with the hub itself: there is no network here.
+Where a task has many classes, made-up names stand for the hub's.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+NLI = ("entailment", "neutral", "contradiction")
+TWO_SENTENCES = ("sentence1", "sentence2")
+GLUE_SPLITS = ("train", "validation", "test")
+MNLI_SPLITS = ("train", *(f"{split}_{kind}" for split in ("validation", "test") for kind in ("matched", "mismatched")))
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A repository on the hub.
+
+    folder: of its Parquet files. file: of a split. texts, images: columns. classes: of `label`, names or their number.
+    more: other columns, by their type. unlabelled: splits whose labels are -1.
+    """
+
+    splits: tuple[str, ...]
+    classes: int | tuple[str, ...]
+    folder: str = ""
+    file: str = "{split}-00000-of-00001.parquet"
+    texts: tuple[str, ...] = ()
+    image: str | None = None
+    label: str = "label"
+    more: Mapping[str, str] | None = None
+    unlabelled: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        if isinstance(self.classes, int):
+            return [f"class {index:03d}" for index in range(self.classes)]
+        return [*self.classes]
+
+
+def glue(name: str, classes: tuple[str, ...], *texts: str, splits: tuple[str, ...] = GLUE_SPLITS) -> Schema:
+    unlabelled = tuple(split for split in splits if split.startswith("test"))
+    return Schema(splits, classes, name, texts=texts, more={"idx": "int32"}, unlabelled=unlabelled)
+
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+PAIRS = Schema((), NLI, "data", texts=("premise", "hypothesis"), image="image", more={"filename": "string"})
+REPOSITORIES: dict[str, dict[str, Schema]] = {
+    "cifar10": {"": Schema(("train", "test"), CIFAR10, "plain_text", image="img")},
+    "cifar100": {
+        "": Schema(("train", "test"), 100, "cifar100", image="img", label="fine_label", more={"coarse_label": "int64"})
+    },
+    "flowers102": {"": Schema(("train", "validation", "test"), 102, "data", image="image")},
+    "oxford_pets": {"": Schema(("train", "test"), 37, "data", image="image", more={"image_id": "string"})},
+    "fgvc_aircraft": {
+        "": Schema(
+            ("train", "validation", "test"),
+            100,
+            "default",
+            "{split}/0000.parquet",
+            image="image",
+            label="variant",
+            more={"family": "int64"},
+        )
+    },
+    "dtd": {"": Schema(("train", "validation", "test"), 47, "partition_1", "{split}/0000.parquet", image="image")},
+    "food101": {"": Schema(("train", "validation"), 101, "data", image="image")},
+    "imdb": {
+        "": Schema(
+            ("train", "test", "unsupervised"),
+            ("neg", "pos"),
+            "plain_text",
+            texts=("text",),
+            unlabelled=("unsupervised",),
+        )
+    },
+    "boolq": {"": glue("boolq", ("False", "True"), "question", "passage")},
+    "mnli": {"": glue("mnli", NLI, "premise", "hypothesis", splits=MNLI_SPLITS)},
+    "mnli_mismatched": {"": glue("mnli", NLI, "premise", "hypothesis", splits=MNLI_SPLITS)},
+    "mrpc": {"": glue("mrpc", ("not_equivalent", "equivalent"), *TWO_SENTENCES)},
+    "sst2": {"": glue("sst2", ("negative", "positive"), "sentence")},
+    "cola": {"": glue("cola", ("unacceptable", "acceptable"), "sentence")},
+    "qnli": {"": glue("qnli", ("entailment", "not_entailment"), "question", "sentence")},
+    "rte": {"": glue("rte", ("entailment", "not_entailment"), *TWO_SENTENCES)},
+    "qqp": {"": glue("qqp", ("not_duplicate", "duplicate"), "question1", "question2")},
+    "wnli": {"": glue("wnli", ("not_entailment", "entailment"), *TWO_SENTENCES)},
+    "snli_ve": {
+        "SNLI-VE_train": Schema(("train",), NLI, "data", PAIRS.file, PAIRS.texts, "image", more=PAIRS.more),
+        "SNLI-VE_test": Schema(("test",), NLI, "data", PAIRS.file, PAIRS.texts, "image", more=PAIRS.more),
+    },
+}
+"""For each named task, the repositories it needs, by the folder of a local copy that holds several."""
+
+
+def png(seed: int, size: int = 8) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, format="PNG")
+    return encoded.getvalue()
+
+
+def rows_of(schema: Schema, split: str, count: int) -> dict[str, list[Any]]:
+    classes = len(schema.names)
+    labels = [-1] * count if split in schema.unlabelled else [index % classes for index in range(count)]
+    rows: dict[str, list[Any]] = {schema.label: labels}
+    for name in schema.texts:
+        rows[name] = [f"{name} {index} of {split}, class {label}" for index, label in enumerate(labels)]
+    if schema.image:
+        rows[schema.image] = [{"bytes": png(index), "path": None} for index in range(count)]
+    for name, kind in (schema.more or {}).items():
+        rows[name] = [str(index) if kind == "string" else index for index in range(count)]
+    return rows
+
+
+def as_dataset(schema: Schema, split: str, count: int) -> Any:
+    """A split as the hub's own library holds it."""
+    import datasets
+
+    features: dict[str, Any] = {schema.label: datasets.ClassLabel(names=schema.names)}
+    features |= {name: datasets.Value("string") for name in schema.texts}
+    features |= {name: datasets.Value(kind) for name, kind in (schema.more or {}).items()}
+    if schema.image:
+        features[schema.image] = datasets.Image()
+    return datasets.Dataset.from_dict(rows_of(schema, split, count), features=datasets.Features(features))
+
+
+def write_copy(root: Path, task: str, count: int | None = None) -> Path:
+    """A local copy of what the named task needs, `count` rows per split (twice the classes, at least 40)."""
+    for folder, schema in REPOSITORIES[task].items():
+        number = count or max(40, 2 * len(schema.names))
+        for split in schema.splits:
+            file = root / folder / schema.folder / schema.file.format(split=split)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            as_dataset(schema, split, number).to_parquet(file)
+    return root

@@ -1,0 +1,53 @@
+"""Teachers of a user's own, as recipes name them: `tests.own_teachers:Means`."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from aft_ray.config import TeacherConfig
+from aft_ray.images import ImageTransform
+from aft_ray.teachers.base import TeacherDescription
+
+SIZE = 8
+
+
+class Means:
+    """The pixels of an 8 x 8 crop as 192 features.
+
+    Options: `log`, a file that gets a line `pid samples` per batch; `pause_s` per batch; `room`, the batch size that the
+    device's memory has room for; `largest_file`, the bytes after which the disk is full. None changes the features.
+    """
+
+    def __init__(self, config: TeacherConfig, device: torch.device) -> None:
+        self.options = config.options
+        self.feature_dim = SIZE * SIZE * 3
+        if "largest_file" in self.options:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.options["largest_file"],) * 2)
+
+    @classmethod
+    def describe(cls, config: TeacherConfig) -> TeacherDescription:
+        return TeacherDescription("image", ImageTransform(SIZE), {"options": {}})
+
+    def __call__(self, inputs: np.ndarray | Sequence[str]) -> torch.Tensor:
+        if len(inputs) > self.options.get("room", len(inputs)):
+            raise torch.OutOfMemoryError("no room")
+        if "log" in self.options:
+            with Path(self.options["log"]).open("a") as log:
+                log.write(f"{os.getpid()} {len(inputs)}\n")
+        time.sleep(self.options.get("pause_s", 0))
+        return torch.from_numpy(np.array(inputs)).flatten(1).float() / 255
+
+
+def calls(log: Path) -> list[tuple[int, int]]:
+    """What `log` tells: (pid, samples) of every batch so far."""
+    if not log.exists():
+        return []
+    lines = (line.split() for line in log.read_text().splitlines())
+    return [(int(pid), int(samples)) for pid, samples in lines]

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from aft_ray.config import InputError
+from aft_ray.crops import CROPS, make_inputs, read_shards
+from aft_ray.images import ImageTransform
+from aft_ray.schema import samples_schema
+from aft_ray.store import Workspace
+from aft_ray.teachers.base import TeacherDescription
+
+SMALL = TeacherDescription("image", ImageTransform(4), {})
+LARGE = TeacherDescription("image", ImageTransform(12), {})
+TEXT = TeacherDescription("text", None, {})
+
+
+def table(image_folder: Path) -> pa.Table:
+    names = ["top/00.png", "top/01.png", "bottom/00.png"]
+    contents = [(image_folder / name).read_bytes() for name in names]
+    contents[1] = contents[1][:300]
+    return pa.table([names, [1, 1, 0], contents, ["a", "b", "c"]], schema=samples_schema("image+text"))
+
+
+def test_every_teacher_gets_its_own_crop_and_a_broken_picture_is_told(image_folder: Path) -> None:
+    inputs, bad = make_inputs(table(image_folder), {"small": SMALL, "large": LARGE, "text": TEXT})
+    assert inputs["small"].shape == (3, 4, 4, 3) and inputs["large"].shape == (3, 12, 12, 3)
+    assert inputs["text"] == ["a", "b", "c"]
+    whole = (image_folder / "bottom/00.png").read_bytes()
+    np.testing.assert_array_equal(inputs["large"][2], ImageTransform(12)(whole))
+    assert list(bad) == [1] and bad[1]["sample_id"] == "top/01.png" and not inputs["small"][1].any()
+
+
+def test_a_group_of_shards_becomes_a_row_for_each(tmp_path: Path, image_folder: Path) -> None:
+    workspace = Workspace.at(tmp_path)
+    samples = table(image_folder).drop_columns(["text"])
+    for shard in range(2):
+        workspace.samples("train").write_shard(shard, samples, {})
+    group = {
+        "shards": json.dumps(
+            [
+                {"split": "train", "shard": 0, "teachers": ["small", "large"]},
+                {"split": "train", "shard": 1, "teachers": ["large"]},
+            ]
+        )
+    }
+    descriptions = {"small": SMALL, "large": LARGE}
+    both, one = read_shards(group, workspace=workspace, descriptions=descriptions, max_bad_samples=1)
+    assert both["sample_id"] == samples.column("sample_id").to_pylist()
+    assert len(both[CROPS + "small"]) == len(one[CROPS + "large"]) == 3 and len(one[CROPS + "small"]) == 0
+    assert json.loads(both["bad"])["1"]["sample_id"] == "top/01.png"
+    with pytest.raises(InputError, match="Sample top/01.png cannot be read"):
+        next(read_shards(group, workspace=workspace, descriptions=descriptions, max_bad_samples=0))

@@ -1,0 +1,184 @@
+"""Every named task on a small copy in the hub's files, and what the hub source does without a network."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aft_ray import datasets
+from aft_ray.config import DatasetConfig, InputError, Recipe, override
+from aft_ray.datasets import NAMED, hub, hub_tasks, list_samples
+from aft_ray.prepare import prepare
+from aft_ray.store import open_store
+from tests.hub_data import REPOSITORIES, as_dataset, write_copy
+
+TASKS = {task.name: task for task in (*hub_tasks.IMAGES, *hub_tasks.TEXTS, *hub_tasks.PAIRS)}
+PROMPTS = {
+    "imdb": "text {i} of {s}, class {c} Overall, the sentiment of my review is",
+    "boolq": "Question: question {i} of {s}, class {c}\nReference: passage {i} of {s}, class {c}\nAnswer: ",
+    "mnli": "Premise: premise {i} of {s}, class {c}\nHypothesis: hypothesis {i} of {s}, class {c}\n"
+    "Does the premise entail the hypothesis? Answer: ",
+    "mrpc": "Sentence 1: sentence1 {i} of {s}, class {c}\nSentence 2: sentence2 {i} of {s}, class {c}\n"
+    "Is Sentence 1 equivalent to Sentence 2? Answer: ",
+    "sst2": 'Review: "sentence {i} of {s}, class {c}"\nSentiment: ',
+    "cola": 'Is the sentence "sentence {i} of {s}, class {c}" grammatical? Answer: ',
+    "qnli": "Question: question {i} of {s}, class {c}\nSentence: sentence {i} of {s}, class {c}\n"
+    "Does the sentence answer the question? Answer: ",
+    "rte": "Sentence 1: sentence1 {i} of {s}, class {c}\nSentence 2: sentence2 {i} of {s}, class {c}\n"
+    "Does Sentence 1 entail Sentence 2? Answer: ",
+    "qqp": "Question 1: question1 {i} of {s}, class {c}\nQuestion 2: question2 {i} of {s}, class {c}\n"
+    "Are Question 1 and Question 2 equivalent? Answer: ",
+    "snli_ve": "hypothesis {i} of {s}, class {c}",
+}
+PROMPTS |= {"mnli_mismatched": PROMPTS["mnli"], "wnli": PROMPTS["rte"]}
+TESTED_ON = {"food101": "validation", "mnli": "validation_matched", "mnli_mismatched": "validation_mismatched"}
+TESTED_ON |= dict.fromkeys(("boolq", "mrpc", "sst2", "cola", "qnli", "rte", "qqp", "wnli"), "validation")
+
+
+def dataset(**keys: Any) -> DatasetConfig:
+    return DatasetConfig.model_validate(keys)
+
+
+def recipe(tmp_path: Path, **keys: object) -> Recipe:
+    return Recipe.model_validate(
+        {"workspace": str(tmp_path / "work"), "dataset": keys, "student": {"model": "tiny:cnn"}}
+    )
+
+
+def test_every_task_has_a_copy() -> None:
+    assert set(TASKS) == set(REPOSITORIES)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_named_task_is_prepared_from_a_copy_in_the_hub_s_files(tmp_path: Path, task: str) -> None:
+    path = write_copy(tmp_path / "copy", task)
+    given = recipe(tmp_path, name=task, path=str(path))
+    assert datasets.faults(given.dataset) == []
+    assert NAMED[task].missing(given.dataset) is None
+    manifests = prepare(given)
+    record, schema = TASKS[task], [*REPOSITORIES[task].values()][-1]
+    tested_on = TESTED_ON.get(task, "test")
+    for split, manifest in manifests.items():
+        assert manifest["modality"] == record.modality and manifest["task"] == "classification"
+        assert manifest["classes"] == schema.names and len(schema.names) == record.num_classes
+        assert manifest["num_unlabelled"] == 0
+        assert manifest["truncation_side"] == (record.truncation_side if schema.texts else None)
+        own = {sample.split("/")[0] for sample in open_store(given.workspace, split).read_shard(0)["sample_id"]}
+        trained_on = {"train", "validation"} if task == "fgvc_aircraft" else {"train"}
+        assert own <= ({tested_on} if split == "test" else trained_on)
+    count = max(40, 2 * record.num_classes)
+    assert manifests["test"]["num_samples"] == count
+    trained = manifests["train"]["num_samples"] + manifests["validation"]["num_samples"]
+    assert trained == count * (2 if task == "fgvc_aircraft" else 1)
+    shard = open_store(given.workspace, "test").read_shard(0)
+    if task in PROMPTS:
+        index = int(shard["sample_id"][0].split("/")[1]) - 1
+        label = index % record.num_classes
+        assert shard["label"][0] == label
+        assert shard["text"][0] == PROMPTS[task].format(i=index, s=tested_on, c=label)
+    if "image" in record.modality:
+        assert shard["image"][0].startswith(b"\x89PNG")
+
+
+def test_the_reference_s_faulty_prompts_can_be_had(tmp_path: Path) -> None:
+    imdb, qnli = (write_copy(tmp_path / task, task, 20) for task in ("imdb", "qnli"))
+    listing = list_samples(dataset(name="imdb", path=str(imdb), prompt="reference"))
+    assert str(listing.read(0)).endswith("class 0Overall, the sentiment of my review is")
+    sides = {
+        prompt: list_samples(dataset(name="qnli", path=str(qnli), prompt=prompt)).truncation_side
+        for prompt in (None, "reference")
+    }
+    assert sides == {None: "left", "reference": "right"}
+    own = list_samples(dataset(name="imdb", path=str(imdb), prompt="{text} So?", truncation_side="right"))
+    assert str(own.read(3)).endswith("class 1 So?") and own.truncation_side == "right"
+    (line,) = datasets.faults(dataset(name="imdb", path=str(imdb), prompt="{review} So?"))
+    assert "prompt names 'review'; columns.text: text" in line
+
+
+def test_a_recipe_that_was_written_out_in_full_reads_the_same(tmp_path: Path) -> None:
+    path = write_copy(tmp_path / "copy", "cifar100")
+    given = recipe(tmp_path, name="cifar100", path=str(path))
+    again = override(given, {"train.seed": 3})
+    assert list_samples(again.dataset).items == list_samples(given.dataset).items
+
+
+def test_arrow_files_and_saved_data_sets_are_copies_too(tmp_path: Path) -> None:
+    import datasets as hub_library
+
+    schema = REPOSITORIES["cola"][""]
+    splits = {split: as_dataset(schema, split, 20) for split in schema.splits}
+    saved, cached = tmp_path / "saved", tmp_path / "cached"
+    hub_library.DatasetDict(splits).save_to_disk(saved)
+    cached.mkdir()
+    for split in splits:
+        (cached / f"glue-{split}.arrow").write_bytes(next((saved / split).glob("*.arrow")).read_bytes())
+    parquet = list_samples(dataset(name="cola", path=str(write_copy(tmp_path / "parquet", "cola", 20))))
+    for place in (saved, cached):
+        listing = list_samples(dataset(name="cola", path=str(place)))
+        assert (listing.items, listing.classes) == (parquet.items, parquet.classes)
+        assert [listing.read(index) for index in range(40)] == [parquet.read(index) for index in range(40)]
+
+
+def test_a_stream_reads_the_same_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_copy(tmp_path / "copy", "oxford_pets")
+    local = list_samples(dataset(name="oxford_pets", path=str(path)))
+    monkeypatch.setattr(hub, "local_folder", lambda config, repo: None)
+    streamed = list_samples(dataset(name="oxford_pets", repo=str(path)))
+    assert streamed.classes == local.classes and len(streamed.items) == len(local.items)
+    content = {item: local.read(index) for index, item in enumerate(local.items)}
+    assert {item: streamed.read(index) for index, item in enumerate(streamed.items)} == content
+
+
+def test_without_a_network_one_line_says_what_to_download(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        prepare(recipe(tmp_path, name="sst2"))
+    (line,) = caught.value.faults
+    assert "nyu-mll/glue cannot be read from the hub" in line
+    assert "hf download nyu-mll/glue --repo-type dataset --local-dir DIR; then set dataset.path to DIR." in line
+    assert datasets.faults(dataset(name="sst2")) == []  # it may have been prepared already
+    hint = NAMED["dtd"].missing(dataset(name="dtd"))
+    assert hint and "--revision refs/convert/parquet" in hint
+
+
+@pytest.mark.parametrize(
+    ("config", "fault"),
+    [
+        ({"path": "/nowhere"}, "/nowhere: no Parquet or Arrow files there"),
+        ({"columns": {"id": "key"}}, "has no column 'key' (columns.id). Columns: label, sentence, idx."),
+        ({"splits": {"train": "train", "test": "held_out"}}, "dataset.splits.test: .* has no split called held_out."),
+    ],
+)
+def test_a_copy_that_does_not_fit_is_refused(tmp_path: Path, config: dict, fault: str) -> None:
+    path = str(write_copy(tmp_path / "copy", "sst2", 20))
+    lines = datasets.faults(dataset(name="sst2", **{"path": path, **config}))
+    pattern = fault if "splits" in config else re.escape(fault)
+    assert any(re.search(pattern, line) for line in lines), lines
+
+
+def test_another_number_of_classes_is_refused(tmp_path: Path) -> None:
+    path = write_copy(tmp_path / "copy", "mnli", 30)
+    with pytest.raises(InputError, match="mrpc has 2 classes, .* has 3"):
+        list_samples(
+            dataset(
+                name="mrpc",
+                path=str(path),
+                columns={"text": ("premise", "hypothesis")},
+                splits={"train": "train", "test": "validation_matched"},
+                prompt="{premise} {hypothesis}",
+            )
+        )
+
+
+def test_a_task_of_two_repositories_names_both_and_takes_them_in_one_folder(tmp_path: Path) -> None:
+    hint = NAMED["snli_ve"].missing(dataset(name="snli_ve"))
+    assert hint and "SNLI-VE_train --repo" in hint and "SNLI-VE_test --repo" in hint
+    apart = write_copy(tmp_path / "apart", "snli_ve", 40)
+    together = tmp_path / "together" / "data"
+    together.mkdir(parents=True)
+    for file in apart.rglob("*.parquet"):
+        (together / file.name).write_bytes(file.read_bytes())
+    listings = [list_samples(dataset(name="snli_ve", path=str(path))) for path in (apart, together.parent)]
+    assert listings[0].items == listings[1].items and len(listings[0].items) == 80

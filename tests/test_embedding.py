@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from aft_ray.config import TeacherConfig
+from aft_ray.crops import CROPS
+from aft_ray.embedding import RESULT, EmbedShard, embed
+from aft_ray.store import Workspace
+from tests.own_teachers import Means, calls
+
+CPU = torch.device("cpu")
+
+
+def means(**options: object) -> TeacherConfig:
+    return TeacherConfig(name="means", model="tests.own_teachers:Means", batch_size=4, options=options)
+
+
+def crops(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+
+
+def test_where_memory_runs_out_the_batch_is_halved_and_tried_again(tmp_path: Path) -> None:
+    given = crops(11)
+    teacher = Means(means(room=3, log=str(tmp_path / "log")), CPU)
+    features, batch_size = embed(teacher, given, 16)
+    assert batch_size == 2
+    assert [samples for _, samples in calls(tmp_path / "log")] == [2, 2, 2, 2, 2, 1]
+    np.testing.assert_allclose(features, given.reshape(11, -1) / 255, rtol=1e-6)
+
+
+def test_a_single_sample_without_room_is_an_error() -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        embed(Means(means(room=0), CPU), crops(2), 2)
+
+
+def test_texts_are_batched_by_length_and_come_back_in_order() -> None:
+    seen: list[list[str]] = []
+
+    class Lengths(Means):
+        def __call__(self, inputs: np.ndarray | Sequence[str]) -> torch.Tensor:
+            seen.append(list(inputs))
+            return torch.tensor([[float(len(text))] for text in inputs])
+
+    features, _ = embed(Lengths(means(), CPU), ["four", "a", "three", "to"], 2)
+    assert seen == [["a", "to"], ["four", "three"]]
+    assert features[:, 0].tolist() == [4, 1, 5, 2]
+
+
+def row(given: np.ndarray, bad: dict) -> dict:
+    ids = [f"s{index}" for index in range(len(given))]
+    return {"split": "train", "shard": 3, "sample_id": ids, "bad": json.dumps(bad), CROPS + "means": given}
+
+
+def test_a_shard_is_written_once_with_what_was_put_aside(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    workspace = Workspace.at(tmp_path / "work")
+    stage = EmbedShard(means(log=str(log)), workspace, {"train": {"model": "means"}})
+    bad = {"1": {"sample_id": "s1", "reason": "broken"}}
+    done = stage(row(crops(5), bad))
+    result = json.loads(done[RESULT + "means"])
+    assert result["entry"]["num_samples"] == 4 and result["entry"]["quarantined"] == list(bad.values())
+    assert "sample_id" not in done and CROPS + "means" not in done
+    _, features = workspace.features("means", "train").read_features(3)
+    assert np.isnan(features[1]).all() and np.isfinite(features[[0, 2, 3, 4]]).all()
+
+    again = stage(row(crops(5), bad))
+    assert json.loads(again[RESULT + "means"]) == {} and len(calls(log)) == 2

@@ -1,0 +1,216 @@
+"""Exported students are loaded by their own libraries alone, in a fresh process, and give the same logits."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from aft_ray import onnx_file
+from aft_ray.checkpoint import save_student
+from aft_ray.config import InputError, Recipe
+from aft_ray.export import export, load_student
+from aft_ray.images import normalise
+from aft_ray.onnx_file import write_onnx
+from aft_ray.store import Workspace
+from aft_ray.students import LibraryStudent
+from tests import hub
+from tests.small_students import TEACHER_DIMS, batch, small_config, small_student
+
+CLASSES = ["cat", "dog", "bird: [/small]", "fish", "newt"]
+ALONE = """
+import sys, torch
+from safetensors.torch import load_file, save_file
+
+def timm(place, inputs):
+    import timm
+    model = timm.create_model(f"local-dir:{place}", pretrained=True).eval()
+    assert model.pretrained_cfg["label_names"][1] == "dog"
+    changed = timm.create_model(f"local-dir:{place}", pretrained=True, num_classes=3)
+    assert changed(inputs["pixels"]).shape == (4, 3)
+    return model(inputs["pixels"])
+
+def transformers(place, inputs):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(place), AutoTokenizer.from_pretrained(place)
+    assert model.config.id2label[1] == "dog" and model.config.problem_type == "single_label_classification"
+    return model.eval()(**tokenizer(TEXTS, return_tensors="pt", padding=True, truncation=True)).logits
+
+def open_clip(place, inputs):
+    import open_clip
+    model, transform = open_clip.create_model_from_pretrained(f"local-dir:{place}")
+    head = load_file(f"{place}/product_head.safetensors")
+    ids = open_clip.get_tokenizer(f"local-dir:{place}")(TEXTS)
+    image, text = model.eval().encode_image(inputs["pixels"]), model.encode_text(ids)
+    return torch.einsum("bi,cij,bj->bc", image, head["weight"], text) + head["bias"]
+
+for kind, (library, place) in STUDENTS.items():
+    with torch.no_grad():
+        logits = globals()[library](place, load_file(f"{kind}.inputs"))
+    save_file({"logits": logits}, f"{kind}.logits")
+assert not any(name.startswith("aft_ray") for name in sys.modules)
+"""
+OF_LIBRARIES = ("timm", "bert", "distilbert", "roberta", "gpt2", "open_clip")
+
+
+def trained(kind: str, tmp_path: Path, **options: Any) -> Recipe:
+    """A recipe whose run is finished, with a student of random weights."""
+    config, student = small_config(kind, tmp_path / kind, **options), small_student(kind, tmp_path / kind, **options)
+    recipe = Recipe.model_validate(
+        {
+            "workspace": str(tmp_path / "work"),
+            "dataset": {"name": "mnist5k"},
+            "student": config.model_dump(mode="json"),
+            "run": "best",
+        }
+    )
+    run = Workspace.at(recipe.workspace).run("best")
+    facts = {
+        "student": config.model_dump(mode="json"),
+        "classes": CLASSES,
+        "task": "classification",
+        "teachers": [{"name": f"t{k}", "model": f"timm:t{k}", "feature_dim": d} for k, d in enumerate(TEACHER_DIMS)],
+        "regularizer": {"name": "aft", "beta": 3.0},
+        "dataset": recipe.dataset.model_dump(mode="json"),
+        "step": 70,
+        "val_accuracy": 0.75,
+        "val_loss": 0.5,
+        "test_accuracy": None,
+    }
+    save_student(run / "student", {f"student.{name}": t for name, t in student.state_dict().items()}, facts)
+    samples = {"train": {"dataset": "mnist5k", "samples": "abc"}}
+    started = {"recipe": {"train": {"steps": 100, "global_batch_size": 16}}, "samples": samples, "teachers": {"t0": {}}}
+    run.write("inputs.json", json.dumps(started).encode())
+    return recipe
+
+
+@pytest.fixture(scope="module")
+def logits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Of every student of a library: logits before the export, and in a process that has no aft_ray."""
+    root = tmp_path_factory.mktemp("alone")
+    expected, students = {}, {}
+    for kind in OF_LIBRARIES:
+        (root / kind).mkdir()
+        place = export(trained(kind, root / kind))
+        model = load_student(root / kind / "work" / "runs" / "best")
+        assert isinstance(model.student, LibraryStudent)
+        inputs = batch(model.student, hub.TEXTS)
+        with torch.no_grad():
+            expected[kind] = model(inputs)
+            prepared = dict(zip(model.student.axes, model.student.prepare(inputs), strict=True))
+        save_file({name: tensor.contiguous() for name, tensor in prepared.items()}, root / f"{kind}.inputs")
+        students[kind] = (model.student.library, str(place))
+    script = f"TEXTS, STUDENTS = {hub.TEXTS!r}, {students!r}\n{ALONE}"
+    subprocess.run([sys.executable, "-c", script], cwd=root, check=True)
+    return {kind: (expected[kind], load_file(root / f"{kind}.logits")["logits"]) for kind in OF_LIBRARIES}
+
+
+@pytest.mark.parametrize("kind", OF_LIBRARIES)
+def test_the_library_alone_gives_the_same_logits(
+    kind: str, logits: dict[str, tuple[torch.Tensor, torch.Tensor]]
+) -> None:
+    expected, found = logits[kind]
+    assert expected.abs().max() > 0.01
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["timm", "open_clip"])
+def test_the_library_s_transform_is_ours(kind: str, tmp_path: Path) -> None:
+    import open_clip
+    import timm
+
+    place = export(trained(kind, tmp_path, image_size=96))
+    (transform, *_) = load_student(tmp_path / "work" / "runs" / "best").transforms
+    pixels = np.random.default_rng(0).integers(0, 256, (140, 111, 3)).astype(np.uint8)
+    picture, encoded = Image.fromarray(pixels), io.BytesIO()
+    picture.save(encoded, format="PNG")
+    ours = normalise(torch.tensor(transform(encoded.getvalue()))[None], transform)  # type: ignore[arg-type]
+    if kind == "timm":
+        model = timm.create_model(f"local-dir:{place}", pretrained=True)
+        theirs = timm.data.create_transform(**timm.data.resolve_data_config(model=model))(picture)
+    else:
+        model, evaluation = open_clip.create_model_from_pretrained(f"local-dir:{place}")
+        theirs = evaluation(picture)
+    torch.testing.assert_close(ours[0], theirs)
+    assert model.eval()(ours) is not None
+
+
+@pytest.mark.parametrize("kind", ["tiny:cnn", "tiny:text", "linear_probe"])
+def test_a_student_of_no_library_is_loaded_by_load_student(kind: str, tmp_path: Path) -> None:
+    place = export(trained(kind, tmp_path))
+    student, run = load_student(place), load_student(tmp_path / "work" / "runs" / "best")
+    inputs = batch(student.student, hub.TEXTS)
+    assert torch.equal(student(inputs), run(inputs))
+    assert "load_student" in place.read("README.md").decode()
+
+
+@pytest.mark.parametrize("kind", ["timm", "tiny:text", "bert", "gpt2", "open_clip", "linear_probe"])
+def test_onnx_agrees_with_torch(kind: str, tmp_path: Path) -> None:
+    import onnxruntime
+
+    student = small_student(kind, tmp_path / kind).eval()
+    assert write_onnx(student, tmp_path / "model.onnx") < 1e-5
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    prepared = student.prepare(batch(student, hub.TEXTS))
+    arrays = dict(zip(student.axes, (tensor.numpy() for tensor in prepared), strict=True))
+    (logits,) = session.run(["logits"], arrays)
+    with torch.no_grad():
+        np.testing.assert_allclose(logits, student.run(*prepared)[0].numpy(), atol=1e-4)
+
+
+def test_an_onnx_file_that_does_not_agree_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = trained("tiny:cnn", tmp_path)
+    monkeypatch.setattr(onnx_file, "TOLERANCE", -1.0)
+    with pytest.raises(InputError, match="The ONNX file's logits differ from torch's by .*: it was not kept"):
+        export(recipe, onnx=True)
+    assert not (tmp_path / "work" / "runs" / "best" / "export").exists()
+    monkeypatch.setattr(onnx_file, "NEEDED", ("onnx", "no_such_package"))
+    with pytest.raises(
+        InputError, match="ONNX needs the Python package no_such_package: pip install 'aft-ray\\[onnx\\]'."
+    ):
+        export(recipe, onnx=True)
+
+
+def test_the_card_says_what_the_model_is(tmp_path: Path) -> None:
+    recipe = trained("timm", tmp_path)
+    run = Workspace.at(recipe.workspace).run("best")
+    evaluation = {"split": "test", "accuracy": 0.8125, "macro_f1": 0.79, "nll": 0.6, "top5_accuracy": None}
+    run.write("evaluation-test.json", json.dumps(evaluation).encode())
+    place = export(recipe, onnx=True)
+    assert {"README.md", "config.json", "lineage.json", "model.onnx", "model.safetensors"} == set(place.names())
+    _, header, body = place.read("README.md").decode().split("---\n", 2)
+    facts = yaml.safe_load(header)
+    assert facts["library_name"] == "timm" and facts["pipeline_tag"] == "image-classification"
+    (result,) = facts["model-index"][0]["results"]
+    assert result["metrics"][0] == {"type": "accuracy", "value": 0.8125, "name": "accuracy (test)"}
+    for line in (
+        "| student | `timm:test_vit` |",
+        "| method | aft, beta 3.0 |",
+        "| teacher | `timm:t1`, 3 features |",
+        "| data set | mnist5k |",
+        "| steps | 70 of 100, batches of 16 |",
+        "| macro F1 (test) | 0.7900 |",
+        "| accuracy (validation) | 0.7500 |",
+        "- `pixels` (batch, ...): float32 NCHW, cropped and normalised as said below",
+        "Outputs, in order: cat, dog, bird: [/small], fish, newt",
+        "- samples, train: `",
+        "- features of t0: `",
+    ):
+        assert line in body, body
+    assert "\n\n\n" not in body
+
+
+def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
+    recipe = trained("tiny:cnn", tmp_path)
+    with pytest.raises(InputError, match="holds no trained student"):
+        export(recipe.model_copy(update={"run": "other"}))

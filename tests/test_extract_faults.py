@@ -1,0 +1,206 @@
+"""Extraction under real faults: whatever is killed, the store becomes that of an undisturbed run, and little is repeated."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from aft_ray.config import InputError, Recipe
+from aft_ray.extract import extract
+from aft_ray.prepare import prepare
+from aft_ray.store import Workspace
+from tests.own_teachers import calls
+
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).parent.parent
+SHARD = 3
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(ROOT),
+    # A node counts as dead after two seconds of silence, so that the drill need not wait for a minute.
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "500",
+    "RAY_health_check_failure_threshold": "4",
+}
+
+
+def recipe(tmp_path: Path, image_folder: Path, workspace: str, num_actors: int = 1, **options: object) -> Recipe:
+    teacher = {
+        "name": "means",
+        "model": "tests.own_teachers:Means",
+        "batch_size": 1,
+        "num_actors": num_actors,
+        "options": {"log": str(tmp_path / f"{workspace}.log"), **options},
+    }
+    return Recipe.model_validate(
+        {
+            "workspace": str(tmp_path / workspace),
+            "dataset": {"source": "image_folder", "path": str(image_folder), "samples_per_shard": SHARD},
+            "teachers": [teacher],
+            "student": {"model": "tiny:cnn"},
+        }
+    )
+
+
+def log_of(given: Recipe) -> Path:
+    return Path(given.teachers[0].options["log"])
+
+
+def checksums(given: Recipe) -> dict[str, list[str]]:
+    workspace = Workspace.at(given.workspace)
+    manifests = {split: workspace.features("means", split).manifest() or {} for split in ("train", "validation")}
+    return {split: [shard["sha256"] for shard in manifest["shards"]] for split, manifest in manifests.items()}
+
+
+def files(given: Recipe) -> list[str]:
+    return sorted(path.name for path in Path(given.workspace, "features").rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def undisturbed(cluster: None, tmp_path: Path, image_folder: Path) -> Recipe:
+    given = recipe(tmp_path, image_folder, "undisturbed")
+    prepare(given)
+    extract(given)
+    return given
+
+
+def num_samples(given: Recipe) -> int:
+    return sum(samples for _, samples in calls(log_of(given)))
+
+
+def when_calls(given: Recipe, count: int, act: Callable[[list[tuple[int, int]]], None]) -> threading.Thread:
+    """Calls `act` with the log of the teacher's calls as soon as it has `count` lines."""
+
+    def wait() -> None:
+        while len(found := calls(log_of(given))) < count:
+            time.sleep(0.02)
+        act(found)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_a_teacher_s_actor_is_killed(undisturbed: Recipe, tmp_path: Path, image_folder: Path) -> None:
+    given = recipe(tmp_path, image_folder, "killed", pause_s=0.05)
+    prepare(given)
+    killer = when_calls(given, 5, lambda found: os.kill(found[-1][0], signal.SIGKILL))
+    extract(given)
+    killer.join()
+    assert len({pid for pid, _ in calls(log_of(given))}) == 2
+    assert checksums(given) == checksums(undisturbed) and files(given) == files(undisturbed)
+    assert num_samples(given) <= num_samples(undisturbed) + SHARD
+
+
+def write_recipe(given: Recipe, tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(given.model_dump(mode="json")))
+    return path
+
+
+def start(given: Recipe, tmp_path: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "aft_ray.cli", "extract", str(write_recipe(given, tmp_path))]
+    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _kill(job: subprocess.Popen, found: list[tuple[int, int]]) -> None:
+    job.send_signal(signal.SIGKILL)
+
+
+def test_the_job_is_killed_five_times(undisturbed: Recipe, tmp_path: Path, image_folder: Path) -> None:
+    given = recipe(tmp_path, image_folder, "killed", pause_s=0.1)
+    prepare(given)
+    seeded = random.Random(0)
+    for _ in range(5):
+        enough = len(calls(log_of(given))) + seeded.randint(2, 9)
+        job = start(given, tmp_path)
+        killer = when_calls(given, enough, partial(_kill, job))
+        job.communicate()
+        killer.join()
+        assert job.returncode == -signal.SIGKILL
+    last = start(given, tmp_path)
+    output, _ = last.communicate()
+    assert last.returncode == 0, output
+    assert checksums(given) == checksums(undisturbed)
+    # A killed job loses the shard that its one actor was at, and its actor may outlive it by another.
+    assert num_samples(given) <= num_samples(undisturbed) + 5 * 2 * SHARD
+
+
+def test_a_node_is_killed(undisturbed: Recipe, tmp_path: Path, image_folder: Path) -> None:
+    given = recipe(tmp_path, image_folder, "killed", num_actors=2, pause_s=0.2)
+    prepare(given)
+    command = [sys.executable, "-m", "tests.node_drill", str(write_recipe(given, tmp_path)), str(log_of(given))]
+    job = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, cwd=ROOT, timeout=240)
+    assert job.returncode == 0, job.stdout + job.stderr
+    assert "nodes alive: 2" in job.stdout
+    assert checksums(given) == checksums(undisturbed) and files(given) == files(undisturbed)
+    assert num_samples(given) <= num_samples(undisturbed) + 2 * SHARD
+
+
+def test_the_disk_is_full(undisturbed: Recipe, tmp_path: Path, image_folder: Path) -> None:
+    given = recipe(tmp_path, image_folder, "full", largest_file=1000)
+    prepare(given)
+    job = start(given, tmp_path)
+    output, _ = job.communicate()
+    assert job.returncode == 1
+    assert "File too large" in output and "the same command goes on from here" in output and "Traceback" not in output
+    assert not [name for name in files(given) if not name.endswith(".jsonl")]
+
+    enough = recipe(tmp_path, image_folder, "full")
+    extract(enough)
+    assert checksums(enough) == checksums(undisturbed)
+
+
+def test_a_truncated_shard_is_named_and_only_it_is_made_anew(undisturbed: Recipe) -> None:
+    before, done = checksums(undisturbed), num_samples(undisturbed)
+    directory = Path(undisturbed.workspace, "features", "means", "train")
+    shard = directory / "part-00002.parquet"
+    shard.write_bytes(shard.read_bytes()[:-200])
+    with pytest.raises(InputError, match="part-00002.parquet is damaged or foreign.*Delete it and run again"):
+        extract(undisturbed)
+    shard.unlink()
+    assert extract(undisturbed) == {"means": 1}
+    assert checksums(undisturbed) == before and num_samples(undisturbed) == done + SHARD
+
+
+def test_a_corrupt_picture_in_the_middle_is_put_aside_and_the_rest_is_the_same(
+    undisturbed: Recipe, tmp_path: Path, image_folder: Path
+) -> None:
+    chosen = Workspace.at(undisturbed.workspace).samples("train").read_shard(1).column("sample_id")[1].as_py()
+    picture = image_folder / chosen
+    picture.write_bytes(picture.read_bytes()[:-500])
+    given = recipe(tmp_path, image_folder, "corrupt")
+    prepare(given)
+    with pytest.raises(InputError, match=f"Sample {chosen} cannot be read: image file is truncated"):
+        extract(given)
+    allowed = Recipe.model_validate(
+        {**given.model_dump(mode="json"), "dataset": {**given.dataset.model_dump(mode="json"), "max_bad_samples": 1}}
+    )
+    extract(allowed)
+    manifest = Workspace.at(given.workspace).features("means", "train").manifest() or {}
+    rows = Workspace.at(given.workspace).samples("train").manifest() or {}
+    assert [bad["sample_id"] for bad in manifest["quarantined"]] == [chosen]
+    assert manifest["num_samples"] + 1 == rows["num_samples"]
+    for split, num_shards in (("train", len(manifest["shards"])), ("validation", 1)):
+        for shard in range(num_shards):
+            ids, found = Workspace.at(given.workspace).features("means", split).read_features(shard)
+            _, expected = Workspace.at(undisturbed.workspace).features("means", split).read_features(shard)
+            kept = [sample_id.as_py() != chosen for sample_id in ids]
+            np.testing.assert_array_equal(found[kept], expected[kept])
+            assert np.isnan(found[~np.array(kept)]).all()
+    lines = [json.loads(line) for line in Path(given.workspace, "extract.jsonl").read_text().splitlines()]
+    assert lines[-1]["event"] == "end" and lines[-1]["teachers"]["means"]["shards_left"] == 0

@@ -1,0 +1,97 @@
+"""A workspace behind the S3 API: `moto` serves it on this machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from aft_ray.cli import main
+from aft_ray.config import InputError, Recipe
+from aft_ray.extract import extract
+from aft_ray.prepare import prepare
+from aft_ray.store import Workspace, open_store
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """The query part of a workspace's URL that names the server."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1").create_bucket(Bucket="bucket")
+    yield f"endpoint_override=127.0.0.1:{port}&scheme=http"
+    server.stop()
+
+
+def recipe(location: str, image_folder: Path) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "workspace": location,
+            "dataset": {"source": "image_folder", "path": str(image_folder), "samples_per_shard": 9},
+            "teachers": [{"name": "means", "model": "tests.own_teachers:Means", "options": {"log": "/dev/null"}}],
+            "student": {"model": "tiny:cnn"},
+        }
+    )
+
+
+def test_the_store_is_the_same_on_s3_and_on_disk(
+    cluster: None, s3: str, tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    local = recipe(str(tmp_path / "work"), image_folder)
+    remote = recipe(f"s3://bucket/a/work?{s3}", image_folder)
+    for given in (local, remote):
+        prepare(given)
+        extract(given)
+    assert extract(remote) == {"means": 0}
+    for split in ("train", "validation"):
+        ours, theirs = (Workspace.at(given.workspace).features("means", split) for given in (local, remote))
+        assert (ours.manifest() or {})["shards"] == (theirs.manifest() or {})["shards"]
+        np.testing.assert_array_equal(ours.read_features(0)[1], theirs.read_features(0)[1])
+    assert open_store(remote.workspace, "train", ["means"]).read_shard(1)["features"].shape == (9, 192)
+
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(remote.model_dump(mode="json")))
+    assert main(["verify", str(path)]) == 0
+    directory = Workspace.at(remote.workspace).features("means", "train")
+    directory.write("part-00001.parquet", directory.read("part-00001.parquet")[:-100])
+    assert main(["verify", str(path)]) == 1
+    assert "part-00001.parquet is damaged" in capsys.readouterr().err
+    with pytest.raises(InputError, match="part-00001.parquet is damaged or foreign: .* bytes instead of"):
+        extract(remote)
+    directory.filesystem.delete_file(f"{directory.path}/part-00001.parquet")
+    assert extract(remote) == {"means": 1} and main(["verify", str(path)]) == 0
+
+
+def test_a_bucket_that_is_not_there_is_one_line(
+    s3: str, tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe(f"s3://nowhere/work?{s3}", image_folder).model_dump(mode="json")))
+    assert main(["prepare", str(path)]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("aft-ray")]
+    assert "NO_SUCH_BUCKET" in line
+
+
+def test_a_writer_that_dies_leaves_nothing_on_s3(s3: str) -> None:
+    """SIGKILL in the middle of an upload: the object is not there, because an upload is visible when it is whole."""
+    location = f"s3://bucket/dying?{s3}"
+    code = (
+        "import os, signal\nfrom aft_ray.store import Workspace\n"
+        f"place = Workspace.at({location!r})\n"
+        "stream = place.filesystem.open_output_stream(place.path + '/shard')\n"
+        "stream.write(b'x' * (12 << 20)); stream.flush()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    assert not Workspace.at(location).has("shard")

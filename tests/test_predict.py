@@ -1,0 +1,189 @@
+"""Predictions for files and texts through a Ray cluster, and what is listed for them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from aft_ray.checkpoint import save_student
+from aft_ray.cli import main
+from aft_ray.config import InputError, Recipe, dump
+from aft_ray.export import Classifier, load_student
+from aft_ray.predict import predict
+from aft_ray.scores import probabilities
+from aft_ray.store import Workspace
+from aft_ray.unseen import decode_rows, list_unseen
+from tests.small_students import TEACHER_DIMS, small_config, small_student
+
+CLASSES = ["cat", "dog", "fish"]
+
+
+def finished(kind: str, tmp_path: Path, task: str = "classification") -> tuple[Recipe, Classifier]:
+    """A run with a student of random weights."""
+    recipe = Recipe.model_validate(
+        {
+            "workspace": str(tmp_path / "work"),
+            "dataset": {"name": "mnist5k"},
+            "student": small_config(kind, tmp_path / kind).model_dump(),
+            "train": {"num_workers": 2},
+        }
+    )
+    facts = {
+        "student": recipe.student.model_dump(mode="json"),
+        "task": task,
+        "classes": CLASSES,
+        "teachers": [
+            {"name": f"t{k}", "model": f"timm:t{k}", "feature_dim": width} for k, width in enumerate(TEACHER_DIMS)
+        ],
+    }
+    weights = small_student(kind, tmp_path / kind, 3).state_dict()
+    run = Workspace.at(recipe.workspace).run("main")
+    save_student(run / "student", {f"student.{name}": tensor for name, tensor in weights.items()}, facts)
+    return recipe, load_student(run)
+
+
+def pictures(folder: Path, count: int) -> None:
+    (folder / "deep").mkdir(parents=True)
+    for number in range(count):
+        pixels = np.random.default_rng(number).integers(0, 30 * number + 9, (40, 30, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / ("deep" if number % 3 == 0 else ".") / f"{number}.png")
+
+
+def read(place: str) -> list[dict[str, Any]]:
+    """The rows of all shards in their order."""
+    return [row for path in sorted(Path(place).glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+@pytest.mark.ray
+def test_a_folder_of_images_with_a_broken_one(tmp_path: Path, cluster: None) -> None:
+    recipe, student = finished("tiny:cnn", tmp_path)
+    folder = tmp_path / "photos"
+    pictures(folder, 7)
+    (folder / "3-broken.png").write_bytes((folder / "2.png").read_bytes()[:90])
+    (folder / "notes.txt").write_text("no picture")
+    stale = tmp_path / "work" / "predictions" / "main" / "part-00009.parquet"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("of an earlier call")
+    summary = predict(recipe, str(folder), all_probabilities=True, part_size=3)
+    rows = read(summary["output"])
+    assert not stale.exists()
+    ids = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    assert [row["id"] for row in rows] == ids and len(list(stale.parent.glob("*.parquet"))) == 3
+    assert (summary["num_samples"], summary["num_errors"]) == (8, 1)
+    assert json.loads((stale.parent / "predictions.json").read_text()) == summary
+    broken = rows.pop(ids.index("3-broken.png"))
+    assert (
+        broken["predicted"] is broken["probability"] is broken["probabilities"] is None
+        and "truncated" in broken["error"]
+    )
+    (transform,) = student.transforms
+    images = np.stack([transform((folder / row["id"]).read_bytes()) for row in rows])
+    with torch.no_grad():
+        expected = probabilities("classification", student(torch.from_numpy(images)).numpy())
+    np.testing.assert_allclose([row["probabilities"] for row in rows], expected, rtol=1e-5)
+    assert [row["predicted"] for row in rows] == [CLASSES[k] for k in expected.argmax(1)]
+    np.testing.assert_allclose([row["probability"] for row in rows], expected.max(1), rtol=1e-5)
+    assert sum(summary["counts"].values()) == 7 and all(row["error"] is None for row in rows)
+    again = predict(recipe, str(folder), all_probabilities=True, part_size=3, output=str(tmp_path / "other"))
+    assert read(again["output"])[:2] == rows[:2]
+
+
+@pytest.mark.ray
+def test_texts_and_several_labels(tmp_path: Path, cluster: None) -> None:
+    recipe, student = finished("tiny:text", tmp_path, "multilabel")
+    file = tmp_path / "mails.jsonl"
+    texts = ["one two", "three", None, "four five six"]
+    file.write_text("".join(json.dumps({"id": f"m{k}", "text": text}) + "\n" for k, text in enumerate(texts)))
+    rows = read(predict(recipe, str(file), output=str(tmp_path / "out"))["output"])
+    assert [row["id"] for row in rows] == ["m0", "m1", "m2", "m3"]
+    assert rows[2]["predicted"] is None and rows[2]["error"] == "it has no text"
+    (transform,) = student.transforms
+    with torch.no_grad():
+        logits = student(torch.from_numpy(np.stack([transform("three")])))[0]  # type: ignore[arg-type]
+    assert rows[1]["predicted"] == [name for name, value in zip(CLASSES, logits, strict=True) if value > 0]
+    assert rows[1]["probability"] is None and "probabilities" not in rows[1]
+
+
+def test_a_student_whose_model_is_gone_is_one_line(tmp_path: Path) -> None:
+    recipe, _ = finished("bert", tmp_path)
+    (tmp_path / "lines.txt").write_text("one\ntwo\n")
+    (tmp_path / "bert" / "config.json").rename(tmp_path / "bert" / "gone.json")
+    with pytest.raises(InputError, match="has no config.json"):
+        predict(recipe, str(tmp_path / "lines.txt"))
+
+
+def test_what_is_listed(tmp_path: Path) -> None:
+    pictures(tmp_path / "photos", 4)
+    folder = list_unseen(str(tmp_path / "photos"), ["image"])
+    assert folder.table["id"].to_pylist() == ["1.png", "2.png", "deep/0.png", "deep/3.png"]
+    assert list_unseen(str(tmp_path / "photos" / "1.png"), ["image"]).table["id"].to_pylist() == ["1.png"]
+    (tmp_path / "lines.txt").write_text("a b\n\nc\n")
+    assert list_unseen(str(tmp_path / "lines.txt"), ["text"]).table.to_pydict() == {
+        "id": ["0", "1", "2"],
+        "text": ["a b", "", "c"],
+    }
+    (tmp_path / "both.csv").write_text("image,text,more\nphotos/1.png,a,1\nphotos/9.png,b,2\n")
+    both = list_unseen(str(tmp_path / "both.csv"), ["image", "text"])
+    _, student = finished("open_clip", tmp_path)
+    (part,) = both.rows(10)
+    decoded = decode_rows(part, root=both.root, transforms=student.transforms)
+    assert decoded["inputs0"].shape == (1, 32, 32, 3) and decoded["inputs1"].shape == (1, 12)
+    assert list(json.loads(decoded["errors"])) == ["1"] and "9.png" in decoded["errors"]
+    content = [(tmp_path / "photos" / "1.png").read_bytes()]
+    pq.write_table(pa.table({"sample_id": ["x"], "image": content}), tmp_path / "shard.parquet")
+    (part,) = list_unseen(str(tmp_path / "shard.parquet"), ["image"]).rows(1)
+    assert part == {"shard": 0, "id": ["x"], "image": content}
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "fault"),
+    [
+        ("nowhere", ["image"], "nowhere does not exist."),
+        ("empty", ["image"], "empty holds no images (.jpg, .jpeg"),
+        (
+            "empty",
+            ["text"],
+            "empty must be a file of one of the kinds .txt, .csv, .jsonl, .parquet: the student reads text",
+        ),
+        (
+            "lines.txt",
+            ["image", "text"],
+            "must be a file of one of the kinds .csv, .jsonl, .parquet: the student reads image",
+        ),
+        ("table.csv", ["text"], "table.csv has no column 'text'. Its columns: a, b."),
+        ("broken.jsonl", ["text"], "broken.jsonl cannot be read: "),
+        ("nothing.txt", ["text"], "nothing.txt holds nothing to predict."),
+    ],
+)
+def test_what_cannot_be_predicted_is_one_line(name: str, columns: list[str], fault: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for file, content in (("lines.txt", "a"), ("table.csv", "a,b\n1,2\n"), ("broken.jsonl", "{{"), ("nothing.txt", "")):
+        (tmp_path / file).write_text(content)
+    with pytest.raises(InputError) as raised:
+        list_unseen(str(tmp_path / name), columns)
+    assert fault in str(raised.value)
+
+
+def test_a_probe_reads_no_files(tmp_path: Path) -> None:
+    recipe, _ = finished("linear_probe", tmp_path)
+    with pytest.raises(InputError, match="is a linear probe: it reads teachers' features, not files."):
+        predict(recipe, str(tmp_path))
+
+
+def test_the_command_line_exports_and_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, _ = finished("tiny:cnn", tmp_path)
+    (tmp_path / "recipe.yaml").write_text(dump(recipe))
+    assert main(["export", str(tmp_path / "recipe.yaml")]) == 0
+    assert "student.safetensors" in capsys.readouterr().out
+    assert main(["export", str(tmp_path / "recipe.yaml"), "run=other"]) == 2
+    assert "holds no trained student" in capsys.readouterr().err
+    assert main(["list", "students"]) == 0
+    assert "open_clip:ARCHITECTURE[/TAG]" in capsys.readouterr().out

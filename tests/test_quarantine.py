@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+from PIL import UnidentifiedImageError
+
+from aft_ray.config import InputError
+from aft_ray.quarantine import bad_sample, check_bad_samples
+
+
+def test_a_reason_is_one_line() -> None:
+    assert bad_sample("a", UnidentifiedImageError("x"))["reason"] == "it is not a picture"
+    assert bad_sample("a", OSError("two\nlines."))["reason"] == "two lines"
+    assert bad_sample("a", ValueError(""))["reason"] == "ValueError"
+
+
+def test_more_than_allowed_are_listed_with_the_way_out() -> None:
+    bad = [bad_sample(f"s{index}", OSError("gone")) for index in range(120)]
+    check_bad_samples(bad, 120)
+    with pytest.raises(InputError) as caught:
+        check_bad_samples(bad, 2)
+    assert caught.value.faults[0] == "Sample s0 cannot be read: gone."
+    assert caught.value.faults[-2] == "... and 20 more samples."
+    assert caught.value.faults[-1].startswith("120 bad samples, 2 allowed.")

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from aft_ray import trackers
+from aft_ray.check import check
+from aft_ray.config import InputError
+from aft_ray.shards import Directory
+from aft_ray.store import Workspace
+from aft_ray.trackers import open_trackers
+from tests.training import Killed, killed_after, recipe, run
+
+
+def events(folder: Path) -> list[Event]:
+    """Every event of a run's TensorBoard files, oldest file first."""
+    found = []
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        content, at = path.read_bytes(), 0
+        while at < len(content):
+            length = int.from_bytes(content[at : at + 8], "little")
+            found.append(Event.FromString(content[at + 12 : at + 12 + length]))
+            at += 12 + length + 4
+    return found
+
+
+def shown(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """The points of each name."""
+    points: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for event in events(folder):
+        for value in event.summary.value:
+            points[value.tag].append((event.step, value.simple_value))
+    return points
+
+
+def test_tensorboard_has_every_evaluation_once_also_after_a_crash(tmp_path: Path) -> None:
+    given = recipe(steps=8, evaluate_every=2)
+    whole = run(given, tmp_path / "whole")
+    kept = killed_after(4, given, tmp_path / "cut")
+    with pytest.raises(AssertionError, match="nothing was reported at step 99"):  # goes on to the end, unsaved
+        killed_after(99, given, tmp_path / "cut")
+    run(given, tmp_path / "cut", resume=kept)
+    points = shown(tmp_path / "cut" / "tensorboard")
+    assert [step for step, _ in points["loss"]] == [2, 4, 6, 8]
+    assert [value for _, value in points["loss"]] == pytest.approx([line["loss"] for line in whole])
+    assert points["test_accuracy"] == [(8, pytest.approx(whole[-1]["test_accuracy"]))]
+    assert "gate_mean/one" in points and "step" not in points
+
+
+def test_to_an_object_store_the_files_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Directory, "is_local", property(lambda self: False))
+    place = Workspace.at(tmp_path)
+    (tmp_path / "tensorboard").mkdir()
+    with open_trackers(recipe(), place, []) as opened:
+        opened.log({"step": 3, "loss": 0.5, "val_accuracy": None})
+        assert shown(tmp_path / "tensorboard")["loss"] == [(3, 0.5)]
+    assert set(shown(tmp_path / "tensorboard")) == {"loss"}
+
+
+class FakeMlflow:
+    """The part of MlflowClient that is used, over a dictionary that outlives the run."""
+
+    def __init__(self) -> None:
+        self.metrics: list[tuple[str, str, int]] = []
+        self.params: dict[str, Any] = {}
+        self.ended: list[str] = []
+
+    def get_experiment_by_name(self, name: str) -> None:
+        return None
+
+    def create_experiment(self, name: str) -> str:
+        return "1"
+
+    def create_run(self, experiment_id: str, run_name: str) -> SimpleNamespace:
+        return SimpleNamespace(info=SimpleNamespace(run_id=f"{experiment_id}-{run_name}"))
+
+    def log_param(self, run_id: str, key: str, value: Any) -> None:
+        self.params[key] = value
+
+    def log_metric(self, run_id: str, name: str, value: float, step: int) -> None:
+        self.metrics.append((run_id, name, step))
+
+    def set_terminated(self, run_id: str) -> None:
+        self.ended.append(run_id)
+
+
+def test_mlflow_goes_on_with_its_run_and_repeats_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = FakeMlflow()
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(MlflowClient=lambda: client))
+    given = recipe(trackers=["mlflow"])
+    lines = [{"step": step, "loss": 1.0, "val_accuracy": None} for step in (2, 4, 6)]
+    with pytest.raises(Killed), open_trackers(given, Workspace.at(tmp_path), []) as opened:
+        opened.log(lines[0])
+        opened.log(lines[1])
+        raise Killed
+    with open_trackers(given, Workspace.at(tmp_path), lines[:1]) as opened:
+        opened.log(lines[1])
+        opened.log(lines[2])
+    assert client.metrics == [("1-main", "loss", step) for step in (2, 4, 6)]
+    assert client.params["regularizer.beta"] == 2.0 and client.ended == ["1-main"] * 2
+
+
+def test_wandb_resumes_the_run_of_the_same_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict[str, Any]] = []
+    logged: list[tuple[dict[str, float], int]] = []
+
+    def init(**options: Any) -> SimpleNamespace:
+        calls.append(options)
+        return SimpleNamespace(log=lambda metrics, step: logged.append((metrics, step)), finish=lambda: None)
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    for place in ("a", "a", "b"):
+        with open_trackers(recipe(trackers=["wandb"]), Workspace.at(tmp_path / place), []) as opened:
+            opened.log({"step": 2, "loss": 1.5})
+    assert calls[0]["id"] == calls[1]["id"] != calls[2]["id"] and calls[0]["resume"] == "allow"
+    assert logged[0] == ({"loss": 1.5}, 2)
+
+
+def test_a_tracker_that_is_not_installed_is_a_fault_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        InputError, match="train.trackers names wandb, which is not installed. Run pip install 'aft-ray"
+    ):
+        check(recipe("none", trackers=["wandb"]).model_copy(update={"teachers": ()}))

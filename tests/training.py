@@ -1,0 +1,137 @@
+"""What the tests of training share: tiny made splits, in memory and on disk, and a recipe for them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from aft_ray.batches import Split
+from aft_ray.checkpoint import TrainingState
+from aft_ray.config import Recipe
+from aft_ray.data import Data
+from aft_ray.fit import fit
+from aft_ray.schema import samples_schema
+from aft_ray.shards import features_table, samples_fingerprint
+from aft_ray.store import Store, Workspace, open_store
+
+TEACHERS = ("one", "two")
+WIDTHS = (5, 3)
+TIMES = ("samples_per_s", "input_wait")
+"""Metrics that are not the same twice."""
+
+
+def made_split(num_samples: int, seed: int, task: str = "classification") -> Split:
+    """Pictures whose brightness tells the label, and features that say so too.
+
+    multilabel: whether the top and whether the bottom is bright. regression: how bright both are, from 0 to 1.
+    """
+    random = np.random.default_rng(seed)
+    classes = random.integers(0, 3, num_samples)
+    signal = classes[:, None].astype(float)
+    inputs = (random.integers(0, 150, (num_samples, 28, 28, 3)) + 40 * classes[:, None, None, None]).astype(np.uint8)
+    labels: np.ndarray = classes
+    names: tuple[str, ...] = ("a", "b", "c")
+    if task != "classification":
+        brightness = random.random((num_samples, 2))
+        halves = np.repeat(brightness * 200, 14, axis=1)[:, :, None, None] + random.integers(0, 50, inputs.shape)
+        halves[:, :, :7] = 200  # what to compare them with: group norm forgets how bright a whole picture is
+        inputs = halves.astype(np.uint8)
+        signal = brightness.mean(1, keepdims=True) * 3
+        labels = (brightness if task == "regression" else brightness > 0.5).astype(np.float32)
+        names = ("top", "bottom")
+    features = {
+        name: (random.normal(size=(num_samples, width)) + signal).astype(np.float16)
+        for name, width in zip(TEACHERS, WIDTHS, strict=True)
+    }
+    ids = np.array([f"s{index}" for index in range(num_samples)])
+    return Split(sample_ids=ids, labels=labels, inputs=inputs, features=features, classes=names, task=task)
+
+
+TRAIN, VALIDATION, TEST = made_split(60, 0), made_split(31, 1), made_split(17, 2)
+DATA = Data(TRAIN, VALIDATION, TEST)
+
+
+def recipe(method: str = "aft", **train: Any) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "workspace": "unused",
+            "dataset": {"name": "mnist5k"},
+            "teachers": [{"name": name, "model": f"timm:{name}"} for name in TEACHERS],
+            "student": {"model": "tiny:cnn"},
+            "regularizer": {"name": method, "beta": 2.0, "learning_rate": 0.02},
+            "train": {"steps": 12, "global_batch_size": 20, "evaluate_every": 1, "learning_rate": 0.003, **train},
+        }
+    )
+
+
+def run(given: Recipe, place: Path, data: Data = DATA, **options: Any) -> list[dict[str, Any]]:
+    return fit(given, data, directory=Workspace.at(place), report=lambda metrics, state: None, **options)
+
+
+class Killed(Exception):
+    """What `killed_after` raises."""
+
+
+def killed_after(step: int, given: Recipe, place: Path, data: Data = DATA) -> Workspace:
+    """A run that dies when it has saved its checkpoint of `step`; returns that."""
+    kept = Workspace.at(place / f"kept-{step}")
+
+    def keep_then_die(metrics: dict[str, Any], state: TrainingState) -> None:
+        if state.step == step:
+            state.save(kept)
+            raise Killed
+
+    try:
+        fit(given, data, directory=Workspace.at(place), report=keep_then_die)
+    except Killed:
+        return kept
+    raise AssertionError(f"nothing was reported at step {step}")
+
+
+def timeless(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in history]
+
+
+def made_store(
+    place: Path,
+    split: str,
+    samples: Split,
+    shard_size: int,
+    fingerprints: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Store:
+    """`samples` as shards of a workspace, their inputs as PNG, with the features of every teacher.
+
+    fingerprints: of what made each teacher's features.
+    """
+    workspace = Workspace.at(place)
+    assert isinstance(samples.inputs, np.ndarray)
+    ranges = [slice(start, start + shard_size) for start in range(0, len(samples), shard_size)]
+    directory = workspace.samples(split)
+    for index, rows in enumerate(ranges):
+        images = [_png(picture) for picture in samples.inputs[rows]]
+        columns = [samples.sample_ids[rows].tolist(), samples.labels[rows].tolist(), images]
+        schema = samples_schema("image", samples.task, len(samples.classes))
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+        directory.write_shard(index, pa.table(arrays, schema=schema), {"made": "for a test"})
+    facts: dict[str, Any] = {"modality": "image", "classes": list(samples.classes), "task": samples.task}
+    manifest = directory.write_manifest(len(ranges), {"made": "for a test"}, **facts)
+    for name, features in samples.features.items():
+        fingerprint = {"samples": samples_fingerprint(manifest), **(fingerprints or {}).get(name, {})}
+        of_teacher = workspace.features(name, split)
+        for index, rows in enumerate(ranges):
+            table = features_table(samples.sample_ids[rows].tolist(), features[rows], str(features.dtype))
+            of_teacher.write_shard(index, table, fingerprint)
+        of_teacher.write_manifest(len(ranges), fingerprint, feature_dim=features.shape[1])
+    return open_store(workspace, split, tuple(samples.features))
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
