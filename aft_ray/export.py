@@ -15,7 +15,8 @@ from aft_ray.checkpoint import read_student
 from aft_ray.config import Recipe, StudentConfig
 from aft_ray.onnx_file import check_onnx, write_onnx
 from aft_ray.schema import SPLITS
-from aft_ray.store import Directory, Workspace
+from aft_ray.shards import Directory
+from aft_ray.store import Workspace
 from aft_ray.students import LibraryStudent, Student, build_student, modality
 
 OWN_FILES = ("student.safetensors", "student.json")

@@ -21,9 +21,7 @@ from aft_ray.batches import Samples, evaluation_batches, prefetched
 from aft_ray.check import regularizer_arguments
 from aft_ray.checkpoint import TrainingState, save_student
 from aft_ray.config import InputError, Recipe, TrainConfig
-from aft_ray.data import Data as Data
-from aft_ray.data import load_data as load_data
-from aft_ray.data import run_inputs
+from aft_ray.data import Data, run_inputs
 from aft_ray.distributed import copy_from_main, declared_row_counts, rank, world_size
 from aft_ray.feed import Feed, LossWatch, StepBatches
 from aft_ray.fitted import fitted_options

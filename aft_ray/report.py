@@ -28,7 +28,8 @@ from aft_ray.config import InputError, Recipe, dump, fingerprint
 from aft_ray.plots import COLOURS
 from aft_ray.results import Entry, Group, Row, Training, headline, method_title, runs_in_words, summarize
 from aft_ray.schema import SPLITS
-from aft_ray.store import Directory, Workspace
+from aft_ray.shards import Directory
+from aft_ray.store import Workspace
 from aft_ray.train import read_history
 
 

@@ -30,7 +30,8 @@ from aft_ray.data import Data, load_data
 from aft_ray.fit import fit
 from aft_ray.metrics import best_line, score
 from aft_ray.progress import Progress
-from aft_ray.store import Directory, Workspace
+from aft_ray.shards import Directory
+from aft_ray.store import Workspace
 
 ROW_SCHEMA = pa.schema(
     [

@@ -516,7 +516,6 @@ print(peak() - before)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of memory from /proc")
 def test_a_large_table_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
     noise = np.random.default_rng(0)
 

@@ -14,9 +14,10 @@ from aft_ray.check import open_stores
 from aft_ray.checkpoint import save_student
 from aft_ray.cli import main
 from aft_ray.config import InputError, Recipe, dump, override
+from aft_ray.data import load_data
 from aft_ray.evaluate import evaluate
 from aft_ray.export import load_student
-from aft_ray.fit import fit, load_data
+from aft_ray.fit import fit
 from aft_ray.prepare import prepare
 from aft_ray.schema import features_schema, samples_schema
 from aft_ray.shards import samples_fingerprint

@@ -176,8 +176,7 @@ def test_a_checkpoint_of_another_run_is_refused_by_name(tmp_path: Path) -> None:
         run(given, tmp_path, resume=kept)
 
 
-def test_a_gpu_that_is_not_there_is_a_fault_at_once(tmp_path: Path) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
+def test_a_gpu_that_is_not_there_is_a_fault_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="torch finds no GPU here. Set train.use_gpu=false"):
         run(recipe(use_gpu=True), tmp_path)
