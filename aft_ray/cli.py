@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
-import math
 import os
 import secrets
 import sys
@@ -13,18 +12,22 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 import aft_ray
 from aft_ray.config import InputError, Recipe, load
+from aft_ray.show import (
+    console,
+    print_table,
+    show_estimate,
+    show_leaderboard,
+    show_list,
+    show_predictions,
+    show_ranking,
+    show_samples,
+    show_scores,
+    size,
+)
 
-console = Console(width=None if sys.stdout.isatty() else 120)  # a log has no width of its own
-
-LISTED_CLASSES = 20
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 VERBS = {
@@ -113,18 +116,7 @@ def _prepare(parsed: argparse.Namespace) -> None:
 
     recipe = _load(parsed)
     manifests = prepare(recipe, overwrite=parsed.overwrite)
-    names = [*manifests]
-    per_class = {split: manifest["samples_per_class"] for split, manifest in manifests.items()}
-    classes = manifests["train"]["classes"]
-    rows = [[name, *(per_class[split][name] for split in names)] for name in classes[:LISTED_CLASSES]]
-    if len(classes) > LISTED_CLASSES:
-        rows.append([f"... {len(classes) - LISTED_CLASSES} more", *("" for _ in names)])
-    if any(manifest["num_unlabelled"] for manifest in manifests.values()):
-        rows.append(["without a label", *(manifests[split]["num_unlabelled"] for split in names)])
-    rows.append(["samples", *(manifests[split]["num_samples"] for split in names)])
-    rows.append(["put aside", *(len(manifests[split]["quarantined"]) for split in names)])
-    rows.append(["shards", *(len(manifests[split]["shards"]) for split in names)])
-    _print_table(f"Samples in {recipe.workspace}", ["class", *names], rows)
+    show_samples(recipe, manifests)
 
 
 def _plan(parsed: argparse.Namespace) -> None:
@@ -135,48 +127,7 @@ def _plan(parsed: argparse.Namespace) -> None:
     check(recipe)
     with ray_cluster():
         found = plan(recipe)
-    rows = [
-        [
-            teacher.name,
-            teacher.feature_dim,
-            teacher.samples,
-            "?" if teacher.shards_missing is None else teacher.shards_missing,
-            _size(teacher.feature_bytes),
-            f"{teacher.samples_per_s:.1f}",
-            f"{teacher.load_s:.1f} s",
-            _duration(teacher.hours),
-            f"{teacher.gpu_hours:.2f}",
-        ]
-        for teacher in found.teachers
-    ]
-    columns = ["teacher", "width", "to do", "shards", "in all", "samples/s", "loads in", "takes", "GPU-h"]
-    _print_table(f"Extraction for {recipe.workspace}: samples/s are one actor's", columns, rows)
-    total = sum(found.samples.values())
-    decoded = sum(teacher.crop_bytes for teacher in found.teachers) * total
-    counts = ", ".join(f"{count} {split}" for split, count in found.samples.items())
-    console.print(f"samples   {counts}; {_size(found.content_bytes)} encoded, {_size(decoded)} decoded in passing")
-    console.print(
-        f"decoding  {1000 * found.decode_s:.2f} ms of a CPU per sample, {_duration(found.decode_hours)} in all"
-    )
-    slowest = max(found.teachers, key=lambda teacher: teacher.hours)
-    limit = slowest.name if slowest.hours >= found.decode_hours else "decoding; more CPUs would help"
-    console.print(f"takes     {_duration(found.hours)}, limited by {limit}")
-    if found.free_bytes is not None:
-        needed = sum(teacher.feature_bytes for teacher in found.teachers)
-        verdict = "" if found.free_bytes > needed else "  NOT ENOUGH"
-        console.print(f"disk      {_size(needed)} of features, {_size(found.free_bytes)} free{verdict}")
-
-
-def _size(num_bytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.3g} TB"
-
-
-def _duration(hours: float) -> str:
-    return f"{hours * 60:.1f} min" if hours < 1 else f"{hours:.1f} h"
+    show_estimate(recipe, found)
 
 
 def _extract(parsed: argparse.Namespace) -> None:
@@ -187,33 +138,15 @@ def _extract(parsed: argparse.Namespace) -> None:
     check(recipe)
     with ray_cluster():
         made = extract(recipe, overwrite=parsed.overwrite)
-    _print_table(f"Features in {recipe.workspace}", ["teacher", "new shards"], [[n, c] for n, c in made.items()])
+    print_table(f"Features in {recipe.workspace}", ["teacher", "new shards"], [[n, c] for n, c in made.items()])
 
 
 def _rank(parsed: argparse.Namespace) -> None:
     from aft_ray.rank import rank
-    from aft_ray.store import Workspace
 
     recipe = _load(parsed)
     ranking = rank(recipe)
-    rows = [
-        [
-            ", ".join(row["teachers"]),
-            f"{row['log_me']:.4f}",
-            f"{100 * row['val_accuracy']:.2f}",
-            f"{100 * row['knn_accuracy']:.2f}",
-        ]
-        for row in ranking.rows
-    ]
-    _print_table(
-        "Teachers by LogME: validation % of a linear head, of neighbours", ["teachers", "LogME", "linear", "k-NN"], rows
-    )
-    if len(ranking.names) > 1:
-        alike = [
-            [name, *(f"{value:.2f}" for value in row)] for name, row in zip(ranking.names, ranking.cka, strict=True)
-        ]
-        _print_table("Alike (linear CKA): 1 says the same", ["teacher", *ranking.names], alike)
-    console.print(f"picture: {Workspace.at(recipe.workspace) / 'rank.png'}", soft_wrap=True)
+    show_ranking(recipe, ranking)
 
 
 def _train(parsed: argparse.Namespace) -> None:
@@ -234,44 +167,23 @@ def _search(parsed: argparse.Namespace) -> None:
     recipe = _ready(parsed)
     with ray_cluster():
         search(recipe)
-    _print_leaderboard(recipe)
+    show_leaderboard(recipe)
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
-    from aft_ray.card import SCORES
     from aft_ray.evaluate import evaluate
 
     recipe = _load(parsed)
     result = evaluate(recipe, parsed.split)
-    rows = [[text, f"{result[key]:.4f}"] for key, text in SCORES.items() if result.get(key) is not None]
-    title = f"Run '{recipe.run}' on {result['num_samples']} samples of split {result['split']}"
-    _print_table(title, ["score", "value"], rows)
-    _print_classes(result["per_class"])
-    place = f"{recipe.workspace}/runs/{recipe.run}"
-    console.print(f"all scores and the confusion matrix: {place}/evaluation-{parsed.split}.json", soft_wrap=True)
-    console.print(f"every sample: {place}/predictions-{parsed.split}.parquet", soft_wrap=True)
-
-
-def _print_classes(classes: Sequence[dict[str, Any]]) -> None:
-    """All classes in their order, or of many those that fare worst."""
-    title, shown = "Class by class", list(classes)
-    if len(classes) > LISTED_CLASSES:
-        by = "f1" if "f1" in classes[0] else "r2"
-        shown = sorted(classes, key=lambda row: math.inf if row[by] is None else row[by])[:LISTED_CLASSES]
-        title = (
-            f"The {LISTED_CLASSES} classes with the lowest {by}; {len(classes) - LISTED_CLASSES} more are left out here"
-        )
-    columns = list(classes[0])
-    rows = [["-" if v is None else f"{v:.4f}" if isinstance(v, float) else v for v in row.values()] for row in shown]
-    _print_table(title, [column.replace("_", " ") for column in columns], rows)
+    show_scores(recipe, result)
 
 
 def _export(parsed: argparse.Namespace) -> None:
     from aft_ray.export import export
 
     place = export(_load(parsed), onnx=parsed.onnx)
-    rows = [[name, _size(size)] for name, size in sorted(place.sizes().items())]
-    _print_table(f"Exported to {place}", ["file", "size"], rows)
+    rows = [[name, size(num_bytes)] for name, num_bytes in sorted(place.sizes().items())]
+    print_table(f"Exported to {place}", ["file", "size"], rows)
     console.print(f"how to load it: {place}/README.md", soft_wrap=True)
 
 
@@ -281,13 +193,7 @@ def _predict(parsed: argparse.Namespace) -> None:
     recipe = _load(parsed)
     with ray_cluster():
         summary = predict(recipe, parsed.path, output=parsed.output, all_probabilities=parsed.probabilities)
-    counts = sorted(summary["counts"].items(), key=lambda item: -item[1])
-    rows: list[list[Any]] = [[name, count] for name, count in counts[:LISTED_CLASSES]]
-    if len(counts) > LISTED_CLASSES:
-        rows.append([f"... {len(counts) - LISTED_CLASSES} more", sum(count for _, count in counts[LISTED_CLASSES:])])
-    rows.append(["cannot be read", summary["num_errors"]])
-    _print_table(f"{summary['num_samples']} samples of {parsed.path}", ["predicted", "samples"], rows)
-    console.print(f"predictions: {summary['output']}", soft_wrap=True)
+    show_predictions(parsed.path, summary)
 
 
 def _report(parsed: argparse.Namespace) -> None:
@@ -316,7 +222,7 @@ def _run_pipeline(recipe: Recipe) -> None:
 
     with ray_cluster():
         page = pipeline(recipe, announce)
-    _print_leaderboard(recipe)
+    show_leaderboard(recipe)
     console.print(f"report: {page}  ({time.perf_counter() - started:.0f} s in all)", soft_wrap=True)
 
 
@@ -335,36 +241,7 @@ def _verify(parsed: argparse.Namespace) -> int:
 
 
 def _list(parsed: argparse.Namespace) -> None:
-    if parsed.kind == "datasets":
-        from aft_ray.config import DatasetConfig
-        from aft_ray.datasets import NAMED, SOURCES
-
-        rows: list[list[Any]] = []
-        for name, found in NAMED.items():
-            here = "no" if found.missing(DatasetConfig(name=name)) else "yes"
-            sizes = " + ".join(f"{count:,}" for count in found.num_samples)
-            rows.append([name, found.modality, found.num_classes, sizes, found.licence, here, found.origin])
-        columns = ["name", "modality", "classes", "samples", "licence", "here", "from"]
-        _print_table("Named data sets: samples are train + test", columns, rows)
-        console.print("not here: 'aft-ray prepare' says what to download and where to put it", soft_wrap=True)
-        console.print(f"your own: dataset.source is one of {', '.join(SOURCES)}", soft_wrap=True)
-    elif parsed.kind == "regularizers":
-        from aft_ray.regularizers import REGULARIZERS
-
-        rows = [[name, (kind.__doc__ or "").splitlines()[0]] for name, kind in REGULARIZERS.items()]
-        _print_table("Regularizers", ["name", "what it does"], rows)
-    elif parsed.kind == "students":
-        from aft_ray.students import KINDS
-
-        rows = [[kind.form, kind.modality, kind.summary] for kind in KINDS.values()]
-        _print_table("Students", ["model", "reads", "what it is"], rows)
-    else:
-        import timm
-
-        published = len(timm.list_models(pretrained=True))
-        rows = [["timm:NAME", f"{published} published image models; `timm.list_models(pretrained=True)`"]]
-        rows.append(["transformers:REPO_OR_DIRECTORY", "text encoders, from the hub, a directory or package://"])
-        _print_table(parsed.kind.capitalize(), ["model", "what it is"], rows)
+    show_list(parsed.kind)
 
 
 def demo_recipe() -> Path:
@@ -417,36 +294,6 @@ def ray_cluster() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    console.print(title, style="bold", soft_wrap=True)
-    table = Table()
-    texts = [[str(cell) for cell in row] for row in rows]
-    for number, column in enumerate(columns):
-        short = max((len(row[number]) for row in texts), default=0) <= 18
-        table.add_column(column, overflow="fold", no_wrap=short)
-    for text in texts:
-        table.add_row(*map(Text, text))  # a name may look like rich's markup
-    console.print(table)
-
-
-def _print_leaderboard(recipe: Recipe) -> None:
-    from aft_ray.report import leaderboard
-
-    rows = [
-        [
-            entry.title,
-            f"{entry.beta:g}" if entry.teachers else "-",
-            ", ".join(entry.teachers) or "-",
-            entry.num_seeds,
-            f"{100 * entry.val_accuracy:.2f}",
-            f"{100 * entry.test_accuracy:.2f} ± {100 * entry.test_accuracy_se:.2f}",
-        ]
-        for entry in leaderboard(recipe)
-    ]
-    columns = ["method", "beta", "teachers", "seeds", "validation %", "test %"]
-    _print_table("Methods compared: accuracy, mean ± standard error over seeds", columns, rows)
 
 
 if __name__ == "__main__":

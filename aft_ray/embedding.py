@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from aft_ray.config import InputError, TeacherConfig
+from aft_ray.config import InputError
 from aft_ray.crops import CROPS
+from aft_ray.sections import TeacherConfig
 from aft_ray.shards import ShardDirectory, features_table
 from aft_ray.store import Workspace
 from aft_ray.teachers import Teacher, build_teacher

@@ -12,9 +12,10 @@ from torch import nn
 
 from aft_ray.card import model_card
 from aft_ray.checkpoint import read_student
-from aft_ray.config import Recipe, StudentConfig
+from aft_ray.config import Recipe
 from aft_ray.onnx_file import check_onnx, write_onnx
 from aft_ray.schema import SPLITS
+from aft_ray.sections import StudentConfig
 from aft_ray.shards import Directory
 from aft_ray.store import Workspace
 from aft_ray.students import LibraryStudent, Student, build_student, modality

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from aft_ray.batches import Samples, evaluation_batches, prefetched
 from aft_ray.check import regularizer_arguments
 from aft_ray.checkpoint import TrainingState, save_student
-from aft_ray.config import InputError, Recipe, TrainConfig
+from aft_ray.config import InputError, Recipe
 from aft_ray.data import Data, run_inputs
 from aft_ray.distributed import copy_from_main, declared_row_counts, rank, world_size
 from aft_ray.feed import Feed, LossWatch, StepBatches
@@ -30,6 +30,7 @@ from aft_ray.metrics import Metrics, best_line, score
 from aft_ray.optimise import Optimisation, learning_rate_factor
 from aft_ray.order import row_counts
 from aft_ray.regularizers import build_regularizer
+from aft_ray.sections import TrainConfig
 from aft_ray.shards import Directory
 from aft_ray.students import build_student
 from aft_ray.task import TransferTask

@@ -11,13 +11,14 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from aft_ray.config import InputError, Recipe, TeacherConfig
+from aft_ray.config import InputError, Recipe
 from aft_ray.crops import make_inputs
 from aft_ray.datasets import list_samples
 from aft_ray.embedding import default_device, embed
 from aft_ray.extract import plan_extraction
 from aft_ray.prepare import choose_splits, samples_table
 from aft_ray.ray_data import cpus_per_actor, nodes_resources
+from aft_ray.sections import TeacherConfig
 from aft_ray.shards import MANIFEST
 from aft_ray.store import Workspace
 from aft_ray.teachers import build_teacher, describe_teacher

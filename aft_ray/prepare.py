@@ -12,13 +12,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from aft_ray.config import DatasetConfig, InputError, Recipe
+from aft_ray.config import InputError, Recipe
 from aft_ray.datasets import Listing, list_samples
 from aft_ray.datasets.base import Label, raise_faults
 from aft_ray.images import open_picture
 from aft_ray.progress import Progress
 from aft_ray.quarantine import UNREADABLE, bad_sample, check_bad_samples
 from aft_ray.schema import SPLITS, UNLABELED, samples_schema
+from aft_ray.sections import DatasetConfig
 from aft_ray.shards import ShardDirectory
 from aft_ray.store import Workspace
 

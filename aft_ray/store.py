@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from aft_ray.config import InputError, checked_name
+from aft_ray.config import InputError
 from aft_ray.schema import SPLITS
+from aft_ray.sections import checked_name
 from aft_ray.shards import Directory, ShardDirectory, check_fingerprint, samples_fingerprint
 
 IMAGE_COLUMNS = ("image", "image_uri", "num_bytes")

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from aft_ray.config import TeacherConfig
 from aft_ray.images import ImageTransform
+from aft_ray.sections import TeacherConfig
 from aft_ray.teachers.base import TeacherDescription
 
 SIZE = 8

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from aft_ray import datasets
-from aft_ray.config import DatasetConfig, InputError, Recipe, override
+from aft_ray.config import InputError, Recipe, override
 from aft_ray.datasets import NAMED, hub, hub_tasks, list_samples
 from aft_ray.prepare import prepare
+from aft_ray.sections import DatasetConfig
 from aft_ray.store import open_store
 from tests.hub_data import REPOSITORIES, as_dataset, write_copy
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from aft_ray.config import TeacherConfig
 from aft_ray.crops import CROPS
 from aft_ray.embedding import RESULT, EmbedShard, embed
+from aft_ray.sections import TeacherConfig
 from aft_ray.store import Workspace
 from tests.own_teachers import Means, calls
 

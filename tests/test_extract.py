@@ -10,10 +10,11 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from aft_ray.config import InputError, Recipe, TeacherConfig, override
+from aft_ray.config import InputError, Recipe, override
 from aft_ray.extract import extract
 from aft_ray.prepare import prepare
 from aft_ray.schema import samples_schema
+from aft_ray.sections import TeacherConfig
 from aft_ray.store import Workspace, open_store
 from aft_ray.teachers import build_teacher, describe_teacher
 

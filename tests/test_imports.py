@@ -10,7 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 LEVELS = {
     **dict.fromkeys(
-        ["aft_ray", "config", "schema", "distributed", "kernels", "images", "text", "weights", "progress"], 0
+        ["aft_ray", "sections", "config", "schema", "distributed", "kernels", "images", "text", "weights", "progress"],
+        0,
     ),
     **dict.fromkeys(["results", "plots", "rank_picture", "quarantine"], 0),
     **dict.fromkeys(["card", "model_files", "order", "processors", "ray_data", "scores", "shared"], 0.5),
@@ -25,10 +26,12 @@ LEVELS = {
     **dict.fromkeys(["plan", "train", "evaluate", "predict"], 3.5),
     **dict.fromkeys(["search", "report"], 4),
     **dict.fromkeys(["pipeline"], 4.5),
+    **dict.fromkeys(["show"], 4.7),
     **dict.fromkeys(["cli"], 5),
     **dict.fromkeys(["jobs"], 6),
 }
 SAME_LEVEL = {
+    ("config", "sections"),
     ("images", "config"),
     ("quarantine", "config"),
     ("store", "config"),
@@ -43,7 +46,7 @@ ADAPTERS = {
     "onnxruntime": {"onnx_file"},
     "open_clip": {"open_clip_teacher", "open_clip_student"},
     "tensorboardX": {"trackers"},
-    "timm": {"timm_teacher", "timm_student", "cli"},
+    "timm": {"timm_teacher", "timm_student"},
     "transformers": {"transformers_teacher", "transformers_checkpoint", "transformers_student", "text"},
     "wandb": {"trackers"},
 }

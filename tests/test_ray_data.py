@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from aft_ray.config import InputError, TeacherConfig
+from aft_ray.config import InputError
 from aft_ray.ray_data import cpus_per_actor
+from aft_ray.sections import TeacherConfig
 
 
 @pytest.mark.parametrize(

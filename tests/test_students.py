@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 
 from aft_ray import students
 from aft_ray.checkpoint import save_student
-from aft_ray.config import InputError, StudentConfig
+from aft_ray.config import InputError
 from aft_ray.export import load_student
+from aft_ray.sections import StudentConfig
 from aft_ray.store import Workspace
 from aft_ray.students import build_student, modality, student_transforms
 from aft_ray.students.open_clip_student import ProductHead

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from aft_ray.config import TeacherConfig
+from aft_ray.sections import TeacherConfig
 from aft_ray.store import Workspace
 from aft_ray.tally import Tally
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from aft_ray.config import DatasetConfig, InputError
+from aft_ray.config import InputError
 from aft_ray.datasets.base import Item, Listing, NamedDataset
+from aft_ray.sections import DatasetConfig
 from aft_ray.weights import locate
 
 DIGITS = tuple(str(digit) for digit in range(10))

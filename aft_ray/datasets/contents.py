@@ -15,9 +15,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from aft_ray.config import PROMPT_NAME
 from aft_ray.datasets.base import Content
 from aft_ray.datasets.tables import Row
+from aft_ray.sections import PROMPT_NAME
 
 GOOD, BAD = b"+", b"-"
 """Before the content itself, and before the reason why there is none."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from aft_ray.config import DatasetConfig, InputError
+from aft_ray.config import InputError
 from aft_ray.datasets.base import Item, Listing, NamedDataset
+from aft_ray.sections import DatasetConfig
 
 CLASSES = (
     "Activities",

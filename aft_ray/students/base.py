@@ -10,8 +10,9 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import nn
 
-from aft_ray.config import InputError, StudentConfig
+from aft_ray.config import InputError
 from aft_ray.images import ImageTransform
+from aft_ray.sections import StudentConfig
 from aft_ray.text import PADDING, TextTransform
 
 Inputs: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...]

@@ -23,9 +23,10 @@ import torch
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from safetensors.torch import save_file
 
-from aft_ray.config import InputError, StudentConfig, fingerprint
+from aft_ray.config import InputError, fingerprint
 from aft_ray.images import ImageTransform, normalise
 from aft_ray.model_files import Directory, repository
+from aft_ray.sections import StudentConfig
 from aft_ray.students.base import Inputs, LibraryStudent, Student
 from aft_ray.weights import locate
 

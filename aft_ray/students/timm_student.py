@@ -16,8 +16,9 @@ from timm.data import resolve_data_config
 from timm.models import parse_model_name
 from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
 
-from aft_ray.config import InputError, StudentConfig
+from aft_ray.config import InputError
 from aft_ray.images import ImageTransform, normalise
+from aft_ray.sections import StudentConfig
 from aft_ray.students.base import Inputs, LibraryStudent, Student, load_weights, refuse
 from aft_ray.weights import as_timm, load_state_dict, locate
 

@@ -18,8 +18,9 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from aft_ray.config import InputError, StudentConfig, fingerprint
+from aft_ray.config import InputError, fingerprint
 from aft_ray.model_files import ModelFiles, Repository, model_files
+from aft_ray.sections import StudentConfig
 from aft_ray.students.base import Inputs, LibraryStudent, Student, load_weights, refuse, trimmed
 from aft_ray.text import PADDING, Tokens
 from aft_ray.weights import load_state_dict, locate

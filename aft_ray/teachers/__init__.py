@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from aft_ray.config import InputError, TeacherConfig
+from aft_ray.config import InputError
+from aft_ray.sections import TeacherConfig
 from aft_ray.teachers.base import Teacher, TeacherDescription, refuse
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["LIBRARIES", "Teacher", "TeacherDescription", "build_teacher", "describe_teacher", "faults"]
+__all__ = ["FORMS", "LIBRARIES", "Teacher", "TeacherDescription", "build_teacher", "describe_teacher", "faults"]
 
 ADAPTERS = {
     "open_clip": "aft_ray.teachers.open_clip_teacher:OpenClipTeacher",
@@ -28,6 +29,17 @@ ADAPTERS = {
     "transformers": "aft_ray.teachers.transformers_teacher:TransformersTeacher",
 }
 LIBRARIES = tuple(ADAPTERS)
+FORMS = (
+    ("timm:NAME", "image", "any published image model of timm; also timm:hf-hub:REPO, timm:local-dir:DIRECTORY"),
+    ("open_clip:ARCHITECTURE/TAG", "image or text", "one tower of a CLIP model; also hf-hub:REPO, local-dir:DIRECTORY"),
+    (
+        "transformers:REPO_OR_DIRECTORY",
+        "image or text",
+        "BERT, DistilBERT, RoBERTa, T5, GPT-2, LLaMA and its like, sentence-transformers; DINOv2, ViT, CLIP, SigLIP",
+    ),
+    ("MODULE:Class", "image or text", "a class of your own; aft_ray/teachers/base.py shows one"),
+)
+"""What `model` may be: its form, what the teacher reads, what it is."""
 
 
 def describe_teacher(config: TeacherConfig) -> TeacherDescription:

@@ -31,8 +31,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from aft_ray.config import InputError, TeacherConfig
+from aft_ray.config import InputError
 from aft_ray.images import ImageTransform
+from aft_ray.sections import TeacherConfig
 
 if TYPE_CHECKING:
     import torch

@@ -17,9 +17,10 @@ import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
-from aft_ray.config import InputError, TeacherConfig, fingerprint
+from aft_ray.config import InputError, fingerprint
 from aft_ray.images import ImageTransform, normalise
 from aft_ray.model_files import Directory, ModelFiles, Repository, model_files, repository
+from aft_ray.sections import TeacherConfig
 from aft_ray.teachers.base import TeacherDescription, refuse
 from aft_ray.teachers.device import autocast, to_device
 from aft_ray.weights import locate, sha256

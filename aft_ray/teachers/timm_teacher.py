@@ -18,9 +18,10 @@ from timm.data import resolve_data_config
 from timm.models import parse_model_name
 from timm.models._hub import load_model_config_from_path
 
-from aft_ray.config import InputError, TeacherConfig
+from aft_ray.config import InputError
 from aft_ray.images import ImageTransform, normalise
 from aft_ray.model_files import Directory, ModelFiles, Repository, repository
+from aft_ray.sections import TeacherConfig
 from aft_ray.teachers.base import TeacherDescription, refuse
 from aft_ray.teachers.device import autocast, to_device
 from aft_ray.weights import as_timm, load_state_dict, locate, sha256
