@@ -14,10 +14,11 @@ LEVELS = {
         0,
     ),
     **dict.fromkeys(["results", "plots", "rank_picture", "quarantine"], 0),
-    **dict.fromkeys(["card", "model_files", "order", "processors", "ray_data", "scores", "shared"], 0.5),
+    **dict.fromkeys(["card", "model_files", "timm_models", "order", "processors", "ray_data", "scores", "shared"], 0.5),
     **dict.fromkeys(
         ["datasets", "teachers", "students", "regularizers", "shards", "store", "checkpoint", "metrics"], 1
     ),
+    **dict.fromkeys(["open_clip_models"], 0.7),
     **dict.fromkeys(["trackers"], 1.5),
     **dict.fromkeys(["batches", "check", "crops", "onnx_file", "tally", "task", "unseen"], 2),
     **dict.fromkeys(["streaming"], 2.2),
@@ -44,9 +45,9 @@ ADAPTERS = {
     "datasets": {"hub"},
     "mlflow": {"trackers"},
     "onnxruntime": {"onnx_file"},
-    "open_clip": {"open_clip_teacher", "open_clip_student"},
+    "open_clip": {"open_clip_models", "open_clip_teacher", "open_clip_student"},
     "tensorboardX": {"trackers"},
-    "timm": {"timm_teacher", "timm_student"},
+    "timm": {"timm_models", "timm_teacher", "timm_student"},
     "transformers": {"transformers_teacher", "transformers_checkpoint", "transformers_student", "text"},
     "wandb": {"trackers"},
 }

@@ -211,6 +211,7 @@ def test_a_timm_directory_is_a_student(tmp_path: Path) -> None:
         ({"model": "timm:nothing"}, "timm knows no model 'nothing'."),
         ({"model": "timm:resnet51"}, "Did you mean resnet51q or resnet50"),
         ({"model": "timm:tets_vit"}, "Did you mean test_vit"),
+        ({"model": "timm:test_vit.nobody"}, "timm has no weights 'test_vit.nobody'. Known: test_vit.r160_in1k."),
         ({"model": "timm:resnet9", "max_length": 3}, "student.max_length has no meaning for timm models"),
         ({"model": "timm:test_vit", "weights": "/nowhere.pth"}, "student.weights: /nowhere.pth does not exist."),
         ({"model": "timm:vit_base_patch16_18x2_224", "pretrained": True}, "has no published weights: set"),

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import math
@@ -20,9 +19,9 @@ from typing import Any, ClassVar
 import numpy as np
 import open_clip
 import torch
-from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from safetensors.torch import save_file
 
+from aft_ray import open_clip_models
 from aft_ray.config import InputError, fingerprint
 from aft_ray.images import ImageTransform, normalise
 from aft_ray.model_files import Directory, repository
@@ -91,29 +90,19 @@ class Source:
     @classmethod
     def _saved(cls, scheme: str, place: str) -> Source:
         files = repository(place) if scheme == "hf-hub" else Directory(locate(place))
-        saved = files.read_json("open_clip_config.json")
-        if saved is None or "model_cfg" not in saved:
-            raise InputError(f"{files} has no open_clip_config.json with a 'model_cfg'.{files.way_out}")
-        preprocess = merge_preprocess_dict(PreprocessCfg(), saved.get("preprocess_cfg", {}))
-        return cls(f"{scheme}:{place if scheme == 'hf-hub' else files}", saved["model_cfg"], preprocess)
+        architecture, preprocess = open_clip_models.saved(files)
+        return cls(f"{scheme}:{place if scheme == 'hf-hub' else files}", architecture, preprocess)
 
     @classmethod
     def _listed(cls, name: str, *, needs_tag: bool) -> Source:
         architecture, _, tag = name.partition("/")
-        settings = open_clip.get_model_config(architecture)
-        if settings is None:
-            close = difflib.get_close_matches(architecture, open_clip.list_models(), n=3)
-            hint = f" Did you mean {' or '.join(close)}?" if close else ""
-            raise InputError(f"open_clip knows no architecture '{architecture}'.{hint}")
-        published = open_clip.get_pretrained_cfg(architecture, tag)
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
-        if tag and not published:
-            raise InputError(f"open_clip has no weights '{tag}' for {architecture}. Known: {tags}.")
+        settings, published = open_clip_models.listed(name)
         if not tag and needs_tag:
-            raise InputError(f"student.pretrained needs a tag: open_clip:{architecture}/TAG. Known: {tags}.")
+            known = open_clip_models.tags(architecture)
+            raise InputError(f"student.pretrained needs a tag: open_clip:{architecture}/TAG. Known: {known}.")
         if published.get("quick_gelu"):
             settings["quick_gelu"] = True  # the tag was trained with it; open_clip itself only warns
-        return cls(architecture, settings, merge_preprocess_dict(PreprocessCfg(), published), tag or None)
+        return cls(architecture, settings, open_clip_models.preprocess(published), tag or None)
 
     def sized(self, config: StudentConfig) -> dict[str, Any]:
         """The architecture with the recipe's image size and text length."""
@@ -155,11 +144,7 @@ def transforms(config: StudentConfig) -> tuple[ImageTransform, OpenClipTokens]:
         locate(config.weights)
     source = Source.of(config)
     architecture = source.sized(config)
-    text, size = architecture["text_cfg"], architecture["vision_cfg"].get("image_size", 224)
-    if isinstance(size, Sequence):
-        if len(set(size)) != 1:
-            raise InputError(f"{source.name} takes images of {size} pixels; only squares are known here.")
-        size = size[0]
+    text, size = architecture["text_cfg"], open_clip_models.image_size(source.name, architecture)
     tokens = OpenClipTokens(source.name, text.get("context_length", WORDS_READ), fingerprint(text))
     return ImageTransform.from_preprocess_config(source.preprocess, size), tokens
 

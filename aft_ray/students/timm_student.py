@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +12,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 from timm.data import resolve_data_config
-from timm.models import parse_model_name
 from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
 
+from aft_ray import timm_models
 from aft_ray.config import InputError
 from aft_ray.images import ImageTransform, normalise
 from aft_ray.sections import StudentConfig
@@ -60,12 +59,9 @@ class Source:
     def of(cls, config: StudentConfig) -> Source:
         """Raises InputError if timm has no such model, or it has no weights where the recipe wants them."""
         name = config.model.partition(":")[2]
-        try:
-            scheme, identifier = parse_model_name(name)
-        except ValueError as error:
-            raise InputError(str(error)) from error
+        scheme, identifier = timm_models.parsed(name)
         if scheme is None:
-            source = cls._listed(name)
+            source = cls(name, name.partition(".")[0], {}, timm_models.listed(name))
         else:
             if scheme == "local-dir":
                 identifier = str(locate(identifier))
@@ -80,16 +76,6 @@ class Source:
             # Position embeddings have one size and are resampled to another; convolutions take any size as it is.
             source = replace(source, arguments=source.arguments | {"img_size": config.image_size})
         return source
-
-    @classmethod
-    def _listed(cls, name: str) -> Source:
-        architecture = name.partition(".")[0]
-        if not timm.is_model(architecture):
-            close = difflib.get_close_matches(name, timm.list_models(), n=3)
-            hint = f" Did you mean {' or '.join(close)}?" if close else ""
-            raise InputError(f"timm knows no model '{name}'.{hint}")
-        published = timm.get_pretrained_cfg(name)
-        return cls(name, architecture, {}, published.to_dict() if published else {})
 
     @property
     def data(self) -> dict[str, Any]:

@@ -6,7 +6,6 @@ tag's preprocessing; `open_clip:hf-hub:REPOSITORY` and `open_clip:local-dir:DIRE
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
-from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
+from aft_ray import open_clip_models
 from aft_ray.config import InputError, fingerprint
 from aft_ray.images import ImageTransform, normalise
 from aft_ray.model_files import Directory, ModelFiles, Repository, model_files, repository
@@ -113,31 +112,21 @@ class _Source:
     @classmethod
     def _saved(cls, scheme: str, files: ModelFiles) -> _Source:
         """A model that was saved with its `open_clip_config.json`."""
-        saved = files.read_json("open_clip_config.json")
-        if saved is None or "model_cfg" not in saved:
-            raise InputError(f"{files} has no open_clip_config.json with a 'model_cfg'.{files.way_out}")
-        preprocess = merge_preprocess_dict(PreprocessCfg(), saved.get("preprocess_cfg", {}))
+        architecture, preprocess = open_clip_models.saved(files)
         place = files.name if isinstance(files, Repository) else files
-        return cls(f"{scheme}:{place}", saved["model_cfg"], preprocess, {}, files)
+        return cls(f"{scheme}:{place}", architecture, preprocess, {}, files)
 
     @classmethod
     def _listed(cls, name: str, *, own_weights: bool) -> _Source:
         """An architecture of open_clip's own list, with one of its tags."""
         architecture, _, tag = name.partition("/")
-        settings = open_clip.get_model_config(architecture)
-        if settings is None:
-            close = difflib.get_close_matches(architecture, open_clip.list_models(), n=3)
-            hint = f" Did you mean {' or '.join(close)}?" if close else ""
-            raise InputError(f"open_clip knows no architecture '{architecture}'.{hint}")
-        published = open_clip.get_pretrained_cfg(architecture, tag)
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
-        if tag and not published:
-            raise InputError(f"open_clip has no weights '{tag}' for {architecture}. Known: {tags}.")
+        settings, published = open_clip_models.listed(name)
         if not tag and not own_weights:
+            known = open_clip_models.tags(architecture)
             raise InputError(
-                f"{architecture} needs weights: open_clip:{architecture}/TAG (known: {tags}) or 'weights'."
+                f"{architecture} needs weights: open_clip:{architecture}/TAG (known: {known}) or 'weights'."
             )
-        preprocess = merge_preprocess_dict(PreprocessCfg(), published)
+        preprocess = open_clip_models.preprocess(published)
         place = published.get("hf_hub", "")
         files = repository(place.rpartition("/")[0]) if place else None
         return cls(architecture, settings, preprocess, published, files)
@@ -156,11 +145,7 @@ class _Source:
         return model_files(place) if place else None
 
     def transform(self, size: int | None) -> ImageTransform:
-        size = size or self.architecture["vision_cfg"].get("image_size", 224)
-        if isinstance(size, Sequence):
-            if len(set(size)) != 1:
-                raise InputError(f"{self.name} takes images of {size} pixels; only squares are known here.")
-            size = size[0]
+        size = size or open_clip_models.image_size(self.name, self.architecture)
         return ImageTransform.from_preprocess_config(self.preprocess, size)
 
     def weights(self, config: TeacherConfig) -> dict[str, str] | str:

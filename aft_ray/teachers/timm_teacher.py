@@ -6,7 +6,6 @@ saved in timm's format.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +14,9 @@ import numpy as np
 import timm
 import torch
 from timm.data import resolve_data_config
-from timm.models import parse_model_name
 from timm.models._hub import load_model_config_from_path
 
+from aft_ray import timm_models
 from aft_ray.config import InputError
 from aft_ray.images import ImageTransform, normalise
 from aft_ray.model_files import Directory, ModelFiles, Repository, repository
@@ -75,26 +74,13 @@ class _Source:
     @classmethod
     def of(cls, config: TeacherConfig) -> _Source:
         name = config.model.partition(":")[2]
-        try:
-            scheme, identifier = parse_model_name(name)
-        except ValueError as error:
-            raise InputError(str(error)) from error
+        scheme, identifier = timm_models.parsed(name)
         if scheme is not None:
             files = repository(identifier) if scheme == "hf-hub" else Directory(locate(identifier))
             place = _pinned(files) if isinstance(files, Repository) else files.path
             settings, _, _ = load_model_config_from_path(files.fetch("config.json").parent)
             return cls(f"{scheme}:{place}", settings, files)
-        architecture = name.partition(".")[0]
-        if not timm.is_model(architecture):
-            close = difflib.get_close_matches(name, timm.list_models(), n=3)
-            hint = f" Did you mean {' or '.join(close)}?" if close else ""
-            raise InputError(f"timm knows no model '{name}'.{hint}")
-        try:
-            published = timm.get_pretrained_cfg(name)
-        except RuntimeError as error:
-            known = ", ".join(timm.list_models(f"{architecture}.*", pretrained=True))
-            raise InputError(f"timm has no weights '{name}'. Known: {known or 'none'}.") from error
-        settings = published.to_dict() if published else {}
+        settings = timm_models.listed(name)
         return cls(name, settings, repository(settings["hf_hub_id"]) if settings.get("hf_hub_id") else None)
 
     def transform(self, size: int | None) -> ImageTransform:

@@ -1,0 +1,38 @@
+"""What timm says of a model's name, for teachers and students alike."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import timm
+from timm.models import parse_model_name
+
+from aft_ray.config import InputError
+
+
+def parsed(name: str) -> tuple[str | None, str]:
+    """`hf-hub` or `local-dir` and the place, or None and a name of timm's list. Raises InputError for another scheme."""
+    try:
+        scheme, identifier = parse_model_name(name)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    return scheme, identifier
+
+
+def listed(name: str) -> dict[str, Any]:
+    """timm's `pretrained_cfg` of a model in its list; empty if nothing is published for it.
+
+    Raises InputError with the names that come close, or the tags that there are.
+    """
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        raise InputError(f"timm knows no model '{name}'.{hint}")
+    try:
+        published = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        known = ", ".join(timm.list_models(f"{architecture}.*", pretrained=True))
+        raise InputError(f"timm has no weights '{name}'. Known: {known or 'none'}.") from error
+    return published.to_dict() if published else {}
