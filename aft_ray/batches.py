@@ -121,13 +121,33 @@ class Split(Samples):
     def feature_dims(self) -> dict[str, int]:
         return {name: features.shape[1] for name, features in self.features.items()}
 
+    def joined(self, other: Split) -> Split:
+        """The samples of both, these first."""
+
+        def both(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+            return np.concatenate([left, right])
+
+        pairs = zip(as_tuple(self.inputs), as_tuple(other.inputs), strict=True)
+        inputs = tuple(both(left, right) for left, right in pairs)
+        return replace(
+            self,
+            sample_ids=both(self.sample_ids, other.sample_ids),
+            labels=both(self.labels, other.labels),
+            inputs=inputs if isinstance(self.inputs, tuple) else inputs[0],
+            features={name: both(features, other.features[name]) for name, features in self.features.items()},
+        )
+
     def features_of(self, indices: np.ndarray, teachers: Sequence[str]) -> np.ndarray:
         blocks = [self.features[teacher][indices] for teacher in teachers]
         return np.concatenate([np.zeros((len(indices), 0), np.float16), *blocks], axis=1)
 
     def inputs_of(self, indices: np.ndarray) -> tuple[np.ndarray, ...]:
-        arrays = self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)
-        return tuple(array[indices] for array in arrays)
+        return tuple(array[indices] for array in as_tuple(self.inputs))
+
+
+def as_tuple(inputs: np.ndarray | tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """One array per modality."""
+    return inputs if isinstance(inputs, tuple) else (inputs,)
 
 
 def evaluation_batches(split: Samples, batch_size: int, rank: int, world_size: int) -> Iterator[np.ndarray]:

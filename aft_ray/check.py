@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from aft_ray import datasets, students, teachers, trackers
+from aft_ray import datasets, proposals, students, teachers, trackers
 from aft_ray.config import InputError, Recipe
 from aft_ray.regularizers import REGULARIZERS, build_regularizer
 from aft_ray.schema import SPLITS
+from aft_ray.space import space_faults
 from aft_ray.store import Store, open_store
 
 
@@ -21,6 +22,8 @@ def check(recipe: Recipe) -> None:
         *_regularizer_faults(recipe),
         *_training_faults(recipe),
     ]
+    if not faults:
+        faults = _search_faults(recipe)
     if faults:
         raise InputError(faults)
 
@@ -54,6 +57,24 @@ def _regularizer_faults(recipe: Recipe) -> list[str]:
                 " nothing of its own to train. Set it to 1."
             )
     return faults
+
+
+def _search_faults(recipe: Recipe) -> list[str]:
+    """What of the section `search` makes no sense with the rest of an otherwise right recipe."""
+    search, faults = recipe.search, []
+    if search.gpus_per_trial and search.gpus_per_trial > 1 and search.gpus_per_trial % 1:
+        faults.append(f"search.gpus_per_trial is {search.gpus_per_trial:g}; take a share of one GPU or whole GPUs.")
+    if recipe.train.use_gpu and search.gpus_per_trial == 0:
+        faults.append("search.gpus_per_trial is 0, and train.use_gpu asks for a GPU. Set one of them.")
+    if recipe.train.use_gpu and search.workers_per_trial > 1 and search.gpus_per_trial not in (None, 1):
+        faults.append("search.gpus_per_trial must be 1 with several workers per trial: each takes a GPU of its own.")
+
+    def of_variant(variant: Recipe) -> list[str]:
+        if "linear_probe" in {variant.student.model, recipe.student.model} and variant.student != recipe.student:
+            return ["a linear probe cannot be searched beside other students; search it with a recipe of its own."]
+        return [*students.faults(variant.student), *_regularizer_faults(variant), *_training_faults(variant)]
+
+    return [*faults, *proposals.faults(recipe), *space_faults(recipe, of_variant)]
 
 
 def regularizer_arguments(recipe: Recipe, student_dim: int | tuple[int, ...]) -> dict[str, Any]:

@@ -47,12 +47,15 @@ class TrainingState:
         directory.write(COMMIT, json.dumps(position).encode())
 
     @classmethod
-    def load(cls, directory: Directory, inputs: Mapping[str, Any]) -> TrainingState:
-        """What `save` wrote. Raises InputError if it is not whole, or of a run that was started with other `inputs`."""
+    def load(cls, directory: Directory, inputs: Mapping[str, Any] | None) -> TrainingState:
+        """What `save` wrote. Raises InputError if it is not whole, or of a run that was started with other `inputs`.
+
+        inputs: None takes the checkpoint of any run.
+        """
         if not directory.has(COMMIT):
             raise InputError(f"{directory} is no whole checkpoint: {COMMIT} is missing. Resume from another.")
         position = json.loads(directory.read(COMMIT))
-        if differing := differing_keys(position["inputs"], inputs):
+        if inputs is not None and (differing := differing_keys(position["inputs"], inputs)):
             raise InputError(
                 f"{directory} is a checkpoint of a run with another {', '.join(differing)}. Give this run a name with"
                 " run=NAME."
@@ -65,6 +68,11 @@ class TrainingState:
             ),
             best=load(directory.read("best.safetensors")),
         )
+
+
+def history_of(directory: Directory) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that a checkpoint holds."""
+    return json.loads(directory.read(COMMIT))["history"]
 
 
 def differing_keys(left: Any, right: Any, prefix: str = "") -> list[str]:

@@ -25,6 +25,7 @@ from aft_ray.show import (
     show_ranking,
     show_samples,
     show_scores,
+    show_search_plan,
     size,
 )
 
@@ -93,6 +94,10 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--overwrite", action="store_true", help="replace the samples that are there")
         if verb == "extract":
             command.add_argument("--overwrite", action="store_true", help="compute again what is there already")
+        if verb == "search":
+            command.add_argument(
+                "--dry-run", action="store_true", help="print the trials and their cost; start nothing"
+            )
         if verb == "evaluate":
             command.add_argument("--split", default="test", help="train, validation or test (default)")
         if verb == "export":
@@ -165,6 +170,11 @@ def _search(parsed: argparse.Namespace) -> None:
     from aft_ray.search import search
 
     recipe = _ready(parsed)
+    if parsed.dry_run:
+        from aft_ray.search_plan import estimate_search
+
+        show_search_plan(recipe, estimate_search(recipe))
+        return
     with ray_cluster():
         search(recipe)
     show_leaderboard(recipe)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import itertools
 import json
 import typing
 from collections.abc import Mapping, Sequence
@@ -18,11 +17,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError, field_validator, model_validator
 
+from aft_ray.search_section import SearchConfig
 from aft_ray.sections import (
     DatasetConfig,
     Model,
     RegularizerConfig,
-    SearchConfig,
     StudentConfig,
     TeacherConfig,
     TrainConfig,
@@ -66,14 +65,13 @@ class Recipe(Model):
 
     @model_validator(mode="after")
     def _searched_teachers_exist(self) -> Recipe:
-        if self.search.teachers != "all_subsets":
-            known = [teacher.name for teacher in self.teachers]
-            for subset in self.search.teachers:
-                for name in subset:
-                    if name not in known:
-                        raise ValueError(f"search.teachers names {name!r}; teachers: {', '.join(known) or 'none'}")
-                if not subset:
-                    raise ValueError("search.teachers has an empty combination; name at least one teacher in each")
+        known = [teacher.name for teacher in self.teachers]
+        for subset in () if isinstance(self.search.teachers, str) else self.search.teachers:
+            for name in subset:
+                if name not in known:
+                    raise ValueError(f"search.teachers names {name!r}; teachers: {', '.join(known) or 'none'}")
+            if not subset:
+                raise ValueError("search.teachers has an empty combination; name at least one teacher in each")
         return self
 
     def teacher_names(self) -> tuple[str, ...]:
@@ -82,15 +80,6 @@ class Recipe(Model):
     def extracted_splits(self) -> tuple[str, ...]:
         """Where teachers are run: training needs them on train, ranking on validation, a probe of theirs on test too."""
         return ("train", "validation", "test") if self.student.model == "linear_probe" else ("train", "validation")
-
-
-def teacher_subsets(recipe: Recipe) -> list[tuple[str, ...]]:
-    """The combinations of teachers that `search.teachers` asks for, each in the recipe's order."""
-    names = recipe.teacher_names()
-    if recipe.search.teachers == "all_subsets":
-        sizes = range(1, len(names) + 1)
-        return [subset for size in sizes for subset in itertools.combinations(names, size)]
-    return [tuple(name for name in names if name in subset) for subset in recipe.search.teachers]
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from aft_ray.batches import InputTransform, Samples, load_split
+from aft_ray.batches import InputTransform, Samples, Split, load_split
 from aft_ray.config import InputError, Recipe
 from aft_ray.distributed import world_size
 from aft_ray.order import has_label
@@ -22,20 +22,30 @@ MAY_CHANGE = ("num_workers", "use_gpu", "max_failures", "trackers")
 
 @dataclass(frozen=True)
 class Data:
-    """The three splits. origin: fingerprints of the samples and of each teacher's features."""
+    """The three splits. origin: fingerprints of the samples and of each teacher's features.
+
+    Without a validation split nothing is chosen: the student of the last step is kept.
+    """
 
     train: Samples
-    validation: Samples
+    validation: Samples | None
     test: Samples
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, recipe: Recipe) -> Data:
         """The same with the labels that the recipe keeps, and for a probe with its teachers' features as input."""
-        splits = {name: getattr(self, name) for name in SPLITS}
+        splits: dict[str, Any] = {name: getattr(self, name) for name in SPLITS}
         if self.train.input_teachers:
-            splits = {name: replace(split, input_teachers=recipe.teacher_names()) for name, split in splits.items()}
+            names = recipe.teacher_names()
+            splits = {name: split and replace(split, input_teachers=names) for name, split in splits.items()}
         splits["train"] = splits["train"].keep_labels(recipe.train.labels_per_class, recipe.train.seed)
         return Data(**splits, origin=self.origin)
+
+    def with_validation_in_train(self) -> Data:
+        """What final runs are trained on. Both splits must be in memory."""
+        assert isinstance(self.train, Split) and isinstance(self.validation, Split)
+        joined = self.train.joined(self.validation)
+        return Data(joined, validation=None, test=self.test, origin=joined_origin(self.origin))
 
 
 def load_data(recipe: Recipe, stores: Mapping[str, Store], cache: ArrayCache | None = None) -> Data:
@@ -72,6 +82,13 @@ def origin(stores: Mapping[str, Store]) -> dict[str, Any]:
         "samples": {split: store.manifest["fingerprint"] for split, store in stores.items()},
         "teachers": {d.path.split("/")[-2]: (d.manifest() or {})["fingerprint"] for d in stores["train"].features},
     }
+
+
+def joined_origin(origin: Mapping[str, Any]) -> dict[str, Any]:
+    """That of a run on both train and validation."""
+    made_of = origin.get("samples", {})
+    joined = {"train+validation": [made_of.get("train"), made_of.get("validation")], "test": made_of.get("test")}
+    return {**origin, "samples": joined}
 
 
 def transforms_of(recipe: Recipe) -> tuple[InputTransform, ...]:

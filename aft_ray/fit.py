@@ -52,17 +52,21 @@ def fit(
     directory: Directory,
     report: Report,
     resume: Directory | None = None,
+    adopt: bool = False,
     evaluate_test: bool = True,
 ) -> list[dict[str, Any]]:
     """Trains the recipe's student and returns the lines of `metrics.jsonl`.
 
     The main worker writes `metrics.jsonl` and the trackers' files at every evaluation and at the end `student/`: the
     student as it was at the best evaluation. Only that student sees the test split, and only with `evaluate_test`.
+    adopt: `resume` may be of a run with other settings, whose weights this one takes over.
     Raises InputError if the loss is not finite, or `resume` is a checkpoint of another run.
     """
     settings, device = recipe.train, device_of(recipe.train)
     inputs = run_inputs(recipe, data.origin)
-    state = TrainingState.load(resume, inputs) if resume else TrainingState(0, [], inputs, {}, {}, {})
+    state = TrainingState(0, [], inputs, {}, {}, {})
+    if resume:
+        state = replace(TrainingState.load(resume, None if adopt else inputs), inputs=inputs)
     data = data.of(recipe)
     teachers = recipe.teacher_names() if recipe.regularizer.name != "none" else ()
     feed = Feed(recipe, data.train, teachers, device, rank(), world_size())
@@ -88,14 +92,14 @@ def fit(
                 "step": step + 1,
                 "epoch": (step + 1) * feed.num_rows / len(data.train),
                 **interval.metrics.result(),
-                "val_accuracy": None,
-                **evaluate(task, data.validation, device).result("val_"),
+                **validate(task, data.validation, device),
                 "samples_per_s": (step + 1 - state.step) * feed.num_rows / seconds,
                 "input_wait": interval.waited / seconds,
                 "learning_rate": settings.learning_rate * learning_rate_factor(step, settings),
                 **_named_diagnostics(task, teachers),
             }
-            watch.see(step, torch.tensor(metrics["val_loss"]), good_step=state.step)
+            if metrics["val_loss"] is not None:
+                watch.see(step, torch.tensor(metrics["val_loss"]), good_step=state.step)
             watch.check(good_step=state.step)  # a step whose own loss was fine may have spoilt the weights
             state = snapshot(state, metrics, task, optimisation)
             if not is_over(state.history, settings):
@@ -168,6 +172,12 @@ def snapshot(
         optimisation=optimisation.state_dict() if rank() == 0 else {},
         best=weights if better else state.best,
     )
+
+
+def validate(task: TransferTask, split: Samples | None, device: torch.device) -> dict[str, float | None]:
+    """`val_accuracy` and `val_loss`, None where there is none."""
+    found = evaluate(task, split, device).result("val_") if split is not None else {}
+    return {"val_accuracy": None, "val_loss": None, **found}
 
 
 @torch.no_grad()

@@ -13,13 +13,14 @@ from aft_ray.regularizers import FeatureEncoder, LogMEStatistics, btune_options,
 from aft_ray.students import Student
 
 BATCH_SIZE = 512
+HELD_OUT = 10
 
 
 def fitted_options(
     method: str,
     student: Student,
     train: Samples,
-    validation: Samples,
+    validation: Samples | None,
     teachers: Sequence[str],
     device: torch.device,
     *,
@@ -27,14 +28,17 @@ def fitted_options(
 ) -> dict[str, Any]:
     """Options of `build_regularizer` that come from the data: empty for every method but `ft` and `btune`.
 
-    The autoencoder stops early on validation, never on test. weights_follow: a checkpoint will be loaded over the result,
-    so only its shapes count. Every worker computes the same; DDP then sends out those of the main worker.
+    The autoencoder stops early on validation, or where there is none on every tenth train sample. weights_follow: a
+    checkpoint will be loaded over the result, so only its shapes count. Every worker computes the same; DDP then sends out
+    those of the main worker.
     """
     if method == "ft":
         dims = [train.feature_dims[name] for name in teachers]
         if weights_follow:
             return {"encoder": FeatureEncoder(dims)}
-        own, held_out = (_features(split, teachers) for split in (train, validation))
+        own = _features(train, teachers)
+        held_out = own[::HELD_OUT] if validation is None else _features(validation, teachers)
+        own = np.delete(own, np.s_[::HELD_OUT], axis=0) if validation is None else own
         return {"encoder": fit_encoder(own, held_out, dims, device=device)}
     if method == "btune":
         of_teachers = [LogMEStatistics(train.feature_dims[name], len(train.classes)) for name in teachers]

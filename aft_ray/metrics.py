@@ -34,14 +34,19 @@ def task_errors(
     return errors.where(there, 0.0).sum(), there.sum()
 
 
-def score(line: Mapping[str, Any]) -> float:
-    """What evaluations are compared by, higher is better: validation accuracy, or the negative loss where there is none."""
-    return -line["val_loss"] if line["val_accuracy"] is None else line["val_accuracy"]
+def score(line: Mapping[str, Any], metric: str | None = None) -> float:
+    """What evaluations are compared by, higher is better: validation accuracy, or the negative loss.
+
+    metric: `val_accuracy` or `val_loss`; None takes what the task has. Without a validation split the later is the better.
+    """
+    if line["val_loss"] is None:
+        return line["step"]
+    return -line["val_loss"] if metric == "val_loss" or line["val_accuracy"] is None else line["val_accuracy"]
 
 
-def best_line(history: Iterable[dict[str, Any]]) -> dict[str, Any]:
+def best_line(history: Iterable[dict[str, Any]], metric: str | None = None) -> dict[str, Any]:
     """The evaluation whose student is kept: the first of those with the highest score."""
-    return max(history, key=score)
+    return max(history, key=lambda line: score(line, metric))
 
 
 @dataclass

@@ -173,11 +173,16 @@ def draw_curves(name: str, groups: Sequence[Group]) -> list[str]:
         lines, endings = [], []
         for group in groups:
             steps, values = group.mean_curve(key)
+            if not steps:  # a final run on train and validation has no validation accuracy
+                continue
             for training in group.trainings if len(group.trainings) > 1 else ():
-                x = [line["step"] for line in training.history]
-                lines.append(Line("", group.method, x, [factor * line[key] for line in training.history], faint=True))
+                known = [line for line in training.history if line.get(key) is not None]
+                x, y = [line["step"] for line in known], [factor * line[key] for line in known]
+                lines.append(Line("", group.method, x, y, faint=True))
             lines.append(Line(group.title, group.method, steps, [factor * value for value in values]))
             endings.append(f"{group.title} {factor * values[-1]:.3g}")
+        if not lines:
+            continue
         description = f"At the last step: {'; '.join(endings)}."
         pictures.append(draw_lines(f"{name}-{key}", heading, lines, x_label="step", description=description))
     return pictures

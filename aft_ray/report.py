@@ -73,12 +73,15 @@ def read_trainings(place: Directory, names: Iterable[str]) -> list[Training]:
     trainings = []
     for name in names:
         directory = place / name
-        if (history := read_history(directory)) and history[0][
-            "val_accuracy"
-        ] is not None:  # the page is about accuracy
+        if (history := read_history(directory)) and "val_accuracy" in history[0] and _has_accuracy(history):
             recipe = yaml.safe_load(directory.read("config.yaml"))
             trainings.append(Training(name, recipe, history, _read_gates(directory / "student")))
     return trainings
+
+
+def _has_accuracy(history: Sequence[Mapping[str, Any]]) -> bool:
+    """The page is about accuracy; a regression has none."""
+    return history[0]["val_loss"] is None or history[0]["val_accuracy"] is not None
 
 
 def _read_gates(student: Directory) -> dict[str, np.ndarray]:

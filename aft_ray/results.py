@@ -7,9 +7,10 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from scipy.stats import t as student_t
 
 METHODS = {
     "none": "standard transfer",
@@ -25,10 +26,8 @@ METHODS = {
 }
 """Every method in words."""
 
-T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
-"""Two-sided 95 % points of Student's t for 1, 2, ... degrees of freedom; the last one serves for more."""
-
 Row = dict[str, Any]
+SettingKey: TypeAlias = tuple[str, float, tuple[str, ...], tuple[tuple[str, Any], ...]]
 
 
 def method_title(method: str) -> str:
@@ -39,20 +38,24 @@ def method_title(method: str) -> str:
 class Entry:
     """A line of the leaderboard: a method at its chosen setting.
 
-    num_seeds: final runs that reached the test split. Without any, val_accuracy is that of the method's best trial and
-    the test columns are NaN. The standard errors (`_se`) are NaN with one seed. relative_error is the test error over
-    the mean test error of standard transfer, NaN without it.
+    others: other searched keys of the recipe. num_seeds: final runs that reached the test split; without any the test
+    columns are NaN. val_accuracy: of the search's trials of this setting. The standard errors (`_se`) are NaN with one
+    seed. relative_error is the test error over the mean test error of standard transfer; gain and p_value are those of
+    `paired_test` against it; NaN without it.
     """
 
     method: str
     beta: float
     teachers: tuple[str, ...]
+    others: tuple[tuple[str, Any], ...]
     num_seeds: int
     val_accuracy: float
     test_accuracy: float
     test_accuracy_se: float
     relative_error: float
     relative_error_se: float
+    gain: float
+    p_value: float
     trials: tuple[str, ...]
 
     @property
@@ -61,7 +64,8 @@ class Entry:
 
     @property
     def setting(self) -> str:
-        return f"beta {self.beta:g}, {' + '.join(self.teachers)}" if self.teachers else ""
+        with_teachers = [f"beta {self.beta:g}", " + ".join(self.teachers)] if self.teachers else []
+        return ", ".join([*with_teachers, *(f"{key} {value}" for key, value in self.others)])
 
     @property
     def test_error(self) -> float:
@@ -87,8 +91,10 @@ class Training:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The evaluation with the highest validation accuracy: the one whose student is kept."""
-        return max(self.history, key=lambda line: line["val_accuracy"])
+        """The evaluation whose student is kept: that with the highest validation accuracy, or else the last."""
+        return max(
+            self.history, key=lambda line: line["step"] if line["val_accuracy"] is None else line["val_accuracy"]
+        )
 
     @property
     def test_accuracy(self) -> float:
@@ -111,54 +117,85 @@ class Group:
         values: dict[int, list[float]] = defaultdict(list)
         for training in self.trainings:
             for line in training.history:
-                if key in line:
+                if line.get(key) is not None:
                     values[line["step"]].append(line[key])
         steps = sorted(step for step, found in values.items() if len(found) == len(self.trainings))
         return steps, [statistics.fmean(values[step]) for step in steps]
 
 
 def summarize(rows: Iterable[Row]) -> list[Entry]:
-    """Means and standard errors over final runs, the lowest test error first.
+    """Each method at its chosen setting: means and standard errors over final runs, the lowest test error first.
 
-    A method without final runs is shown by its best trial, after the others.
+    A method without final runs is shown by its best setting, after the others.
     """
-    groups: dict[tuple[str, float, tuple[str, ...]], list[Row]] = defaultdict(list)
-    champions: dict[str, Row] = {}
+    searched: dict[SettingKey, list[Row]] = defaultdict(list)
+    tested: dict[SettingKey, list[Row]] = defaultdict(list)
     for row in rows:
-        method = row["regularizer.name"]
         if row["stage"] == "final" and row["test_accuracy"] is not None:
-            groups[method, row["regularizer.beta"], tuple(row["teachers"])].append(row)
+            tested[setting_key(row)].append(row)
         elif row["stage"] == "search" and row["val_accuracy"] is not None:
-            if method not in champions or row["val_accuracy"] > champions[method]["val_accuracy"]:
-                champions[method] = row
-    tested = {method for method, _, _ in groups}
-    standard = [1 - row["test_accuracy"] for key, seeds in groups.items() if key[0] == "none" for row in seeds]
-    standard_error = statistics.fmean(standard) if standard else math.nan
-    for method, row in champions.items():
-        if method not in tested:
-            groups[method, row["regularizer.beta"], tuple(row["teachers"])].append(row)
-    entries = [_entry(*key, seeds, standard_error) for key, seeds in groups.items()]
+            searched[setting_key(row)].append(row)
+    validation = {key: statistics.fmean(row["val_accuracy"] for row in found) for key, found in searched.items()}
+    champions: dict[str, SettingKey] = {}
+    for key in validation:
+        if key[0] not in champions or validation[key] > validation[champions[key[0]]]:
+            champions[key[0]] = key
+    with_finals = {key[0] for key in tested}
+    shown = [*tested, *(key for method, key in champions.items() if method not in with_finals)]
+    standard = [row for key, found in tested.items() if key[0] == "none" for row in found]
+    entries = [_entry(key, tested[key], searched[key], validation.get(key, math.nan), standard) for key in shown]
     return sorted(
         entries, key=lambda entry: (not entry.num_seeds, entry.num_seeds and entry.test_error, -entry.val_accuracy)
     )
 
 
-def _entry(method: str, beta: float, teachers: tuple[str, ...], rows: Sequence[Row], standard_error: float) -> Entry:
-    tests = [row["test_accuracy"] for row in rows if row["test_accuracy"] is not None]
+def setting_key(row: Row) -> SettingKey:
+    """What trials have in common that differ in the seed alone: method, beta, teachers, other searched keys."""
+    fixed = ("regularizer.name", "regularizer.beta", "train.seed")
+    others = sorted((key, value) for key, value in row.items() if "." in key and key not in fixed and value is not None)
+    return row["regularizer.name"], row["regularizer.beta"], tuple(row["teachers"]), tuple(others)
+
+
+def _entry(
+    key: SettingKey, finals: Sequence[Row], trials: Sequence[Row], val_accuracy: float, standard: Sequence[Row]
+) -> Entry:
+    method, beta, teachers, others = key
+    tests = [row["test_accuracy"] for row in finals]
     test_accuracy = statistics.fmean(tests) if tests else math.nan
     test_accuracy_se = statistics.stdev(tests) / math.sqrt(len(tests)) if len(tests) > 1 else math.nan
+    standard_error = statistics.fmean(1 - row["test_accuracy"] for row in standard) if standard else math.nan
+    gain, p_value = paired_test(finals, standard) if method != "none" else (math.nan, math.nan)
     return Entry(
         method,
         beta,
         teachers,
+        others,
         num_seeds=len(tests),
-        val_accuracy=statistics.fmean(row["val_accuracy"] for row in rows),
+        val_accuracy=val_accuracy,
         test_accuracy=test_accuracy,
         test_accuracy_se=test_accuracy_se,
         relative_error=(1 - test_accuracy) / standard_error if standard_error else math.nan,
         relative_error_se=test_accuracy_se / standard_error if standard_error else math.nan,
-        trials=tuple(row["trial"] for row in rows),
+        gain=gain,
+        p_value=p_value,
+        trials=tuple(row["trial"] for row in finals or trials),
     )
+
+
+def paired_test(rows: Sequence[Row], standard: Sequence[Row]) -> tuple[float, float]:
+    """Mean gain in test accuracy over standard transfer with the same seed, and the two-sided p-value of a paired t-test.
+
+    NaN where fewer than two seeds are common, or no seed is.
+    """
+    by_seed = {row["seed"]: row["test_accuracy"] for row in standard}
+    gains = [row["test_accuracy"] - by_seed[row["seed"]] for row in rows if row["seed"] in by_seed]
+    if len(gains) < 2:
+        return (gains[0] if gains else math.nan), math.nan
+    mean, spread = statistics.fmean(gains), statistics.stdev(gains)
+    if not spread:
+        return mean, 1.0 if not mean else 0.0
+    t = mean / (spread / math.sqrt(len(gains)))
+    return mean, float(2 * student_t.sf(abs(t), len(gains) - 1))
 
 
 def headline(entries: Sequence[Entry]) -> str:
@@ -214,5 +251,5 @@ def _is_clear(entry: Entry, other: Entry) -> bool:
     difference = abs(entry.test_error - other.test_error)
     if not fourth:
         return difference > 0
-    degrees_of_freedom = int(variance**2 / fourth + 1e-9)
-    return difference > T_95[min(degrees_of_freedom, len(T_95)) - 1] * math.sqrt(variance)
+    degrees_of_freedom = variance**2 / fourth
+    return difference > student_t.ppf(0.975, degrees_of_freedom) * math.sqrt(variance)

@@ -1,298 +1,336 @@
-"""search: beta and combinations of teachers over one cache, on Ray Tune; then each method's best on fresh seeds.
+"""search: beta, combinations of teachers and any other key over one cache, on Ray Tune; then the best of each method anew.
 
 Features are extracted once for all teachers and the splits are decoded once; every trial reads its teachers' columns from
-Ray's shared memory. A trial is `fit` with overrides, in one process: the objective is that of the global batch, so the
-number of workers would not change it. Trials are compared on validation; only final runs see the test split.
+Ray's shared memory. A trial is a training with some keys replaced; each of its evaluations reaches scheduler and searcher.
+Trials are compared on validation; only the final runs see the test split. All that is known lies in the trials'
+directories: the same command goes on after a crash.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import logging
 import math
-import random
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
 from aft_ray.check import check, open_stores
-from aft_ray.checkpoint import TrainingState
-from aft_ray.config import InputError, Recipe, dump, override, teacher_subsets
+from aft_ray.config import InputError, Recipe, dump, override
 from aft_ray.data import Data, load_data
-from aft_ray.fit import fit
-from aft_ray.metrics import best_line, score
+from aft_ray.metrics import score
 from aft_ray.progress import Progress
+from aft_ray.proposals import Learned, Listed, Proposals
+from aft_ray.rank import rank
+from aft_ray.results import setting_key
+from aft_ray.schedulers import AshaPerMethod, population, reports
+from aft_ray.search_section import Range
 from aft_ray.shards import Directory
-from aft_ray.store import Workspace
+from aft_ray.space import Setting, Space, Trial, final_trials, plan_trials, spaces, teacher_subsets, top_by_rank
+from aft_ray.store import Store, Workspace
+from aft_ray.train import decide_streaming
+from aft_ray.trial_training import Shared, data_key, needed, run_trial
+from aft_ray.trials import Row, TrialDirectory, known_rows, write_table
 
-ROW_SCHEMA = pa.schema(
-    [
-        pa.field("trial", pa.string()),
-        pa.field("stage", pa.string()),
-        pa.field("regularizer.name", pa.string()),
-        pa.field("regularizer.beta", pa.float64()),
-        pa.field("teachers", pa.list_(pa.string())),
-        pa.field("train.seed", pa.int64()),
-        pa.field("seed", pa.int64()),
-        pa.field("val_accuracy", pa.float64()),
-        pa.field("val_loss", pa.float64()),
-        pa.field("test_accuracy", pa.float64()),
-        pa.field("step", pa.int64()),
-        pa.field("wall_time_s", pa.float64()),
-        pa.field("status", pa.string()),
-        pa.field("error", pa.string()),
-    ]
-)
+logger = logging.getLogger(__name__)
+WRITE_EVERY_S = 2.0
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One training of a search. stage: `search`, compared on validation, or `final`, which also sees the test split."""
-
-    stage: str
-    method: str
-    beta: float
-    teachers: tuple[str, ...]
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """The directory under `trials/`; the same setting has the same name in every run of the search."""
-        return f"{self.stage}-{self.setting}-seed{self.seed}"
-
-    @property
-    def setting(self) -> str:
-        """What the search chooses, as part of a name."""
-        return f"{self.method}-beta{self.beta:g}-{'_'.join(self.teachers) or 'no-teacher'}"
-
-    def recipe(self, base: Recipe) -> Recipe:
-        """`base` with this trial's values in place."""
-        options = base.regularizer.options if self.method == base.regularizer.name else {}
-        section = {"name": self.method, "beta": self.beta, "learning_rate": base.regularizer.learning_rate, **options}
-        kept = [teacher.model_dump(mode="json") for teacher in base.teachers if teacher.name in self.teachers]
-        return override(
-            base,
-            {
-                "regularizer": section,
-                "teachers": kept,
-                "train.seed": self.seed,
-                "train.num_workers": 1,
-                "search.teachers": "all_subsets",
-                "search.compare": [],
-            },
-        )
-
-
-def search(recipe: Recipe) -> list[dict[str, Any]]:
-    """Runs the search and its final runs. Returns the rows of `trials.parquet`; finished trials are not run again.
+def search(recipe: Recipe) -> list[Row]:
+    """Runs the search and its final runs. Returns the rows of `trials.parquet`; trials that are over are not run again.
 
     Raises InputError for any fault of the recipe, before anything starts.
     """
     check(recipe)
+    stores = open_stores(recipe)
+    recipe = decide_streaming(recipe, stores)
+    subsets = _subsets(recipe)
+    _check_final(recipe)
+    data = _load(recipe, stores)
     place = Workspace.at(recipe.workspace).search(recipe.run)
-    data = load_data(recipe, open_stores(recipe))
-    trials = plan_trials(recipe)
-    rows = _run_trials(recipe, trials, data, place, "search")
-    finals = [
-        Trial("final", best.method, best.beta, best.teachers, recipe.train.seed + 1 + number)
-        for best in _best_by_method(trials, rows)
-        for number in range(recipe.search.final_seeds)
-    ]
-    rows += _run_trials(recipe, finals, data, place, "finals")
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=ROW_SCHEMA), sink)
-    place.write("trials.parquet", sink.getvalue())
-    winner = _winner(finals, rows)
-    if winner is not None:
-        changes = {"train": recipe.train.model_dump(), "run": f"{recipe.run}-{winner.setting}"}
-        place.write("best.yaml", dump(override(winner.recipe(recipe), changes)).encode())
-    return rows
+    shared = Shared(recipe, stores, place, {key: ray.put(found) for key, found in data.items()})
+    methods = spaces(recipe, subsets)
+    rounds = [[space] for space in methods] if recipe.search.scheduler == "pbt" else [methods]
+    rows: list[Row] = []
+    for group in rounds:
+        rows += _Round(shared, _proposals(shared, group, subsets), group, "search", rows).run()
+    best = best_settings(rows, recipe.search.metric)
+    _write_winner(recipe, place, best)
+    finals = [trial for setting, _ in best.values() for trial in final_trials(recipe, setting)]
+    if recipe.search.final.train_on == "train+validation":
+        joined = {key: ray.put(found.with_validation_in_train()) for key, found in data.items()}
+        shared = replace(shared, data=joined, with_validation=True)
+    return _Round(shared, Listed(finals), methods, "finals", rows).run(of_all=True)
 
 
-def plan_trials(recipe: Recipe) -> list[Trial]:
-    """The grid: every method's betas x combinations of teachers; at most `num_samples` per method, drawn at random."""
-    seed, trials = recipe.train.seed, []
-    for method in recipe.search.compare or (recipe.regularizer.name,):
-        subsets = [()] if method == "none" else teacher_subsets(recipe)
-        grid = [Trial("search", method, beta, s, seed) for s in subsets for beta in recipe.search.betas(method)]
-        if recipe.search.num_samples is not None and recipe.search.num_samples < len(grid):
-            grid = random.Random(seed).sample(grid, recipe.search.num_samples)
-        trials += grid
-    return trials
+def plan_search(recipe: Recipe) -> list[Trial]:
+    """The trials that `search` would run before the final ones; with Optuna those of as many random draws.
+
+    Raises InputError for any fault of the recipe.
+    """
+    check(recipe)
+    open_stores(recipe)
+    return plan_trials(recipe, _subsets(recipe))
 
 
-def _run_trials(
-    recipe: Recipe, trials: Sequence[Trial], data: Data, place: Directory, title: str
-) -> list[dict[str, Any]]:
-    """A row per trial, in order. What is finished on disk is taken from there."""
-    waiting = [trial for trial in trials if _finished_row(trial, recipe, place) is None]
-    errors: dict[str, str] = {}
-    if waiting:
-        errors = _tune(recipe, waiting, data, place, title)
-    return [_finished_row(trial, recipe, place) or _unfinished_row(trial, place, errors) for trial in trials]
+def _subsets(recipe: Recipe) -> list[tuple[str, ...]]:
+    """The combinations of teachers to try."""
+    count = top_by_rank(recipe)
+    if count is None:
+        return teacher_subsets(recipe)
+    return [tuple(row["teachers"]) for row in rank(recipe).rows[:count]]
 
 
-def _tune(recipe: Recipe, trials: Sequence[Trial], data: Data, place: Directory, title: str) -> dict[str, str]:
-    """Runs trials on the cluster. Returns the reasons of those that failed, by name."""
-    per_trial = {"CPU": 1, "GPU": 1} if recipe.train.use_gpu else {"CPU": 1}
-    lacking = [kind for kind, count in per_trial.items() if ray.cluster_resources().get(kind, 0) < count]
-    if lacking:
+def _check_final(recipe: Recipe) -> None:
+    if recipe.train.streaming and recipe.search.final.seeds and recipe.search.final.train_on == "train+validation":
         raise InputError(
-            f"The cluster has no {lacking[0]} for a trial. Set train.use_gpu=false or use another cluster."
+            "The splits are too large to be held in memory, so final runs cannot be trained on both train and validation."
+            " Set search.final.train_on=train."
         )
-    asha = recipe.search.scheduler == "asha"
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is a row of the table
-    with Progress(title, len(trials), "trials") as progress:
-        tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(_run_trial, recipe=recipe, data=data, place=place), per_trial),
-            param_space={"trial": tune.grid_search([asdict(trial) for trial in trials])},
-            tune_config=tune.TuneConfig(
-                metric="score",
-                mode="max",
-                scheduler=_AshaPerMethod(recipe.train.steps) if title == "search" and asha else None,
-                max_concurrent_trials=recipe.search.max_concurrent_trials or 0,
-                reuse_actors=True,  # a trial of seconds should not wait for a process that imports torch
-            ),
-            run_config=tune.RunConfig(
-                name=f"{title}-{time.strftime('%Y%m%d-%H%M%S')}",
-                storage_path=f"{place.path}/tune",
-                storage_filesystem=None if place.is_local else place.filesystem,
-                callbacks=[_ShowProgress(progress)],
-                verbose=0,
-            ),
-        )
-        results = tuner.fit()
-    return {
-        Trial(**_as_trial(result.config["trial"])).name: str(result.error).strip().splitlines()[-1]
-        for result in results
-        if result.error is not None and result.config is not None
-    }
 
 
-def _run_trial(config: dict[str, Any], *, recipe: Recipe, data: Data, place: Directory) -> None:
-    """What Tune runs, in a process of its own."""
-    trial = Trial(**_as_trial(config["trial"]))
-    directory = place / "trials" / trial.name
-    started = time.perf_counter()
-
-    def report(metrics: dict[str, Any], state: TrainingState) -> None:
-        seconds = time.perf_counter() - started
-        directory.write("trial.json", json.dumps({"wall_time_s": seconds}).encode())
-        tune.report({"step": state.step, "score": score(best_line(state.history))})
-
-    trial_recipe = trial.recipe(recipe)
-    directory.write("config.yaml", dump(trial_recipe).encode())
-    fit(trial_recipe, data, directory=directory, report=report, evaluate_test=trial.stage == "final")
+def _load(recipe: Recipe, stores: Mapping[str, Store]) -> dict[str, Data]:
+    """The data of every student that is searched, decoded once for all that read samples alike."""
+    data: dict[str, Data] = {}
+    for variant in _students(recipe):
+        open_stores(variant)
+        key = data_key(variant)
+        if key not in data:
+            data[key] = load_data(variant, stores)
+    return data
 
 
-class _AshaPerMethod(FIFOScheduler):
-    """ASHA among the trials of one method: a method that learns slowly at first must not be stopped by another."""
+def _students(recipe: Recipe) -> list[Recipe]:
+    """The recipe with every combination of the student's searched values."""
+    own = {key: values for key, values in recipe.search.space.items() if key.startswith("student.")}
+    if ranged := [key for key, values in own.items() if isinstance(values, Range)]:
+        raise InputError(f"search.space.{ranged[0]} must be a list: samples are decoded for each value of it.")
+    settings = Space("none", {"regularizer.beta": (0.0,), "teachers": ((),), **own}).grid()
+    return [override(recipe, dict(setting.others)) for setting in settings]
 
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.steps = steps
-        self.schedulers: dict[str, ASHAScheduler] = {}
 
-    def _scheduler(self, trial: Any) -> ASHAScheduler:
-        method = trial.config["trial"]["method"]
-        if method not in self.schedulers:
-            scheduler = ASHAScheduler(
-                "step", max_t=self.steps, grace_period=max(1, self.steps // 3), reduction_factor=2
+def _proposals(shared: Shared, group: Sequence[Space], subsets: Sequence[tuple[str, ...]]) -> Proposals:
+    recipe = shared.recipe
+    if recipe.search.searcher == "optuna":
+        facts = [shared.directory(name).facts() for name in (shared.place / "trials").names()]
+        known = sorted((f for f in facts if f and f["stage"] == "search"), key=lambda found: found["number"])
+        return Learned(recipe, group, [Trial.of(found) for found in known])
+    methods = {space.method for space in group}
+    return Listed([trial for trial in plan_trials(recipe, subsets) if trial.setting.method in methods])
+
+
+@dataclass
+class _Round:
+    """Trials that run side by side: those of the search, or the final ones. earlier: rows of the rounds before."""
+
+    shared: Shared
+    proposals: Proposals
+    group: Sequence[Space]
+    title: str
+    earlier: Sequence[Row]
+    names: list[str] = field(default_factory=list)
+    written: float = 0.0
+
+    def run(self, *, of_all: bool = False) -> list[Row]:
+        """Runs what is not over yet; returns this round's rows, or with `of_all` those of the earlier ones too."""
+        recipe = self.shared.recipe
+        scheduler = self._scheduler()
+        first = self.next()
+        if first is not None:
+            self._tune(first, scheduler)
+        own = known_rows(self.shared.place / "trials", self.names, recipe.search.metric)
+        write_table(self.shared.place, [*self.earlier, *own])
+        return [*self.earlier, *own] if of_all else own
+
+    def next(self) -> Trial | None:
+        """The next trial that is not over; what is over is told to the searcher instead."""
+        while (trial := self.proposals.next()) is not None:
+            self.names.append(trial.name)
+            directory = self.shared.directory(trial.name)
+            recipe = self.shared.recipe_of(trial)
+            directory.claim(trial, len(self.names), recipe, self.shared.inputs_of(recipe))
+            outcome = directory.outcome()
+            if outcome is None or outcome["status"] == "failed":
+                directory.reopen()
+                return trial
+            self.proposals.tell(trial, self._best(directory))
+        return None
+
+    def over(self, name: str, status: str, error: str | None = None) -> None:
+        """Tune says that a trial has ended; what the trial itself has said of its end stays."""
+        directory = self.shared.directory(name)
+        if directory.outcome() is None:
+            directory.end(status, error)
+        if time.monotonic() - self.written > WRITE_EVERY_S:
+            rows = known_rows(self.shared.place / "trials", self.names, self.shared.recipe.search.metric)
+            write_table(self.shared.place, [*self.earlier, *rows])
+            self.written = time.monotonic()
+
+    def tell(self, trial: Trial) -> None:
+        self.proposals.tell(trial, self._best(self.shared.directory(trial.name)))
+
+    def _best(self, directory: TrialDirectory) -> float | None:
+        """The score of a trial that is over, None of one that failed."""
+        if (directory.outcome() or {}).get("status") == "failed":
+            return None
+        return max((score(line, self.shared.recipe.search.metric) for line in directory.history()), default=None)
+
+    def _scheduler(self) -> Any:
+        recipe = self.shared.recipe
+        if self.title != "search" or recipe.search.scheduler == "none":
+            return None
+        if recipe.search.scheduler == "pbt":
+            return population(recipe, self.group[0])
+        scheduler = AshaPerMethod(recipe)
+        for name in (self.shared.place / "trials").names():
+            directory = self.shared.directory(name)
+            outcome, facts = directory.outcome(), directory.facts()
+            if outcome and outcome["status"] != "failed" and facts["stage"] == "search":
+                history = directory.history()
+                scores = [score(line, recipe.search.metric) for line in history]
+                scheduler.remember(facts["method"], name, reports(history, scores))
+        return scheduler
+
+    def _tune(self, first: Trial, scheduler: Any) -> None:
+        recipe = self.shared.recipe
+        num_trials = self._num_trials()
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is a row of the table
+        with Progress(self.title, num_trials, "trials") as progress:
+            progress.advance(len(self.names) - 1, "done before")
+            proposed: dict[str, Any] = {"search_alg": _Proposer(self, first), "num_samples": -1}
+            space: dict[str, Any] = {}
+            if recipe.search.scheduler == "pbt" and scheduler:  # which wants to know its population beforehand
+                space = {"trial": tune.grid_search([_config(t)["trial"] for t in (first, *iter(self.next, None))])}
+                proposed = {}
+            tuner = tune.Tuner(
+                tune.with_resources(tune.with_parameters(run_trial, shared=self.shared), _reserved(recipe)),
+                param_space=space,
+                tune_config=tune.TuneConfig(
+                    metric="score",
+                    mode="max",
+                    scheduler=scheduler,
+                    **proposed,
+                    max_concurrent_trials=_concurrency(recipe),
+                    reuse_actors=recipe.search.workers_per_trial == 1,  # do not wait for a process that imports torch
+                ),
+                run_config=tune.RunConfig(
+                    name=f"tune-{self.title}-{time.strftime('%Y%m%d-%H%M%S')}",
+                    storage_path=self.shared.place.path,
+                    storage_filesystem=None if self.shared.place.is_local else self.shared.place.filesystem,
+                    failure_config=tune.FailureConfig(max_failures=recipe.train.max_failures),
+                    callbacks=[_Watch(self, progress)],
+                    verbose=0,
+                ),
             )
-            scheduler.set_search_properties("score", "max")
-            self.schedulers[method] = scheduler
-        return self.schedulers[method]
+            tuner.fit()
+        for name in self.shared.place.names():
+            if name.startswith("tune-"):  # all that is worth keeping lies in the trials' directories
+                (self.shared.place / name).delete()
 
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        self._scheduler(trial).on_trial_add(tune_controller, trial)
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        return self._scheduler(trial).on_trial_result(tune_controller, trial, result)
-
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        self._scheduler(trial).on_trial_complete(tune_controller, trial, result)
+    def _num_trials(self) -> int:
+        """How many there will be, as far as that is known."""
+        if isinstance(self.proposals, Listed):
+            return len(self.names) + len(self.proposals.waiting)
+        search = self.shared.recipe.search
+        return sum(int(min(space.size(), search.num_samples or math.inf)) for space in self.group) * search.seeds
 
 
-class _ShowProgress(tune.Callback):
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
+def _config(trial: Trial) -> dict[str, Any]:
+    """What Tune hands to a trial's process. The name stays where `pbt` changes the setting."""
+    return {"trial": {**trial.to_json(), "name": trial.name}}
+
+
+class _Proposer(tune.search.Searcher):
+    """Hands the trials of a round to Tune."""
+
+    def __init__(self, of: _Round, first: Trial) -> None:
+        super().__init__(metric="score", mode="max")
+        self.round, self.first = of, first
+        self.trials: dict[str, Trial] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        trial = self.round.next() if self.trials else self.first
+        if trial is None:
+            return tune.search.Searcher.FINISHED
+        self.trials[trial_id] = trial
+        return _config(trial)
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        if trial_id in self.trials:
+            self.round.tell(self.trials[trial_id])
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: what is known lies in the trials' directories."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+
+class _Watch(tune.Callback):
+    """Writes down how trials end, and shows it."""
+
+    def __init__(self, of: _Round, progress: Progress) -> None:
+        self.round, self.progress = of, progress
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.progress.advance(1, f"score {trial.last_result.get('score', float('nan')):.3f}")
+        self.round.over(trial.config["trial"]["name"], "stopped")
+        value = trial.last_result["score"]
+        self.progress.advance(1, f"score {value:.3f}" if math.isfinite(value) else "a trial failed")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        reason = str(trial.get_error() or "its process died").strip().splitlines()[-1]
+        self.round.over(trial.config["trial"]["name"], "failed", reason)
         self.progress.advance(1, "a trial failed")
 
 
-def _as_trial(values: dict[str, Any]) -> dict[str, Any]:
-    return values | {"teachers": tuple(values["teachers"])}
+def _reserved(recipe: Recipe) -> dict[str, float]:
+    """What Tune reserves for a trial; the workers of one with several reserve their own."""
+    if recipe.search.workers_per_trial > 1:
+        return {"CPU": 0.01}
+    return needed(recipe)
 
 
-def _finished_row(trial: Trial, recipe: Recipe, place: Directory) -> dict[str, Any] | None:
-    """The row of a trial that ran to its last step with this recipe, None of any other."""
-    directory = place / "trials" / trial.name
-    if not directory.has("student/student.json"):
-        return None
-    if directory.read("config.yaml").decode() != dump(trial.recipe(recipe)):
-        return None
-    return _row(trial, directory, "finished")
+def _concurrency(recipe: Recipe) -> int:
+    """How many trials may run at the same time. Raises InputError if the cluster has no room for one."""
+    there, per_trial, search = ray.cluster_resources(), needed(recipe), recipe.search
+    fitting = int(min(there.get(kind, 0) / count + 1e-9 for kind, count in per_trial.items()))
+    if not fitting:
+        lacking = ", ".join(f"{count:g} {kind}s ({there.get(kind, 0):g} there)" for kind, count in per_trial.items())
+        raise InputError(
+            f"The cluster has no room for a trial: it needs {lacking}. Lower search.workers_per_trial,"
+            " search.cpus_per_trial or search.gpus_per_trial, or use another cluster."
+        )
+    asked = search.max_concurrent_trials
+    if asked is not None and asked > fitting:
+        logger.warning(
+            "search.max_concurrent_trials is %d, the cluster has room for %d: the others wait.", asked, fitting
+        )
+    return fitting if asked is None else min(asked, fitting)
 
 
-def _unfinished_row(trial: Trial, place: Directory, errors: dict[str, str]) -> dict[str, Any]:
-    if trial.name in errors:
-        return _row(trial, None, "failed", errors[trial.name])
-    return _row(trial, place / "trials" / trial.name, "stopped")
-
-
-def _row(trial: Trial, directory: Directory | None, status: str, error: str | None = None) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "trial": trial.name,
-        "stage": trial.stage,
-        "regularizer.name": trial.method,
-        "regularizer.beta": trial.beta,
-        "teachers": list(trial.teachers),
-        "train.seed": trial.seed,
-        "seed": trial.seed,
-        "val_accuracy": None,
-        "val_loss": None,
-        "test_accuracy": None,
-        "step": None,
-        "wall_time_s": None,
-        "status": status,
-        "error": error,
-    }
-    if directory is not None:
-        history = [json.loads(line) for line in directory.read("metrics.jsonl").splitlines()]
-        best = best_line(history)
-        row |= {key: best[key] for key in ("val_accuracy", "val_loss", "step")}
-        row |= {"test_accuracy": history[-1].get("test_accuracy"), **json.loads(directory.read("trial.json"))}
-    return row
-
-
-def _best_by_method(trials: Iterable[Trial], rows: Iterable[dict[str, Any]]) -> list[Trial]:
-    """Each method's trial with the highest validation score; the earlier one of equals."""
-    best: dict[str, tuple[float, Trial]] = {}
-    for trial, row in zip(trials, rows, strict=True):
-        if row["val_loss"] is not None and score(row) > best.get(trial.method, (-math.inf, trial))[0]:
-            best[trial.method] = (score(row), trial)
-    return [trial for _, trial in best.values()]
-
-
-def _winner(finals: Sequence[Trial], rows: Sequence[dict[str, Any]]) -> Trial | None:
-    """The first final run of the method with the highest mean validation score over its final seeds."""
-    scores: dict[str, list[float]] = {}
+def best_settings(rows: Iterable[Row], metric: str | None) -> dict[str, tuple[Setting, float]]:
+    """Each method's setting with the highest mean score over its seeds, and that score; the earlier one of equals."""
+    scores: dict[Setting, list[float]] = {}
     for row in rows:
-        if row["stage"] == "final" and row["val_loss"] is not None:
-            scores.setdefault(row["regularizer.name"], []).append(score(row))
-    means = {method: sum(values) / len(values) for method, values in scores.items()}
-    if not means:
-        return None
-    return next(trial for trial in finals if trial.method == max(means, key=means.__getitem__))
+        if row["stage"] == "search" and row["val_loss"] is not None:
+            scores.setdefault(Setting(*setting_key(row)), []).append(score(row, metric))
+    best: dict[str, tuple[Setting, float]] = {}
+    for setting, values in scores.items():
+        mean = math.fsum(values) / len(values)
+        if setting.method not in best or mean > best[setting.method][1]:
+            best[setting.method] = (setting, mean)
+    return best
+
+
+def _write_winner(recipe: Recipe, place: Directory, best: Mapping[str, tuple[Setting, float]]) -> None:
+    """`best.yaml`: the recipe with the best setting of all, for `train`."""
+    if not best:
+        return
+    setting, _ = max(best.values(), key=lambda found: found[1])
+    changes = {"train.num_workers": recipe.train.num_workers, "run": f"{recipe.run}-{setting.name}"[:100]}
+    place.write(
+        "best.yaml", dump(override(Trial("final", setting, recipe.train.seed).recipe(recipe), changes)).encode()
+    )

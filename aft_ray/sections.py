@@ -7,7 +7,7 @@ into lines for the user.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -287,42 +287,3 @@ class TrainConfig(Model):
     """One GPU per worker."""
     max_failures: int = Field(default=3, ge=0)
     """How often a killed worker may be replaced, continuing from the last checkpoint."""
-
-
-Beta = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class SearchConfig(Model):
-    beta: dict[str, tuple[Beta, ...]] = {"all": (1.0, 3.0, 10.0, 30.0)}
-    """The grid of strengths: a list, or a mapping that gives each method its own (`all` is for the others)."""
-    teachers: Literal["all_subsets"] | tuple[tuple[str, ...], ...] = "all_subsets"
-    """Combinations of teachers by name: `all_subsets`, or a list of lists."""
-    compare: tuple[str, ...] = ()
-    """Methods to search; empty searches the recipe's regularizer. Each is retrained at its best setting."""
-    num_samples: int | None = Field(default=None, gt=0)
-    """At most this many trials per method, drawn from the grid at random; null runs the whole grid."""
-    scheduler: Literal["asha", "none"] = "asha"
-    """`asha` stops trials that fall behind."""
-    max_concurrent_trials: int | None = Field(default=None, gt=0)
-    """Trials at the same time; null fills the cluster."""
-    final_seeds: int = Field(default=3, gt=0)
-    """Seeds of each method's final runs; only these see the test split."""
-
-    @field_validator("beta", mode="before")
-    @classmethod
-    def _beta_per_method(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            return value
-        return {"all": value if isinstance(value, (list, tuple)) else [value]}
-
-    @field_validator("teachers", mode="before")
-    @classmethod
-    def _combinations(cls, value: Any) -> Any:
-        lists = isinstance(value, (list, tuple)) and all(isinstance(subset, (list, tuple)) for subset in value)
-        if value != "all_subsets" and not lists:
-            raise ValueError(f"must be all_subsets or a list of lists of teachers' names, got {value!r}")
-        return value
-
-    def betas(self, method: str) -> tuple[float, ...]:
-        """The grid of `method`; standard transfer learning has no strength."""
-        return (0.0,) if method == "none" else self.beta.get(method, self.beta.get("all", ()))

@@ -19,6 +19,7 @@ from aft_ray.config import Recipe
 if TYPE_CHECKING:
     from aft_ray.plan import Estimate
     from aft_ray.rank import Ranking
+    from aft_ray.search_plan import SearchPlan
 
 console = Console(width=None if sys.stdout.isatty() else 120)  # a log has no width of its own
 LISTED_CLASSES = 20
@@ -148,22 +149,48 @@ def show_predictions(path: str, summary: Mapping[str, Any]) -> None:
     console.print(f"predictions: {summary['output']}", soft_wrap=True)
 
 
+def show_search_plan(recipe: Recipe, plan: SearchPlan) -> None:
+    """The trials of a search, and what they would take."""
+    settings = dict.fromkeys(trial.setting for trial in plan.trials)
+    rows = [
+        [
+            setting.method,
+            f"{setting.beta:g}" if setting.teachers else "-",
+            ", ".join(setting.teachers) or "-",
+            ", ".join(f"{key}={value}" for key, value in setting.others) or "-",
+        ]
+        for setting in settings
+    ]
+    print_table(f"Settings of search '{recipe.run}'", ["method", "beta", "teachers", "other keys"], rows)
+    if recipe.search.searcher == "optuna":
+        console.print("optuna will choose others as it learns; these are as many random draws", soft_wrap=True)
+    methods = ", ".join(f"{count} {method}" for method, count in plan.per_method().items())
+    console.print(f"trials    {len(plan.trials)} ({methods}), then {plan.num_final} final runs")
+    console.print(f"a step    {1000 * plan.step_s:.1f} ms, an evaluation {plan.evaluation_s:.2f} s, on this machine")
+    console.print(f"takes     {duration(plan.hours)} of one worker if no trial is stopped early")
+
+
 def show_leaderboard(recipe: Recipe) -> None:
     """Each method at its best setting."""
     from aft_ray.report import leaderboard
 
+    entries = leaderboard(recipe)
+    has_others = any(entry.others for entry in entries)
     rows = [
         [
             entry.title,
             f"{entry.beta:g}" if entry.teachers else "-",
             ", ".join(entry.teachers) or "-",
+            *([", ".join(f"{key}={value}" for key, value in entry.others)] if has_others else []),
             entry.num_seeds,
             f"{100 * entry.val_accuracy:.2f}",
             f"{100 * entry.test_accuracy:.2f} ± {100 * entry.test_accuracy_se:.2f}",
+            "-" if math.isnan(entry.gain) else f"{100 * entry.gain:+.2f}  p {entry.p_value:.3f}",
         ]
-        for entry in leaderboard(recipe)
+        for entry in entries
     ]
-    columns = ["method", "beta", "teachers", "seeds", "validation %", "test %"]
+    others = ["other keys"] if has_others else []
+    columns = ["method", "beta", "teachers", *others, "seeds", "validation %", "test %", "paired gain"]
     print_table("Methods compared: accuracy, mean ± standard error over seeds", columns, rows)
 
 

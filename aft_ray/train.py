@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -23,7 +23,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from aft_ray.check import check, open_stores
 from aft_ray.checkpoint import COMMIT, TrainingState, differing_keys
 from aft_ray.config import InputError, Recipe, dump, override
-from aft_ray.data import load_data, origin, run_inputs, transforms_of
+from aft_ray.data import joined_origin, load_data, origin, run_inputs, transforms_of
 from aft_ray.distributed import rank
 from aft_ray.fit import fit
 from aft_ray.progress import Progress
@@ -44,17 +44,50 @@ def train(recipe: Recipe) -> Directory:
     check(recipe)
     stores = open_stores(recipe)
     run = Workspace.at(recipe.workspace).run(recipe.run)
-    recipe = _decide_streaming(recipe, stores, run)
-    _claim(run, recipe, origin(stores))
-    if is_finished(run):
-        return run
+    recipe = decide_streaming(recipe, stores, run)
+    with Progress("train", recipe.train.steps, "steps") as progress:
+
+        def show(line: dict[str, Any], num_steps: int) -> None:
+            progress.advance(num_steps, _note(line))
+
+        train_in(run, recipe, stores, on_evaluation=show)
+    return run
+
+
+def train_in(
+    run: Directory,
+    recipe: Recipe,
+    stores: Mapping[str, Store],
+    *,
+    on_evaluation: Callable[[dict[str, Any], int], None],
+    evaluate_test: bool = True,
+    with_validation: bool = False,
+    cpus_per_worker: float = 1.0,
+) -> None:
+    """Trains in the directory `run`, unless that is done. with_validation: on the validation split too.
+
+    on_evaluation: is told each evaluation and the steps since the one before, in a thread of this process.
+    """
+    made_of = origin(stores)
+    _claim(run, recipe, run_inputs(recipe, joined_origin(made_of) if with_validation else made_of))
+    if run.has("student/student.json"):
+        return
     _check_resources(recipe)
     _delete_left_overs(run)
+    resources = {"CPU": cpus_per_worker} | ({"GPU": 1} if recipe.train.use_gpu else {})
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"recipe": recipe.model_dump(mode="json"), "stores": stores, "run": run},
+        train_loop_config={
+            "recipe": recipe.model_dump(mode="json"),
+            "stores": stores,
+            "run": run,
+            "evaluate_test": evaluate_test,
+            "with_validation": with_validation,
+        },
         torch_config=TorchConfig(backend="nccl" if recipe.train.use_gpu else "gloo"),
-        scaling_config=ScalingConfig(num_workers=recipe.train.num_workers, use_gpu=recipe.train.use_gpu),
+        scaling_config=ScalingConfig(
+            num_workers=recipe.train.num_workers, use_gpu=recipe.train.use_gpu, resources_per_worker=resources
+        ),
         run_config=RunConfig(
             name="checkpoints",
             storage_path=run.path,
@@ -63,7 +96,7 @@ def train(recipe: Recipe) -> Directory:
             checkpoint_config=CheckpointConfig(num_to_keep=1),  # the last; the best weights are inside each
         ),
     )
-    with _follow(run, recipe):
+    with _follow(run, on_evaluation):
         try:
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
@@ -73,31 +106,29 @@ def train(recipe: Recipe) -> Directory:
     if result.return_value:
         raise InputError(result.return_value)
     _delete_left_overs(run, keep=result.checkpoint.path.rpartition("/")[2])
-    return run
 
 
 @contextmanager
-def _follow(run: Directory, recipe: Recipe) -> Iterator[None]:
-    """Shows the lines that the main worker adds to `metrics.jsonl`, wherever in the cluster it runs."""
+def _follow(run: Directory, on_evaluation: Callable[[dict[str, Any], int], None]) -> Iterator[None]:
+    """Passes on the lines that the main worker adds to `metrics.jsonl`, wherever in the cluster it runs."""
     done = threading.Event()
 
-    def show(progress: Progress) -> None:
-        shown = 0
-        while not done.wait(0.5):
-            history = read_history(run)
-            if history and history[-1]["step"] > shown:
-                last = history[-1]
-                progress.advance(last["step"] - shown, _note(last))
-                shown = last["step"]
+    def follow() -> None:
+        told, last_look = 0, False
+        while not last_look:
+            last_look = done.wait(0.5)
+            for line in read_history(run):
+                if line["step"] > told:
+                    on_evaluation(line, line["step"] - told)
+                    told = line["step"]
 
-    with Progress("train", recipe.train.steps, "steps") as progress:
-        thread = threading.Thread(target=show, args=(progress,), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _note(line: Mapping[str, Any]) -> str:
@@ -113,19 +144,14 @@ def read_history(run: Directory) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run.read("metrics.jsonl").splitlines()]
 
 
-def is_finished(run: Directory) -> bool:
-    history = read_history(run)
-    return bool(history) and "test_accuracy" in history[-1] and run.has("student/student.json")
-
-
-def _decide_streaming(recipe: Recipe, stores: Mapping[str, Store], run: Directory) -> Recipe:
+def decide_streaming(recipe: Recipe, stores: Mapping[str, Store], run: Directory | None = None) -> Recipe:
     """The recipe with `train.streaming` true or false: as the run was started, or by what the nodes can hold.
 
     It is decided once, because the order of samples depends on it.
     """
     if recipe.train.streaming is not None:
         return recipe
-    if run.has("inputs.json"):
+    if run is not None and run.has("inputs.json"):
         streaming = json.loads(run.read("inputs.json"))["recipe"]["train"]["streaming"]
     else:
         memory = [node["Resources"].get("memory", 0) for node in ray.nodes() if node["Resources"].get("CPU")]
@@ -133,9 +159,8 @@ def _decide_streaming(recipe: Recipe, stores: Mapping[str, Store], run: Director
     return override(recipe, {"train.streaming": streaming})
 
 
-def _claim(run: Directory, recipe: Recipe, origin: dict[str, Any]) -> None:
-    """Writes the resolved recipe and what it was run on beside the run, or checks that they are those there."""
-    facts = run_inputs(recipe, origin)
+def _claim(run: Directory, recipe: Recipe, facts: dict[str, Any]) -> None:
+    """Writes the resolved recipe and what it is run on beside the run, or checks that they are those there."""
     if run.has("inputs.json"):
         if differing := differing_keys(json.loads(run.read("inputs.json")), facts):
             raise InputError(
@@ -173,7 +198,7 @@ def _work(config: dict[str, Any]) -> list[str]:
     if run.has(FAULTS):
         return json.loads(run.read(FAULTS))
     try:
-        _fit(Recipe.model_validate(config["recipe"]), config["stores"], run)
+        _fit(Recipe.model_validate(config["recipe"]), config["stores"], run, config)
     except SampleError as error:
         run.write(FAULTS, json.dumps(error.faults).encode())
         raise  # the other workers wait for this one; all are started again, and return
@@ -182,7 +207,7 @@ def _work(config: dict[str, Any]) -> list[str]:
     return []
 
 
-def _fit(recipe: Recipe, stores: Mapping[str, Store], run: Directory) -> None:
+def _fit(recipe: Recipe, stores: Mapping[str, Store], run: Directory, config: Mapping[str, Any]) -> None:
     if recipe.train.use_gpu:
         torch.cuda.set_device(ray.train.torch.get_device())
     found = ray.train.get_checkpoint()
@@ -212,8 +237,10 @@ def _fit(recipe: Recipe, stores: Mapping[str, Store], run: Directory) -> None:
     with ExitStack() as stack:
         cache = stack.enter_context(ArrayCache()) if recipe.train.num_workers > 1 else None
         data = load_data(recipe, stores, cache)
+        if config["with_validation"]:
+            data = data.with_validation_in_train()
         try:
-            fit(recipe, data, directory=run, report=report, resume=latest)
+            fit(recipe, data, directory=run, report=report, resume=latest, evaluate_test=config["evaluate_test"])
         except SampleError:
             raise
         except InputError as error:

@@ -103,7 +103,7 @@ def test_the_demo_in_a_reduced_form(tmp_path: Path) -> None:
         "dataset.samples_per_shard=100",
         "train.steps=12",
         "train.evaluate_every=6",
-        "search.final_seeds=2",
+        "search.final.seeds=2",
         "search.beta={kd: [3], aft: [10]}",
         "search.teachers=[[lite0, mobilenet]]",
     ]

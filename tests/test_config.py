@@ -81,7 +81,10 @@ def test_all_faults_come_at_once_one_line_each(tmp_path: Path) -> None:
         (MINIMAL + "teachers: [{model: 'timm:a', name: ../b}]", "teachers.0.name: a name has letters, digits,"),
         (MINIMAL + "teachers: ['timm:a', 'timm:a']", "teachers: two teachers have the same name: timm-a"),
         (MINIMAL + "search: {teachers: [[x]]}", "search.teachers names 'x'; teachers: none."),
-        (MINIMAL + "search: {teachers: 3}", "search.teachers must be all_subsets or a list of lists"),
+        (
+            MINIMAL + "search: {teachers: 3}",
+            "search.teachers must be all_subsets, singles, singles_and_pairs, top_K_by_rank",
+        ),
         (MINIMAL + "run: a/b", "run: a name has letters"),
         ("workspace: w\ndataset: {}\nstudent: {model: m}", "dataset: give exactly one of 'name' and 'source'."),
         (

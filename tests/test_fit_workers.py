@@ -44,6 +44,7 @@ def evaluated(data: Data) -> dict[str, list[float]]:
     """(sum, count) of every metric of both splits, over all workers."""
     task = build_task(given(), data, TEACHERS, CPU, weights_follow=False)
     found = {}
+    assert data.validation is not None
     for split in (data.validation, data.test):
         metrics = evaluate(task, split, CPU)
         found[str(len(split))] = [

@@ -13,26 +13,31 @@ LEVELS = {
         ["aft_ray", "sections", "config", "schema", "distributed", "kernels", "images", "text", "weights", "progress"],
         0,
     ),
-    **dict.fromkeys(["results", "plots", "rank_picture", "quarantine"], 0),
+    **dict.fromkeys(["search_section", "results", "plots", "rank_picture", "quarantine"], 0),
     **dict.fromkeys(["card", "model_files", "timm_models", "order", "processors", "ray_data", "scores", "shared"], 0.5),
     **dict.fromkeys(
         ["datasets", "teachers", "students", "regularizers", "shards", "store", "checkpoint", "metrics"], 1
     ),
     **dict.fromkeys(["open_clip_models"], 0.7),
-    **dict.fromkeys(["trackers"], 1.5),
-    **dict.fromkeys(["batches", "check", "crops", "onnx_file", "tally", "task", "unseen"], 2),
+    **dict.fromkeys(["trackers", "space"], 1.5),
+    **dict.fromkeys(["proposals"], 1.7),
+    **dict.fromkeys(["batches", "check", "crops", "onnx_file", "tally", "task", "trials", "unseen"], 2),
     **dict.fromkeys(["streaming"], 2.2),
     **dict.fromkeys(["data", "embedding", "feed", "fitted", "gradients", "optimise", "pictures"], 2.5),
+    **dict.fromkeys(["schedulers"], 2.5),
     **dict.fromkeys(["fit", "prepare", "extract", "rank", "export"], 3),
     **dict.fromkeys(["plan", "train", "evaluate", "predict"], 3.5),
+    **dict.fromkeys(["trial_training"], 3.7),
     **dict.fromkeys(["search", "report"], 4),
-    **dict.fromkeys(["pipeline"], 4.5),
+    **dict.fromkeys(["pipeline", "search_plan"], 4.5),
     **dict.fromkeys(["show"], 4.7),
     **dict.fromkeys(["cli"], 5),
     **dict.fromkeys(["jobs"], 6),
 }
 SAME_LEVEL = {
     ("config", "sections"),
+    ("config", "search_section"),
+    ("search_section", "sections"),
     ("images", "config"),
     ("quarantine", "config"),
     ("store", "config"),
@@ -40,11 +45,12 @@ SAME_LEVEL = {
     ("checkpoint", "shards"),
 }
 """The few imports inside a level: errors, and a checkpoint's files lie in a workspace's directory."""
-RAY_MODULES = {"extract", "plan", "predict", "ray_data", "train", "search", "cli"}
+RAY_MODULES = {"extract", "plan", "predict", "ray_data", "schedulers", "train", "trial_training", "search", "cli"}
 ADAPTERS = {
     "datasets": {"hub"},
     "mlflow": {"trackers"},
     "onnxruntime": {"onnx_file"},
+    "optuna": {"proposals"},
     "open_clip": {"open_clip_models", "open_clip_teacher", "open_clip_student"},
     "tensorboardX": {"trackers"},
     "timm": {"timm_models", "timm_teacher", "timm_student"},

@@ -195,7 +195,7 @@ def test_leaderboard_has_means_and_standard_errors_of_the_final_runs(recipe: Rec
 def test_page_and_csv_show_the_same_numbers(recipe: Recipe) -> None:
     write_everything(recipe)
     page = Page(report(recipe))
-    assert "AFT 91.00 ± 0.58 0.56 ± 0.04 91.00 3 10 small + large" in page.words
+    assert "AFT 91.00 ± 0.58 0.56 ± 0.04 7.00 (p 0.020) 86.00 3 10 small + large –" in page.words
     assert "alone AFT small 3 7 30 76.67 80.00 100" in page.words
     with Path(recipe.workspace, "report", "leaderboard.csv").open() as file:
         best = next(csv.DictReader(file))
@@ -282,7 +282,7 @@ def test_without_standard_transfer_errors_are_absolute(recipe: Recipe) -> None:
     write_search(recipe, rows)
     page = Page(report(recipe))
     assert "AFT: 9.0 % test error against 13.0 % of KD" in page.words
-    assert "AFT 91.00 ± 0.58 – 91.00 3 10 small + large" in page.words
+    assert "AFT 91.00 ± 0.58 – – 86.00 3 10 small + large –" in page.words
     assert "test error, %" in page.words and "nan" not in page.words
 
 
@@ -381,3 +381,25 @@ def test_a_drawing_depends_on_its_data_alone() -> None:
 
     assert draw("one") == draw("one")
     assert not set(re.findall(r'id="([^"]*)"', draw("one"))) & set(re.findall(r'id="([^"]*)"', draw("two")))
+
+
+def test_gains_are_paired_by_seed() -> None:
+    rows = finals()
+    for row in rows:  # seeds differ much, the gain of a seed does not
+        row["test_accuracy"] = 0.7 + 0.05 * row["seed"] + {"none": 0.0, "kd": 0.0, "aft": 0.02}[row["regularizer.name"]]
+    rows[-1]["test_accuracy"] += 0.001
+    entries = {entry.method: entry for entry in summarize(rows)}
+    assert entries["aft"].gain == pytest.approx(0.02 + 0.001 / 3) and entries["aft"].p_value < 0.001
+    assert (entries["kd"].gain, entries["kd"].p_value) == (pytest.approx(0.0), 1.0)
+    assert math.isnan(entries["none"].gain) and entries["aft"].test_accuracy_se > 0.02
+
+
+def test_a_setting_has_all_searched_keys_and_is_chosen_by_its_mean_over_seeds() -> None:
+    rows = [
+        trial("search", "aft", 1.0, ("small",), seed, val_accuracy=accuracy, **{"train.learning_rate": rate})
+        for rate, accuracies in ((0.1, (0.9, 0.5)), (0.2, (0.8, 0.8)))
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    (entry,) = summarize(rows)
+    assert entry.others == (("train.learning_rate", 0.2),) and entry.val_accuracy == pytest.approx(0.8)
+    assert entry.setting == "beta 1, small, train.learning_rate 0.2"

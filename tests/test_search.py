@@ -1,135 +1,267 @@
+"""Searches on real Ray Tune: what they choose, what they keep, and that they go on after a crash."""
+
 from __future__ import annotations
 
-import io
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from aft_ray.config import InputError, Recipe, override, teacher_subsets
-from aft_ray.extract import extract
-from aft_ray.prepare import prepare
-from aft_ray.search import ROW_SCHEMA, Trial, _AshaPerMethod, plan_trials, search
+from aft_ray.check import open_stores
+from aft_ray.config import InputError, Recipe, dump, load, override
+from aft_ray.data import load_data
+from aft_ray.fit import fit
+from aft_ray.search import best_settings, plan_search, search
 from aft_ray.store import Workspace
-from tests.test_extract import recipe as extract_recipe
+from aft_ray.trials import Row, as_table
+from tests.training import made_workspace, timeless
+
+SHORT = {"steps": 12, "global_batch_size": 20, "evaluate_every": 4, "learning_rate": 0.003}
 
 
-def planned(**section: object) -> Recipe:
-    return Recipe.model_validate(
-        {
-            "workspace": "w",
-            "dataset": {"name": "mnist5k"},
-            "student": {"model": "tiny:cnn"},
-            "teachers": [{"name": name, "model": f"timm:{name}"} for name in ("a", "b", "c")],
-            "search": section,
-        }
-    )
+def place_of(given: Recipe) -> Path:
+    return Path(Workspace.at(given.workspace).search(given.run).path)
 
 
-def test_all_subsets_are_every_combination_in_the_recipe_s_order() -> None:
-    subsets = teacher_subsets(planned())
-    assert subsets == [("a",), ("b",), ("c",), ("a", "b"), ("a", "c"), ("b", "c"), ("a", "b", "c")]
-    assert teacher_subsets(planned(teachers=[["c", "a"], ["b"]])) == [("a", "c"), ("b",)]
+def read_table(given: Recipe) -> list[Row]:
+    return pq.read_table(place_of(given) / "trials.parquet").to_pylist()
 
 
-def test_the_grid_is_betas_times_subsets_per_method_and_standard_transfer_once() -> None:
-    trials = plan_trials(planned(compare=["none", "kd", "aft"], beta={"kd": [1], "all": [2, 3]}))
-    assert sum(trial.method == "none" for trial in trials) == 1
-    assert {trial.beta for trial in trials if trial.method == "kd"} == {1}
-    assert sum(trial.method == "kd" for trial in trials) == 7 and sum(trial.method == "aft" for trial in trials) == 14
-    assert len({trial.name for trial in trials}) == len(trials)
-
-
-def test_num_samples_draws_from_the_grid_reproducibly() -> None:
-    given = planned(compare=["none", "aft"], beta=[1, 2, 3], num_samples=5)
-    drawn = plan_trials(given)
-    assert len(drawn) == 1 + 5 and drawn == plan_trials(given)
-
-
-def test_a_trial_s_recipe_has_its_values_and_its_teachers_only() -> None:
-    base = planned(compare=["none", "aft"], teachers=[["a"], ["b", "c"]])
-    base = override(base, {"regularizer.learn_gates": False, "train.num_workers": 2})
-    recipe = Trial("final", "aft", 7.0, ("b", "c"), 5).recipe(base)
-    assert recipe.teacher_names() == ("b", "c")
-    assert (recipe.regularizer.beta, recipe.train.seed, recipe.train.num_workers) == (7.0, 5, 1)
-    assert recipe.regularizer.options == {"learn_gates": False}
-    assert Trial("final", "kd", 7.0, ("b",), 5).recipe(base).regularizer.options == {}
+def without_times(rows: list[Row]) -> list[Row]:
+    return [{key: value for key, value in row.items() if key != "wall_time_s"} for row in rows]
 
 
 @pytest.mark.ray
-def test_a_search_selects_on_validation_and_only_final_runs_see_the_test_split(
-    cluster: None, tmp_path: Path, image_folder: Path
-) -> None:
-    given = override(
-        extract_recipe(tmp_path, image_folder, "efficientnet", "resnet"),
+def test_a_search_selects_on_validation_and_only_final_runs_see_the_test_split(cluster: None, tmp_path: Path) -> None:
+    space = {"train.learning_rate": [0.001, 0.003], "regularizer.learn_gates": [True, False]}
+    given = made_workspace(
+        tmp_path,
         {
-            "train": {"steps": 12, "global_batch_size": 8, "evaluate_every": 4, "labels_per_class": 3},
-            "search": {"compare": ["none", "aft"], "beta": [0.5, 5], "final_seeds": 2},
+            "train": SHORT,
+            "search": {"compare": ["none", "aft"], "beta": [0.5, 5], "space": space, "final": {"seeds": 2}},
         },
     )
-    prepare(given)
-    extract(given)
+    assert len(plan_search(given)) == 2 + 2 * 3 * 4
     rows = search(given)
+    assert without_times(read_table(given)) == without_times(as_table(rows).to_pylist())
 
     searched = [row for row in rows if row["stage"] == "search"]
     finals = [row for row in rows if row["stage"] == "final"]
-    assert len(searched) == 1 + 2 * 3 and len(finals) == 2 * 2
+    assert len(searched) == 2 + 2 * 3 * 4 and len(finals) == 2 * 2
     assert all(row["test_accuracy"] is None for row in searched)
-    assert all(row["test_accuracy"] is not None and row["status"] == "finished" for row in finals)
-    assert {row["status"] for row in searched} <= {"finished", "stopped"}
-    best = max((row for row in searched if row["regularizer.name"] == "aft"), key=lambda row: row["val_accuracy"])
+    assert {row["status"] for row in searched} == {"finished", "stopped"}, "ASHA stopped some"
+    assert all(row["status"] == "finished" for row in finals) and sorted({row["seed"] for row in finals}) == [1, 2]
+    assert all(row["test_accuracy"] is not None and row["val_accuracy"] is None for row in finals)
+    keys = ("regularizer.beta", "teachers", *space)
+    best = {
+        m: max((r for r in searched if r["regularizer.name"] == m), key=lambda r: r["val_accuracy"])
+        for m in ("none", "aft")
+    }
     for row in finals:
-        if row["regularizer.name"] == "aft":
-            assert (row["regularizer.beta"], row["teachers"]) == (best["regularizer.beta"], best["teachers"])
-    assert sorted({row["seed"] for row in finals}) == [1, 2]
+        assert {key: row[key] for key in keys} == {key: best[row["regularizer.name"]][key] for key in keys}
 
-    place = Workspace.at(given.workspace).search(given.run)
-    table = pq.read_table(io.BytesIO(place.read("trials.parquet")))
-    assert table.schema.equals(ROW_SCHEMA) and table.to_pylist() == rows
-    assert yaml.safe_load(place.read("best.yaml"))["regularizer"]["name"] in ("none", "aft")
+    # A trial is a training of its recipe: the same numbers without Ray, a final run's on train and validation together.
+    for row in (searched[0], finals[-1]):
+        directory = place_of(given) / "trials" / row["trial"]
+        recipe = load(directory / "config.yaml")
+        data = load_data(recipe, open_stores(recipe))
+        is_final = row["stage"] == "final"
+        data = data.with_validation_in_train() if is_final else data
+        plain = fit(
+            recipe, data, directory=Workspace.at(tmp_path / "plain"), report=lambda m, s: None, evaluate_test=is_final
+        )
+        lines = [yaml.safe_load(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+        assert timeless(lines) == timeless(plain)[: len(lines)]
+        assert not (directory / "checkpoints").exists()
 
-    # The same command again: nothing that was finished runs again, and the table is the same.
-    stamps = {path: path.stat().st_mtime_ns for path in Path(place.path).rglob("student.json")}
-    again = search(given)
-    assert stamps.items() <= {path: path.stat().st_mtime_ns for path in Path(place.path).rglob("student.json")}.items()
-    assert [row["trial"] for row in again] == [row["trial"] for row in rows]
+    winner = yaml.safe_load((place_of(given) / "best.yaml").read_text())
+    top = max(best.values(), key=lambda row: row["val_accuracy"])
+    assert (winner["regularizer"]["name"], winner["train"]["learning_rate"]) == (
+        top["regularizer.name"],
+        top["train.learning_rate"],
+    )
+
+    # The same command again: nothing runs again. A wider grid: only what is new runs.
+    stamps = {path: path.stat().st_mtime_ns for path in place_of(given).rglob("metrics.jsonl")}
+    assert without_times(search(given)) == without_times(rows)
+    assert stamps == {path: path.stat().st_mtime_ns for path in place_of(given).rglob("metrics.jsonl")}
+    wider = override(given, {"search.beta": [0.5, 5, 50], "search.space": {**space, "train.learning_rate": [0.003]}})
+    more = search(wider)
+    again = {path: path.stat().st_mtime_ns for path in place_of(given).rglob("metrics.jsonl")}
+    assert stamps.items() <= again.items() and len(more) == 1 + 3 * 3 * 2 + 4
+    with pytest.raises(
+        InputError, match="holds a trial with another train.steps. Give this search a name with run=NAME"
+    ):
+        search(override(given, {"train.steps": 13}))
 
 
 @pytest.mark.ray
-def test_a_failed_trial_is_a_row_with_its_reason_and_does_not_end_the_search(
-    cluster: None, tmp_path: Path, image_folder: Path
-) -> None:
-    given = override(
-        extract_recipe(tmp_path, image_folder, "efficientnet"),
+def test_a_failed_trial_is_a_row_with_its_reason_and_does_not_end_the_search(cluster: None, tmp_path: Path) -> None:
+    space = {"train.learning_rate": [1e20, 0.003]}
+    given = made_workspace(
+        tmp_path,
         {
-            "train": {"steps": 4, "global_batch_size": 8, "optimizer": "sgd", "learning_rate": 1e20},
-            "search": {"compare": ["none", "aft"], "beta": [1], "final_seeds": 1},
+            "train": SHORT | {"optimizer": "sgd", "steps": 4},
+            "search": {"compare": ["none"], "space": space, "final": {"seeds": 1}},
         },
     )
-    prepare(given)
-    extract(given)
     rows = search(given)
-    assert [row["status"] for row in rows] == ["failed", "failed"]
-    assert all("Lower train.learning_rate or regularizer.beta" in row["error"] for row in rows)
+    assert [row["status"] for row in rows] == ["failed", "finished", "finished"]
+    assert "Lower train.learning_rate or regularizer.beta" in rows[0]["error"] and rows[0]["val_accuracy"] is None
+    assert rows[2]["train.learning_rate"] == 0.003
 
 
-def test_faults_are_found_before_anything_starts(tmp_path: Path) -> None:
-    given = override(planned(), {"workspace": str(tmp_path), "teachers": ["timm:test_vit"], "search.compare": ["atf"]})
-    with pytest.raises(InputError, match="Unknown regularizer 'atf'"):
-        search(given)
+@pytest.mark.ray
+def test_optuna_and_several_workers_per_trial_tell_the_scheduler_every_evaluation(
+    cluster: None, tmp_path: Path
+) -> None:
+    given = made_workspace(
+        tmp_path,
+        {
+            "train": SHORT,
+            "search": {
+                "compare": ["aft"],
+                "beta": {"min": 0.1, "max": 10},
+                "searcher": "optuna",
+                "subsets_as": "bits",
+                "num_samples": 2,
+                "grace_steps": 4,
+                "workers_per_trial": 2,
+                "max_concurrent_trials": 1,
+                "final": {"seeds": 0},
+            },
+        },
+    )
+    rows = search(given)
+    assert len(rows) == 2 and all(0.1 <= row["regularizer.beta"] <= 10 and row["teachers"] for row in rows)
+    for row in rows:
+        lines = (place_of(given) / "trials" / row["trial"] / "metrics.jsonl").read_text().splitlines()
+        assert len(lines) == (3 if row["status"] == "finished" else row_stopped_at(lines))
+    assert rows[0]["status"] == "finished"
 
 
-def test_asha_compares_trials_of_one_method_only() -> None:
-    class FakeTrial:
-        def __init__(self, name: str, method: str) -> None:
-            self.trial_id, self.config, self.status = name, {"trial": {"method": method}}, "RUNNING"
+def row_stopped_at(lines: list[str]) -> int:
+    """A stopped trial has at least the evaluation that it was stopped for, and not the last."""
+    assert 1 <= len(lines) <= 3
+    return len(lines)
 
-    scheduler = _AshaPerMethod(steps=30)
-    slow, slower, fast = FakeTrial("slow", "kd"), FakeTrial("slower", "kd"), FakeTrial("fast", "aft")
-    decisions = {}
-    for trial, accuracy in ((fast, 0.9), (slow, 0.2), (slower, 0.1)):
-        scheduler.on_trial_add(None, trial)
-        result = {"step": 10, "training_iteration": 1, "score": accuracy}
-        decisions[trial.trial_id] = scheduler.on_trial_result(None, trial, result)
-    assert decisions == {"fast": "CONTINUE", "slow": "CONTINUE", "slower": "STOP"}
+
+@pytest.mark.ray
+def test_a_population_trains_on_with_the_weights_of_its_best(cluster: None, tmp_path: Path) -> None:
+    given = made_workspace(
+        tmp_path,
+        {
+            "train": SHORT | {"steps": 24, "evaluate_every": 4},
+            "search": {
+                "compare": ["aft"],
+                "teachers": "singles",
+                "beta": {"min": 0.1, "max": 10},
+                "space": {"train.learning_rate": {"min": 1e-6, "max": 1e-2}},
+                "searcher": "random",
+                "scheduler": "pbt",
+                "grace_steps": 4,
+                "num_samples": 4,
+                "final": {"seeds": 1},
+            },
+        },
+    )
+    rows = search(given)
+    population, final = rows[:4], rows[4]
+    assert [row["status"] for row in rows] == ["finished"] * 5
+    moved = [row for row in population if not row["trial"].startswith(f"search-aft-beta{row['regularizer.beta']:g}-")]
+    assert moved, "none took over another's weights"
+    assert all(0.1 <= row["regularizer.beta"] <= 10 for row in rows)
+    best = max(population, key=lambda row: row["val_accuracy"])
+    assert final["train.learning_rate"] == best["train.learning_rate"]
+
+
+KILLED = """
+import sys, ray
+from aft_ray.cli import set_environment
+set_environment()
+from aft_ray.config import load
+from aft_ray.search import search
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
+search(load(sys.argv[1]))
+"""
+
+
+@pytest.mark.ray
+def test_a_killed_search_ends_with_the_table_of_an_undisturbed_one(cluster: None, tmp_path: Path) -> None:
+    given = made_workspace(
+        tmp_path,
+        {
+            "train": SHORT | {"steps": 120, "evaluate_every": 6},
+            "search": {
+                "compare": ["none", "aft"],
+                "beta": [1, 10],
+                "max_concurrent_trials": 1,
+                "checkpoint_every_s": 0,
+                "final": {"seeds": 1, "train_on": "train"},
+            },
+        },
+    )
+    undisturbed = search(override(given, {"run": "undisturbed"}))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump(given))
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(path)], start_new_session=True, stderr=subprocess.PIPE
+    )
+    third = place_of(given) / "trials" / undisturbed[2]["trial"]
+    deadline = time.monotonic() + 90
+    while not list(third.glob("checkpoints/*/checkpoint.json")):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    partly = read_table(given) if (place_of(given) / "trials.parquet").exists() else []
+    assert len(partly) < len(undisturbed)
+    stamps = {p: p.stat().st_mtime_ns for p in place_of(given).rglob("student.json")}
+
+    rows = search(given)
+    assert stamps.items() <= {p: p.stat().st_mtime_ns for p in place_of(given).rglob("student.json")}.items()
+    assert without_times(rows) == without_times(undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"search.compare": ["atf"]}, "Unknown regularizer 'atf'"),
+        ({"search.space": {"train.stepps": [1]}}, "Unknown key 'train.stepps'. Did you mean 'steps'?"),
+        ({"search.space": {"student.model": ["tiny:cn"]}}, "search.space, student.model=tiny:cn: "),
+        ({"search.space": {"student.image_size": {"min": 8, "max": 64}}, "search.searcher": "random"}, "num_samples"),
+        ({"search.compare": ["rkd"], "search.space": {"regularizer.learn_gates": [True]}}, "which is no key of rkd"),
+        ({"search.gpus_per_trial": 1.5}, "take a share of one GPU or whole GPUs"),
+        ({"train.use_gpu": True, "search.gpus_per_trial": 0}, "train.use_gpu asks for a GPU"),
+    ],
+)
+def test_faults_are_found_before_anything_starts(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    given = made_workspace(tmp_path)
+    with pytest.raises(InputError) as raised:
+        search(override(given, changes))
+    assert message in str(raised.value)
+
+
+def test_a_teacher_without_features_is_refused_with_the_command_that_makes_them(tmp_path: Path) -> None:
+    given = made_workspace(tmp_path)
+    first = given.model_dump(mode="json")["teachers"]
+    other = [*first, {**first[0], "name": "new"}]
+    with pytest.raises(InputError, match="aft-ray extract"):
+        plan_search(override(given, {"teachers": other, "search.teachers": [["one", "new"]]}))
+
+
+def test_settings_are_compared_by_the_mean_over_their_seeds() -> None:
+    def row(beta: float, accuracy: float, loss: float) -> Row:
+        fixed = {"stage": "search", "regularizer.name": "aft", "teachers": ["a"], "status": "finished", "step": 1}
+        return {**fixed, "regularizer.beta": beta, "val_accuracy": accuracy, "val_loss": loss}
+
+    rows = [row(1, 0.9, 0.5), row(1, 0.5, 0.5), row(2, 0.8, 0.9), row(2, 0.7, 0.9)]
+    assert best_settings(rows, None)["aft"][0].beta == 2
+    assert best_settings(rows, "val_loss")["aft"][0].beta == 1

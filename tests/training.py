@@ -9,16 +9,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import timm
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from aft_ray.batches import Split
 from aft_ray.checkpoint import TrainingState
-from aft_ray.config import Recipe
+from aft_ray.config import Recipe, override
 from aft_ray.data import Data
 from aft_ray.fit import fit
 from aft_ray.schema import samples_schema
 from aft_ray.shards import features_table, samples_fingerprint
 from aft_ray.store import Store, Workspace, open_store
+from aft_ray.teachers import describe_teacher
 
 TEACHERS = ("one", "two")
 WIDTHS = (5, 3)
@@ -129,6 +133,28 @@ def made_store(
             of_teacher.write_shard(index, table, fingerprint)
         of_teacher.write_manifest(len(ranges), fingerprint, feature_dim=features.shape[1])
     return open_store(workspace, split, tuple(samples.features))
+
+
+def made_workspace(place: Path, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe with its samples and features on disk, under the names of teachers that could have made them."""
+    teachers = [
+        {"name": name, "model": f"timm:test_{model}", "weights": str(saved_weights(model, place))}
+        for name, model in zip(TEACHERS, ("efficientnet", "resnet"), strict=True)
+    ]
+    made = override(recipe(), {"workspace": str(place), "teachers": teachers, **(changes or {})})
+    fingerprints = {teacher.name: describe_teacher(teacher).fingerprint for teacher in made.teachers}
+    for split, samples in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST)):
+        made_store(place, split, samples, shard_size=20, fingerprints=fingerprints)
+    return made
+
+
+def saved_weights(model: str, place: Path) -> Path:
+    """Random weights of a small timm model, in a file."""
+    path = place / f"{model}.safetensors"
+    place.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    save_file(timm.create_model(f"test_{model}").state_dict(), path)
+    return path
 
 
 def _png(pixels: np.ndarray) -> bytes:

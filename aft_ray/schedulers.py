@@ -1,0 +1,107 @@
+"""What ends a trial early, or changes it on the way, by what it reports at each evaluation: `step` and `score`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining
+
+from aft_ray.config import Recipe
+from aft_ray.search_section import Range
+from aft_ray.space import BETA, Space, rounded
+
+
+def grace_steps(recipe: Recipe) -> int:
+    """Steps that a trial has in any case."""
+    return recipe.search.grace_steps or max(1, recipe.train.steps // 3)
+
+
+class AshaPerMethod(FIFOScheduler):
+    """ASHA (arXiv 1810.05934) among the trials of one method: one that learns slowly must not be stopped by another."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        steps = recipe.search.space.get("train.steps", ())
+        self.max_steps = max([recipe.train.steps, *(steps if isinstance(steps, tuple) else [int(steps.max)])])
+        self.grace_steps, self.factor = min(grace_steps(recipe), self.max_steps), recipe.search.reduction_factor
+        self.schedulers: dict[str, ASHAScheduler] = {}
+
+    def remember(self, method: str, name: str, reports: Iterable[tuple[int, float]]) -> None:
+        """What a trial that is over had reported to an earlier process of the search: (step, score) by step."""
+        trial = _Known(name, {"trial": {"method": method}})
+        self.on_trial_add(None, trial)
+        for step, score in reports:
+            if self.on_trial_result(None, trial, {"step": step, "score": score}) == self.STOP:
+                break
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self._scheduler(trial).on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        return self._scheduler(trial).on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        self._scheduler(trial).on_trial_complete(tune_controller, trial, result)
+
+    def _scheduler(self, trial: Any) -> ASHAScheduler:
+        method = trial.config["trial"]["method"]
+        if method not in self.schedulers:
+            scheduler = ASHAScheduler(
+                "step", max_t=self.max_steps, grace_period=self.grace_steps, reduction_factor=self.factor
+            )
+            scheduler.set_search_properties("score", "max")
+            self.schedulers[method] = scheduler
+        return self.schedulers[method]
+
+
+@dataclass
+class _Known:
+    """What ASHA looks at of a trial."""
+
+    trial_id: str
+    config: dict[str, Any]
+    status: str = "RUNNING"
+    last_result: dict[str, Any] = field(default_factory=dict)
+
+
+def population(recipe: Recipe, space: Space) -> PopulationBasedTraining:
+    """Population based training (arXiv 1711.09846) of the trials of one method: the worst quarter takes over weights,
+    teachers and values of the best, and numbers of ranges are then moved by a fifth or drawn anew."""
+    ranges = {key: values for key, values in space.values.items() if isinstance(values, Range)}
+
+    def domain(key: str) -> Any:
+        draw = tune.loguniform if ranges[key].log else tune.uniform
+        return draw(ranges[key].min, ranges[key].max)
+
+    def keep_inside(config: dict[str, Any]) -> dict[str, Any]:
+        for key, values in ranges.items():
+            section, name = _place(config["trial"], key)
+            section[name] = rounded(min(max(section[name], values.min), values.max))
+        return config
+
+    mutations: dict[str, Any] = {"others": {key: domain(key) for key in ranges if key != BETA}}
+    if BETA in ranges:
+        mutations["beta"] = domain(BETA)
+    return PopulationBasedTraining(
+        time_attr="step",
+        perturbation_interval=grace_steps(recipe),
+        hyperparam_mutations={"trial": {key: value for key, value in mutations.items() if value}},
+        custom_explore_fn=keep_inside,
+        log_config=False,
+    )
+
+
+def _place(trial: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    return (trial, "beta") if key == BETA else (trial["others"], key)
+
+
+def reports(history: Sequence[dict[str, Any]], scores: Sequence[float]) -> list[tuple[int, float]]:
+    """(step, best score so far) at every evaluation of a trial."""
+    best, found = -float("inf"), []
+    for line, score in zip(history, scores, strict=True):
+        best = max(best, score)
+        found.append((line["step"], best))
+    return found

@@ -1,0 +1,79 @@
+"""What a search would run and how long that would take, from a short training here; nothing is written."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from aft_ray.check import open_stores
+from aft_ray.checkpoint import TrainingState
+from aft_ray.config import Recipe, override
+from aft_ray.data import load_data
+from aft_ray.fit import fit, next_evaluation
+from aft_ray.search import plan_search
+from aft_ray.space import Trial
+from aft_ray.store import Workspace
+
+PROBE_STEPS = 4
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """trials: before the final ones; with Optuna as many random draws. num_final: final runs, of all methods.
+
+    step_s, evaluation_s: of the last trial, one worker on this machine. hours: of all trials one after the other, if none
+    is stopped early.
+    """
+
+    trials: list[Trial]
+    num_final: int
+    step_s: float
+    evaluation_s: float
+    hours: float
+
+    def per_method(self) -> dict[str, int]:
+        return dict(Counter(trial.setting.method for trial in self.trials))
+
+
+def estimate_search(recipe: Recipe) -> SearchPlan:
+    """Trains the last trial for a few steps. Raises InputError for any fault of the recipe."""
+    trials = plan_search(recipe)
+    step_s, evaluation_s = _probe(trials[-1].recipe(recipe))
+    num_final = recipe.search.final.seeds * len(recipe.search.methods(recipe.regularizer.name))
+    seconds = num_final * _seconds(recipe, step_s, evaluation_s)
+    seconds += sum(_seconds(trial.recipe(recipe), step_s, evaluation_s) for trial in trials)
+    return SearchPlan(trials, num_final, step_s, evaluation_s, seconds / 3600)
+
+
+def _seconds(recipe: Recipe, step_s: float, evaluation_s: float) -> float:
+    evaluations, step = 0, 0
+    while step < recipe.train.steps:
+        step, evaluations = next_evaluation(step, recipe.train), evaluations + 1
+    return recipe.train.steps * step_s + evaluations * evaluation_s
+
+
+def _probe(recipe: Recipe) -> tuple[float, float]:
+    """Seconds of a step and of an evaluation, after the first few steps."""
+    short = {
+        "steps": 3 * PROBE_STEPS,
+        "evaluate_every": PROBE_STEPS,
+        "num_workers": 1,
+        "trackers": [],
+        "streaming": False,
+    }
+    short_recipe = override(recipe, {f"train.{key}": value for key, value in short.items()} | {"train.warmup_steps": 0})
+    data = load_data(short_recipe, open_stores(short_recipe))
+    seen: list[tuple[float, float]] = []
+
+    def note(metrics: dict[str, Any], state: TrainingState) -> None:
+        seen.append((time.perf_counter(), metrics["samples_per_s"]))
+
+    with tempfile.TemporaryDirectory() as folder:
+        history = fit(short_recipe, data, directory=Workspace.at(folder), report=note, evaluate_test=False)
+    (before, _), (after, samples_per_s) = seen[:2]
+    rows = history[0]["epoch"] * len(data.train) / PROBE_STEPS
+    step_s = rows / samples_per_s
+    return step_s, max(0.0, after - before - PROBE_STEPS * step_s)

@@ -1,0 +1,149 @@
+"""The recipe's section `search`: which settings are tried, how they are drawn, what stops them early, and what follows."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Field, field_validator, model_validator
+
+from aft_ray.sections import Model
+
+TOP_BY_RANK = re.compile(r"top_([1-9]\d*)_by_rank")
+
+
+class Range(Model):
+    """Numbers between two ends, drawn evenly, or evenly in their logarithm."""
+
+    min: float = Field(allow_inf_nan=False)
+    max: float = Field(allow_inf_nan=False)
+    log: bool = True
+    """Draw evenly in the logarithm; `min` must then be above 0."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Range:
+        if self.min >= self.max:
+            raise ValueError(f"must have min < max, got {self.min:g} and {self.max:g}")
+        if self.log and self.min <= 0:
+            raise ValueError(f"must have min > 0 with log: true, got {self.min:g}")
+        return self
+
+
+Values: TypeAlias = Range | tuple[Any, ...]
+"""What a key may be: one of several values, or a number of a range."""
+
+Betas: TypeAlias = Range | tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...]
+
+
+class FinalConfig(Model):
+    seeds: int = Field(default=3, ge=0)
+    """Trainings of each method at its best setting, each with a seed of its own; 0 leaves the test split unseen."""
+    train_on: Literal["train+validation", "train"] = "train+validation"
+    """`train+validation` trains on all but test and keeps the student of the last step; `train` keeps that of the best
+    validation."""
+
+
+class SearchConfig(Model):
+    compare: tuple[str, ...] = ()
+    """Methods to search, each with the same budget; empty searches the recipe's regularizer."""
+    beta: dict[str, Betas] = {"all": (1.0, 3.0, 10.0, 30.0)}
+    """Strengths: a list, or {min, max} for a range, or a mapping that gives each method its own (`all`: the others)."""
+    teachers: str | tuple[tuple[str, ...], ...] = "all_subsets"
+    """Combinations of teachers: `all_subsets`, `singles`, `singles_and_pairs`, `top_K_by_rank` (the K combinations with
+    the highest LogME), or a list of lists of names."""
+    space: dict[str, Values] = {}
+    """Any other dotted key of the recipe, such as `train.learning_rate`: a list of values, or {min, max} for a range.
+    Keys of `regularizer` are tried with the methods that have them."""
+    searcher: Literal["grid", "random", "optuna"] = "grid"
+    """`grid` tries everything, `random` draws `num_samples` settings, `optuna` (TPE) learns from the trials before."""
+    subsets_as: Literal["choice", "bits"] = "choice"
+    """How `optuna` sees combinations of teachers: as one choice, or as a yes or no for each teacher."""
+    num_samples: int | None = Field(default=None, gt=0)
+    """At most this many settings per method; null runs the whole grid."""
+    seeds: int = Field(default=1, gt=0)
+    """Trials of each setting, each with its own seed; settings are compared by their mean."""
+    metric: Literal["val_accuracy", "val_loss"] | None = None
+    """What settings are compared by, at their best evaluation; null is accuracy, or the loss of a regression."""
+    scheduler: Literal["asha", "pbt", "none"] = "asha"
+    """`asha` stops trials that fall behind others of their method; `pbt` lets them take over the weights of better ones
+    and changes the numbers of their ranges on the way."""
+    grace_steps: int | None = Field(default=None, gt=0)
+    """Steps before a trial may be stopped, or changed by `pbt`; null is a third of train.steps."""
+    reduction_factor: int = Field(default=2, gt=1)
+    """`asha` keeps one in so many at each halt."""
+    max_concurrent_trials: int | None = Field(default=None, gt=0)
+    """Trials at the same time; null fills the cluster, and what does not fit waits."""
+    workers_per_trial: int = Field(default=1, gt=0)
+    """DDP workers of each trial; the result is that of one on the whole batch."""
+    cpus_per_trial: float = Field(default=1.0, gt=0)
+    """CPUs of each worker of a trial."""
+    gpus_per_trial: float | None = Field(default=None, ge=0)
+    """GPUs of each worker of a trial, fractions share one; null is 1 with train.use_gpu, else 0."""
+    checkpoint_every_s: float = Field(default=30.0, ge=0)
+    """Seconds of a trial that may be lost when its process dies."""
+    final: FinalConfig = FinalConfig()
+    """What follows: the best setting of each method, trained anew; only these runs see the test split."""
+
+    @field_validator("beta", mode="before")
+    @classmethod
+    def _beta_per_method(cls, value: Any) -> Any:
+        if isinstance(value, dict) and not {"min", "max"} & set(value):
+            return {key: value[key] if isinstance(value[key], dict) else _as_list(value[key]) for key in value}
+        return {"all": value if isinstance(value, dict) else _as_list(value)}
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _values_are_lists(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise ValueError(f"must map dotted keys to lists of values or ranges, got {value!r}")
+        for key, values in value.items():
+            if not isinstance(values, (list, tuple, dict, Range)) or not values:
+                raise ValueError(f"{key} must be a list of values, or {{min, max}} for a range, got {values!r}")
+        return value
+
+    @field_validator("teachers", mode="before")
+    @classmethod
+    def _combinations(cls, value: Any) -> Any:
+        lists = isinstance(value, (list, tuple)) and all(isinstance(subset, (list, tuple)) for subset in value)
+        words = value in ("all_subsets", "singles", "singles_and_pairs")
+        if not (lists or words or (isinstance(value, str) and TOP_BY_RANK.fullmatch(value))):
+            raise ValueError(
+                "must be all_subsets, singles, singles_and_pairs, top_K_by_rank (such as top_3_by_rank) or a list of"
+                f" lists of teachers' names, got {value!r}"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> SearchConfig:
+        ranges = [f"beta of {method}" for method, values in self.beta.items() if isinstance(values, Range)]
+        ranges += [key for key, values in self.space.items() if isinstance(values, Range)]
+        faults = []
+        if ranges and self.searcher == "grid":
+            faults.append(f"a grid cannot hold the range of {', '.join(ranges)}; set searcher to random or optuna")
+        if self.searcher != "grid" and self.num_samples is None:
+            faults.append(f"searcher '{self.searcher}' needs num_samples, the settings to try per method")
+        if self.scheduler == "pbt" and not ranges:
+            faults.append("scheduler 'pbt' changes numbers of ranges; give beta or a key of space as {min, max}")
+        if self.scheduler == "pbt" and self.searcher == "optuna":
+            faults.append("scheduler 'pbt' and searcher 'optuna' contradict each other; take searcher random")
+        if self.scheduler == "pbt" and self.workers_per_trial > 1:
+            faults.append("scheduler 'pbt' is for trials of one worker; set workers_per_trial to 1")
+        if self.subsets_as == "bits" and self.searcher != "optuna":
+            faults.append("subsets_as 'bits' is for searcher 'optuna'")
+        if self.subsets_as == "bits" and self.teachers != "all_subsets":
+            faults.append("subsets_as 'bits' tries every combination; leave teachers at all_subsets")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def methods(self, default: str) -> tuple[str, ...]:
+        """The methods that are searched, each once."""
+        return tuple(dict.fromkeys(self.compare or (default,)))
+
+    def betas(self, method: str) -> Betas:
+        """The strengths of `method`; standard transfer learning has none."""
+        return (0.0,) if method == "none" else self.beta.get(method, self.beta.get("all", ()))
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, (list, tuple, Range)) else [value]

@@ -1,0 +1,245 @@
+"""The search space: what a trial is, and how its setting is taken from the recipe's `search` section.
+
+A trial is a training with some keys of the recipe replaced. Settings of a grid are listed, those of ranges drawn by a seed;
+`searchers` proposes others from what it has seen.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from aft_ray.config import InputError, Recipe, fingerprint, override
+from aft_ray.regularizers import REGULARIZERS
+from aft_ray.search_section import TOP_BY_RANK, Range, Values
+from aft_ray.sections import RegularizerConfig
+
+LONGEST_NAME = 120
+BETA, TEACHERS = "regularizer.beta", "teachers"
+ELSEWHERE = {
+    "regularizer.name": "search.compare",
+    "regularizer.beta": "search.beta",
+    "teachers": "search.teachers",
+    "train.seed": "search.seeds",
+    "train.num_workers": "search.workers_per_trial",
+    "train.use_gpu": "search.gpus_per_trial",
+}
+"""Keys that have a way of their own to be searched."""
+SEARCHED_SECTIONS = ("student", "regularizer", "train")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a search chooses. others: dotted keys of `search.space` with their values, sorted."""
+
+    method: str
+    beta: float
+    teachers: tuple[str, ...]
+    others: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """As part of a directory's name: readable, and never that of another setting."""
+        values = [f"{key}_{value}" for key, value in self.others]
+        full = "-".join([self.method, f"beta{self.beta:g}", "_".join(self.teachers) or "no-teacher", *values])
+        safe = re.sub(r"[^A-Za-z0-9._-]+", "_", full)
+        if safe == full and len(safe) <= LONGEST_NAME:
+            return safe
+        return f"{safe[:LONGEST_NAME]}-{fingerprint(full)[:8]}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of a search. stage: `search`, compared on validation, or `final`, which also sees the test split."""
+
+    stage: str
+    setting: Setting
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The directory under `trials/`; the same trial has the same name in every run of the search."""
+        return f"{self.stage}-{self.setting.name}-seed{self.seed}"
+
+    def recipe(self, base: Recipe) -> Recipe:
+        """`base` with this trial's values in place."""
+        setting = self.setting
+        options = base.regularizer.options if setting.method == base.regularizer.name else {}
+        regularizer = base.regularizer.model_dump(include={"learning_rate", "steps_per_student_step"})
+        teachers = [teacher.model_dump(mode="json") for teacher in base.teachers if teacher.name in setting.teachers]
+        changes = {
+            "regularizer": {"name": setting.method, "beta": setting.beta, **regularizer, **options},
+            "teachers": teachers,
+            "train.seed": self.seed,
+            "train.num_workers": base.search.workers_per_trial,
+            "search": {},
+        }
+        return override(base, changes | dict(setting.others))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types, for Tune and for files."""
+        setting = self.setting
+        return {
+            "stage": self.stage,
+            "method": setting.method,
+            "beta": setting.beta,
+            "teachers": list(setting.teachers),
+            "others": dict(setting.others),
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Trial:
+        """What `to_json` gave."""
+        others = tuple(sorted((key, _frozen(value)) for key, value in values["others"].items()))
+        setting = Setting(values["method"], values["beta"], tuple(values["teachers"]), others)
+        return cls(values["stage"], setting, values["seed"])
+
+
+@dataclass(frozen=True)
+class Space:
+    """The settings of one method. values: `regularizer.beta`, `teachers` (combinations) and the keys of `search.space`."""
+
+    method: str
+    values: Mapping[str, Values]
+
+    def setting(self, chosen: Mapping[str, Any]) -> Setting:
+        """The setting that has these values, in the types that a recipe keeps."""
+        others = tuple(sorted((key, _frozen(value)) for key, value in chosen.items() if key not in (BETA, TEACHERS)))
+        return Setting(self.method, float(chosen[BETA]), tuple(chosen[TEACHERS]), others)
+
+    def grid(self) -> Iterator[Setting]:
+        """Every setting, where no key has a range."""
+        lists = [values for values in self.values.values() if not isinstance(values, Range)]
+        assert len(lists) == len(self.values), "the recipe refuses a grid of ranges"
+        for chosen in itertools.product(*lists):
+            yield self.setting(dict(zip(self.values, chosen, strict=True)))
+
+    def size(self) -> float:
+        """How many settings there are; infinitely many where a key has a range."""
+        return math.prod(math.inf if isinstance(values, Range) else len(values) for values in self.values.values())
+
+    def draws(self, count: int, seed: int) -> list[Setting]:
+        """`count` different settings drawn at random, all if there are not more."""
+        if self.size() <= count:
+            return list(self.grid())
+        source = random.Random(f"{seed} {self.method}")
+        drawn: dict[Setting, None] = {}
+        while len(drawn) < count:
+            setting = self.setting({key: _draw(values, source) for key, values in self.values.items()})
+            drawn[setting] = None
+        return list(drawn)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _draw(values: Values, source: random.Random) -> Any:
+    if not isinstance(values, Range):
+        return source.choice(values)
+    if values.log:
+        return rounded(math.exp(source.uniform(math.log(values.min), math.log(values.max))))
+    return rounded(source.uniform(values.min, values.max))
+
+
+def rounded(number: float) -> float:
+    """Four digits: a name then says the whole number."""
+    return float(f"{number:.4g}")
+
+
+def teacher_subsets(recipe: Recipe) -> list[tuple[str, ...]]:
+    """The combinations that `search.teachers` asks for, each in the recipe's order; all of which top_K_by_rank ranks."""
+    names, asked = recipe.teacher_names(), recipe.search.teachers
+    if not isinstance(asked, str):
+        return list(dict.fromkeys(tuple(name for name in names if name in subset) for subset in asked))
+    largest = {"singles": 1, "singles_and_pairs": 2}.get(asked, len(names))
+    return [subset for size in range(1, largest + 1) for subset in itertools.combinations(names, size)]
+
+
+def top_by_rank(recipe: Recipe) -> int | None:
+    """K of `search.teachers: top_K_by_rank`, None for anything else."""
+    match = TOP_BY_RANK.fullmatch(recipe.search.teachers) if isinstance(recipe.search.teachers, str) else None
+    return int(match[1]) if match else None
+
+
+def spaces(recipe: Recipe, subsets: Sequence[tuple[str, ...]]) -> list[Space]:
+    """One of each method that is searched."""
+    found = []
+    for method in recipe.search.methods(recipe.regularizer.name):
+        values = {
+            BETA: recipe.search.betas(method),
+            TEACHERS: ((),) if method == "none" else tuple(subsets),
+            **{key: values for key, values in recipe.search.space.items() if applies(key, method)},
+        }
+        found.append(Space(method, values))
+    return found
+
+
+def applies(key: str, method: str) -> bool:
+    """Whether a key of `search.space` says anything to `method`."""
+    section, _, name = key.partition(".")
+    if section != "regularizer":
+        return True
+    if method == "none":
+        return False
+    return name in RegularizerConfig.model_fields or name in inspect.signature(REGULARIZERS[method]).parameters
+
+
+def plan_trials(recipe: Recipe, subsets: Sequence[tuple[str, ...]]) -> list[Trial]:
+    """The trials of a grid, or of random draws: the same number of settings for each method that has so many."""
+    settings: list[Setting] = []
+    for space in spaces(recipe, subsets):
+        count = recipe.search.num_samples
+        settings += space.grid() if count is None else space.draws(count, recipe.train.seed)
+    return [trial for setting in settings for trial in seeded(recipe, setting)]
+
+
+def seeded(recipe: Recipe, setting: Setting) -> list[Trial]:
+    """The trials of one setting, one per seed."""
+    return [Trial("search", setting, recipe.train.seed + number) for number in range(recipe.search.seeds)]
+
+
+def final_trials(recipe: Recipe, setting: Setting) -> list[Trial]:
+    """Its final runs, with seeds that no trial of the search had."""
+    first = recipe.train.seed + recipe.search.seeds
+    return [Trial("final", setting, first + number) for number in range(recipe.search.final.seeds)]
+
+
+def space_faults(recipe: Recipe, check: Callable[[Recipe], list[str]]) -> list[str]:
+    """What `search.space` cannot have: unknown keys, keys that are searched elsewhere, values that a recipe refuses.
+
+    check: finds the faults of a recipe that has a value in place.
+    """
+    faults: list[str] = []
+    methods = recipe.search.methods(recipe.regularizer.name)
+    for key, values in recipe.search.space.items():
+        if key in ELSEWHERE:
+            faults.append(f"search.space cannot have {key}; that is what {ELSEWHERE[key]} is for.")
+        elif key.partition(".")[0] not in SEARCHED_SECTIONS or "." not in key:
+            faults.append(f"search.space cannot have {key}: keys of {', '.join(SEARCHED_SECTIONS)} can be searched.")
+        elif not any(applies(key, method) for method in methods):
+            faults.append(f"search.space has {key}, which is no key of {', '.join(methods)}.")
+        else:
+            method = next(method for method in methods if applies(key, method))
+            for value in (values.min, values.max) if isinstance(values, Range) else values:
+                trial = Trial("search", Setting(method, 1.0, recipe.teacher_names(), ((key, value),)), 0)
+                try:
+                    found = check(trial.recipe(recipe))
+                except InputError as error:
+                    found = error.faults
+                faults += [f"search.space, {key}={value}: {fault}" for fault in found]
+    return list(dict.fromkeys(faults))
+
+
+def with_values(trial: Trial, changes: Mapping[str, float]) -> Trial:
+    """The trial with other values of some of its keys."""
+    beta = changes.get(BETA, trial.setting.beta)
+    others = tuple((key, changes.get(key, value)) for key, value in trial.setting.others)
+    return replace(trial, setting=replace(trial.setting, beta=beta, others=others))

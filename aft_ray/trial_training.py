@@ -1,0 +1,144 @@
+"""One trial of a search, in a process of its own that Tune has started.
+
+Whether in this process or on several Ray Train workers: every evaluation reaches Tune as it is made, a checkpoint is kept,
+and how the trial ended is written down before Tune is told.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.fs as pafs
+import ray
+from ray import tune
+
+from aft_ray.checkpoint import TrainingState, history_of
+from aft_ray.config import InputError, Recipe, dump, fingerprint, override
+from aft_ray.data import joined_origin, origin, run_inputs, transforms_of
+from aft_ray.fit import fit
+from aft_ray.metrics import score
+from aft_ray.shards import Directory
+from aft_ray.space import Trial
+from aft_ray.store import Store
+from aft_ray.train import train_in
+from aft_ray.trials import Clock, TrialDirectory
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the trials of a search have in common. data: of each student's input, in Ray's shared memory."""
+
+    recipe: Recipe
+    stores: Mapping[str, Store]
+    place: Directory
+    data: Mapping[str, ray.ObjectRef]
+    with_validation: bool = False
+
+    def recipe_of(self, trial: Trial) -> Recipe:
+        return override(trial.recipe(self.recipe), {"train.streaming": self.recipe.train.streaming})
+
+    def inputs_of(self, recipe: Recipe) -> dict[str, Any]:
+        """What a trial's numbers follow from."""
+        made_of = origin(self.stores)
+        return run_inputs(recipe, joined_origin(made_of) if self.with_validation else made_of)
+
+    def directory(self, name: str) -> TrialDirectory:
+        return TrialDirectory(self.place / "trials" / name)
+
+
+def data_key(recipe: Recipe) -> str:
+    return fingerprint([repr(transform) for transform in transforms_of(recipe)])
+
+
+def needed(recipe: Recipe) -> dict[str, float]:
+    """What a trial takes in all."""
+    search = recipe.search
+    gpus = search.gpus_per_trial if search.gpus_per_trial is not None else float(recipe.train.use_gpu)
+    per_worker = {"CPU": search.cpus_per_trial, "GPU": gpus}
+    return {kind: count * search.workers_per_trial for kind, count in per_worker.items() if count}
+
+
+def run_trial(config: dict[str, Any], *, shared: Shared) -> None:
+    """What Tune runs, in a process of its own. What is wrong with the trial itself is told, not raised: raised, it would be
+    tried again, as the death of a process is."""
+    trial, directory = Trial.of(config["trial"]), shared.directory(config["trial"]["name"])
+    try:
+        _train_trial(trial, directory, shared)
+    except Exception as error:
+        lines = error.faults if isinstance(error, InputError) else [f"{type(error).__name__}: {error}"]
+        directory.end("failed", " ".join(lines))
+        tune.report({"step": 0, "score": -math.inf})
+
+
+def _train_trial(trial: Trial, directory: TrialDirectory, shared: Shared) -> None:
+    recipe, place = shared.recipe_of(trial), directory.place
+    metric, is_final = shared.recipe.search.metric, trial.stage == "final"
+    is_population = shared.recipe.search.scheduler == "pbt" and not is_final
+    clock, saved_at = Clock(directory.facts()["wall_time_s"]), 0.0
+    num_gpus = needed(shared.recipe).get("GPU", 0.0)
+    told: list[float] = []
+
+    def tell(line: Mapping[str, Any], checkpoint: Any = None) -> None:
+        told.append(score(line, metric))
+        tune.report({"step": line["step"], "score": max(told)}, checkpoint=checkpoint)
+
+    def report(metrics: dict[str, Any], state: TrainingState) -> None:
+        nonlocal saved_at
+        directory.note(trial, wall_time_s=clock.read(), num_gpus=num_gpus)
+        if place.has("student/student.json"):
+            directory.end("finished")
+        elif time.monotonic() - saved_at > shared.recipe.search.checkpoint_every_s:
+            directory.save(state)
+            saved_at = time.monotonic()
+        if not is_population:
+            return tell(metrics)
+        with tempfile.TemporaryDirectory() as folder:
+            state.save(Directory(pafs.LocalFileSystem(), folder))
+            tell(metrics, tune.Checkpoint.from_directory(folder))
+
+    resume, taken_over = directory.checkpoint(), tune.get_checkpoint() if is_population else None
+    if taken_over:
+        place.write("config.yaml", dump(recipe).encode())
+        resume = Directory(taken_over.filesystem, taken_over.path)
+    if recipe.train.num_workers > 1:
+        return _train_with_workers(recipe, directory, shared, trial, tell, clock)
+    if resume:
+        for line in history_of(resume):
+            tell(line)  # an earlier process of the search was told, this one's scheduler was not
+    saved_at = time.monotonic()
+    data = ray.get(shared.data[data_key(recipe)])
+    fit(
+        recipe,
+        data,
+        directory=place,
+        report=report,
+        resume=resume,
+        adopt=taken_over is not None,
+        evaluate_test=is_final,
+    )
+
+
+def _train_with_workers(
+    recipe: Recipe, directory: TrialDirectory, shared: Shared, trial: Trial, tell: Any, clock: Clock
+) -> None:
+    """A trial on Ray Train, whose every evaluation reaches Tune as it is written."""
+
+    def pass_on(line: dict[str, Any], num_steps: int) -> None:
+        directory.note(trial, wall_time_s=clock.read(), num_gpus=needed(shared.recipe).get("GPU", 0.0))
+        tell(line)
+
+    train_in(
+        directory.place,
+        recipe,
+        shared.stores,
+        on_evaluation=pass_on,
+        evaluate_test=trial.stage == "final",
+        with_validation=shared.with_validation,
+        cpus_per_worker=shared.recipe.search.cpus_per_trial,
+    )
+    directory.end("finished")

@@ -1,0 +1,180 @@
+"""What a search keeps of each trial: a directory like a run's, and from all of them the table `trials.parquet`.
+
+The directory is the only memory of a search. A search that was killed finds there what is done, and what was under way
+goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from aft_ray.checkpoint import COMMIT, TrainingState, differing_keys
+from aft_ray.config import InputError, Recipe, dump
+from aft_ray.metrics import best_line
+from aft_ray.shards import Directory
+from aft_ray.space import Trial
+
+Row = dict[str, Any]
+
+COLUMNS = {
+    "trial": pa.string(),
+    "stage": pa.string(),
+    "regularizer.name": pa.string(),
+    "regularizer.beta": pa.float64(),
+    "teachers": pa.list_(pa.string()),
+    "train.seed": pa.int64(),
+    "seed": pa.int64(),
+    "val_accuracy": pa.float64(),
+    "val_loss": pa.float64(),
+    "test_accuracy": pa.float64(),
+    "test_loss": pa.float64(),
+    "step": pa.int64(),
+    "wall_time_s": pa.float64(),
+    "num_gpus": pa.float64(),
+    "status": pa.string(),
+    "error": pa.string(),
+}
+"""Columns of every table; the keys of `search.space` come before `train.seed`."""
+
+
+@dataclass(frozen=True)
+class TrialDirectory:
+    """One trial on disk: config.yaml, inputs.json, metrics.jsonl, tensorboard/, checkpoints/, student/, and
+
+    trial.json: its setting, the number of its proposal, and the seconds it has taken so far;
+    outcome.json: `status` (finished, stopped, failed) and `error`, once it is over.
+    """
+
+    place: Directory
+
+    def claim(self, trial: Trial, number: int, recipe: Recipe, inputs: Mapping[str, Any]) -> None:
+        """Writes what the trial is. Raises InputError if another one of the same name is there."""
+        if self.place.has("inputs.json"):
+            if differing := differing_keys(json.loads(self.place.read("inputs.json")), inputs):
+                raise InputError(
+                    f"{self.place} holds a trial with another {', '.join(differing)}. Give this search a name with"
+                    " run=NAME, or delete the directory of that search."
+                )
+            return
+        self.note(trial, number=number, wall_time_s=0.0)
+        self.place.write("config.yaml", dump(recipe).encode())
+        self.place.write("inputs.json", json.dumps(inputs, indent=1).encode())
+
+    def note(self, trial: Trial, **facts: Any) -> None:
+        """Replaces the trial's setting and some of the facts in `trial.json`."""
+        known = self.facts()
+        self.place.write("trial.json", json.dumps({**known, **trial.to_json(), **facts}).encode())
+
+    def facts(self) -> dict[str, Any]:
+        """What `trial.json` says; empty without it."""
+        return json.loads(self.place.read("trial.json")) if self.place.has("trial.json") else {}
+
+    def end(self, status: str, error: str | None = None) -> None:
+        """The trial is over; a training that will not go on needs no checkpoint."""
+        self.place.write("outcome.json", json.dumps({"status": status, "error": error}).encode())
+        if status != "failed":
+            (self.place / "checkpoints").delete()
+
+    def outcome(self) -> dict[str, Any] | None:
+        """`status` and `error`, None while the trial is not over."""
+        return json.loads(self.place.read("outcome.json")) if self.place.has("outcome.json") else None
+
+    def reopen(self) -> None:
+        """A failed trial is tried again."""
+        if self.place.has("outcome.json"):
+            self.place.filesystem.delete_file(f"{self.place}/outcome.json")
+
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`."""
+        if not self.place.has("metrics.jsonl"):
+            return []
+        return [json.loads(line) for line in self.place.read("metrics.jsonl").splitlines()]
+
+    def save(self, state: TrainingState) -> None:
+        """Writes a checkpoint, then deletes the one before."""
+        checkpoints, name = self.place / "checkpoints", f"step-{state.step:08d}"
+        state.save(checkpoints / name)
+        for other in checkpoints.names():
+            if other != name:
+                (checkpoints / other).delete()
+
+    def checkpoint(self) -> Directory | None:
+        """The last whole checkpoint."""
+        checkpoints = self.place / "checkpoints"
+        whole = [name for name in checkpoints.names() if (checkpoints / name).has(COMMIT)]
+        return checkpoints / whole[-1] if whole else None
+
+    def row(self, metric: str | None = None) -> Row:
+        """Its row of the table, with the scores of its best evaluation by `metric`."""
+        facts, outcome, history = self.facts(), self.outcome(), self.history()
+        trial = Trial.of(facts)
+        row: Row = dict.fromkeys(COLUMNS)
+        row |= {
+            "trial": self.place.path.rpartition("/")[2],
+            "stage": trial.stage,
+            "regularizer.name": trial.setting.method,
+            "regularizer.beta": trial.setting.beta,
+            "teachers": list(trial.setting.teachers),
+            "train.seed": trial.seed,
+            "seed": trial.seed,
+            "wall_time_s": facts["wall_time_s"],
+            "num_gpus": facts.get("num_gpus", 0.0),
+            **(outcome or {"status": "running"}),
+            **dict(trial.setting.others),
+        }
+        if history and row["status"] != "failed":
+            best = best_line(history, metric)
+            row |= {key: best[key] for key in ("val_accuracy", "val_loss", "step")}
+            row |= {key: history[-1].get(key) for key in ("test_accuracy", "test_loss")}
+        return row
+
+
+class Clock:
+    """Seconds that a trial has taken, those of earlier processes included."""
+
+    def __init__(self, before: float) -> None:
+        self.before, self.started = before, time.perf_counter()
+
+    def read(self) -> float:
+        return self.before + time.perf_counter() - self.started
+
+
+def write_table(search: Directory, rows: Sequence[Row]) -> None:
+    """`trials.parquet`."""
+    sink = io.BytesIO()
+    pq.write_table(as_table(rows), sink)
+    search.write("trials.parquet", sink.getvalue())
+
+
+def as_table(rows: Sequence[Row]) -> pa.Table:
+    """One column for each of COLUMNS and each searched key; values of several types in one column become JSON."""
+    searched = sorted({key for row in rows for key in row} - set(COLUMNS))
+    names = [*COLUMNS]
+    names[names.index("train.seed") : names.index("train.seed")] = searched
+    columns = {}
+    for name in names:
+        values = [row.get(name) for row in rows]
+        columns[name] = pa.array(values, COLUMNS[name]) if name in COLUMNS else _column(values)
+    return pa.table(columns)
+
+
+def _column(values: Sequence[Any]) -> pa.Array:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int, float}:
+        return pa.array([None if value is None else float(value) for value in values])
+    if len(kinds) == 1 and kinds <= {int, float, bool, str}:
+        return pa.array(values)
+    return pa.array([None if value is None else json.dumps(value) for value in values])
+
+
+def known_rows(trials: Directory, names: Iterable[str], metric: str | None) -> list[Row]:
+    """Rows of the trials that are on disk, in the order of `names`."""
+    return [TrialDirectory(trials / name).row(metric) for name in names if (trials / name).has("trial.json")]

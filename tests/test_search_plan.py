@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from aft_ray.search_plan import estimate_search
+from tests.training import made_workspace
+
+
+def test_a_dry_run_counts_trials_and_their_time_and_writes_nothing(tmp_path: Path) -> None:
+    section = {"compare": ["none", "aft"], "beta": [1, 2], "seeds": 2, "final": {"seeds": 3}}
+    given = made_workspace(tmp_path, {"search": section, "train.steps": 100, "train.evaluate_every": 50})
+    before = sorted(tmp_path.rglob("*"))
+    plan = estimate_search(given)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert plan.per_method() == {"none": 2, "aft": 2 * 2 * 3} and plan.num_final == 6
+    assert plan.step_s > 0 and plan.evaluation_s > 0
+    per_run = 100 * plan.step_s + 2 * plan.evaluation_s
+    assert abs(plan.hours * 3600 / ((14 + 6) * per_run) - 1) < 1e-9

@@ -1,0 +1,154 @@
+"""The search space: grids, draws, names, and every fault of the section before anything starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aft_ray.config import InputError, Recipe, override
+from aft_ray.space import Setting, Trial, final_trials, plan_trials, space_faults, spaces, teacher_subsets, top_by_rank
+
+
+def planned(**section: Any) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "workspace": "w",
+            "dataset": {"name": "mnist5k"},
+            "student": {"model": "tiny:cnn"},
+            "teachers": [{"name": name, "model": f"timm:{name}"} for name in ("a", "b", "c")],
+            "search": section,
+        }
+    )
+
+
+def trials(recipe: Recipe) -> list[Trial]:
+    return plan_trials(recipe, teacher_subsets(recipe))
+
+
+def test_combinations_are_in_the_recipe_s_order() -> None:
+    singles, pairs = [("a",), ("b",), ("c",)], [("a", "b"), ("a", "c"), ("b", "c")]
+    assert teacher_subsets(planned()) == [*singles, *pairs, ("a", "b", "c")]
+    assert teacher_subsets(planned(teachers="singles")) == singles
+    assert teacher_subsets(planned(teachers="singles_and_pairs")) == singles + pairs
+    assert teacher_subsets(planned(teachers=[["c", "a"], ["b"], ["a", "c"]])) == [("a", "c"), ("b",)]
+    ranked = planned(teachers="top_2_by_rank")
+    assert (top_by_rank(ranked), top_by_rank(planned())) == (2, None)
+    assert teacher_subsets(ranked) == teacher_subsets(planned())
+
+
+def test_the_grid_is_betas_times_combinations_per_method_and_standard_transfer_once() -> None:
+    found = trials(planned(compare=["none", "kd", "aft"], beta={"kd": [1], "all": [2, 3]}))
+    counts = {method: sum(trial.setting.method == method for trial in found) for method in ("none", "kd", "aft")}
+    assert counts == {"none": 1, "kd": 7, "aft": 14}
+    assert {trial.setting.beta for trial in found if trial.setting.method == "kd"} == {1}
+    assert len({trial.name for trial in found}) == len(found)
+
+
+def test_any_key_is_searched_with_the_methods_that_have_it() -> None:
+    space = {"train.learning_rate": [1e-3, 3e-3], "regularizer.learn_gates": [True, False]}
+    found = trials(planned(compare=["none", "kd", "aft"], beta=[1], teachers=[["a"]], space=space))
+    settings = {method: [t.setting.others for t in found if t.setting.method == method] for method in ("none", "kd")}
+    assert settings["none"] == settings["kd"] == [(("train.learning_rate", 1e-3),), (("train.learning_rate", 3e-3),)]
+    of_aft = [dict(trial.setting.others) for trial in found if trial.setting.method == "aft"]
+    assert len(of_aft) == 4 and {setting["regularizer.learn_gates"] for setting in of_aft} == {True, False}
+    recipe = next(t for t in found if dict(t.setting.others).get("regularizer.learn_gates") is False).recipe(planned())
+    assert recipe.regularizer.options == {"learn_gates": False} and recipe.train.learning_rate == 1e-3
+
+
+def test_draws_are_the_same_again_and_lie_in_their_ranges() -> None:
+    given = planned(
+        compare=["none", "aft"],
+        beta={"min": 0.1, "max": 100},
+        searcher="random",
+        num_samples=50,
+        space={"train.learning_rate": {"min": 0.001, "max": 0.002, "log": False}},
+    )
+    found = trials(given)
+    assert found == trials(given) != trials(override(given, {"train.seed": 1}))
+    assert len({trial.setting for trial in found}) == len(found) == 100
+    of_aft = [trial.setting for trial in found if trial.setting.method == "aft"]
+    assert all(0.1 <= setting.beta <= 100 for setting in of_aft)
+    assert sum(setting.beta < 3.2 for setting in of_aft) in range(15, 36), "half of a range in its logarithm"
+    assert all(0.001 <= dict(setting.others)["train.learning_rate"] <= 0.002 for setting in of_aft)
+    assert len(trials(planned(num_samples=5))) == 5
+    assert len(trials(planned(num_samples=500))) == 28, "there are not more"
+
+
+def test_seeds_multiply_trials_and_final_runs_have_seeds_of_their_own() -> None:
+    given = planned(beta=[1], teachers=[["a"]], seeds=2, final={"seeds": 3})
+    assert [trial.seed for trial in trials(given)] == [0, 1]
+    finals = final_trials(given, trials(given)[0].setting)
+    assert [(trial.stage, trial.seed) for trial in finals] == [("final", 2), ("final", 3), ("final", 4)]
+
+
+def test_a_trial_s_recipe_has_its_values_and_its_teachers_only() -> None:
+    base = planned(compare=["none", "aft"], teachers=[["a"], ["b", "c"]])
+    base = override(base, {"regularizer.learn_gates": False, "train.num_workers": 2})
+    trial = Trial("final", Setting("aft", 7.0, ("b", "c"), (("student.image_size", 32),)), 5)
+    recipe = trial.recipe(base)
+    assert (recipe.teacher_names(), recipe.student.image_size) == (("b", "c"), 32)
+    assert (recipe.regularizer.beta, recipe.train.seed, recipe.train.num_workers) == (7.0, 5, 1)
+    assert recipe.regularizer.options == {"learn_gates": False}
+    other = Trial("final", Setting("kd", 7.0, ("b",)), 5)
+    assert other.recipe(base).regularizer.options == {}
+    assert Trial.of(trial.to_json()) == trial
+
+
+def test_names_are_readable_and_never_the_same() -> None:
+    plain = Setting("aft", 3.0, ("a", "b"), (("train.learning_rate", 0.003),))
+    assert plain.name == "aft-beta3-a_b-train.learning_rate_0.003"
+    odd = [Setting("aft", 3.0, ("a",), (("student.model", model),)) for model in ("timm:x/y", "timm:x_y")]
+    many = [Setting("aft", 3.0, ("t" * 100, end)) for end in ("x" * 100, "y" * 100)]
+    names = [setting.name for setting in odd + many]
+    assert len(set(names)) == 4 and all("/" not in name and len(name) < 140 for name in names)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (
+            {"beta": {"min": 1, "max": 10}},
+            "a grid cannot hold the range of beta of all; set searcher to random or optuna",
+        ),
+        ({"beta": {"min": 10, "max": 1}}, "must have min < max, got 10 and 1"),
+        ({"space": {"train.learning_rate": {"min": 0, "max": 1}}}, "must have min > 0 with log: true, got 0"),
+        ({"searcher": "random"}, "searcher 'random' needs num_samples"),
+        ({"scheduler": "pbt"}, "scheduler 'pbt' changes numbers of ranges"),
+        ({"subsets_as": "bits"}, "subsets_as 'bits' is for searcher 'optuna'"),
+        ({"teachers": "top_0_by_rank"}, "must be all_subsets, singles, singles_and_pairs, top_K_by_rank"),
+        ({"teachers": [["a"], []]}, "search.teachers has an empty combination"),
+        ({"teachers": [["d"]]}, "search.teachers names 'd'; teachers: a, b, c"),
+        ({"metric": "test_accuracy"}, "search.metric must be 'val_accuracy' or 'val_loss', got 'test_accuracy'"),
+        ({"space": {"train.steps": []}}, "train.steps must be a list of values"),
+        ({"final_seeds": 3}, "Unknown key 'search.final_seeds'. Did you mean"),
+    ],
+)
+def test_a_section_that_makes_no_sense_is_refused(section: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as raised:
+        override(planned(), {"search": section})
+    assert message in str(raised.value)
+
+
+def test_the_space_s_faults_are_told_all_at_once() -> None:
+    space = {
+        "train.learning_rat": [1],
+        "train.steps": [10, -1],
+        "train.seed": [0, 1],
+        "dataset.max_samples": [1, 2],
+        "regularizer.nothing": [1],
+        "student.model": ["tiny:cnn"],
+    }
+    faults = space_faults(planned(compare=["none", "aft"], space=space), lambda recipe: [])
+    assert [fault.partition(".")[2][:30] for fault in faults] and len(faults) == 5
+    joined = "\n".join(faults)
+    assert "Unknown key 'train.learning_rat'. Did you mean 'learning_rate'?" in joined
+    assert "search.space, train.steps=-1: train.steps must be greater than 0, got -1." in joined
+    assert "cannot have train.seed; that is what search.seeds is for" in joined
+    assert "cannot have dataset.max_samples: keys of student, regularizer, train can be searched" in joined
+    assert "regularizer.nothing, which is no key of none, aft" in joined
+
+
+def test_each_method_has_a_space_of_its_own() -> None:
+    given = planned(compare=["none", "aft", "aft"], beta=[1, 2])
+    assert [(space.method, space.size()) for space in spaces(given, [("a",), ("b",)])] == [("none", 1), ("aft", 4)]
