@@ -26,6 +26,7 @@ from aft_ray.config import InputError, Recipe, dump, override
 from aft_ray.data import load_data, origin, run_inputs, transforms_of
 from aft_ray.distributed import rank
 from aft_ray.fit import fit
+from aft_ray.lease import lease
 from aft_ray.progress import Progress
 from aft_ray.shards import Directory
 from aft_ray.shared import ArrayCache
@@ -37,17 +38,25 @@ FAULTS = "faults.json"
 
 
 def train(recipe: Recipe) -> Directory:
-    """Trains the recipe's student and returns the run's directory, `runs/<run>/`. A finished run is left as it is.
+    """Trains the recipe's student and returns the run's directory, `runs/<run>/`. A finished run is left as it is;
+    one that another command is at is waited for.
 
     Raises InputError for any fault of the recipe, or if the run's directory holds a run of another recipe.
     """
     check(recipe)
     stores = open_stores(recipe)
-    run = Workspace.at(recipe.workspace).run(recipe.run)
+    workspace = Workspace.at(recipe.workspace)
+    run = workspace.run(recipe.run)
+    with lease(workspace, f"runs/{recipe.run}"):
+        _train(recipe, stores, run)
+    return run
+
+
+def _train(recipe: Recipe, stores: Mapping[str, Store], run: Directory) -> None:
     recipe = _decide_streaming(recipe, stores, run)
     _claim(run, recipe, origin(stores))
     if is_finished(run):
-        return run
+        return
     _check_resources(recipe)
     _delete_left_overs(run)
     trainer = TorchTrainer(
@@ -73,7 +82,6 @@ def train(recipe: Recipe) -> Directory:
     if result.return_value:
         raise InputError(result.return_value)
     _delete_left_overs(run, keep=result.checkpoint.path.rpartition("/")[2])
-    return run
 
 
 @contextmanager

@@ -20,7 +20,7 @@ LEVELS = {
     ),
     **dict.fromkeys(["open_clip_models"], 0.7),
     **dict.fromkeys(["trackers"], 1.5),
-    **dict.fromkeys(["batches", "check", "crops", "onnx_file", "tally", "task", "unseen"], 2),
+    **dict.fromkeys(["batches", "check", "crops", "lease", "onnx_file", "tally", "task", "unseen"], 2),
     **dict.fromkeys(["streaming"], 2.2),
     **dict.fromkeys(["data", "embedding", "feed", "fitted", "gradients", "optimise", "pictures"], 2.5),
     **dict.fromkeys(["fit", "prepare", "extract", "rank", "export"], 3),
