@@ -22,6 +22,7 @@ import aft_ray
 from aft_ray.config import InputError, Recipe
 from aft_ray.crops import read_shards
 from aft_ray.embedding import RESULT, EmbedShard
+from aft_ray.lease import lease
 from aft_ray.progress import Progress
 from aft_ray.quarantine import check_bad_samples
 from aft_ray.ray_data import cpus_per_actor, nodes_resources, run_pipeline
@@ -59,14 +60,20 @@ class Plan:
 def extract(recipe: Recipe, *, overwrite: bool = False) -> dict[str, int]:
     """Computes every missing features shard of the recipe's teachers. Returns the number of shards made per teacher.
 
+    Another extraction that is at work in the workspace is waited for.
     overwrite: compute all of them, whatever there is.
     Raises InputError if samples are missing, more than `dataset.max_bad_samples` cannot be read, a teacher cannot be
     loaded, or shards on disk are damaged or of another setting.
     """
-    if overwrite:
-        for name in recipe.teacher_names():
-            (Workspace.at(recipe.workspace) / "features" / name).delete()
-    plan = plan_extraction(recipe)
+    workspace = Workspace.at(recipe.workspace)
+    with lease(workspace, "features"):
+        if overwrite:
+            for name in recipe.teacher_names():
+                (workspace / "features" / name).delete()
+        return _extract(recipe, plan_extraction(recipe))
+
+
+def _extract(recipe: Recipe, plan: Plan) -> dict[str, int]:
     entries: Entries = {}
     if plan.rows:
         run_pipeline(lambda: _consume(_build_pipeline(recipe, plan), recipe, plan, entries))

@@ -16,6 +16,7 @@ from aft_ray.config import InputError, Recipe
 from aft_ray.datasets import Listing, list_samples
 from aft_ray.datasets.base import Label, raise_faults
 from aft_ray.images import open_picture
+from aft_ray.lease import lease
 from aft_ray.progress import Progress
 from aft_ray.quarantine import UNREADABLE, bad_sample, check_bad_samples
 from aft_ray.schema import SPLITS, UNLABELED, samples_schema
@@ -52,8 +53,15 @@ def prepare(recipe: Recipe, *, overwrite: bool = False) -> dict[str, dict[str, A
         )
     if not config.copy_content and listing.uri is None:
         raise InputError("dataset.copy is false, but these samples are not files of their own. Leave it out.")
-    if overwrite:
-        (workspace / "samples").delete()
+    with lease(workspace, "samples"):
+        if overwrite:
+            (workspace / "samples").delete()
+        return _prepare(listing, chosen, config, workspace)
+
+
+def _prepare(
+    listing: Listing, chosen: dict[str, list[int]], config: DatasetConfig, workspace: Workspace
+) -> dict[str, dict[str, Any]]:
     rows = (
         config.samples_per_shard
         or _rows_on_disk(workspace)

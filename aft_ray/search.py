@@ -21,6 +21,7 @@ from ray import tune
 from aft_ray.check import check, open_stores
 from aft_ray.config import InputError, Recipe, dump, override
 from aft_ray.data import Data, load_data
+from aft_ray.lease import lease
 from aft_ray.metrics import score
 from aft_ray.progress import Progress
 from aft_ray.proposals import Learned, Listed, Proposals
@@ -40,7 +41,8 @@ WRITE_EVERY_S = 2.0
 
 
 def search(recipe: Recipe) -> list[Row]:
-    """Runs the search and its final runs. Returns the rows of `trials.parquet`; trials that are over are not run again.
+    """Runs the search and its final runs. Returns the rows of `trials.parquet`; trials that are over are not run again,
+    and a search that another command is at is waited for.
 
     Raises InputError for any fault of the recipe, before anything starts.
     """
@@ -49,6 +51,11 @@ def search(recipe: Recipe) -> list[Row]:
     recipe = decide_streaming(recipe, stores)
     subsets = _subsets(recipe)
     _check_final(recipe)
+    with lease(Workspace.at(recipe.workspace), f"searches/{recipe.run}"):
+        return _search(recipe, stores, subsets)
+
+
+def _search(recipe: Recipe, stores: Mapping[str, Store], subsets: Sequence[tuple[str, ...]]) -> list[Row]:
     data = _load(recipe, stores)
     place = Workspace.at(recipe.workspace).search(recipe.run)
     shared = Shared(recipe, stores, place, {key: ray.put(found) for key, found in data.items()})

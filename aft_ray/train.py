@@ -26,6 +26,7 @@ from aft_ray.config import InputError, Recipe, dump, override
 from aft_ray.data import joined_origin, load_data, origin, run_inputs, transforms_of
 from aft_ray.distributed import rank
 from aft_ray.fit import fit
+from aft_ray.lease import lease
 from aft_ray.progress import Progress
 from aft_ray.shards import Directory
 from aft_ray.shared import ArrayCache
@@ -37,15 +38,17 @@ FAULTS = "faults.json"
 
 
 def train(recipe: Recipe) -> Directory:
-    """Trains the recipe's student and returns the run's directory, `runs/<run>/`. A finished run is left as it is.
+    """Trains the recipe's student and returns the run's directory, `runs/<run>/`. A finished run is left as it is;
+    one that another command is at is waited for.
 
     Raises InputError for any fault of the recipe, or if the run's directory holds a run of another recipe.
     """
     check(recipe)
     stores = open_stores(recipe)
-    run = Workspace.at(recipe.workspace).run(recipe.run)
-    recipe = decide_streaming(recipe, stores, run)
-    with Progress("train", recipe.train.steps, "steps") as progress:
+    workspace = Workspace.at(recipe.workspace)
+    run = workspace.run(recipe.run)
+    with lease(workspace, f"runs/{recipe.run}"), Progress("train", recipe.train.steps, "steps") as progress:
+        recipe = decide_streaming(recipe, stores, run)
 
         def show(line: dict[str, Any], num_steps: int) -> None:
             progress.advance(num_steps, _note(line))

@@ -21,7 +21,7 @@ LEVELS = {
     **dict.fromkeys(["open_clip_models"], 0.7),
     **dict.fromkeys(["trackers", "space"], 1.5),
     **dict.fromkeys(["proposals"], 1.7),
-    **dict.fromkeys(["batches", "check", "crops", "onnx_file", "tally", "task", "trials", "unseen"], 2),
+    **dict.fromkeys(["batches", "check", "crops", "lease", "onnx_file", "tally", "task", "trials", "unseen"], 2),
     **dict.fromkeys(["streaming"], 2.2),
     **dict.fromkeys(["data", "embedding", "feed", "fitted", "gradients", "optimise", "pictures"], 2.5),
     **dict.fromkeys(["schedulers"], 2.5),

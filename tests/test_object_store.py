@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import yaml
 from aft_ray.cli import main
 from aft_ray.config import InputError, Recipe
 from aft_ray.extract import extract
+from aft_ray.lease import lease
 from aft_ray.prepare import prepare
 from aft_ray.store import Workspace, open_store
 
@@ -81,6 +84,26 @@ def test_a_bucket_that_is_not_there_is_one_line(
     assert main(["prepare", str(path)]) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("aft-ray")]
     assert "NO_SUCH_BUCKET" in line
+
+
+def test_turns_are_kept_on_s3(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aft_ray.lease.LOOKED_EVERY_S", 0.01)
+    place, inside, counts = Workspace.at(f"s3://bucket/turns?{s3}"), [], []
+
+    def come() -> None:
+        for _ in range(3):
+            with lease(place, "searches/main"):
+                inside.append(1)
+                time.sleep(0.01)
+                counts.append(len(inside))
+                inside.pop()
+
+    threads = [threading.Thread(target=come) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counts == [1] * 9
 
 
 def test_a_writer_that_dies_leaves_nothing_on_s3(s3: str) -> None:

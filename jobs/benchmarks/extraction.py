@@ -97,9 +97,9 @@ def random_weights(model: str, folder: Path) -> str:
     return str(path)
 
 
-def child(*arguments: str) -> dict[str, Any]:
+def child(*arguments: str, script: str = __file__) -> dict[str, Any]:
     """Runs one measurement in a process of its own; its last line is the result."""
-    command = [sys.executable, __file__, *arguments]
+    command = [sys.executable, script, *arguments]
     root = str(Path(__file__).parent.parent.parent)
     path = os.pathsep.join([root, str(Path(__file__).parent)])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}

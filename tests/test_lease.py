@@ -1,0 +1,112 @@
+"""Turns between real processes: nobody is inside twice, the dead are passed over, and who was taken for dead is told."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from aft_ray import lease as module
+from aft_ray.lease import lease
+from aft_ray.store import Workspace
+
+COUNT = """
+import sys, time
+from pathlib import Path
+from aft_ray import lease as module
+from aft_ray.lease import lease
+from aft_ray.store import Workspace
+module.LOOKED_EVERY_S = 0.01
+place, counter = Workspace.at(sys.argv[1]), Path(sys.argv[1], "counter")
+for _ in range(6):
+    with lease(place, "runs/main"):
+        number = int(counter.read_text())
+        time.sleep(0.005)
+        counter.write_text(str(number + 1))
+"""
+HOLD = """
+import sys, time
+from aft_ray.lease import lease
+from aft_ray.store import Workspace
+with lease(Workspace.at(sys.argv[1]), "runs/main"):
+    print("inside", flush=True)
+    time.sleep(1000)
+"""
+
+
+def started(code: str, place: Path) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", code, str(place)], stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> subprocess.Popen:
+    """A process that was killed with the lease."""
+    process = started(HOLD, tmp_path)
+    assert process.stdout and process.stdout.readline() == "inside\n"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return process
+
+
+@pytest.mark.processes
+def test_of_processes_that_come_at_once_only_one_is_inside(tmp_path: Path) -> None:
+    (tmp_path / "counter").write_text("0")
+    processes = [started(COUNT, tmp_path) for _ in range(4)]
+    assert [process.wait() for process in processes] == [0] * 4
+    assert (tmp_path / "counter").read_text() == "24"
+    assert Workspace.at(tmp_path / "leases/runs/main").names() == []
+
+
+@pytest.mark.processes
+def test_a_killed_owner_of_this_machine_is_passed_over_at_once(tmp_path: Path, holder: subprocess.Popen) -> None:
+    started_at = time.monotonic()
+    with lease(Workspace.at(tmp_path), "runs/main"):
+        assert len(Workspace.at(tmp_path / "leases/runs/main").names()) == 1
+    assert time.monotonic() - started_at < module.LOOKED_EVERY_S
+
+
+@pytest.mark.processes
+def test_a_silent_owner_elsewhere_is_waited_for_by_name_until_it_counts_as_dead(
+    tmp_path: Path, holder: subprocess.Popen, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "DEAD_AFTER_S", 0.5)
+    monkeypatch.setattr(module, "LOOKED_EVERY_S", 0.05)
+    (claim,) = (tmp_path / "leases/runs/main").iterdir()
+    claim.write_text(json.dumps({**json.loads(claim.read_text()), "host": "elsewhere", "processes": "another boot"}))
+    started_at = time.monotonic()
+    with lease(Workspace.at(tmp_path), "runs/main"):
+        assert time.monotonic() - started_at > 0.5
+    told = capsys.readouterr().err
+    assert f"aft-ray: waiting for runs/main: process {holder.pid} on elsewhere, there since 20" in told
+
+
+def test_a_living_owner_is_waited_for_however_long_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("DEAD_AFTER_S", 0.3), ("RENEWED_EVERY_S", 0.05), ("LOOKED_EVERY_S", 0.02)):
+        monkeypatch.setattr(module, name, seconds)
+    place, order = Workspace.at(tmp_path), []
+
+    def second() -> None:
+        with lease(place, "runs/main"):
+            order.append("second")
+
+    with lease(place, "runs/main"), lease(place, "runs/other"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(1.0)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_an_owner_that_was_taken_for_dead_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RENEWED_EVERY_S", 0.05)
+    with pytest.raises(KeyboardInterrupt), lease(Workspace.at(tmp_path), "runs/main"):
+        (claim,) = (tmp_path / "leases/runs/main").iterdir()
+        claim.unlink()
+        time.sleep(60)
