@@ -23,9 +23,9 @@ import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
-from aft_ray.check import check, open_stores
+from aft_ray.check import check, compared_teachers, open_stores
 from aft_ray.checkpoint import TrainingState
-from aft_ray.config import InputError, Recipe, dump, override, teacher_subsets
+from aft_ray.config import InputError, Recipe, dump, override
 from aft_ray.data import Data, load_data
 from aft_ray.fit import fit
 from aft_ray.metrics import best_line, score
@@ -121,7 +121,7 @@ def plan_trials(recipe: Recipe) -> list[Trial]:
     """The grid: every method's betas x combinations of teachers; at most `num_samples` per method, drawn at random."""
     seed, trials = recipe.train.seed, []
     for method in recipe.search.compare or (recipe.regularizer.name,):
-        subsets = [()] if method == "none" else teacher_subsets(recipe)
+        subsets = [()] if method == "none" else compared_teachers(recipe)
         grid = [Trial("search", method, beta, s, seed) for s in subsets for beta in recipe.search.betas(method)]
         if recipe.search.num_samples is not None and recipe.search.num_samples < len(grid):
             grid = random.Random(seed).sample(grid, recipe.search.num_samples)
