@@ -223,7 +223,10 @@ def test_page_tells_outcomes_reasons_gates_and_lineage(recipe: Recipe) -> None:
 def test_teachers_of_texts_and_of_one_s_own_are_described(recipe: Recipe) -> None:
     write_everything(recipe)
     files = {"config.json": "ab" * 32, "model.safetensors": "cd" * 32}
-    described = {"text": {"weights": files, "transform": None}, "own": {"seed": 3, "transform": None}}
+    described: dict[str, dict[str, Any]] = {
+        "text": {"weights": files, "transform": None},
+        "own": {"seed": 3, "transform": None},
+    }
     for name, made_by in described.items():
         manifest = {
             "feature_dim": 384,
