@@ -9,7 +9,7 @@ from aft_ray import datasets, proposals, students, teachers, trackers
 from aft_ray.config import InputError, Recipe
 from aft_ray.regularizers import REGULARIZERS, build_regularizer
 from aft_ray.schema import SPLITS
-from aft_ray.space import space_faults
+from aft_ray.space import space_faults, teacher_subsets
 from aft_ray.store import Store, open_store
 
 
@@ -19,7 +19,7 @@ def check(recipe: Recipe) -> None:
         *datasets.faults(recipe.dataset),
         *teachers.faults(recipe.teachers),
         *students.faults(recipe.student),
-        *_regularizer_faults(recipe),
+        *(_tower_faults(recipe) or _regularizer_faults(recipe)),
         *_training_faults(recipe),
     ]
     if not faults:
@@ -28,8 +28,34 @@ def check(recipe: Recipe) -> None:
         raise InputError(faults)
 
 
+def has_two_towers(recipe: Recipe) -> bool:
+    """Whether the student reads images and texts."""
+    return not students.faults(recipe.student) and students.modality(recipe.student) == "image+text"
+
+
+def compared_teachers(recipe: Recipe) -> list[tuple[str, ...]]:
+    """The combinations of teachers that a search compares: a student with two towers always needs both of its teachers."""
+    return [recipe.teacher_names()] if has_two_towers(recipe) else teacher_subsets(recipe)
+
+
+def _tower_faults(recipe: Recipe) -> list[str]:
+    """What a student with two towers is told about its teachers: kernels of one modality each are multiplied."""
+    if not recipe.teachers or not has_two_towers(recipe) or teachers.faults(recipe.teachers):
+        return []
+    found = [teachers.describe_teacher(teacher).modality for teacher in recipe.teachers]
+    faults = []
+    if found != ["image", "text"]:
+        faults.append(
+            f"Student '{recipe.student.model}' has two towers: 'teachers' must be one of images and then one of texts, got"
+            f" {', then '.join(found)}."
+        )
+    if recipe.search.teachers not in ("all_subsets", (recipe.teacher_names(),)):
+        faults.append("search.teachers has no effect on a student with two towers, which needs both. Leave it out.")
+    return faults
+
+
 def _regularizer_faults(recipe: Recipe) -> list[str]:
-    two_towers = not students.faults(recipe.student) and students.modality(recipe.student) == "image+text"
+    two_towers = has_two_towers(recipe)
     faults = []
     for method in dict.fromkeys((recipe.regularizer.name, *recipe.search.compare)):
         if method not in REGULARIZERS:

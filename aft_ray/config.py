@@ -85,17 +85,11 @@ class Recipe(Model):
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in the YAML file `path`, changed by `key=value` overrides with dotted keys and YAML values.
 
+    `base: other.yaml` takes from another file, named from this one's folder, what this one does not say: its keys go
+    before the base's, in a section one by one, lists and the like as a whole. A base may be a part of a recipe.
     Raises InputError with one line for every unknown, missing or wrong key.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"Recipe {path} does not exist.")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"Recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"Recipe {path} must be a mapping of keys, got {type(content).__name__}.")
+    content = _read(Path(path), ())
     changes, faults = {}, []
     for text in overrides:
         key, separator, value = text.partition("=")
@@ -104,6 +98,31 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             continue
         changes[key] = yaml.safe_load(value)
     return _validate(content, changes, faults)
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """What the file says, its base's keys under its own. above: the files that it is a base of."""
+    what = f"Base of {above[-1]}: {path}" if above else f"Recipe {path}"
+    if not path.is_file():
+        raise InputError(f"{what} does not exist.")
+    if path.resolve() in {other.resolve() for other in above}:
+        raise InputError(f"{what} is based on itself: {' -> '.join(map(str, (*above, path)))}.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{what} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{what} must be a mapping of keys, got {type(content).__name__}.")
+    if "base" not in content:
+        return content
+    name = content.pop("base")
+    if not isinstance(name, str):
+        raise InputError(f"{what}: base must be the name of a file, got {name!r}.")
+    base = _read(path.parent / name, (*above, path))
+    return base | {
+        key: base[key] | value if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+        for key, value in content.items()
+    }
 
 
 def load_text(text: str) -> Recipe:

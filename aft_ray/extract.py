@@ -77,6 +77,12 @@ def _extract(recipe: Recipe, plan: Plan) -> dict[str, int]:
     entries: Entries = {}
     if plan.rows:
         run_pipeline(lambda: _consume(_build_pipeline(recipe, plan), recipe, plan, entries))
+    write_manifests(recipe, plan, entries)
+    return {name: plan.missing_shards(name) for name in plan.descriptions}
+
+
+def write_manifests(recipe: Recipe, plan: Plan, entries: Entries) -> None:
+    """Makes the features valid whose shards are all there. entries: of the shards that were just written."""
     for teacher in recipe.teachers:
         for split, samples in plan.samples.items():
             directory = plan.workspace.features(teacher.name, split)
@@ -86,7 +92,6 @@ def _extract(recipe: Recipe, plan: Plan) -> dict[str, int]:
                 facts = {"feature_dim": width, "made_with": {**_versions(), "batch_size": teacher.batch_size}}
                 num_shards = len(samples["shards"])
                 directory.write_manifest(num_shards, plan.fingerprints[teacher.name][split], entries=made, **facts)
-    return {name: plan.missing_shards(name) for name in plan.descriptions}
 
 
 def plan_extraction(recipe: Recipe) -> Plan:

@@ -165,13 +165,27 @@ def _costs(trials: Sequence[Row], groups: Sequence[Group]) -> list[dict[str, Any
 
 
 def _teachers(place: Workspace) -> list[dict[str, Any]]:
-    """What is known of every teacher whose features are complete."""
+    """What is known of every teacher whose features are complete.
+
+    Weights are one hash, or one of each file; a class of the user's own may identify itself by something else.
+    """
     manifests = {name: place.features(name, "train").manifest() for name in (place / "features").names()}
-    return [
-        {"name": name, "fingerprint_hash": fingerprint(manifest["fingerprint"]), **manifest}
-        for name, manifest in manifests.items()
-        if manifest
-    ]
+    rows = []
+    for name, manifest in manifests.items():
+        if manifest is None:
+            continue
+        made_by = manifest["fingerprint"]
+        weights = made_by.get("weights", {})
+        rows.append(
+            {
+                "name": name,
+                "fingerprint_hash": fingerprint(made_by),
+                "weights_hash": (weights if isinstance(weights, str) else fingerprint(weights))[:12],
+                "input_size": (made_by.get("transform") or {}).get("size"),
+                **manifest,
+            }
+        )
+    return rows
 
 
 def _run_row(run: Training) -> Row:

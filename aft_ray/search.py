@@ -18,7 +18,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from aft_ray.check import check, open_stores
+from aft_ray.check import check, compared_teachers, open_stores
 from aft_ray.config import InputError, Recipe, dump, override
 from aft_ray.data import Data, load_data
 from aft_ray.lease import lease
@@ -30,7 +30,7 @@ from aft_ray.results import setting_key
 from aft_ray.schedulers import AshaPerMethod, population, reports
 from aft_ray.search_section import Range
 from aft_ray.shards import Directory
-from aft_ray.space import Setting, Space, Trial, final_trials, plan_trials, spaces, teacher_subsets, top_by_rank
+from aft_ray.space import Setting, Space, Trial, final_trials, plan_trials, spaces, top_by_rank
 from aft_ray.store import Store, Workspace
 from aft_ray.train import decide_streaming
 from aft_ray.trial_training import Shared, data_key, needed, run_trial
@@ -87,7 +87,7 @@ def _subsets(recipe: Recipe) -> list[tuple[str, ...]]:
     """The combinations of teachers to try."""
     count = top_by_rank(recipe)
     if count is None:
-        return teacher_subsets(recipe)
+        return compared_teachers(recipe)
     return [tuple(row["teachers"]) for row in rank(recipe).rows[:count]]
 
 

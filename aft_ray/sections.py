@@ -212,8 +212,8 @@ class TeacherConfig(Model):
 
 class StudentConfig(Model):
     model: str
-    """`tiny:cnn`, `tiny:text` (laptops), `timm:NAME`, `open_clip:ARCHITECTURE[/TAG]`, `transformers:REPO_OR_DIRECTORY`,
-    or `linear_probe`, a linear head on the teachers' features."""
+    """`tiny:cnn`, `tiny:text`, `tiny:pair` (laptops), `timm:NAME`, `open_clip:ARCHITECTURE[/TAG]`,
+    `transformers:REPO_OR_DIRECTORY`, or `linear_probe`, a linear head on the teachers' features."""
     pretrained: bool = False
     """Start from the model's published weights."""
     weights: str | None = None
@@ -221,7 +221,7 @@ class StudentConfig(Model):
     image_size: int | None = Field(default=None, gt=0)
     """Input pixels per side; null takes the model's own."""
     max_length: int | None = Field(default=None, gt=0)
-    """Tokens of a text that are read; null takes as many as the model can, at most 512, and 128 words for tiny:text."""
+    """Tokens of a text that are read; null takes as many as the model can, at most 512, and 128 words for the tiny ones."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
 

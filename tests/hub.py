@@ -52,7 +52,9 @@ CLIP_TOKENS = {"bos_token": "<|start|>", "eos_token": "<|end|>", "pad_token": "<
 
 def tokenizer(family: str, max_length: int = 16) -> Any:
     """A word tokenizer with the special tokens of `family`."""
-    like = {"distilbert": "bert", "xlm-roberta": "roberta", "mistral": "llama", "qwen2": "llama"}.get(family, family)
+    like = {"distilbert": "bert", "xlm-roberta": "roberta", "flan-t5": "t5", "mistral": "llama", "qwen2": "llama"}.get(
+        family, family
+    )
     specials, template, roles = TOKENIZERS.get(like, ([], "<|start|> $A <|end|>", CLIP_TOKENS))
     words = [*specials, *WORDS] if specials else [*WORDS, "<|start|>", "<|end|>"]  # CLIP's end has the highest id
     ids = {word: index for index, word in enumerate(words)}
@@ -76,10 +78,10 @@ def text_config(family: str) -> Any:
     if family in ("roberta", "xlm-roberta"):
         kind = transformers.RobertaConfig if family == "roberta" else transformers.XLMRobertaConfig
         return kind(**small | {"max_position_embeddings": 18}, pad_token_id=1, bos_token_id=0, eos_token_id=2)
-    if family == "t5":
-        return transformers.T5Config(
-            vocab_size=vocabulary, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0
-        )
+    if family in ("t5", "flan-t5"):
+        own = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False} if family == "flan-t5" else {}
+        small = {"vocab_size": vocabulary, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+        return transformers.T5Config(**small, decoder_start_token_id=0, **own)
     if family == "gpt2":
         return transformers.GPT2Config(
             vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=4, n_positions=16, bos_token_id=0, eos_token_id=0

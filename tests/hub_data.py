@@ -1,10 +1,18 @@
 """Small local copies of the hub's data sets, in its files and with its columns, types and names of classes.
 
-How the schemas are known: repositories, columns and splits of uoft-cs/cifar10 and cifar100, timm/oxford-iiit-pet,
-dpdl-benchmark/oxford_flowers102 and HuggingFaceM4/FGVC-Aircraft were looked up in public code that loads them; CoLA's
-features in a copy of its card; the rest (GLUE, SuperGLUE, IMDB, Food-101, DTD, SNLI-VE's columns beside image,
-hypothesis and label) is from memory of the cards. None was compared with the hub itself: there is no network here.
-Where a task has many classes, made-up names stand for the hub's.
+How the schemas were checked, against copies of public documents, never against the hub itself (there is no network here):
+
+- The `dataset_info` of the repository's own card (columns, types, names of classes, splits): CoLA's in nyu-mll/glue;
+  timm/oxford-iiit-pet; ethz/food101; SNLI-VE_train (its test repository is taken to be alike); SuperGLUE's boolq.
+- The repository's `dataset_infos.json`: uoft-cs/cifar100.
+- The loading script that the repository's files were made by: GLUE's other tasks (huggingface/datasets,
+  `datasets/glue/glue.py`; of wnli only the splits and their sizes, in the hub's viewer).
+- Lists of files and splits only: stanfordnlp/imdb, dpdl-benchmark/oxford_flowers102, ethz/food101, nyu-mll/glue.
+- In part: FGVC-Aircraft's card shows image, bbox and family, its columns `variant` and `manufacturer` and DTD's and
+  flowers102's `label` are from public code that reads them. IMDB's neg and pos, cifar10's names and wnli's are from memory.
+
+Columns that nothing here reads are left out where they are lists or structs (bbox; SNLI-VE's tags). Where a task has many
+classes, made-up names stand for the hub's.
 """
 
 from __future__ import annotations
@@ -55,14 +63,24 @@ def glue(name: str, classes: tuple[str, ...], *texts: str, splits: tuple[str, ..
 
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-PAIRS = Schema((), NLI, "data", texts=("premise", "hypothesis"), image="image", more={"filename": "string"})
+PAIRS = Schema(
+    (),
+    NLI,
+    "data",
+    "{split}-00000-of-00001-82935ef474d76a35.parquet",  # pushed by a version of the hub's library that added a hash
+    texts=("premise", "hypothesis"),
+    image="image",
+    more={"filename": "string", "id": "int64", "id_image": "int64", "blip_caption": "string"},
+)
 REPOSITORIES: dict[str, dict[str, Schema]] = {
     "cifar10": {"": Schema(("train", "test"), CIFAR10, "plain_text", image="img")},
     "cifar100": {
         "": Schema(("train", "test"), 100, "cifar100", image="img", label="fine_label", more={"coarse_label": "int64"})
     },
     "flowers102": {"": Schema(("train", "validation", "test"), 102, "data", image="image")},
-    "oxford_pets": {"": Schema(("train", "test"), 37, "data", image="image", more={"image_id": "string"})},
+    "oxford_pets": {
+        "": Schema(("train", "test"), 37, "data", image="image", more={"image_id": "string", "label_cat_dog": "int64"})
+    },
     "fgvc_aircraft": {
         "": Schema(
             ("train", "validation", "test"),
@@ -71,7 +89,7 @@ REPOSITORIES: dict[str, dict[str, Schema]] = {
             "{split}/0000.parquet",
             image="image",
             label="variant",
-            more={"family": "int64"},
+            more={"family": "int64", "manufacturer": "int64"},
         )
     },
     "dtd": {"": Schema(("train", "validation", "test"), 47, "partition_1", "{split}/0000.parquet", image="image")},

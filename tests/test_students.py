@@ -18,7 +18,7 @@ from aft_ray.export import load_student
 from aft_ray.sections import StudentConfig
 from aft_ray.store import Workspace
 from aft_ray.students import build_student, modality, student_transforms
-from aft_ray.students.open_clip_student import ProductHead
+from aft_ray.students.product_head import ProductHead
 from aft_ray.text import PADDING, HashedWords, Tokens
 from aft_ray.weights import load_state_dict
 from tests import hub
@@ -91,6 +91,11 @@ def test_image_students_take_another_size(model: str) -> None:
     assert logits.shape == (2, 3) and features.shape == (2, student.feature_dim)
 
 
+def test_each_tower_of_a_pair_takes_its_own_size() -> None:
+    image, text = student_transforms(StudentConfig(model="tiny:pair", image_size=48, max_length=7))
+    assert (image.size, text.length) == (48, 7)  # type: ignore[union-attr]
+
+
 def test_the_seed_fixes_the_initial_weights() -> None:
     def build(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
@@ -104,7 +109,7 @@ def test_modalities() -> None:
         name: modality(StudentConfig(model=name)) for name in ("tiny:cnn", "tiny:text", "timm:x", "transformers:x")
     }
     assert found == {"tiny:cnn": "image", "tiny:text": "text", "timm:x": "image", "transformers:x": "text"}
-    assert modality(StudentConfig(model="open_clip:x")) == "image+text"
+    assert modality(StudentConfig(model="open_clip:x")) == modality(StudentConfig(model="tiny:pair")) == "image+text"
     assert modality(StudentConfig(model="linear_probe")) == "features"
     assert student_transforms(StudentConfig(model="linear_probe")) == ()
 
@@ -204,9 +209,10 @@ def test_a_timm_directory_is_a_student(tmp_path: Path) -> None:
     [
         ({"model": "cnn"}, "Student 'cnn' must have the form LIBRARY:MODEL, such as tiny:cnn."),
         ({"model": "keras:cnn"}, "Unknown student library 'keras' in 'keras:cnn'. Known: tiny, timm, transformers,"),
-        ({"model": "tiny:rnn"}, "Unknown student 'tiny:rnn'. Known tiny students: tiny:cnn, tiny:text."),
+        ({"model": "tiny:rnn"}, "Unknown student 'tiny:rnn'. Known tiny students: tiny:cnn, tiny:text, tiny:pair."),
         ({"model": "tiny:cnn", "pretrained": True}, "tiny:cnn has no published weights"),
         ({"model": "tiny:text", "image_size": 8}, "student.image_size has no meaning for tiny:text."),
+        ({"model": "tiny:pair", "gradient_checkpointing": True}, "has no meaning for tiny:pair."),
         ({"model": "linear_probe", "weights": "x"}, "student.weights has no meaning for linear_probe"),
         ({"model": "timm:nothing"}, "timm knows no model 'nothing'."),
         ({"model": "timm:resnet51"}, "Did you mean resnet51q or resnet50"),

@@ -31,6 +31,9 @@ class Kind:
 KINDS = {
     "tiny:cnn": Kind("tiny:cnn", "image", "tiny_cnn", "26 thousand weights on 28 pixel images, for laptops"),
     "tiny:text": Kind("tiny:text", "text", "tiny_text", "half a million weights on hashed words, for laptops"),
+    "tiny:pair": Kind(
+        "tiny:pair", "image+text", "tiny_pair", "tiny:cnn and tiny:text, and a head on the product of their features"
+    ),
     "timm": Kind(
         "timm:NAME", "image", "timm_student", "an image model: NAME, hf-hub:REPOSITORY or local-dir:DIRECTORY"
     ),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +26,7 @@ from aft_ray.images import ImageTransform, normalise
 from aft_ray.model_files import Directory, repository
 from aft_ray.sections import StudentConfig
 from aft_ray.students.base import Inputs, LibraryStudent, Student
+from aft_ray.students.product_head import ProductHead
 from aft_ray.weights import locate
 
 WORDS_READ = 77
@@ -151,20 +151,6 @@ def transforms(config: StudentConfig) -> tuple[ImageTransform, OpenClipTokens]:
 
 def build(config: StudentConfig, num_outputs: int, teacher_dims: tuple[int, ...], *, for_inference: bool) -> Student:
     return OpenClipStudent(config, num_outputs, for_inference=for_inference)
-
-
-class ProductHead(torch.nn.Module):
-    """Linear(flattened outer product of two features), without making that product: weight (C, S1, S2), bias (C,)."""
-
-    def __init__(self, image_dim: int, text_dim: int, num_outputs: int) -> None:
-        super().__init__()
-        bound = 1 / math.sqrt(image_dim * text_dim)  # that of torch.nn.Linear
-        self.weight = torch.nn.Parameter(torch.empty(num_outputs, image_dim, text_dim).uniform_(-bound, bound))
-        self.bias = torch.nn.Parameter(torch.empty(num_outputs).uniform_(-bound, bound))
-
-    def forward(self, image_BI: torch.Tensor, text_BJ: torch.Tensor) -> torch.Tensor:
-        weighted_BCJ = torch.einsum("bi,cij->bcj", image_BI, self.weight)
-        return torch.einsum("bcj,bj->bc", weighted_BCJ, text_BJ) + self.bias
 
 
 class OpenClipStudent(LibraryStudent):

@@ -34,6 +34,7 @@ class TinyCNN(Student):
     """
 
     axes = {"pixels": ("batch",)}
+    feature_dim: int
 
     def __init__(self, transform: ImageTransform, num_outputs: int) -> None:
         super().__init__()
@@ -57,5 +58,9 @@ class TinyCNN(Student):
         return (normalise(inputs, self.transform),)
 
     def run(self, *prepared: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        features = self.backbone(*prepared)
+        features = self.features(*prepared)
         return self.head(features), features
+
+    def features(self, pixels: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.backbone(pixels)
+        return features

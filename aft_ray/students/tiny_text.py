@@ -35,6 +35,7 @@ class TinyText(Student):
     """
 
     axes = {"ids": ("batch", "length")}
+    feature_dim: int
 
     def __init__(self, transform: HashedWords, num_outputs: int) -> None:
         super().__init__()
@@ -49,10 +50,12 @@ class TinyText(Student):
         return (trimmed(inputs),)
 
     def run(self, *prepared: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        (ids_BL,) = prepared
+        features = self.features(*prepared)
+        return self.head(features), features
+
+    def features(self, ids_BL: torch.Tensor) -> torch.Tensor:
         mask_BL1 = (ids_BL != PADDING).unsqueeze(-1)
         words_BLE = self.embedding(ids_BL.clamp(min=0)) * mask_BL1
         found_BLW = self.convolution(words_BLE.transpose(1, 2)).relu().transpose(1, 2) * mask_BL1
         mean_BW = found_BLW.sum(1) / mask_BL1.sum(1).clamp(min=1)
-        features = torch.cat([mean_BW, found_BLW.amax(1)], dim=1)
-        return self.head(features), features
+        return torch.cat([mean_BW, found_BLW.amax(1)], dim=1)
