@@ -268,7 +268,8 @@ def _ready(parsed: argparse.Namespace) -> Recipe:
 def set_environment() -> None:
     """Ray's settings that can only be given through the environment, and only before ray is imported.
 
-    What the user has set stays. A cluster of our own gets a token that only this process and its children know.
+    What the user has set stays. A cluster of our own gets a token that only this process and its children know, and
+    listens on the loopback interface alone.
     """
     sys.path.insert(0, os.getcwd())  # teachers of the user's own, here and in the workers
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
@@ -278,6 +279,7 @@ def set_environment() -> None:
     if os.environ.get("RAY_ADDRESS", "local") == "local":
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # off means loopback, on every system
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
