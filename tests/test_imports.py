@@ -25,6 +25,7 @@ LEVELS = {
     **dict.fromkeys(["data", "embedding", "feed", "fitted", "gradients", "optimise", "pictures"], 2.5),
     **dict.fromkeys(["fit", "prepare", "extract", "rank", "export"], 3),
     **dict.fromkeys(["plan", "train", "evaluate", "predict"], 3.5),
+    **dict.fromkeys(["preflight", "submit"], 3.5),
     **dict.fromkeys(["search", "report"], 4),
     **dict.fromkeys(["pipeline"], 4.5),
     **dict.fromkeys(["show"], 4.7),
@@ -40,7 +41,7 @@ SAME_LEVEL = {
     ("checkpoint", "shards"),
 }
 """The few imports inside a level: errors, and a checkpoint's files lie in a workspace's directory."""
-RAY_MODULES = {"extract", "plan", "predict", "ray_data", "train", "search", "cli"}
+RAY_MODULES = {"extract", "plan", "predict", "preflight", "ray_data", "submit", "train", "search", "cli"}
 ADAPTERS = {
     "datasets": {"hub"},
     "mlflow": {"trackers"},

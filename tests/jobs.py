@@ -1,0 +1,91 @@
+"""A cluster as README starts one: `ray start`, with tokens, apart from any other Ray of this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+RAY = Path(sys.executable).parent / "ray"
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for opened in sockets:
+            opened.bind(("127.0.0.1", 0))
+        return [opened.getsockname()[1] for opened in sockets]
+
+
+@dataclass(frozen=True)
+class Started:
+    """address: of the cluster. dashboard: where jobs are submitted. environment: of everything that talks to it."""
+
+    address: str
+    dashboard: str
+    environment: dict[str, str]
+
+    def run(self, *command: str, cwd: Path = ROOT, timeout_s: float = 400) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, capture_output=True, text=True, env=self.environment, cwd=cwd, timeout=timeout_s
+        )
+
+
+def clean_environment(home: Path, **more: str) -> dict[str, str]:
+    """Without what this session's Ray has set, and with a home directory, for tokens, of its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
+    settings = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    return kept | {"HOME": str(home), "PATH": path, "PYTHONPATH": str(ROOT)} | settings | more
+
+
+@contextmanager
+def started(tmp_path: Path, *head: str, nodes: Mapping[str, tuple[str, ...]] | None = None, **more: str) -> Iterator[Started]:
+    """A head with `ray start` options `head`, and a node for each of `nodes`; all ends with the context."""
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = clean_environment(home, **more)
+    subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
+    port, dashboard, client = free_ports(3)
+    address, url = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
+    common = ["--block", "--disable-usage-stats", "--object-store-memory", str(100 << 20)]
+    place = ["--temp-dir", f"/tmp/aft-{os.getpid()}-{port}", "--node-ip-address", "127.0.0.1"]
+    commands = [
+        [RAY, "start", "--head", f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
+         "--dashboard-host=127.0.0.1", *place, *common, *head],
+        *([RAY, "start", f"--address={address}", *common, *options] for options in (nodes or {}).values()),
+    ]
+    with ExitStack() as stack:
+        for number, command in enumerate(commands):
+            log = stack.enter_context((tmp_path / f"ray-{number}.log").open("w"))
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            stack.callback(process.wait, timeout=30)
+            stack.callback(process.send_signal, signal.SIGTERM)
+            if number == 0:
+                _wait_until_up(process, url, tmp_path / "ray-0.log")
+        yield Started(address, url, environment | {"RAY_API_SERVER_ADDRESS": url})
+
+
+def _wait_until_up(process: subprocess.Popen, url: str, log: Path) -> None:
+    """Until the job server answers at all, if only that a token is missing."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        assert process.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(f"{url}/api/version", timeout=5)
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise TimeoutError(log.read_text())
