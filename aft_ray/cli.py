@@ -304,6 +304,7 @@ def set_environment(*, own_cluster: bool = True) -> None:
     sys.path.insert(0, os.getcwd())  # teachers of the user's own, here and in the workers
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
     os.environ.setdefault("RAY_DATA_PARQUET_FOOTER_NUM_ACTORS", "1")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the progress shown is ours
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # a report waits for the next check
     if own_cluster and os.environ.get("RAY_ADDRESS", "local") == "local":
@@ -311,7 +312,6 @@ def set_environment(*, own_cluster: bool = True) -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # off means loopback, on every system
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 
 @contextmanager

@@ -31,6 +31,8 @@ RECIPE = "recipe.yaml"
 
 def connect(address: str) -> JobSubmissionClient:
     """Raises InputError if no job server answers at `address`, or not to us."""
+    for name in ("dashboard_sdk", "job.sdk"):
+        logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers it, and RAY_ADDRESS, to its own argument
     try:
         return JobSubmissionClient(address)

@@ -35,35 +35,56 @@ class Started:
     dashboard: str
     environment: dict[str, str]
 
-    def run(self, *command: str, cwd: Path = ROOT, timeout_s: float = 400) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command, capture_output=True, text=True, env=self.environment, cwd=cwd, timeout=timeout_s
-        )
+    def run(self, *command: str, cwd: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
+        """Runs `command` to its end; `more` is added to the environment."""
+        environment = self.environment | more
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=60)
 
 
 def clean_environment(home: Path, **more: str) -> dict[str, str]:
     """Without what this session's Ray has set, and with a home directory, for tokens, of its own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
-    settings = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    settings = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "OMP_NUM_THREADS": "1",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+    }
     return kept | {"HOME": str(home), "PATH": path, "PYTHONPATH": str(ROOT)} | settings | more
 
 
 @contextmanager
-def started(tmp_path: Path, *head: str, nodes: Mapping[str, tuple[str, ...]] | None = None, **more: str) -> Iterator[Started]:
+def started(
+    tmp_path: Path, *head: str, nodes: Mapping[str, tuple[str, ...]] | None = None, **more: str
+) -> Iterator[Started]:
     """A head with `ray start` options `head`, and a node for each of `nodes`; all ends with the context."""
     home = tmp_path / "home"
     home.mkdir()
     environment = clean_environment(home, **more)
     subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
-    port, dashboard, client = free_ports(3)
+    port, dashboard, client, agent = free_ports(4)
     address, url = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
     common = ["--block", "--disable-usage-stats", "--object-store-memory", str(100 << 20)]
-    place = ["--temp-dir", f"/tmp/aft-{os.getpid()}-{port}", "--node-ip-address", "127.0.0.1"]
+    temporary = f"/tmp/aft-{os.getpid()}-{port}"  # short: sockets lie below it
     commands = [
-        [RAY, "start", "--head", f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
-         "--dashboard-host=127.0.0.1", *place, *common, *head],
-        *([RAY, "start", f"--address={address}", *common, *options] for options in (nodes or {}).values()),
+        [
+            RAY,
+            "start",
+            "--head",
+            f"--port={port}",
+            f"--dashboard-port={dashboard}",
+            f"--ray-client-server-port={client}",
+            "--dashboard-host=127.0.0.1",
+            f"--temp-dir={temporary}",
+            f"--dashboard-agent-listen-port={agent}",
+            *common,
+            *head,
+        ],
+        *(
+            [RAY, "start", f"--address={address}", f"--temp-dir={temporary}-{name}", *common, *options]
+            for name, options in (nodes or {}).items()
+        ),
     ]
     with ExitStack() as stack:
         for number, command in enumerate(commands):
@@ -72,17 +93,17 @@ def started(tmp_path: Path, *head: str, nodes: Mapping[str, tuple[str, ...]] | N
             stack.callback(process.wait, timeout=30)
             stack.callback(process.send_signal, signal.SIGTERM)
             if number == 0:
-                _wait_until_up(process, url, tmp_path / "ray-0.log")
+                _wait_until_up(process, f"http://127.0.0.1:{agent}/api/local_raylet_healthz", tmp_path / "ray-0.log")
         yield Started(address, url, environment | {"RAY_API_SERVER_ADDRESS": url})
 
 
 def _wait_until_up(process: subprocess.Popen, url: str, log: Path) -> None:
-    """Until the job server answers at all, if only that a token is missing."""
+    """Until the agent that starts jobs answers at all, if only that a token is missing."""
     until = time.monotonic() + 120
     while time.monotonic() < until:
         assert process.poll() is None, log.read_text()
         try:
-            urllib.request.urlopen(f"{url}/api/version", timeout=5)
+            urllib.request.urlopen(url, timeout=5)
             return
         except urllib.error.HTTPError:
             return
