@@ -22,6 +22,7 @@ import aft_ray
 from aft_ray.config import InputError, Recipe
 from aft_ray.crops import read_shards
 from aft_ray.embedding import RESULT, EmbedShard
+from aft_ray.gauges import show_gauges
 from aft_ray.progress import Progress
 from aft_ray.quarantine import check_bad_samples
 from aft_ray.ray_data import cpus_per_actor, nodes_resources, run_pipeline
@@ -138,7 +139,7 @@ def _missing_rows(
 
 
 def _build_pipeline(recipe: Recipe, plan: Plan) -> ray.data.Dataset:
-    num_cpus = cpus_per_actor(recipe.teachers, nodes_resources())
+    num_cpus = cpus_per_actor(recipe.teachers, nodes_resources(), recipe.resources.decode_cpus)
     size = -(-len(plan.rows) // NUM_GROUPS)
     groups = [{"shards": json.dumps(plan.rows[start : start + size])} for start in range(0, len(plan.rows), size)]
     pipeline = ray.data.from_items(groups, override_num_blocks=len(groups)).flat_map(
@@ -177,6 +178,7 @@ def _consume(pipeline: ray.data.Dataset, recipe: Recipe, plan: Plan, entries: En
             for name in names:
                 result = json.loads(row[RESULT + name])
                 tally.add(name, result)
+                show_gauges("extract", name, tally.facts(name))
                 if result:
                     entries.setdefault((name, row["split"]), {})[row["shard"]] = result["entry"]
             progress.advance(len(names), tally.note)

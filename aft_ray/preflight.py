@@ -38,12 +38,12 @@ def preflight(recipe: Recipe, verb: str) -> None:
 def wanted(recipe: Recipe, verb: str) -> list[Bundle]:
     """What has to be there at the same time for `verb`; a CPU for what reads samples is part of it."""
     teachers = [{"CPU": 1.0, "GPU": t.num_gpus} for t in recipe.teachers if t.num_gpus for _ in range(t.num_actors)]
-    worker = {"CPU": 1.0, "GPU": 1.0} if recipe.train.use_gpu else {"CPU": 1.0}
-    workers = [worker] * recipe.train.num_workers
+    worker = recipe.worker_resources()
+    workers = [worker] * (recipe.resources.min_workers or recipe.train.num_workers)
     bundles = {"plan": teachers, "extract": teachers, "train": workers, "search": [worker], "predict": workers}
     if verb == "pipeline":
         return max((wanted(recipe, stage) for stage in ("extract", "train")), key=lambda b: (_total(b)["GPU"], len(b)))
-    return [*bundles[verb], {"CPU": 1.0}]
+    return [*bundles[verb], *[{"CPU": 1.0}] * (recipe.resources.decode_cpus or 1)]
 
 
 def call_nodes(bundles: Sequence[Bundle]) -> None:

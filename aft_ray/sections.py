@@ -352,3 +352,15 @@ class SearchConfig(Model):
     def betas(self, method: str) -> tuple[float, ...]:
         """The grid of `method`; standard transfer learning has no strength."""
         return (0.0,) if method == "none" else self.beta.get(method, self.beta.get("all", ()))
+
+
+class ResourcesConfig(Model):
+    """What has no key elsewhere: `teachers[].num_gpus` and `num_actors`, `train.num_workers` and `use_gpu`."""
+
+    decode_cpus: int | None = Field(default=None, gt=0)
+    """CPUs of the whole cluster that teachers leave to the tasks that read and crop; null is a quarter, at least one."""
+    cpus_per_worker: float = Field(default=1.0, gt=0)
+    """CPUs of each training worker, and its threads; fractions share one."""
+    min_workers: int | None = Field(default=None, gt=0)
+    """Start training with as few workers as this where there is no room for `train.num_workers`, and add the others as it
+    comes; null waits for all. The result is the same."""

@@ -38,7 +38,7 @@ class Started:
     def run(self, *command: str, cwd: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
         """Runs `command` to its end; `more` is added to the environment."""
         environment = self.environment | more
-        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=180)
 
 
 def clean_environment(home: Path, **more: str) -> dict[str, str]:

@@ -14,7 +14,9 @@ LEVELS = {
         0,
     ),
     **dict.fromkeys(["results", "plots", "rank_picture", "quarantine"], 0),
-    **dict.fromkeys(["card", "model_files", "timm_models", "order", "processors", "ray_data", "scores", "shared"], 0.5),
+    **dict.fromkeys(
+        ["card", "model_files", "timm_models", "order", "processors", "gauges", "ray_data", "scores", "shared"], 0.5
+    ),
     **dict.fromkeys(
         ["datasets", "teachers", "students", "regularizers", "shards", "store", "checkpoint", "metrics"], 1
     ),
@@ -41,7 +43,7 @@ SAME_LEVEL = {
     ("checkpoint", "shards"),
 }
 """The few imports inside a level: errors, and a checkpoint's files lie in a workspace's directory."""
-RAY_MODULES = {"extract", "plan", "predict", "preflight", "ray_data", "submit", "train", "search", "cli"}
+RAY_MODULES = {"extract", "gauges", "plan", "predict", "preflight", "ray_data", "submit", "train", "search", "cli"}
 ADAPTERS = {
     "datasets": {"hub"},
     "mlflow": {"trackers"},
