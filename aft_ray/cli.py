@@ -245,8 +245,8 @@ def _submit(parsed: argparse.Namespace) -> int:
     client = connect(given.address)
     job = submit(client, recipe, parsed.job, arguments, directory=Path.cwd())
     again = f"ray job logs {job} --address {given.address} --follow"
-    console.print(f"job {job} runs; what it writes goes to {recipe.workspace}", soft_wrap=True)
     try:
+        console.print(f"job {job} runs; what it writes goes to {recipe.workspace}", soft_wrap=True)
         status = follow(client, job, lambda text: print(text, end="", flush=True))
     except KeyboardInterrupt:
         print(f"aft-ray: the job goes on. Follow it: {again}", file=sys.stderr)

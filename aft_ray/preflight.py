@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import sys
+import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
@@ -18,19 +19,16 @@ from aft_ray.config import InputError, Recipe
 from aft_ray.store import Workspace
 
 PACKAGES = ("aft-ray", "ray", "torch", "timm")
-SHOW_EVERY_S = 30.0
 
 Bundle = dict[str, float]
 """What one actor or worker takes of a node."""
 
 
 def preflight(recipe: Recipe, verb: str) -> None:
-    """Raises InputError with one line per fault: the cluster can never have what `verb` asks for, a node does not see the
-    workspace, or has other versions than the driver.
-
-    Where an autoscaler may start the nodes that are missing, they are waited for.
+    """Raises InputError with one line per fault: the cluster has not what `verb` asks for, also after `resources.wait_s`, a
+    node does not see the workspace, or has other versions than the driver.
     """
-    call_nodes(wanted(recipe, verb))
+    call_nodes(wanted(recipe, verb), recipe.resources.wait_s)
     if faults := node_faults(Workspace.at(recipe.workspace)):
         raise InputError(faults)
 
@@ -46,30 +44,37 @@ def wanted(recipe: Recipe, verb: str) -> list[Bundle]:
     return [*bundles[verb], *[{"CPU": 1.0}] * (recipe.resources.decode_cpus or 1)]
 
 
-def call_nodes(bundles: Sequence[Bundle]) -> None:
+def call_nodes(bundles: Sequence[Bundle], wait_s: float) -> None:
     """Waits until the cluster has, busy or not, what `bundles` ask for.
 
-    Raises InputError if it cannot have that, even with all the nodes that its autoscaler may start.
+    Raises InputError if it still has not after `wait_s`.
     """
-    asked, there = _total(bundles), Counter(ray.cluster_resources())
-    limits = ray._private.state.state.get_max_resources_from_cluster_config() or {}
-    faults = [
-        f"{count:g} {kind}s are asked for, the cluster has {there[kind]:g}"
-        f"{f' and can grow to {limits[kind]:g}' if limits.get(kind, 0) > there[kind] else ''}."
-        f" Lower the number of {'GPUs or actors' if kind == 'GPU' else 'workers'}."
-        for kind, count in asked.items()
-        if count > max(there[kind], limits.get(kind, 0))
-    ]
-    if faults:
-        raise InputError(faults)
-    if all(there[kind] >= count for kind, count in asked.items()):
-        return
-    group = placement_group(list(bundles))  # it asks the autoscaler, and for no longer than this process lives
-    try:
-        while not group.wait(SHOW_EVERY_S):
-            print(f"cluster: waiting for {_named(asked)}, there are {_named(ray.cluster_resources())}", file=sys.stderr)
-    finally:
-        remove_placement_group(group)
+    asked = _total(bundles)
+    if wait_s and not _has(asked):
+        print(f"nodes: waiting for {_named(asked)}, there are {_named(ray.cluster_resources())}", file=sys.stderr)
+        group = placement_group(list(bundles))  # it asks the autoscaler, and for no longer than this process lives
+        try:
+            until = time.monotonic() + wait_s
+            while not _has(asked) and time.monotonic() < until:
+                group.wait(min(1.0, wait_s))
+        finally:
+            remove_placement_group(group)
+    if not _has(asked):
+        there = ray.cluster_resources()
+        lacking = [kind for kind, count in asked.items() if there.get(kind, 0) < count]
+        raise InputError(
+            [
+                f"{asked[kind]:g} {kind}s are asked for, the cluster has {there.get(kind, 0):g} after {wait_s:g} s. Lower"
+                f" the number of {'GPUs or actors' if kind == 'GPU' else 'workers'}, or wait for an autoscaler with"
+                " resources.wait_s."
+                for kind in lacking
+            ]
+        )
+
+
+def _has(asked: Counter[str]) -> bool:
+    there = ray.cluster_resources()
+    return all(there.get(kind, 0) >= count for kind, count in asked.items())
 
 
 def node_faults(workspace: Workspace) -> list[str]:

@@ -364,3 +364,5 @@ class ResourcesConfig(Model):
     min_workers: int | None = Field(default=None, gt=0)
     """Start training with as few workers as this where there is no room for `train.num_workers`, and add the others as it
     comes; null waits for all. The result is the same."""
+    wait_s: float = Field(default=0.0, ge=0)
+    """Seconds to wait for nodes that an autoscaler has to start; 0 refuses at once what the cluster does not have."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-RAY = Path(sys.executable).parent / "ray"
+RAY = str(Path(sys.executable).parent / "ray")
 
 
 def free_ports(count: int) -> list[int]:
@@ -35,13 +36,15 @@ class Started:
     dashboard: str
     environment: dict[str, str]
 
-    def run(self, *command: str, cwd: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
-        """Runs `command` to its end; `more` is added to the environment."""
-        environment = self.environment | more
-        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=180)
+    def run(
+        self, *command: str, cwd: Path = ROOT, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs `command` to its end; `environment` is added to that of the cluster."""
+        full = self.environment | dict(environment or {})
+        return subprocess.run(command, capture_output=True, text=True, env=full, cwd=cwd, timeout=180)
 
 
-def clean_environment(home: Path, **more: str) -> dict[str, str]:
+def clean_environment(home: Path) -> dict[str, str]:
     """Without what this session's Ray has set, and with a home directory, for tokens, of its own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
@@ -51,18 +54,21 @@ def clean_environment(home: Path, **more: str) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     }
-    return kept | {"HOME": str(home), "PATH": path, "PYTHONPATH": str(ROOT)} | settings | more
+    return kept | {"HOME": str(home), "PATH": path, "PYTHONPATH": str(ROOT)} | settings
 
 
 @contextmanager
 def started(
-    tmp_path: Path, *head: str, nodes: Mapping[str, tuple[str, ...]] | None = None, **more: str
+    tmp_path: Path,
+    *head: str,
+    nodes: Mapping[str, tuple[str, ...]] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Started]:
     """A head with `ray start` options `head`, and a node for each of `nodes`; all ends with the context."""
     home = tmp_path / "home"
     home.mkdir()
-    environment = clean_environment(home, **more)
-    subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
+    full = clean_environment(home) | dict(environment or {})
+    subprocess.run([RAY, "get-auth-token", "--generate"], env=full, check=True, capture_output=True)
     port, dashboard, client, agent = free_ports(4)
     address, url = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
     common = ["--block", "--disable-usage-stats", "--object-store-memory", str(100 << 20)]
@@ -87,14 +93,16 @@ def started(
         ),
     ]
     with ExitStack() as stack:
+        for name in ("", *(f"-{name}" for name in nodes or {})):
+            stack.callback(shutil.rmtree, temporary + name, ignore_errors=True)
         for number, command in enumerate(commands):
             log = stack.enter_context((tmp_path / f"ray-{number}.log").open("w"))
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(command, env=full, stdout=log, stderr=subprocess.STDOUT)
             stack.callback(process.wait, timeout=30)
             stack.callback(process.send_signal, signal.SIGTERM)
             if number == 0:
                 _wait_until_up(process, f"http://127.0.0.1:{agent}/api/local_raylet_healthz", tmp_path / "ray-0.log")
-        yield Started(address, url, environment | {"RAY_API_SERVER_ADDRESS": url})
+        yield Started(address, url, full | {"RAY_API_SERVER_ADDRESS": url})
 
 
 def _wait_until_up(process: subprocess.Popen, url: str, log: Path) -> None:

@@ -125,14 +125,24 @@ print(len(names()), sum(not n["Alive"] for n in ray.nodes()))
 @pytest.mark.processes
 def test_nodes_come_for_work_that_asks_for_gpus_and_go_after_it(tmp_path: Path, image_folder: Path) -> None:
     """The node types of cluster.yaml, on Ray's own simulated machines."""
-    from ray.cluster_utils import AutoscalingCluster
-
-    types = {
-        name: {**kind, "node_config": {}} for name, kind in CLUSTER["available_node_types"].items() if name != "head"
+    types = {name: {**kind, "node_config": {}} for name, kind in CLUSTER["available_node_types"].items()}
+    types["ray.head.default"] = types.pop("head") | {"max_workers": 0}  # as the simulation calls it
+    simulated = {
+        "cluster_name": "simulated",
+        "provider": {"type": "fake_multinode"},
+        "available_node_types": types,
+        "head_node_type": "ray.head.default",
+        "max_workers": CLUSTER["max_workers"],
+        "upscaling_speed": CLUSTER["upscaling_speed"],
+        "idle_timeout_minutes": 0.05,
     }
+    nothing: dict[str, Any] = dict.fromkeys(("auth", "docker", "file_mounts"), {})
+    for key in ("cluster_synced_files", "initialization_commands", "setup_commands", "rsync_exclude", "rsync_filter"):
+        nothing[key] = []
+    for node in ("head", "worker"):
+        nothing |= {f"{node}_setup_commands": [], f"{node}_start_ray_commands": []}
     scaling = tmp_path / "scaling.yaml"
-    fake_cluster = AutoscalingCluster({"CPU": 0}, types, max_workers=CLUSTER["max_workers"], idle_timeout_minutes=0.05)
-    scaling.write_text(json.dumps(fake_cluster._config))  # its start() would stop every Ray of this machine
+    scaling.write_text(json.dumps(simulated | nothing))
     recipe = tmp_path / "recipe.yaml"
     teacher = {"name": "means", "model": "tests.own_teachers:Means", "num_actors": 2, "num_gpus": 1}
     recipe.write_text(
@@ -142,6 +152,7 @@ def test_nodes_come_for_work_that_asks_for_gpus_and_go_after_it(tmp_path: Path, 
                 "dataset": {"source": "image_folder", "path": str(image_folder), "samples_per_shard": 10},
                 "teachers": [teacher | {"options": {"log": str(tmp_path / "calls.log")}}],
                 "student": {"model": "tiny:cnn"},
+                "resources": {"wait_s": 120},
             }
         )
     )
@@ -150,18 +161,15 @@ def test_nodes_come_for_work_that_asks_for_gpus_and_go_after_it(tmp_path: Path, 
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
         "AUTOSCALER_METRIC_PORT": str(free_ports(1)[0]),
     }
-    with started(tmp_path, "--num-cpus=0", f"--autoscaling-config={scaling}", **fake) as cluster:
+    head = ("--num-cpus=0", f"--autoscaling-config={scaling}")
+    with started(tmp_path, *head, environment=fake) as cluster:
         own = {"RAY_ADDRESS": cluster.address}
         aft_ray = (sys.executable, "-m", "aft_ray.cli")
         assert cluster.run(*aft_ray, "prepare", str(recipe)).returncode == 0
-        too_many = cluster.run(
-            *aft_ray, "extract", str(recipe), f"teachers=[{json.dumps(teacher | {'num_actors': 17})}]", **own
-        )
-        assert (
-            too_many.returncode == 2
-            and "17 GPUs are asked for, the cluster has 0 and can grow to 16" in too_many.stderr
-        )
-        done = cluster.run(*aft_ray, "extract", str(recipe), **own)
+        teachers = f"teachers=[{json.dumps(teacher | {'num_actors': 17})}]"
+        too_many = cluster.run(*aft_ray, "extract", str(recipe), teachers, "resources.wait_s=1", environment=own)
+        assert too_many.returncode == 2 and "17 GPUs are asked for, the cluster has 0 after 1 s." in too_many.stderr
+        done = cluster.run(*aft_ray, "extract", str(recipe), environment=own)
         assert done.returncode == 0, done.stderr
         assert len({line.split()[0] for line in (tmp_path / "calls.log").read_text().splitlines()}) == 2
         watched = cluster.run(sys.executable, "-c", WATCH, cluster.address)
