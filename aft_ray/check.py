@@ -126,6 +126,11 @@ def _training_faults(recipe: Recipe) -> list[str]:
             f"train.global_batch_size is {settings.global_batch_size}: every worker must have a row for each of its parts,"
             f" train.num_workers * train.accumulation_steps = {parts} in all."
         )
+    if (recipe.resources.min_workers or 0) > settings.num_workers:
+        faults.append(
+            f"resources.min_workers is {recipe.resources.min_workers}: it must be at most train.num_workers,"
+            f" {settings.num_workers}."
+        )
     if settings.precision == "fp16" and not settings.use_gpu:
         faults.append("train.precision=fp16 is for GPUs, a CPU is ten times slower with it. Take fp32 or bf16.")
     return faults

@@ -48,8 +48,8 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done; 2 the input is wrong, one line per fault on stderr; 1 anything else."""
-    set_environment()
     parsed = _parser().parse_args(arguments)
+    set_environment(own_cluster=parsed.verb != "submit")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         return int(parsed.command(parsed) or 0)
@@ -107,6 +107,13 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--output", metavar="DIRECTORY", help=place)
             command.add_argument("--probabilities", action="store_true", help="keep those of all classes")
         command.set_defaults(command=globals()[f"_{verb}"])
+    submit = commands.add_parser("submit", help="run a verb as a job of a Ray cluster and follow it")
+    submit.add_argument("job", choices=VERBS, metavar="VERB", help="what to run: " + ", ".join(VERBS))
+    submit.add_argument("recipe", metavar="RECIPE", help="a YAML file; it travels with the job")
+    address = os.environ.get("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:8265")
+    submit.add_argument("--address", default=address, help=f"the head's dashboard, {address} by default")
+    submit.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="what the verb takes besides")
+    submit.set_defaults(command=_submit)
     verify = commands.add_parser("verify", help="re-read every manifest and checksum of a workspace")
     verify.add_argument("place", metavar="RECIPE|WORKSPACE", help="a recipe, or a workspace's directory or URL")
     verify.set_defaults(command=_verify)
@@ -130,7 +137,7 @@ def _plan(parsed: argparse.Namespace) -> None:
 
     recipe = _load(parsed)
     check(recipe)
-    with ray_cluster():
+    with ray_cluster(recipe, "plan"):
         found = plan(recipe)
     show_estimate(recipe, found)
 
@@ -141,7 +148,7 @@ def _extract(parsed: argparse.Namespace) -> None:
 
     recipe = _load(parsed)
     check(recipe)
-    with ray_cluster():
+    with ray_cluster(recipe, "extract"):
         made = extract(recipe, overwrite=parsed.overwrite)
     print_table(f"Features in {recipe.workspace}", ["teacher", "new shards"], [[n, c] for n, c in made.items()])
 
@@ -158,7 +165,7 @@ def _train(parsed: argparse.Namespace) -> None:
     from aft_ray.train import read_history, train
 
     recipe = _ready(parsed)
-    with ray_cluster():
+    with ray_cluster(recipe, "train"):
         run = train(recipe)
     last = read_history(run)[-1]
     accuracy = last["test_accuracy"]
@@ -175,7 +182,7 @@ def _search(parsed: argparse.Namespace) -> None:
 
         show_search_plan(recipe, estimate_search(recipe))
         return
-    with ray_cluster():
+    with ray_cluster(recipe, "search"):
         search(recipe)
     show_leaderboard(recipe)
 
@@ -201,7 +208,7 @@ def _predict(parsed: argparse.Namespace) -> None:
     from aft_ray.predict import predict
 
     recipe = _load(parsed)
-    with ray_cluster():
+    with ray_cluster(recipe, "predict"):
         summary = predict(recipe, parsed.path, output=parsed.output, all_probabilities=parsed.probabilities)
     show_predictions(parsed.path, summary)
 
@@ -230,10 +237,33 @@ def _run_pipeline(recipe: Recipe) -> None:
     def announce(stage: str) -> None:
         console.print(f"[bold]\\[{time.perf_counter() - started:5.1f} s][/bold] {stage}", soft_wrap=True)
 
-    with ray_cluster():
+    with ray_cluster(recipe, "pipeline"):
         page = pipeline(recipe, announce)
     show_leaderboard(recipe)
     console.print(f"report: {page}  ({time.perf_counter() - started:.0f} s in all)", soft_wrap=True)
+
+
+def _submit(parsed: argparse.Namespace) -> int:
+    from aft_ray.submit import connect, follow, submit
+
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument("--address", default=parsed.address)
+    given, rest = own.parse_known_args(parsed.arguments)
+    verb = _parser().parse_args([parsed.job, parsed.recipe, *rest])
+    recipe = _load(verb)
+    arguments = [argument for argument in rest if argument not in verb.overrides]
+    client = connect(given.address)
+    job = submit(client, recipe, parsed.job, arguments, directory=Path.cwd())
+    again = f"ray job logs {job} --address {given.address} --follow"
+    try:
+        console.print(f"job {job} runs; what it writes goes to {recipe.workspace}", soft_wrap=True)
+        status = follow(client, job, lambda text: print(text, end="", flush=True))
+    except KeyboardInterrupt:
+        print(f"aft-ray: the job goes on. Follow it: {again}", file=sys.stderr)
+        print(f"aft-ray: stop it: ray job stop {job} --address {given.address}", file=sys.stderr)
+        return 1
+    console.print(f"job {job} ended with status {status}; results are in {recipe.workspace}", soft_wrap=True)
+    return status
 
 
 def _verify(parsed: argparse.Namespace) -> int:
@@ -275,32 +305,40 @@ def _ready(parsed: argparse.Namespace) -> Recipe:
     return recipe
 
 
-def set_environment() -> None:
+def set_environment(*, own_cluster: bool = True) -> None:
     """Ray's settings that can only be given through the environment, and only before ray is imported.
 
-    What the user has set stays. A cluster of our own gets a token that only this process and its children know.
+    What the user has set stays. A cluster of our own gets a token that only this process and its children know, and
+    listens on the loopback interface alone.
     """
     sys.path.insert(0, os.getcwd())  # teachers of the user's own, here and in the workers
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
     os.environ.setdefault("RAY_DATA_PARQUET_FOOTER_NUM_ACTORS", "1")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the progress shown is ours
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # a report waits for the next check
-    if os.environ.get("RAY_ADDRESS", "local") == "local":
+    if own_cluster and os.environ.get("RAY_ADDRESS", "local") == "local":
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # off means loopback, on every system
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 
 @contextmanager
-def ray_cluster() -> Iterator[None]:
-    """Joins the cluster of RAY_ADDRESS, or starts one on this machine for as long as the context lasts."""
+def ray_cluster(recipe: Recipe, verb: str) -> Iterator[None]:
+    """Joins the cluster of RAY_ADDRESS, once it has what `verb` needs, or starts one on this machine for as long as the
+    context lasts.
+    """
     import ray
 
     address = os.environ.get("RAY_ADDRESS", "local")
     dashboard = False if address == "local" else None
     ray.init(address=address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
     try:
+        if address != "local":
+            from aft_ray.preflight import preflight
+
+            preflight(recipe, verb)
         yield
     finally:
         ray.shutdown()

@@ -22,6 +22,7 @@ from aft_ray.sections import (
     DatasetConfig,
     Model,
     RegularizerConfig,
+    ResourcesConfig,
     StudentConfig,
     TeacherConfig,
     TrainConfig,
@@ -49,6 +50,7 @@ class Recipe(Model):
     regularizer: RegularizerConfig = RegularizerConfig()
     train: TrainConfig = TrainConfig()
     search: SearchConfig = SearchConfig()
+    resources: ResourcesConfig = ResourcesConfig()
     run: str = "main"
     """Name of the run of `train` under `runs/`, and of the search under `searches/`."""
 
@@ -76,6 +78,10 @@ class Recipe(Model):
 
     def teacher_names(self) -> tuple[str, ...]:
         return tuple(teacher.name for teacher in self.teachers)
+
+    def worker_resources(self) -> dict[str, float]:
+        """What one training worker takes of a node."""
+        return {"CPU": self.resources.cpus_per_worker} | ({"GPU": 1.0} if self.train.use_gpu else {})
 
     def extracted_splits(self) -> tuple[str, ...]:
         """Where teachers are run: training needs them on train, ranking on validation, a probe of theirs on test too."""

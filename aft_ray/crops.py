@@ -32,10 +32,11 @@ def read_shards(
     """One row per shard of the group: split, shard, `teachers` that lack it, `sample_id`, `bad` samples by row and, under
     `crops/<teacher>`, what each of these teachers takes. Teachers' names and bad samples are JSON.
 
-    Raises InputError if a shard has more than `max_bad_samples` pictures that cannot be read.
+    Raises InputError if a shard has more than `max_bad_samples` pictures that cannot be read, or is not the one that the
+    manifest lists.
     """
     for row in json.loads(group["shards"]):
-        table = workspace.samples(row["split"]).read_shard(row["shard"])
+        table = workspace.samples(row["split"]).read_shard(row["shard"], identity=row["identity"])
         wanted = {name: description for name, description in descriptions.items() if name in row["teachers"]}
         inputs, bad = make_inputs(table, wanted)
         check_bad_samples(list(bad.values()), max_bad_samples)

@@ -22,11 +22,12 @@ import aft_ray
 from aft_ray.config import InputError, Recipe
 from aft_ray.crops import read_shards
 from aft_ray.embedding import RESULT, EmbedShard
+from aft_ray.gauges import show_gauges
 from aft_ray.lease import lease
 from aft_ray.progress import Progress
 from aft_ray.quarantine import check_bad_samples
 from aft_ray.ray_data import cpus_per_actor, nodes_resources, run_pipeline
-from aft_ray.shards import samples_fingerprint
+from aft_ray.shards import samples_fingerprint, shard_identity
 from aft_ray.store import Workspace
 from aft_ray.tally import Tally
 from aft_ray.teachers import TeacherDescription, describe_teacher
@@ -44,7 +45,7 @@ class Plan:
     """What is to be computed.
 
     samples: the samples' manifest, by split. fingerprints: of the features to be, by teacher and split.
-    rows: one for every samples shard that some teacher lacks, as {split, shard, teachers: names}.
+    rows: one for every samples shard that some teacher lacks, as {split, shard, identity, teachers: names}.
     """
 
     workspace: Workspace
@@ -112,7 +113,7 @@ def plan_extraction(recipe: Recipe) -> Plan:
         }
         for teacher, description in descriptions.items()
     }
-    rows = _missing_rows(workspace, fingerprints, {split: len(m["shards"]) for split, m in samples.items()})
+    rows = _missing_rows(workspace, fingerprints, samples)
     return Plan(workspace, descriptions, samples, fingerprints, rows)
 
 
@@ -127,24 +128,30 @@ def _check_modality(modality: str, descriptions: Mapping[str, TeacherDescription
 
 
 def _missing_rows(
-    workspace: Workspace, fingerprints: Mapping[str, Mapping[str, dict[str, Any]]], num_shards: Mapping[str, int]
+    workspace: Workspace,
+    fingerprints: Mapping[str, Mapping[str, dict[str, Any]]],
+    samples: Mapping[str, dict[str, Any]],
 ) -> list[dict[str, Any]]:
     lacking: dict[tuple[str, int], list[str]] = {}
     faults: list[str] = []
     for teacher, by_split in fingerprints.items():
         for split, fingerprint in by_split.items():
             try:
-                for shard in workspace.features(teacher, split).missing_shards(num_shards[split], fingerprint):
+                directory, num_shards = workspace.features(teacher, split), len(samples[split]["shards"])
+                for shard in directory.missing_shards(num_shards, fingerprint):
                     lacking.setdefault((split, shard), []).append(teacher)
             except InputError as error:
                 faults += error.faults
     if faults:
         raise InputError(faults)
-    return [{"split": split, "shard": shard, "teachers": names} for (split, shard), names in lacking.items()]
+    return [
+        {"split": split, "shard": shard, "identity": shard_identity(samples[split], shard), "teachers": names}
+        for (split, shard), names in lacking.items()
+    ]
 
 
 def _build_pipeline(recipe: Recipe, plan: Plan) -> ray.data.Dataset:
-    num_cpus = cpus_per_actor(recipe.teachers, nodes_resources())
+    num_cpus = cpus_per_actor(recipe.teachers, nodes_resources(), recipe.resources.decode_cpus)
     size = -(-len(plan.rows) // NUM_GROUPS)
     groups = [{"shards": json.dumps(plan.rows[start : start + size])} for start in range(0, len(plan.rows), size)]
     pipeline = ray.data.from_items(groups, override_num_blocks=len(groups)).flat_map(
@@ -183,6 +190,7 @@ def _consume(pipeline: ray.data.Dataset, recipe: Recipe, plan: Plan, entries: En
             for name in names:
                 result = json.loads(row[RESULT + name])
                 tally.add(name, result)
+                show_gauges("extract", name, tally.facts(name))
                 if result:
                     entries.setdefault((name, row["split"]), {})[row["shard"]] = result["entry"]
             progress.advance(len(names), tally.note)

@@ -75,7 +75,7 @@ def plan(recipe: Recipe) -> Estimate:
     """
     work = _prepared_work(recipe) or _listed_work(recipe)
     nodes = nodes_resources()
-    num_cpus = cpus_per_actor(recipe.teachers, nodes)
+    num_cpus = cpus_per_actor(recipe.teachers, nodes, recipe.resources.decode_cpus)
     started = time.perf_counter()
     inputs, _ = make_inputs(work.tried, {teacher.name: describe_teacher(teacher) for teacher in recipe.teachers})
     decode_s = (time.perf_counter() - started) / work.tried.num_rows

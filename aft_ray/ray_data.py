@@ -49,14 +49,16 @@ class ActorPool(Protocol):
         ...
 
 
-def cpus_per_actor(pools: Sequence[ActorPool], nodes: Sequence[Mapping[str, float]]) -> float:
+def cpus_per_actor(
+    pools: Sequence[ActorPool], nodes: Sequence[Mapping[str, float]], decode_cpus: int | None = None
+) -> float:
     """CPUs for each actor that has no GPU: what CPU tasks leave of the nodes' CPUs, shared out; a fraction of one on
     small machines. An actor beside a GPU has one.
 
-    Actors keep their CPUs for the whole run; if they took all, no task could run and the pipeline would wait for ever. A
-    quarter, and at least one, is left.
+    Actors keep their CPUs for the whole run; if they took all, no task could run and the pipeline would wait for ever.
+    `decode_cpus` are left, or a quarter, and at least one.
 
-    nodes: the resources of each. Raises InputError if they have not the GPUs that are asked for.
+    nodes: the resources of each. Raises InputError if they have not the GPUs or CPUs that are asked for.
     """
     gpus_asked = sum(pool.num_gpus * pool.num_actors for pool in pools)
     gpus = sum(node.get("GPU", 0) for node in nodes)
@@ -67,7 +69,12 @@ def cpus_per_actor(pools: Sequence[ActorPool], nodes: Sequence[Mapping[str, floa
     cpus = sum(node.get("CPU", 0) for node in nodes)
     on_gpu = sum(pool.num_actors for pool in pools if pool.num_gpus)
     on_cpu = max(1, sum(pool.num_actors for pool in pools if not pool.num_gpus))
-    free = cpus - max(1.0, cpus / 4) - on_gpu
+    if decode_cpus is not None and decode_cpus + on_gpu >= cpus:
+        raise InputError(
+            f"resources.decode_cpus is {decode_cpus}, and {on_gpu} actors beside GPUs take one CPU each; the cluster has"
+            f" {cpus:g} CPUs. Lower it."
+        )
+    free = cpus - (decode_cpus or max(1.0, cpus / 4)) - on_gpu
     for share in range(int(free / on_cpu), 0, -1):
         if sum(int(node.get("CPU", 0) * free / cpus / share) for node in nodes) >= on_cpu:
             return float(share)  # so many whole actors fit, none across two nodes

@@ -11,9 +11,35 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+SECRET = re.compile(
+    r"://[^/@:]*:(?!\d+/)[^@]+@"  # a URL with a password
+    r"|\b(AKIA|ASIA)[A-Z0-9]{16}\b|\bhf_[A-Za-z0-9]{30,}|\bgh[pousr]_[A-Za-z0-9]{30,}"
+    r"|[?&](sig|[\w-]*(token|secret|password|signature|access_?key|api_?key)[\w-]*)=",
+    re.IGNORECASE,
+)
+"""What passwords, tokens and keys look like in the places where users put them."""
+WITHOUT_SECRETS = "give it through the environment (AWS_ACCESS_KEY_ID, HF_TOKEN, ...) or a profile on the machines"
+
+
+def has_secret(value: Any) -> bool:
+    """Whether a text, or one inside a list or mapping, looks like it holds a secret."""
+    if isinstance(value, str):
+        return SECRET.search(value) is not None
+    if isinstance(value, dict):
+        return any(map(has_secret, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(has_secret, value))
+
 
 class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, serialize_by_alias=True)
+
+    @field_validator("*")
+    @classmethod
+    def _no_secret(cls, value: Any) -> Any:
+        """Recipes are copied into the workspace, its reports and logs."""
+        if has_secret(value):
+            raise ValueError(f"must not hold a secret, and this looks like one; {WITHOUT_SECRETS}")
+        return value
 
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -287,3 +313,17 @@ class TrainConfig(Model):
     """One GPU per worker."""
     max_failures: int = Field(default=3, ge=0)
     """How often a killed worker may be replaced, continuing from the last checkpoint."""
+
+
+class ResourcesConfig(Model):
+    """What has no key elsewhere: `teachers[].num_gpus` and `num_actors`, `train.num_workers` and `use_gpu`."""
+
+    decode_cpus: int | None = Field(default=None, gt=0)
+    """CPUs of the whole cluster that teachers leave to the tasks that read and crop; null is a quarter, at least one."""
+    cpus_per_worker: float = Field(default=1.0, gt=0)
+    """CPUs of each training worker, and its threads; fractions share one."""
+    min_workers: int | None = Field(default=None, gt=0)
+    """Start training with as few workers as this where there is no room for `train.num_workers`, and add the others as it
+    comes; null waits for all. The result is the same."""
+    wait_s: float = Field(default=0.0, ge=0)
+    """Seconds to wait for nodes that an autoscaler has to start; 0 refuses at once what the cluster does not have."""

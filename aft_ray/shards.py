@@ -24,6 +24,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from aft_ray.config import InputError
+from aft_ray.config import fingerprint as short_hash
 from aft_ray.schema import features_schema
 
 MANIFEST = "manifest.json"
@@ -133,14 +134,23 @@ class ShardDirectory(Directory):
         self.write(self.shard_name(index), content)
         return self._entry(index, content, notes)
 
-    def read_shard(self, index: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """The shard's `columns`, as far as it has them; all if None."""
-        return self._open(index).read(columns=columns)
+    def read_shard(self, index: int, columns: Sequence[str] | None = None, identity: str | None = None) -> pa.Table:
+        """The shard's `columns`, as far as it has them; all if None.
 
-    def read_features(self, index: int) -> tuple[pa.ChunkedArray, np.ndarray]:
-        """Sample ids and (n, T) features in the stored type; read-only, and without a copy on a local disk."""
+        Raises InputError if the file is not the shard of this `identity`.
+        """
+        file = self._open(index)
+        self._check_identity(index, file, identity)
+        return file.read(columns=columns)
+
+    def read_features(self, index: int, identity: str | None = None) -> tuple[pa.ChunkedArray, np.ndarray]:
+        """Sample ids and (n, T) features in the stored type; read-only, and without a copy on a local disk.
+
+        Raises InputError if the file is not the shard of this `identity`.
+        """
         buffer = self.buffer(self.shard_name(index))
         file = self._parquet(index, buffer)
+        self._check_identity(index, file, identity)
         features = plain_features(file, buffer)
         if features is None:
             features = features_array(file.read(columns=["features"]))
@@ -260,6 +270,12 @@ class ShardDirectory(Directory):
         except (pa.ArrowInvalid, OSError) as error:
             raise self._damaged(index, error) from error
 
+    def _check_identity(self, index: int, file: pq.ParquetFile, identity: str | None) -> None:
+        metadata = file.metadata.metadata or {}
+        facts = [json.loads(metadata.get(key, b"{}")) for key in (FINGERPRINT_KEY, NOTES_KEY)]
+        if identity is not None and _identity(*facts) != identity:
+            raise self._damaged(index, "it is not the shard that the manifest lists")
+
     def _damaged(self, index: int, reason: object) -> InputError:
         return InputError(
             f"{self}/{self.shard_name(index)} is damaged or foreign: {reason}. Delete it and run again:"
@@ -287,6 +303,15 @@ def content_digest(table: pa.Table) -> str:
                 raw = value if isinstance(value, bytes) else str(value).encode()
                 digest.update(len(raw).to_bytes(8, "little") + raw)
     return digest.hexdigest()
+
+
+def shard_identity(manifest: Mapping[str, Any], index: int) -> str:
+    """A hash of what a manifest says of a shard and the shard says of itself: one put in another's place differs."""
+    return _identity(manifest["fingerprint"], manifest["shards"][index])
+
+
+def _identity(fingerprint: Mapping[str, Any], notes: Mapping[str, Any]) -> str:
+    return short_hash([fingerprint, notes.get("num_samples"), notes.get("content")])
 
 
 def samples_fingerprint(manifest: Mapping[str, Any]) -> str:

@@ -19,8 +19,8 @@ import pyarrow.fs as pafs
 
 from aft_ray.config import InputError
 from aft_ray.schema import SPLITS
-from aft_ray.sections import checked_name
-from aft_ray.shards import Directory, ShardDirectory, check_fingerprint, samples_fingerprint
+from aft_ray.sections import WITHOUT_SECRETS, checked_name, has_secret
+from aft_ray.shards import Directory, ShardDirectory, check_fingerprint, samples_fingerprint, shard_identity
 
 IMAGE_COLUMNS = ("image", "image_uri", "num_bytes")
 """What a samples shard may have of a picture: its bytes, or where they lie."""
@@ -60,8 +60,10 @@ class Workspace(Directory):
 def filesystem_of(location: str) -> tuple[pafs.FileSystem, str]:
     """The filesystem of a path or URL, and the path on it.
 
-    Raises InputError if pyarrow does not know the URL's scheme, or cannot reach the place.
+    Raises InputError if pyarrow does not know the URL's scheme, cannot reach the place, or the URL holds a secret.
     """
+    if has_secret(location):
+        raise InputError(f"A place's URL must not hold a secret: {WITHOUT_SECRETS}.")
     if "://" not in location:
         return pafs.LocalFileSystem(), str(Path(location).expanduser().resolve())
     try:
@@ -137,14 +139,16 @@ class Store:
 
         With `side_by_side=False`, `features` is a list with each teacher's (n, T_k) in its stored type, read-only; on a
         local disk it is a view of the file. Samples that a teacher put aside are left out.
-        Raises InputError if a teacher's shard does not hold the same samples in the same order.
+        Raises InputError if a shard is not the one that its manifest lists, or a teacher's does not hold the same samples
+        in the same order.
         """
         wanted = [name for name in ("image", "text") if columns is None or name in columns]
-        samples = self.samples.read_shard(index, self._stored_columns(wanted))
+        identity = shard_identity(self.manifest, index)
+        samples = self.samples.read_shard(index, self._stored_columns(wanted), identity)
         ids = samples.column("sample_id")
         blocks = []
-        for directory in self.features:
-            own_ids, block = directory.read_features(index)
+        for directory, manifest in zip(self.features, self.feature_manifests, strict=True):
+            own_ids, block = directory.read_features(index, shard_identity(manifest, index))
             if not own_ids.equals(ids):
                 raise InputError(
                     f"{directory}/{directory.shard_name(index)} does not hold the samples of {self.samples}."

@@ -59,6 +59,10 @@ class Tally:
         elif time.monotonic() - self.logged >= max(10.0, 0.01 * (time.monotonic() - self.started)):
             self.log("progress")
 
+    def facts(self, name: str) -> dict[str, Any]:
+        """What a line of `extract.jsonl` has of one teacher."""
+        return self._facts(self.teachers[name])
+
     @property
     def note(self) -> str:
         facts = {name: self._facts(teacher) for name, teacher in self.teachers.items() if teacher.shards}

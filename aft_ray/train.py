@@ -26,8 +26,10 @@ from aft_ray.config import InputError, Recipe, dump, override
 from aft_ray.data import joined_origin, load_data, origin, run_inputs, transforms_of
 from aft_ray.distributed import rank
 from aft_ray.fit import fit
+from aft_ray.gauges import show_gauges
 from aft_ray.lease import lease
 from aft_ray.progress import Progress
+from aft_ray.ray_data import nodes_resources
 from aft_ray.shards import Directory
 from aft_ray.shared import ArrayCache
 from aft_ray.store import Store, Workspace
@@ -65,7 +67,6 @@ def train_in(
     on_evaluation: Callable[[dict[str, Any], int], None],
     evaluate_test: bool = True,
     with_validation: bool = False,
-    cpus_per_worker: float = 1.0,
 ) -> None:
     """Trains in the directory `run`, unless that is done. with_validation: on the validation split too.
 
@@ -77,7 +78,6 @@ def train_in(
         return
     _check_resources(recipe)
     _delete_left_overs(run)
-    resources = {"CPU": cpus_per_worker} | ({"GPU": 1} if recipe.train.use_gpu else {})
     trainer = TorchTrainer(
         _work,
         train_loop_config={
@@ -88,9 +88,7 @@ def train_in(
             "with_validation": with_validation,
         },
         torch_config=TorchConfig(backend="nccl" if recipe.train.use_gpu else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=recipe.train.num_workers, use_gpu=recipe.train.use_gpu, resources_per_worker=resources
-        ),
+        scaling_config=_scaling(recipe),
         run_config=RunConfig(
             name="checkpoints",
             storage_path=run.path,
@@ -174,14 +172,27 @@ def _claim(run: Directory, recipe: Recipe, facts: dict[str, Any]) -> None:
     run.write("inputs.json", json.dumps(facts, indent=1).encode())
 
 
+def _scaling(recipe: Recipe) -> ScalingConfig:
+    """A worker's rows are a function of (seed, step, rank, workers), so that their number may change with each restart."""
+    most, least = recipe.train.num_workers, recipe.resources.min_workers
+    return ScalingConfig(
+        num_workers=most if least in (None, most) else (least, most),
+        use_gpu=recipe.train.use_gpu,
+        resources_per_worker=recipe.worker_resources(),
+    )
+
+
 def _check_resources(recipe: Recipe) -> None:
     """Ray would wait for ever for what the cluster does not have."""
-    resources = ray.cluster_resources()
-    kind = "GPU" if recipe.train.use_gpu else "CPU"
-    if recipe.train.num_workers > resources.get(kind, 0):
+    each = recipe.worker_resources()
+    room = sum(int(min(node.get(kind, 0) / count for kind, count in each.items())) for node in nodes_resources())
+    wanted = recipe.resources.min_workers or recipe.train.num_workers
+    if wanted > room:
+        gpu = recipe.train.use_gpu
+        key = "resources.min_workers" if recipe.resources.min_workers else "train.num_workers"
         raise InputError(
-            f"train.num_workers is {recipe.train.num_workers}, the cluster has {resources.get(kind, 0):g} {kind}s."
-            f" Lower it{', or set train.use_gpu=false' if kind == 'GPU' else ''}."
+            f"{key} is {wanted}, the cluster has room for {room} of {each['CPU']:g} CPUs{' and a GPU' if gpu else ''}."
+            f" Lower it or resources.cpus_per_worker{', or set train.use_gpu=false' if gpu else ''}."
         )
 
 
@@ -222,6 +233,8 @@ def _fit(recipe: Recipe, stores: Mapping[str, Store], run: Directory, config: Ma
         if rank() != 0:
             ray.train.report(metrics)
             return
+        rows = recipe.train.global_batch_size
+        show_gauges("train", recipe.run, {"step_s": rows / metrics["samples_per_s"], **metrics})
         latest = place = run / "checkpoints" / f"step-{state.step:08d}-{uuid.uuid4().hex[:4]}"
 
         def save(checkpoint: Checkpoint, name: str) -> Checkpoint:

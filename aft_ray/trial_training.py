@@ -40,7 +40,10 @@ class Shared:
     with_validation: bool = False
 
     def recipe_of(self, trial: Trial) -> Recipe:
-        return override(trial.recipe(self.recipe), {"train.streaming": self.recipe.train.streaming})
+        """The recipe of a trial: all of its workers at once, each with the search's share of CPUs."""
+        resources = {"cpus_per_worker": self.recipe.search.cpus_per_trial}
+        changes = {"train.streaming": self.recipe.train.streaming, "resources": resources}
+        return override(trial.recipe(self.recipe), changes)
 
     def inputs_of(self, recipe: Recipe) -> dict[str, Any]:
         """What a trial's numbers follow from."""
@@ -139,6 +142,5 @@ def _train_with_workers(
         on_evaluation=pass_on,
         evaluate_test=trial.stage == "final",
         with_validation=shared.with_validation,
-        cpus_per_worker=shared.recipe.search.cpus_per_trial,
     )
     directory.end("finished")

@@ -93,7 +93,7 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main(["--help"])
     shown = capsys.readouterr().out
-    assert stopped.value.code == 0 and all(verb in shown for verb in (*cli.VERBS, "demo", "verify", "list"))
+    assert stopped.value.code == 0 and all(verb in shown for verb in (*cli.VERBS, "demo", "submit", "verify", "list"))
 
 
 @pytest.mark.ray

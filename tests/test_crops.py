@@ -11,6 +11,7 @@ from aft_ray.config import InputError
 from aft_ray.crops import CROPS, make_inputs, read_shards
 from aft_ray.images import ImageTransform
 from aft_ray.schema import samples_schema
+from aft_ray.shards import shard_identity
 from aft_ray.store import Workspace
 from aft_ray.teachers.base import TeacherDescription
 
@@ -38,13 +39,13 @@ def test_every_teacher_gets_its_own_crop_and_a_broken_picture_is_told(image_fold
 def test_a_group_of_shards_becomes_a_row_for_each(tmp_path: Path, image_folder: Path) -> None:
     workspace = Workspace.at(tmp_path)
     samples = table(image_folder).drop_columns(["text"])
-    for shard in range(2):
-        workspace.samples("train").write_shard(shard, samples, {})
+    entries = [workspace.samples("train").write_shard(shard, samples, {}) for shard in range(2)]
+    identities = [shard_identity({"fingerprint": {}, "shards": entries}, shard) for shard in range(2)]
     group = {
         "shards": json.dumps(
             [
-                {"split": "train", "shard": 0, "teachers": ["small", "large"]},
-                {"split": "train", "shard": 1, "teachers": ["large"]},
+                {"split": "train", "shard": 0, "identity": identities[0], "teachers": ["small", "large"]},
+                {"split": "train", "shard": 1, "identity": identities[1], "teachers": ["large"]},
             ]
         )
     }

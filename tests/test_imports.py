@@ -14,7 +14,9 @@ LEVELS = {
         0,
     ),
     **dict.fromkeys(["search_section", "results", "plots", "rank_picture", "quarantine"], 0),
-    **dict.fromkeys(["card", "model_files", "timm_models", "order", "processors", "ray_data", "scores", "shared"], 0.5),
+    **dict.fromkeys(
+        ["card", "model_files", "timm_models", "order", "processors", "gauges", "ray_data", "scores", "shared"], 0.5
+    ),
     **dict.fromkeys(
         ["datasets", "teachers", "students", "regularizers", "shards", "store", "checkpoint", "metrics"], 1
     ),
@@ -28,6 +30,7 @@ LEVELS = {
     **dict.fromkeys(["fit", "prepare", "extract", "rank", "export"], 3),
     **dict.fromkeys(["plan", "train", "evaluate", "predict"], 3.5),
     **dict.fromkeys(["trial_training"], 3.7),
+    **dict.fromkeys(["preflight", "submit"], 3.5),
     **dict.fromkeys(["search", "report"], 4),
     **dict.fromkeys(["pipeline", "search_plan"], 4.5),
     **dict.fromkeys(["show"], 4.7),
@@ -45,7 +48,20 @@ SAME_LEVEL = {
     ("checkpoint", "shards"),
 }
 """The few imports inside a level: errors, and a checkpoint's files lie in a workspace's directory."""
-RAY_MODULES = {"extract", "plan", "predict", "ray_data", "schedulers", "train", "trial_training", "search", "cli"}
+RAY_MODULES = {
+    "extract",
+    "gauges",
+    "plan",
+    "predict",
+    "preflight",
+    "ray_data",
+    "schedulers",
+    "submit",
+    "train",
+    "trial_training",
+    "search",
+    "cli",
+}
 ADAPTERS = {
     "datasets": {"hub"},
     "mlflow": {"trackers"},

@@ -34,3 +34,12 @@ def test_gpus_that_are_not_there_are_refused() -> None:
     assert cpus_per_actor(teachers, [{"CPU": 4, "GPU": 1}] * 2) > 0
     with pytest.raises(InputError, match="2 GPUs are asked for, the cluster has 1."):
         cpus_per_actor(teachers, [{"CPU": 8, "GPU": 1}])
+
+
+def test_decode_cpus_are_left_free_or_refused() -> None:
+    teachers = [TeacherConfig(name="a", model="timm:x"), TeacherConfig(name="b", model="timm:x", num_gpus=1)]
+    assert cpus_per_actor(teachers, [{"CPU": 16, "GPU": 1}], decode_cpus=10) == 5
+    with pytest.raises(
+        InputError, match="resources.decode_cpus is 15, and 1 actors beside GPUs take one CPU each; the"
+    ):
+        cpus_per_actor(teachers, [{"CPU": 16, "GPU": 1}], decode_cpus=15)

@@ -13,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from aft_ray.check import open_stores
 from aft_ray.checkpoint import TrainingState
 from aft_ray.config import InputError, Recipe, dump, override
 from aft_ray.data import load_data
@@ -147,10 +149,30 @@ def test_a_diverged_run_ends_at_once_and_names_its_last_good_checkpoint(ready: R
 
 @pytest.mark.ray
 def test_what_the_cluster_does_not_have_is_refused(ready: Recipe) -> None:
-    with pytest.raises(InputError, match="train.num_workers is 1, the cluster has 0 GPUs. .* train.use_gpu=false"):
+    with pytest.raises(
+        InputError, match="num_workers is 1, the cluster has room for 0 of 1 CPUs and a GPU. .*use_gpu=false"
+    ):
         train(override(ready, {"train.use_gpu": True}))
-    with pytest.raises(InputError, match="train.num_workers is 5, the cluster has 4 CPUs. Lower it"):
+    with pytest.raises(
+        InputError, match="num_workers is 5, the cluster has room for 4 of 1 CPUs. Lower it or resources"
+    ):
         train(override(ready, {"train.num_workers": 5}))
+    with pytest.raises(InputError, match="resources.min_workers is 2, the cluster has room for 1 of 3 CPUs"):
+        changes = {"train.num_workers": 4, "resources": {"min_workers": 2, "cpus_per_worker": 3}}
+        train(override(ready, changes))
+    with pytest.raises(InputError, match="resources.min_workers is 3: it must be at most train.num_workers, 2"):
+        train(override(ready, {"train.num_workers": 2, "resources.min_workers": 3}))
+
+
+@pytest.mark.ray
+def test_fewer_workers_than_asked_for_give_the_same_curve(ready: Recipe, tmp_path: Path) -> None:
+    """Eight workers, or as many as there is room for: two of 1.5 CPUs on four."""
+    elastic = {"train.num_workers": 8, "resources": {"min_workers": 1, "cpus_per_worker": 1.5}, "run": "elastic"}
+    train(override(ready, elastic))
+    one = override(ready, {"train.streaming": False})
+    found, expected = curve(ready, "elastic"), run(one, tmp_path / "one", load_data(one, open_stores(one)))
+    assert [line["step"] for line in found] == [line["step"] for line in expected]
+    np.testing.assert_allclose([e["loss"] for e in found], [e["loss"] for e in expected], rtol=1e-4)
 
 
 @pytest.mark.ray

@@ -1,0 +1,31 @@
+"""The stages' numbers for Ray's dashboard and for Prometheus, which reads them from every node's agent.
+
+Ray collects a gauge where it runs and forgets it with its process; where nobody reads, that is all it costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+from ray.util.metrics import Gauge
+
+GAUGES = {
+    "shards_left": "Features shards that a teacher still has to make",
+    "samples_per_s": "Samples per second, of a teacher or of a training run",
+    "busy": "Share of its actors' time that a teacher spends computing",
+    "step_s": "Seconds that a training step takes",
+    "input_wait": "Share of the time for which training waits for its input",
+}
+"""What there is, as `ray_aft_ray_<name>`, by `stage` and by `name`, a teacher's or a run's."""
+
+
+def show_gauges(stage: str, name: str, values: Mapping[str, float]) -> None:
+    """Sets those of `values` that are gauges."""
+    for key in GAUGES.keys() & values.keys():
+        _gauge(key).set(values[key], {"stage": stage, "name": name})
+
+
+@cache
+def _gauge(key: str) -> Gauge:
+    return Gauge(f"aft_ray_{key}", GAUGES[key], tag_keys=("stage", "name"))

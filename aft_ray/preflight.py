@@ -1,0 +1,138 @@
+"""Before work starts on a cluster of machines: nodes for it, one workspace for all of them, the same software on each."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from aft_ray.config import InputError, Recipe
+from aft_ray.store import Workspace
+
+PACKAGES = ("aft-ray", "ray", "torch", "timm")
+
+Bundle = dict[str, float]
+"""What one actor or worker takes of a node."""
+
+
+def preflight(recipe: Recipe, verb: str) -> None:
+    """Raises InputError with one line per fault: the cluster has not what `verb` asks for, also after `resources.wait_s`, a
+    node does not see the workspace, or has other versions than the driver.
+    """
+    call_nodes(wanted(recipe, verb), recipe.resources.wait_s)
+    if faults := node_faults(Workspace.at(recipe.workspace)):
+        raise InputError(faults)
+
+
+def wanted(recipe: Recipe, verb: str) -> list[Bundle]:
+    """What has to be there at the same time for `verb`; a CPU for what reads samples is part of it."""
+    teachers = [{"CPU": 1.0, "GPU": t.num_gpus} for t in recipe.teachers if t.num_gpus for _ in range(t.num_actors)]
+    worker = recipe.worker_resources()
+    workers = [worker] * (recipe.resources.min_workers or recipe.train.num_workers)
+    bundles = {"plan": teachers, "extract": teachers, "train": workers, "search": [worker], "predict": workers}
+    if verb == "pipeline":
+        return max((wanted(recipe, stage) for stage in ("extract", "train")), key=lambda b: (_total(b)["GPU"], len(b)))
+    return [*bundles[verb], *[{"CPU": 1.0}] * (recipe.resources.decode_cpus or 1)]
+
+
+def call_nodes(bundles: Sequence[Bundle], wait_s: float) -> None:
+    """Waits until the cluster has, busy or not, what `bundles` ask for.
+
+    Raises InputError if it still has not after `wait_s`.
+    """
+    asked = _total(bundles)
+    if wait_s and not _has(asked):
+        print(f"nodes: waiting for {_named(asked)}, there are {_named(ray.cluster_resources())}", file=sys.stderr)
+        group = placement_group(list(bundles))  # it asks the autoscaler, and for no longer than this process lives
+        try:
+            until = time.monotonic() + wait_s
+            while not _has(asked) and time.monotonic() < until:
+                group.wait(min(1.0, wait_s))
+        finally:
+            remove_placement_group(group)
+    if not _has(asked):
+        there = ray.cluster_resources()
+        lacking = [kind for kind, count in asked.items() if there.get(kind, 0) < count]
+        raise InputError(
+            [
+                f"{asked[kind]:g} {kind}s are asked for, the cluster has {there.get(kind, 0):g} after {wait_s:g} s. Lower"
+                f" the number of {'GPUs or actors' if kind == 'GPU' else 'workers'}, or wait for an autoscaler with"
+                " resources.wait_s."
+                for kind in lacking
+            ]
+        )
+
+
+def _has(asked: Counter[str]) -> bool:
+    there = ray.cluster_resources()
+    return all(there.get(kind, 0) >= count for kind, count in asked.items())
+
+
+def node_faults(workspace: Workspace) -> list[str]:
+    """One line for each node that cannot write where the driver reads, or whose software is another."""
+    place = workspace / f".preflight-{uuid.uuid4().hex[:8]}"
+    place.write("driver", b"")
+    own, faults = versions(), []
+    try:
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        asked = [
+            _look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                place, node["NodeID"]
+            )
+            for node in nodes
+        ]
+        for node, answer in zip(nodes, asked, strict=True):
+            name = f"Node {node['NodeManagerAddress']} ({node['NodeID'][:8]})"
+            try:
+                found = ray.get(answer)
+            except ray.exceptions.RayError as error:
+                faults.append(f"{name}: {str(error).strip().splitlines()[-1]}")
+                continue
+            if not found["sees_driver"] or not place.has(node["NodeID"]):
+                faults.append(
+                    f"{name} does not share the workspace {workspace}: {found['reason'] or 'it sees another directory'}."
+                    " Take a directory that all machines mount, or an object store."
+                )
+            theirs = found["versions"]
+            if differing := [f"{key} {theirs[key]}, not {own[key]}" for key in own if theirs[key] != own[key]]:
+                faults.append(f"{name} has {', '.join(differing)}. Install the same versions everywhere.")
+    finally:
+        place.delete()
+    return faults
+
+
+@ray.remote(num_cpus=0)
+def _look(place: Any, node: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"versions": versions(), "sees_driver": False, "reason": ""}
+    try:
+        found["sees_driver"] = place.has("driver")
+        if found["sees_driver"]:
+            place.write(node, b"")
+    except OSError as error:
+        found["reason"] = " ".join(str(error).split())
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of what makes the numbers."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+
+
+def _total(bundles: Sequence[Bundle]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for bundle in bundles:
+        total.update(bundle)
+    return total
+
+
+def _named(resources: Any) -> str:
+    return " and ".join(f"{resources.get(kind, 0):g} {kind}s" for kind in ("GPU", "CPU") if kind in resources)

@@ -1,0 +1,127 @@
+"""submit: a verb as a job of a Ray cluster, with the recipe and the code that it needs, followed from here.
+
+What can be known here is checked before anything is sent; what only the cluster knows the job checks before it works
+(`preflight`), with the same lines and the same exit status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import aiohttp
+from ray._private.ray_constants import DASHBOARD_CLIENT_MAX_SIZE, get_runtime_env_default_excludes
+from ray._private.runtime_env.packaging import create_package
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+import aft_ray
+from aft_ray.config import InputError, Recipe, dump, fingerprint
+
+LARGEST_UPLOAD = DASHBOARD_CLIENT_MAX_SIZE
+"""Bytes that Ray's job server takes in one request."""
+EXCLUDES = (".?*", "__pycache__", "*.egg-info", "*.parquet", "*.log")
+RECONNECT_S = 1.0
+RECIPE = "recipe.yaml"
+"""The resolved recipe's name in the job's directory."""
+
+
+def connect(address: str) -> JobSubmissionClient:
+    """Raises InputError if no job server answers at `address`, or not to us."""
+    for name in ("dashboard_sdk", "job.sdk"):
+        logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
+    os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers it, and RAY_ADDRESS, to its own argument
+    try:
+        return JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise InputError(
+            f"No Ray cluster takes jobs at {address} ({reason}). Give the head's dashboard, --address http://HEAD:8265,"
+            " and on a cluster with tokens set RAY_AUTH_MODE=token."
+        ) from error
+
+
+def submit(client: JobSubmissionClient, recipe: Recipe, verb: str, arguments: Sequence[str], *, directory: Path) -> str:
+    """Starts `aft-ray VERB recipe.yaml ARGUMENTS` on the cluster and returns the job's id. What lies in `directory`
+    goes with it, for teachers of one's own and small data.
+
+    Raises InputError if the recipe's workspace would end with the job, or the upload is too large.
+    """
+    if "://" not in recipe.workspace and not Path(recipe.workspace).expanduser().is_absolute():
+        raise InputError(
+            f"workspace {recipe.workspace!r} would lie in the job's own directory and be lost. Give a directory that all"
+            " machines mount, from its root on, or an object store's URL."
+        )
+    with tempfile.TemporaryDirectory() as place:
+        upload = pack(recipe, directory, Path(place))
+        return client.submit_job(
+            entrypoint=shlex.join(["python", "-m", "aft_ray.cli", verb, RECIPE, *arguments]),
+            runtime_env={"working_dir": str(upload)},
+            metadata={
+                "verb": verb,
+                "workspace": recipe.workspace,
+                "run": recipe.run,
+                "recipe": fingerprint(recipe.model_dump(mode="json")),
+            },
+        )
+
+
+def pack(recipe: Recipe, directory: Path, place: Path) -> Path:
+    """A zip file in `place` of `directory`, without what its .gitignore names, this package and the resolved recipe.
+
+    Raises InputError if it is larger than LARGEST_UPLOAD.
+    """
+    root = place / "job"
+    root.mkdir()
+    package = Path(aft_ray.__file__).parent
+    links = {path.name: path for path in directory.iterdir()} | {package.name: package}
+    for name, target in links.items():
+        if name != RECIPE:
+            (root / name).symlink_to(target)
+    (root / RECIPE).write_text(dump(recipe))
+    excludes = [*get_runtime_env_default_excludes(), *EXCLUDES]
+    workspace = Path(recipe.workspace)
+    if workspace.is_relative_to(directory):
+        excludes.append(f"/{workspace.relative_to(directory)}")
+    upload = place / "job.zip"
+    quiet = logging.getLogger(__name__ + ".pack")
+    quiet.setLevel(logging.CRITICAL)
+    create_package(str(root), upload, include_gitignore=True, excludes=excludes, logger=quiet)
+    if upload.stat().st_size > LARGEST_UPLOAD:
+        raise InputError(
+            f"{directory} is {upload.stat().st_size >> 20} MiB to upload, Ray takes {LARGEST_UPLOAD >> 20}. Submit from a"
+            " directory that has the recipe and code only, or name the rest in .gitignore or .rayignore."
+        )
+    return upload
+
+
+def follow(client: JobSubmissionClient, job: str, show: Callable[[str], None]) -> int:
+    """Shows the job's log until it ends, and returns its exit status: 0, 2 or 1. A lost connection is taken up again.
+
+    KeyboardInterrupt ends the following, not the job.
+    """
+    shown = 0
+
+    async def tail() -> None:
+        nonlocal shown
+        seen = 0
+        async for chunk in client.tail_job_logs(job):
+            show(chunk[max(0, shown - seen) :])
+            seen += len(chunk)
+            shown = max(shown, seen)
+
+    while not (details := client.get_job_info(job)).status.is_terminal():
+        try:
+            asyncio.run(tail())
+        except (aiohttp.ClientError, OSError, RuntimeError):
+            time.sleep(RECONNECT_S)  # get_job_info raises if the cluster itself is gone
+    show(client.get_job_logs(job)[shown:])
+    if details.status == JobStatus.SUCCEEDED:
+        return 0
+    return 2 if details.driver_exit_code == 2 else 1

