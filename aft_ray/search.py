@@ -221,6 +221,7 @@ class _Round:
                     scheduler=scheduler,
                     **proposed,
                     max_concurrent_trials=_concurrency(recipe),
+                    trial_name_creator=_name,
                     reuse_actors=recipe.search.workers_per_trial == 1,  # do not wait for a process that imports torch
                 ),
                 run_config=tune.RunConfig(
@@ -246,8 +247,13 @@ class _Round:
 
 
 def _config(trial: Trial) -> dict[str, Any]:
-    """What Tune hands to a trial's process. The name stays where `pbt` changes the setting."""
-    return {"trial": {**trial.to_json(), "name": trial.name}}
+    """What Tune hands to a trial's process."""
+    return {"trial": trial.to_json()}
+
+
+def _name(tune_trial: Any) -> str:
+    """The trial's directory. Asked once, so it stays where `pbt` changes the setting."""
+    return Trial.of(tune_trial.config["trial"]).name
 
 
 class _Proposer(tune.search.Searcher):
@@ -283,13 +289,13 @@ class _Watch(tune.Callback):
         self.round, self.progress = of, progress
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.round.over(trial.config["trial"]["name"], "stopped")
+        self.round.over(trial.custom_trial_name, "stopped")
         value = trial.last_result["score"]
         self.progress.advance(1, f"score {value:.3f}" if math.isfinite(value) else "a trial failed")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         reason = str(trial.get_error() or "its process died").strip().splitlines()[-1]
-        self.round.over(trial.config["trial"]["name"], "failed", reason)
+        self.round.over(trial.custom_trial_name, "failed", reason)
         self.progress.advance(1, "a trial failed")
 
 

@@ -69,7 +69,7 @@ def needed(recipe: Recipe) -> dict[str, float]:
 def run_trial(config: dict[str, Any], *, shared: Shared) -> None:
     """What Tune runs, in a process of its own. What is wrong with the trial itself is told, not raised: raised, it would be
     tried again, as the death of a process is."""
-    trial, directory = Trial.of(config["trial"]), shared.directory(config["trial"]["name"])
+    trial, directory = Trial.of(config["trial"]), shared.directory(tune.get_context().get_trial_name())
     try:
         _train_trial(trial, directory, shared)
     except Exception as error:
@@ -88,7 +88,8 @@ def _train_trial(trial: Trial, directory: TrialDirectory, shared: Shared) -> Non
 
     def tell(line: Mapping[str, Any], checkpoint: Any = None) -> None:
         told.append(score(line, metric))
-        tune.report({"step": line["step"], "score": max(told)}, checkpoint=checkpoint)
+        is_over = directory.outcome() is not None  # nothing is to be decided about it
+        tune.report({"step": line["step"], "score": max(told), "done": is_over}, checkpoint=checkpoint)
 
     def report(metrics: dict[str, Any], state: TrainingState) -> None:
         nonlocal saved_at
