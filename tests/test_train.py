@@ -21,22 +21,17 @@ from aft_ray.checkpoint import TrainingState
 from aft_ray.config import InputError, Recipe, dump, override
 from aft_ray.data import load_data
 from aft_ray.export import load_student
-from aft_ray.extract import extract
-from aft_ray.prepare import prepare
 from aft_ray.store import Workspace
 from aft_ray.teachers import describe_teacher
 from aft_ray.train import read_history, train
-from tests.test_extract import recipe as extract_recipe
+from tests.extraction import recipe as extract_recipe
 from tests.training import TEST, TRAIN, VALIDATION, made_store, run, timeless
 
 
 @pytest.fixture
-def ready(cluster: None, tmp_path: Path, image_folder: Path) -> Recipe:
-    given = extract_recipe(tmp_path, image_folder, "efficientnet")
-    prepare(given)
-    extract(given)
+def ready(extracted: Recipe) -> Recipe:
     return override(
-        given,
+        extracted.model_copy(update={"teachers": extracted.teachers[:1]}),
         {
             "train.steps": 20,
             "train.global_batch_size": 15,
@@ -138,7 +133,7 @@ def test_a_diverged_run_ends_at_once_and_names_its_last_good_checkpoint(ready: R
     """Knowledge distillation whose projection takes steps that are too long: its error grows for some steps, then overflows."""
     changes = {"optimizer": "sgd", "evaluate_every": 1, "num_workers": 2}
     given = override(ready, {**{f"train.{key}": value for key, value in changes.items()}, "run": "diverged"})
-    given = override(given, {"regularizer.name": "kd", "regularizer.learning_rate": 1e4})
+    given = override(given, {"regularizer.name": "kd", "regularizer.learning_rate": 1e6})
     with pytest.raises(InputError) as stopped:
         train(given)
     told = str(stopped.value)
