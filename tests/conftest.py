@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from aft_ray.cli import set_environment
+from aft_ray.config import Recipe
 
 set_environment()
 os.environ.setdefault("RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S", "120")
@@ -37,14 +39,39 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.fixture(scope="session")
+def extracted_once(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """The pictures of `image_folder` with the features of two small teachers."""
+    from aft_ray.extract import extract
+    from aft_ray.prepare import prepare
+    from tests.extraction import recipe
+
+    place = tmp_path_factory.mktemp("extracted")
+    given = recipe(place, draw_pictures(place / "pictures"), "efficientnet", "resnet")
+    prepare(given)
+    extract(given)
+    return given
+
+
+@pytest.fixture
+def extracted(extracted_once: Recipe, tmp_path: Path) -> Recipe:
+    """A workspace with samples and the features of `efficientnet` and `resnet` that a test may change."""
+    shutil.copytree(extracted_once.workspace, tmp_path / "work")
+    return extracted_once.model_copy(update={"workspace": str(tmp_path / "work")})
+
+
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
     """Sixty small pictures in two classes that a tiny student can tell apart: bright top, bright bottom."""
+    return draw_pictures(tmp_path / "pictures")
+
+
+def draw_pictures(root: Path) -> Path:
+    """The same pictures at every call."""
     import numpy as np
     from PIL import Image
 
     random = np.random.default_rng(0)
-    root = tmp_path / "pictures"
     for label, name in enumerate(("bottom", "top")):
         (root / name).mkdir(parents=True)
         for index in range(30):

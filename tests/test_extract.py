@@ -17,26 +17,7 @@ from aft_ray.schema import samples_schema
 from aft_ray.sections import TeacherConfig
 from aft_ray.store import Workspace, open_store
 from aft_ray.teachers import build_teacher, describe_teacher
-
-
-def recipe(tmp_path: Path, image_folder: Path, *teachers: str) -> Recipe:
-    """Small timm models with fixed random weights; real ones are tested alone, in test_teachers."""
-    entries = []
-    for name in teachers:
-        torch.manual_seed(0)
-        path = tmp_path / f"{name}.safetensors"
-        save_file(timm.create_model(f"test_{name}").state_dict(), path)
-        dtype = "float32" if name == "resnet" else "float16"
-        model = {"model": f"timm:test_{name}", "weights": str(path), "features_dtype": dtype}
-        entries.append({"name": name, **model, "batch_size": 5})
-    return Recipe.model_validate(
-        {
-            "workspace": str(tmp_path / "work"),
-            "dataset": {"source": "image_folder", "path": str(image_folder), "samples_per_shard": 8},
-            "teachers": entries,
-            "student": {"model": "tiny:cnn"},
-        }
-    )
+from tests.extraction import recipe
 
 
 def stamps(workspace: Workspace) -> dict[str, int]:
@@ -86,18 +67,16 @@ def test_two_teachers_equal_a_plain_loop_and_a_restart_does_exactly_what_is_miss
 
 @pytest.mark.ray
 def test_a_teacher_that_comes_later_touches_nothing_else_and_a_lowered_batch_is_told(
-    cluster: None, tmp_path: Path, image_folder: Path
+    extracted: Recipe,
 ) -> None:
-    given = recipe(tmp_path, image_folder, "efficientnet")
-    prepare(given)
-    extract(given)
+    given = extracted
     before = stamps(Workspace.at(given.workspace))
     means = {"name": "means", "model": "tests.own_teachers:Means", "batch_size": 6, "options": {"room": 3}}
     both = Recipe.model_validate(given.model_dump() | {"teachers": [*given.model_dump()["teachers"], means]})
     extract(both)
     after = stamps(Workspace.at(given.workspace))
-    assert before.items() <= after.items() and len(after) == 2 * len(before)
-    lines = [json.loads(line) for line in (tmp_path / "work" / "extract.jsonl").read_text().splitlines()]
+    assert before.items() <= after.items() and 2 * len(after) == 3 * len(before)
+    lines = [json.loads(line) for line in Path(given.workspace, "extract.jsonl").read_text().splitlines()]
     assert [line["event"] for line in lines if "means" in line["teachers"]] == ["start", "batch_size_lowered", "end"]
     assert lines[-1]["teachers"]["means"]["batch_size"] == 3 and lines[-1]["teachers"]["efficientnet"]["shards"] == 0
 
@@ -116,18 +95,6 @@ def test_many_shards_share_a_reading_task(
         made > 8
         and sum(len(store.read_shard(index)["label"]) for index in range(store.num_shards)) == store.num_samples
     )
-
-
-@pytest.mark.ray
-def test_a_picture_that_cannot_be_decoded_is_named(cluster: None, tmp_path: Path, image_folder: Path) -> None:
-    picture = image_folder / "top" / "04.png"
-    picture.write_bytes(picture.read_bytes()[:700])
-    given = recipe(tmp_path, image_folder, "efficientnet")
-    prepare(override(given, {"dataset.samples_per_shard": 100}))
-    with pytest.raises(InputError) as caught:
-        extract(given)
-    assert caught.value.faults[0].startswith("Sample top/04.png cannot be read: image file is truncated")
-    assert "1 bad samples, 0 allowed" in caught.value.faults[-1]
 
 
 @pytest.mark.ray

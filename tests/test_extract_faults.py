@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,12 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 import yaml
 
 from aft_ray.config import InputError, Recipe
 from aft_ray.extract import extract
 from aft_ray.prepare import prepare
 from aft_ray.store import Workspace
+from tests.conftest import draw_pictures
 from tests.own_teachers import calls
 
 pytestmark = pytest.mark.ray
@@ -70,9 +73,11 @@ def files(given: Recipe) -> list[str]:
     return sorted(path.name for path in Path(given.workspace, "features").rglob("*") if path.is_file())
 
 
-@pytest.fixture
-def undisturbed(cluster: None, tmp_path: Path, image_folder: Path) -> Recipe:
-    given = recipe(tmp_path, image_folder, "undisturbed")
+@pytest.fixture(scope="module")
+def undisturbed(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """What every drill must end with; no test changes it."""
+    place = tmp_path_factory.mktemp("undisturbed")
+    given = recipe(place, draw_pictures(place / "pictures"), "undisturbed")
     prepare(given)
     extract(given)
     return given
@@ -113,8 +118,10 @@ def write_recipe(given: Recipe, tmp_path: Path) -> Path:
 
 
 def start(given: Recipe, tmp_path: Path) -> subprocess.Popen:
+    """`aft-ray extract` as a job of the session's cluster."""
     command = [sys.executable, "-m", "aft_ray.cli", "extract", str(write_recipe(given, tmp_path))]
-    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    environment = {**ENVIRONMENT, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def _kill(job: subprocess.Popen, found: list[tuple[int, int]]) -> None:
@@ -165,16 +172,18 @@ def test_the_disk_is_full(undisturbed: Recipe, tmp_path: Path, image_folder: Pat
     assert checksums(enough) == checksums(undisturbed)
 
 
-def test_a_truncated_shard_is_named_and_only_it_is_made_anew(undisturbed: Recipe) -> None:
-    before, done = checksums(undisturbed), num_samples(undisturbed)
-    directory = Path(undisturbed.workspace, "features", "means", "train")
-    shard = directory / "part-00002.parquet"
+def test_a_truncated_shard_is_named_and_only_it_is_made_anew(
+    undisturbed: Recipe, tmp_path: Path, image_folder: Path
+) -> None:
+    given = recipe(tmp_path, image_folder, "truncated")
+    shutil.copytree(undisturbed.workspace, given.workspace)
+    shard = Path(given.workspace, "features", "means", "train", "part-00002.parquet")
     shard.write_bytes(shard.read_bytes()[:-200])
     with pytest.raises(InputError, match="part-00002.parquet is damaged or foreign.*Delete it and run again"):
-        extract(undisturbed)
+        extract(given)
     shard.unlink()
-    assert extract(undisturbed) == {"means": 1}
-    assert checksums(undisturbed) == before and num_samples(undisturbed) == done + SHARD
+    assert extract(given) == {"means": 1}
+    assert checksums(given) == checksums(undisturbed) and num_samples(given) == SHARD
 
 
 def test_a_corrupt_picture_in_the_middle_is_put_aside_and_the_rest_is_the_same(
@@ -185,8 +194,9 @@ def test_a_corrupt_picture_in_the_middle_is_put_aside_and_the_rest_is_the_same(
     picture.write_bytes(picture.read_bytes()[:-500])
     given = recipe(tmp_path, image_folder, "corrupt")
     prepare(given)
-    with pytest.raises(InputError, match=f"Sample {chosen} cannot be read: image file is truncated"):
+    with pytest.raises(InputError, match=f"Sample {chosen} cannot be read: image file is truncated") as caught:
         extract(given)
+    assert "1 bad samples, 0 allowed" in caught.value.faults[-1]
     allowed = Recipe.model_validate(
         {**given.model_dump(mode="json"), "dataset": {**given.dataset.model_dump(mode="json"), "max_bad_samples": 1}}
     )

@@ -20,22 +20,17 @@ from aft_ray.checkpoint import TrainingState
 from aft_ray.config import InputError, Recipe, dump, override
 from aft_ray.data import load_data
 from aft_ray.export import load_student
-from aft_ray.extract import extract
-from aft_ray.prepare import prepare
 from aft_ray.store import Workspace
 from aft_ray.teachers import describe_teacher
 from aft_ray.train import read_history, train
-from tests.test_extract import recipe as extract_recipe
+from tests.extraction import recipe as extract_recipe
 from tests.training import TEST, TRAIN, VALIDATION, made_store, run, timeless
 
 
 @pytest.fixture
-def ready(cluster: None, tmp_path: Path, image_folder: Path) -> Recipe:
-    given = extract_recipe(tmp_path, image_folder, "efficientnet")
-    prepare(given)
-    extract(given)
+def ready(extracted: Recipe) -> Recipe:
     return override(
-        given,
+        extracted.model_copy(update={"teachers": extracted.teachers[:1]}),
         {
             "train.steps": 20,
             "train.global_batch_size": 15,
