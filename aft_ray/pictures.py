@@ -27,7 +27,7 @@ MAX_LABEL = 18
 
 @dataclass(frozen=True)
 class Point:
-    """A trial of the search: validation accuracy in percent."""
+    """The best trial of the search at a beta with a combination of teachers: validation accuracy in percent."""
 
     beta: float
     teachers: tuple[str, ...]
@@ -44,12 +44,16 @@ class Scores:
 
     @classmethod
     def of(cls, trials: Iterable[Row]) -> Scores:
-        points: dict[str, list[Point]] = defaultdict(list)
+        best: dict[tuple[str, float, tuple[str, ...]], Point] = {}
         for row in trials:
             if row["stage"] == "search" and row["val_accuracy"] is not None:
                 stopped = row["status"] == "stopped"
                 point = Point(row["regularizer.beta"], tuple(row["teachers"]), 100 * row["val_accuracy"], stopped)
-                points[row["regularizer.name"]].append(point)
+                place = (row["regularizer.name"], point.beta, point.teachers)
+                best[place] = max(best.get(place, point), point, key=lambda point: point.score)
+        points: dict[str, list[Point]] = defaultdict(list)
+        for (method, _, _), point in best.items():
+            points[method].append(point)
         standard = max((point.score for point in points.pop("none", [])), default=math.nan)
         return cls(dict(points), standard)
 

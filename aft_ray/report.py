@@ -158,6 +158,7 @@ def _costs(trials: Sequence[Row], groups: Sequence[Group]) -> list[dict[str, Any
                 "title": method_title(method),
                 **{status: outcomes[status] for status in ("finished", "stopped", "failed")},
                 "wall_time_s": sum(row["wall_time_s"] or 0.0 for row in own),
+                "gpu_hours": sum((row["wall_time_s"] or 0.0) * row.get("num_gpus", 0.0) for row in own) / 3600,
                 "samples_per_s": speeds.get(method, math.nan),
             }
         )

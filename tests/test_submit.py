@@ -34,7 +34,7 @@ SMALL = (
     "search.compare=[aft]",
     "search.beta=[10]",
     f"teachers=[{{name: lite0, model: 'timm:tf_efficientnet_lite0', image_size: 64, weights: '{LITE0}'}}]",
-    "search.final_seeds=1",
+    "search.final.seeds=1",
 )
 DEMO = ROOT / "jobs" / "recipes" / "demo.yaml"
 AFT_RAY = (sys.executable, "-m", "aft_ray.cli")
