@@ -146,7 +146,8 @@ def _renew(place: Directory, own: _Claim, owner: bytes, done: threading.Event) -
         with suppress(OSError):  # of an object store for a moment; the next time is soon enough
             if not place.has(own.file):
                 logger.warning("This process was taken for dead and another goes on with its work.")
-                os.kill(os.getpid(), signal.SIGINT)
+                ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as in a shell's background job
+                os.kill(os.getpid(), signal.SIGTERM if ignored else signal.SIGINT)
                 return
             place.write(own.file, owner)
 

@@ -16,11 +16,14 @@ from torch.multiprocessing.spawn import start_processes
 
 from aft_ray.data import Data
 from aft_ray.fit import build_task, evaluate
-from tests.training import DATA, TEACHERS, TEST, recipe, run
+from tests.training import DATA, TEACHERS, TEST, VALIDATION, recipe, run
 
 STEPS = 50
 RATE = 1e-4
 """Of one process alone, a change of the initial weights by 1e-7 moves the losses by 6e-5 here, by 7e-4 at 3e-4."""
+ALIKE = 6
+"""Steps until gradients differ by rounding alone: that same change moves their norms by 2e-5 at step 6, by 6e-4 at step 7
+(one process, AMD EPYC)."""
 CASES: dict[str, tuple[int, dict[str, Any]]] = {
     "two workers": (2, {}),
     "two workers, parts": (2, {"accumulation_steps": 2}),
@@ -93,9 +96,11 @@ def test_workers_agree_with_one_at_every_step(case: str, folder: Path, tmp_path:
     assert len(found) == changes.get("steps", STEPS)
     for key in ("loss", "task_loss", "regularization", "val_loss"):
         np.testing.assert_allclose([f[key] for f in found], [e[key] for e in expected], rtol=0, atol=1e-4, err_msg=key)
-    ours, theirs = ([line["grad_norm"] for line in history[:10]] for history in (found, expected))
+    ours, theirs = ([line["grad_norm"] for line in history[:ALIKE]] for history in (found, expected))
     np.testing.assert_allclose(ours, theirs, rtol=1e-4)
-    assert [f["val_accuracy"] for f in found] == [e["val_accuracy"] for e in expected]
+    # Losses that agree to 1e-4 leave a sample whose two best logits are that close on either side: one in all 50 steps.
+    apart = [abs(f["val_accuracy"] - e["val_accuracy"]) * len(VALIDATION) for f, e in zip(found, expected, strict=True)]
+    assert sum(apart) < 1.5
     assert found[-1]["test_accuracy"] == expected[-1]["test_accuracy"]
 
 

@@ -104,8 +104,12 @@ def test_a_living_owner_is_waited_for_however_long_it_takes(tmp_path: Path, monk
     assert order == ["first", "second"]
 
 
-def test_an_owner_that_was_taken_for_dead_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_owner_that_was_taken_for_dead_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.setattr(module, "RENEWED_EVERY_S", 0.05)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may run as a shell's background job
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with pytest.raises(KeyboardInterrupt), lease(Workspace.at(tmp_path), "runs/main"):
         (claim,) = (tmp_path / "leases/runs/main").iterdir()
         claim.unlink()
