@@ -74,7 +74,7 @@ class SearchConfig(Model):
     max_concurrent_trials: int | None = Field(default=None, gt=0)
     """Trials at the same time; null fills the cluster, and what does not fit waits."""
     workers_per_trial: int = Field(default=1, gt=0)
-    """DDP workers of each trial; the result is that of one on the whole batch."""
+    """DDP workers of each trial; the result is that of one on the whole batch. Several need scheduler `none`."""
     cpus_per_trial: float = Field(default=1.0, gt=0)
     """CPUs of each worker of a trial."""
     gpus_per_trial: float | None = Field(default=None, ge=0)
@@ -126,8 +126,10 @@ class SearchConfig(Model):
             faults.append("scheduler 'pbt' changes numbers of ranges; give beta or a key of space as {min, max}")
         if self.scheduler == "pbt" and self.searcher == "optuna":
             faults.append("scheduler 'pbt' and searcher 'optuna' contradict each other; take searcher random")
-        if self.scheduler == "pbt" and self.workers_per_trial > 1:
-            faults.append("scheduler 'pbt' is for trials of one worker; set workers_per_trial to 1")
+        if self.scheduler != "none" and self.workers_per_trial > 1:  # Ray Train keeps what a stopped trial had reserved
+            faults.append(
+                f"scheduler '{self.scheduler}' is for trials of one worker; with several set scheduler to none"
+            )
         if self.subsets_as == "bits" and self.searcher != "optuna":
             faults.append("subsets_as 'bits' is for searcher 'optuna'")
         if self.subsets_as == "bits" and self.teachers != "all_subsets":

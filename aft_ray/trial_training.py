@@ -72,6 +72,8 @@ def run_trial(config: dict[str, Any], *, shared: Shared) -> None:
     trial, directory = Trial.of(config["trial"]), shared.directory(tune.get_context().get_trial_name())
     try:
         _train_trial(trial, directory, shared)
+    except ray.exceptions.RayActorError:
+        raise
     except Exception as error:
         lines = error.faults if isinstance(error, InputError) else [f"{type(error).__name__}: {error}"]
         directory.end("failed", " ".join(lines))
