@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from aft_ray.checkpoint import TrainingState
@@ -156,17 +155,6 @@ def test_what_the_cluster_does_not_have_is_refused(ready: Recipe) -> None:
         train(override(ready, changes))
     with pytest.raises(InputError, match="resources.min_workers is 3: it must be at most train.num_workers, 2"):
         train(override(ready, {"train.num_workers": 2, "resources.min_workers": 3}))
-
-
-@pytest.mark.ray
-def test_fewer_workers_than_asked_for_give_the_same_curve(ready: Recipe) -> None:
-    """Eight workers, or as many as there is room for: two of 1.5 CPUs on four."""
-    elastic = {"train.num_workers": 8, "resources": {"min_workers": 1, "cpus_per_worker": 1.5}, "run": "elastic"}
-    train(override(ready, elastic))
-    train(override(ready, {"train.num_workers": 1, "run": "one"}))
-    found, expected = curve(ready, "elastic"), curve(ready, "one")
-    assert [line["step"] for line in found] == [line["step"] for line in expected]
-    np.testing.assert_allclose([e["loss"] for e in found], [e["loss"] for e in expected], rtol=1e-4)
 
 
 @pytest.mark.ray
