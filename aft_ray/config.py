@@ -166,7 +166,9 @@ def _validate(content: Mapping[str, Any], changes: Mapping[str, Any], faults: li
     try:
         recipe = Recipe.model_validate(merged)
     except ValidationError as error:
-        raise InputError([*faults, *(_fault_line(entry) for entry in error.errors())]) from error
+        entries = error.errors()
+        meant = [entry for entry in entries if entry["type"] not in ("model_type", "tuple_type")] or entries
+        raise InputError([*faults, *(_fault_line(entry) for entry in meant)]) from error
     if faults:
         raise InputError(faults)
     return recipe
@@ -174,7 +176,7 @@ def _validate(content: Mapping[str, Any], changes: Mapping[str, Any], faults: li
 
 def _fault_line(error: Mapping[str, Any]) -> str:
     location = error["loc"]
-    key = ".".join(str(part) for part in location)
+    key = ".".join(str(part) for part in location if "[" not in str(part))  # the others name a type of several
     if error["type"] == "extra_forbidden":
         section = _section(location[:-1])
         known = ", ".join(_keys(section)) if section else "none"
