@@ -37,6 +37,8 @@ from aft_ray.streaming import SampleError, decoded_bytes
 
 FAULTS = "faults.json"
 """What one worker alone has met: it ends the run for all."""
+SNAPSHOT = "checkpoint_manager_snapshot.json"
+"""Ray Train's own list of checkpoints, which it does not write atomically."""
 
 
 def train(recipe: Recipe) -> Directory:
@@ -77,7 +79,7 @@ def train_in(
     if run.has("student/student.json"):
         return
     _check_resources(recipe)
-    _delete_left_overs(run)
+    resume = _last_checkpoint(run)
     trainer = TorchTrainer(
         _work,
         train_loop_config={
@@ -86,6 +88,7 @@ def train_in(
             "run": run,
             "evaluate_test": evaluate_test,
             "with_validation": with_validation,
+            "resume": resume,
         },
         torch_config=TorchConfig(backend="nccl" if recipe.train.use_gpu else "gloo"),
         scaling_config=_scaling(recipe),
@@ -106,7 +109,7 @@ def train_in(
             raise
     if result.return_value:
         raise InputError(result.return_value)
-    _delete_left_overs(run, keep=result.checkpoint.path.rpartition("/")[2])
+    _last_checkpoint(run)
 
 
 @contextmanager
@@ -196,14 +199,18 @@ def _check_resources(recipe: Recipe) -> None:
         )
 
 
-def _delete_left_overs(run: Directory, *, keep: str | None = None) -> None:
-    """Why an earlier run ended, and half-written checkpoints of a killed one; with `keep` all checkpoints but that."""
-    if run.has(FAULTS):
-        run.filesystem.delete_file(f"{run}/{FAULTS}")
-    for name in (run / "checkpoints").names():
-        checkpoint = run / "checkpoints" / name
-        if name.startswith("step-") and name != keep and (keep or not checkpoint.has(COMMIT)):
+def _last_checkpoint(run: Directory) -> Directory | None:
+    """The last whole checkpoint. Deletes what else a job that is over has left: other checkpoints, why it ended, and
+    Ray's list of checkpoints, which is half-written if a kill came at the wrong moment."""
+    for place, name in ((run, FAULTS), (run / "checkpoints", SNAPSHOT)):
+        if place.has(name):
+            place.filesystem.delete_file(f"{place}/{name}")
+    saved = [run / "checkpoints" / name for name in (run / "checkpoints").names() if name.startswith("step-")]
+    last = max((checkpoint for checkpoint in saved if checkpoint.has(COMMIT)), key=str, default=None)
+    for checkpoint in saved:
+        if checkpoint != last:
             checkpoint.delete()
+    return last
 
 
 def _work(config: dict[str, Any]) -> list[str]:
@@ -225,7 +232,7 @@ def _fit(recipe: Recipe, stores: Mapping[str, Store], run: Directory, config: Ma
     if recipe.train.use_gpu:
         torch.cuda.set_device(ray.train.torch.get_device())
     found = ray.train.get_checkpoint()
-    latest = Directory(found.filesystem, found.path) if found else None
+    latest = Directory(found.filesystem, found.path) if found else config["resume"]
 
     def report(metrics: dict[str, Any], state: TrainingState) -> None:
         """The main worker saves beside training; Ray waits for that before a worker ends."""

@@ -21,7 +21,7 @@ from aft_ray.data import load_data
 from aft_ray.export import load_student
 from aft_ray.store import Workspace
 from aft_ray.teachers import describe_teacher
-from aft_ray.train import read_history, train
+from aft_ray.train import SNAPSHOT, read_history, train
 from tests.extraction import recipe as extract_recipe
 from tests.training import TEST, TRAIN, VALIDATION, made_store, run, timeless
 
@@ -185,6 +185,7 @@ def test_a_killed_command_goes_on_with_the_same_curve(tmp_path: Path, image_fold
     first.communicate()
     before = len(curve(given, given.run))
     assert 3 <= before < 20
+    (checkpoints / SNAPSHOT).write_bytes(b"")  # as if the kill had come while Ray wrote it
 
     # Two at once: one goes on from there, the other waits and finds it done.
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
