@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from aft_ray.plots import Bar, Line, draw_bars, draw_distributions, draw_lines
+from aft_ray.plots import Bar, Dot, Line, draw_bars, draw_distributions, draw_dots, draw_lines
 from aft_ray.results import Entry, Group, Row, method_title
 
 CURVES: tuple[tuple[str, str, float], ...] = (
@@ -167,6 +167,64 @@ def draw_gains(trials: Iterable[Row]) -> list[str]:
         ]
         name, heading = f"gain-{len(pictures)}", f"{method_title(method)}: {what}"
         pictures.append(draw_bars(name, heading, bars, reference=reference, reference_label=STANDARD, x_range=x_range))
+    return pictures
+
+
+def draw_contributions(trials: Iterable[Row]) -> list[str]:
+    """Per method, what each teacher adds: the best score of a combination less that of the same one without the teacher
+    (standard transfer for a teacher alone), as mean and standard error over the combinations that the search tried both
+    ways. Empty where no method has two combinations that differ in one teacher."""
+    scores = Scores.of(trials)
+    pictures: list[str] = []
+    for method in scores.points:
+        best = scores.ranked(method)
+        if not math.isnan(scores.standard):
+            best[()] = scores.standard
+        bars = []
+        for teacher in dict.fromkeys(name for teachers in best for name in teachers):
+            without = {teachers: tuple(name for name in teachers if name != teacher) for teachers in best}
+            added = [best[t] - best[rest] for t, rest in without.items() if teacher in t and rest in best]
+            if added:
+                error = float(np.std(added, ddof=1)) / math.sqrt(len(added)) if len(added) > 1 else math.nan
+                bars.append(Bar(teacher, method, float(np.mean(added)), f"{np.mean(added):+.1f}", error))
+        if len(bars) > 1:
+            heading = f"{method_title(method)}: points that a teacher adds"
+            bars.sort(key=lambda bar: -bar.value)
+            name = f"added-{len(pictures)}"
+            pictures.append(draw_bars(name, heading, bars, reference=0.0, reference_label="adds nothing"))
+    return pictures
+
+
+def draw_quality(trials: Iterable[Row], probes: Mapping[tuple[str, ...], float]) -> list[str]:
+    """Per method, the best validation accuracy of each combination of teachers against that of a linear probe on their
+    features, with Pearson's correlation (the paper's Figure 1c). Empty with fewer than three combinations in common.
+
+    probes: accuracies in [0, 1], by combination.
+    """
+    scores = Scores.of(trials)
+    y_range = _padded([point.score for points in scores.points.values() for point in points])
+    pictures: list[str] = []
+    for method in scores.points:
+        dots = [
+            Dot(str(number), 100 * probes[teachers], score)
+            for number, (teachers, score) in enumerate(scores.ranked(method).items(), start=1)
+            if teachers in probes
+        ]
+        if len(dots) < 3:
+            continue
+        x, y = np.array([dot.x for dot in dots]), np.array([dot.y for dot in dots])
+        told = f"r = {np.corrcoef(x, y)[0, 1]:.2f}" if x.std() and y.std() else "all alike"
+        pictures.append(
+            draw_dots(
+                f"quality-{len(pictures)}",
+                f"{method_title(method)}: validation accuracy, %; {told}",
+                dots,
+                method=method,
+                x_label="linear probe on the teachers' features, %",
+                y_range=y_range,
+                description=f"Correlation over {len(dots)} combinations of teachers: {told}.",
+            )
+        )
     return pictures
 
 

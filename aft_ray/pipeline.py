@@ -7,6 +7,7 @@ from collections.abc import Callable
 from aft_ray.config import Recipe, load_text, override
 from aft_ray.extract import extract
 from aft_ray.prepare import prepare
+from aft_ray.rank import has_one_class_per_sample, rank
 from aft_ray.report import report
 from aft_ray.search import search
 from aft_ray.store import Workspace
@@ -22,6 +23,9 @@ def pipeline(recipe: Recipe, announce: Callable[[str], None]) -> str:
     prepare(recipe)
     announce(f"extract: features of {len(recipe.teachers)} teachers, once for everything that follows")
     extract(recipe)
+    if recipe.teachers and has_one_class_per_sample(recipe):
+        announce("rank: what a linear probe reads from each combination of teachers")
+        rank(recipe)
     announce("search: methods, beta and combinations of teachers on validation; then fresh seeds on test")
     search(recipe)
     announce(f"train: the winner with {recipe.train.num_workers} DDP workers")

@@ -66,6 +66,15 @@ class Bar:
     error: float = math.nan
 
 
+@dataclass(frozen=True)
+class Dot:
+    """A point with a short name beside it."""
+
+    label: str
+    x: float
+    y: float
+
+
 def draw_lines(
     name: str,
     heading: str,
@@ -130,6 +139,27 @@ def draw_bars(
     axes.margins(x=0.06)
     axes.set_xlim(x_range)
     return _svg(figure, name, heading, "; ".join(f"{bar.label} {bar.text}" for bar in bars))
+
+
+def draw_dots(
+    name: str,
+    heading: str,
+    dots: Sequence[Dot],
+    *,
+    method: str,
+    x_label: str,
+    y_range: tuple[float, float],
+    description: str,
+) -> str:
+    """Points that carry their names."""
+    figure, axes = _canvas(LINES_HEIGHT, heading, left=MARGIN + 4, right=24)
+    axes.plot([dot.x for dot in dots], [dot.y for dot in dots], "o", markersize=6, color=_colour(method))
+    for dot in dots:
+        axes.annotate(dot.label, (dot.x, dot.y), xytext=(6, 5), textcoords="offset points", **_text())
+    axes.margins(x=0.08)
+    axes.set_ylim(y_range)
+    axes.set_xlabel(x_label, fontsize=FONT_SIZE, color=INK)
+    return _svg(figure, name, heading, description)
 
 
 def draw_distributions(

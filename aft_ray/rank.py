@@ -45,12 +45,16 @@ class Ranking:
 def rank(recipe: Recipe) -> Ranking:
     """Also written to the workspace: `rank.parquet`, `rank.json` (with the CKA matrix) and the picture `rank.png`.
 
-    Raises InputError for any fault of the recipe, or if features are missing.
+    Raises InputError for any fault of the recipe, if features are missing, or if samples do not have one class each.
     """
     check(recipe)
     if not recipe.teachers:
         raise InputError("The recipe names no teachers: there is nothing to rank.")
     stores = open_stores(recipe)
+    if not has_one_class_per_sample(recipe):
+        raise InputError(
+            "Teachers are ranked by how well they tell classes apart; here samples have no one class each."
+        )
     train, names = stores["train"], recipe.teacher_names()
     bounds = np.cumsum([0, *train.teacher_dims])
     columns = {name: np.arange(bounds[k], bounds[k + 1]) for k, name in enumerate(names)}
@@ -88,6 +92,12 @@ def rank(recipe: Recipe) -> Ranking:
     ranking = Ranking(names, rows, second_moments.cka([columns[name] for name in names]))
     _write(Workspace.at(recipe.workspace), ranking)
     return ranking
+
+
+def has_one_class_per_sample(recipe: Recipe) -> bool:
+    """Whether the prepared samples are of a classification; several labels and numbers are no classes."""
+    manifest = Workspace.at(recipe.workspace).samples("train").manifest() or {}
+    return manifest.get("task", "classification") == "classification"
 
 
 def _labeled(labels: np.ndarray) -> np.ndarray:

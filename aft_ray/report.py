@@ -122,6 +122,8 @@ def _page(
         errors=pictures.draw_errors(entries),
         betas=pictures.draw_betas(trials, num_validation),
         gains=pictures.draw_gains(trials),
+        contributions=pictures.draw_contributions(trials),
+        quality=pictures.draw_quality(trials, _probes(place)),
         gates=[pictures.describe_gates(f"gates-{number}", group) for number, group in enumerate(gated)],
         curves={
             title: pictures.draw_curves(name, groups)
@@ -187,6 +189,12 @@ def _teachers(place: Workspace) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _probes(place: Workspace) -> dict[tuple[str, ...], float]:
+    """Validation accuracy of a linear probe on each combination of teachers that `rank` has seen."""
+    rows = json.loads(place.read("rank.json"))["rows"] if place.has("rank.json") else []
+    return {tuple(row["teachers"]): row["val_accuracy"] for row in rows}
 
 
 def _run_row(run: Training) -> Row:

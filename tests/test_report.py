@@ -18,20 +18,25 @@ import pytest
 import safetensors.numpy
 
 from aft_ray.config import InputError, Recipe, dump, fingerprint, override
-from aft_ray.pictures import draw_betas
+from aft_ray.pictures import draw_betas, draw_contributions, draw_quality
 from aft_ray.plots import INK, Line, draw_lines, spread
 from aft_ray.report import leaderboard, report
 from aft_ray.results import METHODS, Entry, compare, headline, summarize
 
 TEACHERS = {"small": 6, "large": 10}
+PROBES = {("small",): 0.5, ("large",): 0.7, ("small", "large"): 0.8}
 TEST_ACCURACY = {"none": [0.84, 0.85, 0.83], "kd": [0.86, 0.87, 0.88], "aft": [0.90, 0.91, 0.92]}
 
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
+    return recipe_at(tmp_path)
+
+
+def recipe_at(workspace: Path) -> Recipe:
     return Recipe.model_validate(
         {
-            "workspace": str(tmp_path),
+            "workspace": str(workspace),
             "dataset": {"name": "mnist5k"},
             "teachers": [{"name": name, "model": f"timm:{name}"} for name in TEACHERS],
             "student": {"model": "tiny:cnn"},
@@ -140,6 +145,8 @@ def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
 def write_everything(recipe: Recipe) -> None:
     write_samples(recipe.workspace, ["zero", "one"])
     write_search(recipe, searched() + finals())
+    ranked = [{"teachers": list(subset), "val_accuracy": probe} for subset, probe in PROBES.items()]
+    Path(recipe.workspace, "rank.json").write_text(json.dumps({"rows": ranked}))
     run = trial("final", "aft", 3.0, ("small",), seed=7, test_accuracy=0.8)
     write_training(Path(recipe.workspace, "runs", "alone"), recipe, run)
 
@@ -258,7 +265,8 @@ def test_pictures_have_size_name_and_ids_of_their_own(recipe: Recipe) -> None:
     write_everything(recipe)
     page = Page(report(recipe))
     pictures = page.attributes("svg")
-    assert len(pictures) == 1 + 2 + 2 + 2 + 4  # errors, betas, gains, gates, curves of finals and of the run
+    # errors; betas, gains, contributions and quality of two methods; gates; curves of finals and of the run
+    assert len(pictures) == 1 + 4 * 2 + 2 + 4
     for picture in pictures:
         width, height = float(picture["width"] or 0), float(picture["height"] or 0)
         assert 0 < width <= 360 and height > 0
@@ -391,6 +399,22 @@ def test_beta_of_zero_has_a_place_on_the_logarithmic_axis() -> None:
     rows = [trial("search", "aft", beta, ("small",)) for beta in (0.0, 1.0, 10.0)]
     (picture,) = draw_betas(rows, 100)
     assert re.findall(r">(0|1|10)</text>", picture)[:3] == ["0", "1", "10"]
+
+
+def test_what_a_teacher_adds_is_a_mean_over_the_combinations_with_and_without_it() -> None:
+    """Best of AFT: small 0.80, large 0.83, both 0.86; standard transfer 0.80."""
+    picture = next(picture for picture in draw_contributions(searched()) if "AFT" in picture)
+    assert "large +4.5; small +1.5" in picture  # (3 + 6) / 2 and (0 + 3) / 2 points
+    alone = [row for row in searched() if len(row["teachers"]) < 2 and row["regularizer.name"] != "none"]
+    assert draw_contributions(alone) == []
+
+
+def test_probes_and_students_are_correlated_over_combinations() -> None:
+    aft, _ = draw_quality(searched(), PROBES)
+    students = [80.0, 83.0, 86.0]
+    expected = np.corrcoef([50.0, 70.0, 80.0], students)[0, 1]
+    assert f"Correlation over 3 combinations of teachers: r = {expected:.2f}." in aft
+    assert draw_quality(searched(), {("small",): 0.5}) == []
 
 
 def test_a_drawing_depends_on_its_data_alone() -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from extraction import child, prepared, write_pictures, write_recipe
+from extraction import child, prepared, write_pictures, write_recipe  # type: ignore[import-not-found]  # the script beside this one
 from PIL import Image, ImageFilter
 
 from aft_ray.cli import set_environment
