@@ -41,8 +41,9 @@ logger = logging.getLogger(__name__)
 EVALUATION_BATCH_SIZE = 512
 BATCH_NORM = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
 
-Report = Callable[[dict[str, Any], TrainingState], None]
-"""Takes the metrics of an evaluation and a snapshot of the state. Every worker calls it as often."""
+Report = Callable[[dict[str, Any], TrainingState], bool | None]
+"""Takes the metrics of an evaluation and a snapshot of the state. Every worker calls it as often; a main worker's True ends
+the training there, without a student."""
 
 
 def fit(
@@ -55,7 +56,7 @@ def fit(
     adopt: bool = False,
     evaluate_test: bool = True,
 ) -> list[dict[str, Any]]:
-    """Trains the recipe's student and returns the lines of `metrics.jsonl`.
+    """Trains the recipe's student and returns the lines of `metrics.jsonl`; all of them, unless `report` ends it early.
 
     The main worker writes `metrics.jsonl` and the trackers' files at every evaluation and at the end `student/`: the
     student as it was at the best evaluation. Only that student sees the test split, and only with `evaluate_test`.
@@ -105,7 +106,8 @@ def fit(
             if not is_over(state.history, settings):
                 trackers.log(metrics)
                 _write_metrics(directory, state.history)
-                report(metrics, state)
+                if _agreed(report(metrics, state), device):
+                    return state.history
 
         last = dict(state.history[-1])
         if evaluate_test and "test_accuracy" not in last:
@@ -156,6 +158,13 @@ def is_over(history: Sequence[dict[str, Any]], settings: TrainConfig) -> bool:
     patience = settings.early_stopping
     waited = len(history) - 1 - history.index(best_line(history))
     return history[-1]["step"] == settings.steps or (patience is not None and waited >= patience)
+
+
+def _agreed(answer: bool | None, device: torch.device) -> bool:
+    """The main worker's answer, on all."""
+    said = torch.tensor(int(bool(answer)), device=device)
+    copy_from_main([said])
+    return bool(said)
 
 
 def snapshot(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,10 +20,15 @@ def grace_steps(recipe: Recipe) -> int:
 
 
 class AshaPerMethod(FIFOScheduler):
-    """ASHA (arXiv 1810.05934) among the trials of one method: one that learns slowly must not be stopped by another."""
+    """ASHA (arXiv 1810.05934) among the trials of one method: one that learns slowly must not be stopped by another.
 
-    def __init__(self, recipe: Recipe) -> None:
+    ask: tells a trial of this name to end by itself; without it, Tune ends its process.
+    """
+
+    def __init__(self, recipe: Recipe, ask: Callable[[str], None] | None = None) -> None:
         super().__init__()
+        self.ask = ask
+        self.asked: set[str] = set()
         steps = recipe.search.space.get("train.steps", ())
         self.max_steps = max([recipe.train.steps, *(steps if isinstance(steps, tuple) else [int(steps.max)])])
         self.grace_steps, self.factor = min(grace_steps(recipe), self.max_steps), recipe.search.reduction_factor
@@ -34,14 +39,21 @@ class AshaPerMethod(FIFOScheduler):
         trial = _Known(name, {"trial": {"method": method}})
         self.on_trial_add(None, trial)
         for step, score in reports:
-            if self.on_trial_result(None, trial, {"step": step, "score": score}) == self.STOP:
+            if self._scheduler(trial).on_trial_result(None, trial, {"step": step, "score": score}) == self.STOP:
                 break
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         self._scheduler(trial).on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        return self._scheduler(trial).on_trial_result(tune_controller, trial, result)
+        if trial.trial_id in self.asked:
+            return self.CONTINUE
+        decision = self._scheduler(trial).on_trial_result(tune_controller, trial, result)
+        if decision == self.STOP and self.ask:
+            self.asked.add(trial.trial_id)
+            self.ask(trial.custom_trial_name)
+            return self.CONTINUE
+        return decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         self._scheduler(trial).on_trial_complete(tune_controller, trial, result)

@@ -32,7 +32,7 @@ from aft_ray.search_section import Range
 from aft_ray.shards import Directory
 from aft_ray.space import Setting, Space, Trial, final_trials, plan_trials, spaces, top_by_rank
 from aft_ray.store import Store, Workspace
-from aft_ray.train import decide_streaming
+from aft_ray.train import STOP, decide_streaming
 from aft_ray.trial_training import Shared, data_key, needed, run_trial
 from aft_ray.trials import Row, TrialDirectory, known_rows, write_table
 
@@ -191,7 +191,8 @@ class _Round:
             return None
         if recipe.search.scheduler == "pbt":
             return population(recipe, self.group[0])
-        scheduler = AshaPerMethod(recipe)
+        # Ray Train would keep what the workers of a killed trial had reserved.
+        scheduler = AshaPerMethod(recipe, self._ask_to_stop if recipe.search.workers_per_trial > 1 else None)
         for name in (self.shared.place / "trials").names():
             directory = self.shared.directory(name)
             outcome, facts = directory.outcome(), directory.facts()
@@ -200,6 +201,9 @@ class _Round:
                 scores = [score(line, recipe.search.metric) for line in history]
                 scheduler.remember(facts["method"], name, reports(history, scores))
         return scheduler
+
+    def _ask_to_stop(self, name: str) -> None:
+        self.shared.directory(name).place.write(STOP, b"")
 
     def _tune(self, first: Trial, scheduler: Any) -> None:
         recipe = self.shared.recipe

@@ -126,10 +126,8 @@ class SearchConfig(Model):
             faults.append("scheduler 'pbt' changes numbers of ranges; give beta or a key of space as {min, max}")
         if self.scheduler == "pbt" and self.searcher == "optuna":
             faults.append("scheduler 'pbt' and searcher 'optuna' contradict each other; take searcher random")
-        if self.scheduler != "none" and self.workers_per_trial > 1:  # Ray Train keeps what a stopped trial had reserved
-            faults.append(
-                f"scheduler '{self.scheduler}' is for trials of one worker; with several set scheduler to none"
-            )
+        if self.scheduler == "pbt" and self.workers_per_trial > 1:
+            faults.append("scheduler 'pbt' is for trials of one worker; with several take asha or none")
         if self.subsets_as == "bits" and self.searcher != "optuna":
             faults.append("subsets_as 'bits' is for searcher 'optuna'")
         if self.subsets_as == "bits" and self.teachers != "all_subsets":

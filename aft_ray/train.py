@@ -35,6 +35,8 @@ from aft_ray.shared import ArrayCache
 from aft_ray.store import Store, Workspace
 from aft_ray.streaming import SampleError, decoded_bytes
 
+STOP = "stop"
+"""A file that asks a run to end at its next evaluation."""
 FAULTS = "faults.json"
 """What one worker alone has met: it ends the run for all."""
 SNAPSHOT = "checkpoint_manager_snapshot.json"
@@ -234,12 +236,12 @@ def _fit(recipe: Recipe, stores: Mapping[str, Store], run: Directory, config: Ma
     found = ray.train.get_checkpoint()
     latest = Directory(found.filesystem, found.path) if found else config["resume"]
 
-    def report(metrics: dict[str, Any], state: TrainingState) -> None:
+    def report(metrics: dict[str, Any], state: TrainingState) -> bool:
         """The main worker saves beside training; Ray waits for that before a worker ends."""
         nonlocal latest
         if rank() != 0:
             ray.train.report(metrics)
-            return
+            return False
         rows = recipe.train.global_batch_size
         show_gauges("train", recipe.run, {"step_s": rows / metrics["samples_per_s"], **metrics})
         latest = place = run / "checkpoints" / f"step-{state.step:08d}-{uuid.uuid4().hex[:4]}"
@@ -256,6 +258,7 @@ def _fit(recipe: Recipe, stores: Mapping[str, Store], run: Directory, config: Ma
             checkpoint_upload_fn=save,
             delete_local_checkpoint_after_upload=False,
         )
+        return run.has(STOP)
 
     with ExitStack() as stack:
         cache = stack.enter_context(ArrayCache()) if recipe.train.num_workers > 1 else None

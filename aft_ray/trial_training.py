@@ -146,4 +146,4 @@ def _train_with_workers(
         evaluate_test=trial.stage == "final",
         with_validation=shared.with_validation,
     )
-    directory.end("finished")
+    directory.end("finished" if directory.place.has("student/student.json") else "stopped")

@@ -12,7 +12,8 @@ class FakeTrial:
     """What Tune's schedulers look at."""
 
     def __init__(self, name: str, method: str) -> None:
-        self.trial_id, self.config, self.status = name, {"trial": {"method": method}}, "RUNNING"
+        self.trial_id = self.custom_trial_name = name
+        self.config, self.status = {"trial": {"method": method}}, "RUNNING"
 
 
 def thirty_steps(**section: Any) -> Recipe:
@@ -49,6 +50,17 @@ def test_grace_and_reduction_are_the_recipe_s() -> None:
     assert decisions == ["CONTINUE", "STOP", "STOP", "CONTINUE"]
     patient = AshaPerMethod(thirty_steps(grace_steps=20))
     assert [decide(patient, str(number), "aft", 1 - number) for number in range(3)] == ["CONTINUE"] * 3
+
+
+def test_a_trial_that_ends_by_itself_is_asked_once_and_left_alone_from_then_on() -> None:
+    asked: list[str] = []
+    scheduler = AshaPerMethod(thirty_steps(), asked.append)
+    assert decide(scheduler, "first", "aft", 0.9) == "CONTINUE"
+    trial = FakeTrial("second", "aft")
+    scheduler.on_trial_add(None, trial)
+    for step in (10, 20, 30):
+        assert scheduler.on_trial_result(None, trial, {"step": step, "score": 0.1}) == "CONTINUE"
+    assert asked == ["second"]
 
 
 def test_scores_are_reported_as_the_best_so_far() -> None:

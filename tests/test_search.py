@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import ray
 import yaml
 
 from aft_ray.check import open_stores
@@ -125,29 +126,36 @@ def test_a_failed_trial_is_a_row_with_its_reason_and_does_not_end_the_search(clu
 
 
 @pytest.mark.ray
-def test_optuna_chooses_and_a_trial_may_have_several_workers(cluster: None, tmp_path: Path) -> None:
-    given = made_workspace(
-        tmp_path,
-        {
-            "train": SHORT,
-            "search": {
-                "compare": ["aft"],
-                "beta": {"min": 0.1, "max": 10},
-                "searcher": "optuna",
-                "subsets_as": "bits",
-                "num_samples": 1,
-                "scheduler": "none",
-                "workers_per_trial": 2,
-                "max_concurrent_trials": 1,
-                "final": {"seeds": 0},
-            },
-        },
-    )
+def test_optuna_chooses(cluster: None, tmp_path: Path) -> None:
+    search_section: dict[str, Any] = {
+        "searcher": "optuna",
+        "subsets_as": "bits",
+        "num_samples": 2,
+        "max_concurrent_trials": 1,
+    }
+    search_section |= {"compare": ["aft"], "beta": {"min": 0.1, "max": 10}, "final": {"seeds": 0}}
+    rows = search(made_workspace(tmp_path, {"train": SHORT | {"steps": 4}, "search": search_section}))
+    assert [row["status"] for row in rows] == ["finished"] * 2
+    assert all(0.1 <= row["regularizer.beta"] <= 10 and row["teachers"] for row in rows)
+
+
+@pytest.mark.ray
+def test_a_trial_of_several_workers_is_stopped_where_it_falls_behind(cluster: None, tmp_path: Path) -> None:
+    """The first learns, the second does not: ASHA sees that in the evaluations of its workers, and frees what they had."""
+    search_section: dict[str, Any] = {
+        "compare": ["none"],
+        "space": {"train.learning_rate": [0.003, 1e-9]},
+        "final": {"seeds": 0},
+    }
+    search_section |= {"workers_per_trial": 2, "max_concurrent_trials": 1, "grace_steps": 10}
+    train = SHORT | {"steps": 200, "evaluate_every": 5}
+    given = made_workspace(tmp_path, {"train": train, "search": search_section})
     rows = search(given)
-    (row,) = rows
-    assert 0.1 <= row["regularizer.beta"] <= 10 and row["teachers"]
-    lines = (place_of(given) / "trials" / row["trial"] / "metrics.jsonl").read_text().splitlines()
-    assert (len(lines), row["status"]) == (3, "finished")
+    assert [row["status"] for row in rows] == ["finished", "stopped"]
+    first, second = (place_of(given) / "trials" / row["trial"] / "metrics.jsonl" for row in rows)
+    assert len(first.read_text().splitlines()) == 40
+    assert 2 <= len(second.read_text().splitlines()) < 40
+    assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
 
 
 @pytest.mark.ray

@@ -115,7 +115,10 @@ def test_names_are_readable_and_never_the_same() -> None:
         ({"space": {"train.learning_rate": {"min": 0, "max": 1}}}, "must have min > 0 with log: true, got 0"),
         ({"searcher": "random"}, "searcher 'random' needs num_samples"),
         ({"scheduler": "pbt"}, "scheduler 'pbt' changes numbers of ranges"),
-        ({"workers_per_trial": 2}, "scheduler 'asha' is for trials of one worker; with several set scheduler to none"),
+        (
+            {"scheduler": "pbt", "workers_per_trial": 2},
+            "scheduler 'pbt' is for trials of one worker; with several take",
+        ),
         ({"subsets_as": "bits"}, "subsets_as 'bits' is for searcher 'optuna'"),
         ({"teachers": "top_0_by_rank"}, "must be all_subsets, singles, singles_and_pairs, top_K_by_rank"),
         ({"teachers": [["a"], []]}, "search.teachers has an empty combination"),
