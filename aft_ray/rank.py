@@ -31,7 +31,8 @@ NEIGHBOURS = 20
 
 @dataclass(frozen=True)
 class Ranking:
-    """rows: {teachers, log_me, val_accuracy, knn_accuracy}, the highest LogME first.
+    """rows: {teachers, log_me, val_accuracy, knn_accuracy}, the best linear head first, by LogME where heads are equal. LogME
+    alone misleads where features are more than labels: it rewards every further dimension, those of noise too.
 
     cka: (K, K) linear CKA of the teachers `names` over the train split: 1 where two say the same up to rotation, 0 where
     they have nothing in common (arXiv 1905.00414).
@@ -88,7 +89,7 @@ def rank(recipe: Recipe) -> Ranking:
         knn = neighbours[subset].vote(len(train.manifest["classes"])) == validation_labels
         facts = {"log_me": score, "val_accuracy": float(right.mean()), "knn_accuracy": float(knn.mean())}
         rows.append({"teachers": list(subset), **facts})
-    rows.sort(key=lambda row: -row["log_me"])
+    rows.sort(key=lambda row: (-row["val_accuracy"], -row["log_me"]))
     ranking = Ranking(names, rows, second_moments.cka([columns[name] for name in names]))
     _write(Workspace.at(recipe.workspace), ranking)
     return ranking

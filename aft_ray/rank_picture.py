@@ -26,7 +26,7 @@ def rank_picture(rows: Sequence[Mapping[str, Any]], names: Sequence[str], cka: n
         bars.plot([100 * row[key] for row in shown], places, "o", color=colour, label=label)
     bars.set_yticks(places, [f"{' + '.join(row['teachers'])}  ({row['log_me']:.3f})" for row in shown])
     bars.set_xlabel("validation accuracy, %")
-    bars.set_title("Combinations of teachers, by LogME (in brackets)", loc="left", fontsize=11)
+    bars.set_title("Combinations of teachers, by a linear head (LogME in brackets)", loc="left", fontsize=11)
     bars.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside lower left", ncols=2, fontsize=9, frameon=False)
     bars.spines[["top", "right"]].set_visible(False)

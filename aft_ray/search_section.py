@@ -50,7 +50,7 @@ class SearchConfig(Model):
     """Strengths: a list, or {min, max} for a range, or a mapping that gives each method its own (`all`: the others)."""
     teachers: str | tuple[tuple[str, ...], ...] = "all_subsets"
     """Combinations of teachers: `all_subsets`, `singles`, `singles_and_pairs`, `top_K_by_rank` (the K combinations with
-    the highest LogME), or a list of lists of names."""
+    the best linear heads), or a list of lists of names."""
     space: dict[str, Values] = {}
     """Any other dotted key of the recipe, such as `train.learning_rate`: a list of values, or {min, max} for a range.
     Keys of `regularizer` are tried with the methods that have them."""

@@ -101,7 +101,9 @@ def show_ranking(recipe: Recipe, ranking: Ranking) -> None:
         for row in ranking.rows
     ]
     print_table(
-        "Teachers by LogME: validation % of a linear head, of neighbours", ["teachers", "LogME", "linear", "k-NN"], rows
+        "Teachers by validation % of a linear head; of neighbours, and LogME",
+        ["teachers", "LogME", "linear", "k-NN"],
+        rows,
     )
     if len(ranking.names) > 1:
         alike = [

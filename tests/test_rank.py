@@ -53,7 +53,9 @@ def test_the_teacher_that_knows_the_class_comes_before_noise(recipe: Recipe) -> 
     ranking = rank(recipe)
     rows = ranking.rows
     by_teachers = {tuple(row["teachers"]): row for row in rows}
-    assert rows[0]["log_me"] >= rows[1]["log_me"] >= rows[2]["log_me"]
+    assert [(row["val_accuracy"], row["log_me"]) for row in rows] == sorted(
+        ((row["val_accuracy"], row["log_me"]) for row in rows), reverse=True
+    )
     assert rows[-1]["teachers"] == ["noise"]
     assert by_teachers[("knowing",)]["val_accuracy"] == 1.0
     shard = open_store(recipe.workspace, "train", ["knowing"]).read_shard(0)
