@@ -10,7 +10,7 @@ from aft_ray.config import InputError, Recipe
 from aft_ray.regularizers import REGULARIZERS, build_regularizer
 from aft_ray.schema import SPLITS
 from aft_ray.space import space_faults, teacher_subsets
-from aft_ray.store import Store, open_store
+from aft_ray.store import Store, Workspace, open_store
 
 
 def check(recipe: Recipe) -> None:
@@ -142,7 +142,9 @@ def open_stores(recipe: Recipe) -> dict[str, Store]:
     Raises InputError if something is missing, or was made with another setting than the recipe's.
     """
     names = recipe.teacher_names()
-    expected = {teacher.name: teachers.describe_teacher(teacher).fingerprint for teacher in recipe.teachers}
+    samples = Workspace.at(recipe.workspace).samples("train").manifest() or {}
+    reading = [teacher.reading(samples) for teacher in recipe.teachers]
+    expected = {teacher.name: teachers.describe_teacher(teacher).fingerprint for teacher in reading}
     with_features = recipe.extracted_splits()
     stores: dict[str, Store] = {}
     faults: list[str] = []

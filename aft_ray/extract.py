@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from aft_ray.lease import lease
 from aft_ray.progress import Progress
 from aft_ray.quarantine import check_bad_samples
 from aft_ray.ray_data import cpus_per_actor, nodes_resources, run_pipeline
+from aft_ray.sections import TeacherConfig
 from aft_ray.shards import samples_fingerprint, shard_identity
 from aft_ray.store import Workspace
 from aft_ray.tally import Tally
@@ -44,11 +45,13 @@ Entries = dict[tuple[str, str], dict[int, dict[str, Any]]]
 class Plan:
     """What is to be computed.
 
-    samples: the samples' manifest, by split. fingerprints: of the features to be, by teacher and split.
+    teachers: the recipe's, for these samples. samples: the samples' manifest, by split.
+    fingerprints: of the features to be, by teacher and split.
     rows: one for every samples shard that some teacher lacks, as {split, shard, identity, teachers: names}.
     """
 
     workspace: Workspace
+    teachers: Sequence[TeacherConfig]
     descriptions: Mapping[str, TeacherDescription]
     samples: Mapping[str, dict[str, Any]]
     fingerprints: Mapping[str, dict[str, dict[str, Any]]]
@@ -104,7 +107,8 @@ def plan_extraction(recipe: Recipe) -> Plan:
     samples = {split: manifest for split, manifest in found.items() if manifest}
     if len(samples) < len(found):
         raise InputError(f"No samples in {workspace}. Run 'aft-ray prepare' first.")
-    descriptions = {teacher.name: describe_teacher(teacher) for teacher in recipe.teachers}
+    teachers = [teacher.reading(samples["train"]) for teacher in recipe.teachers]
+    descriptions = {teacher.name: describe_teacher(teacher) for teacher in teachers}
     _check_modality(samples["train"]["modality"], descriptions)
     fingerprints = {
         teacher: {
@@ -114,7 +118,7 @@ def plan_extraction(recipe: Recipe) -> Plan:
         for teacher, description in descriptions.items()
     }
     rows = _missing_rows(workspace, fingerprints, samples)
-    return Plan(workspace, descriptions, samples, fingerprints, rows)
+    return Plan(workspace, teachers, descriptions, samples, fingerprints, rows)
 
 
 def _check_modality(modality: str, descriptions: Mapping[str, TeacherDescription]) -> None:
@@ -163,7 +167,7 @@ def _build_pipeline(recipe: Recipe, plan: Plan) -> ray.data.Dataset:
         ),
         num_cpus=min(1.0, num_cpus),
     )
-    for teacher in recipe.teachers:
+    for teacher in plan.teachers:
         pipeline = pipeline.map(
             EmbedShard,
             fn_constructor_args=(teacher, plan.workspace, plan.fingerprints[teacher.name]),

@@ -7,6 +7,7 @@ into lines for the user.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -207,6 +208,8 @@ class TeacherConfig(Model):
     """Input pixels per side; null takes the size the teacher was trained with."""
     max_length: int | None = Field(default=None, gt=0)
     """Tokens of a text that are read; null takes as many as the teacher can."""
+    truncation_side: Literal["left", "right"] | None = None
+    """Where a transformers model's tokenizer cuts a text that is too long; null takes the data set's `truncation_side`."""
     pooling: Literal["cls", "mean", "last", "eos", "pooler"] | None = None
     """How token features become one vector; null takes the model's own way."""
     batch_size: int = Field(default=64, gt=0)
@@ -234,6 +237,11 @@ class TeacherConfig(Model):
         return value
 
     _name_is_a_directory = field_validator("name")(checked_name)
+
+    def reading(self, samples: Mapping[str, Any]) -> TeacherConfig:
+        """The same for the samples of this manifest."""
+        side = self.truncation_side or samples.get("truncation_side")
+        return self.model_copy(update={"truncation_side": side})
 
 
 class StudentConfig(Model):

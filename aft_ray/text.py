@@ -87,7 +87,7 @@ def _tokenizer(place: str, revision: str | None, length: int) -> tuple[Any, int]
 
     tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
     if tokenizer.is_fast:
-        tokenizer.backend_tokenizer.enable_truncation(length)
+        tokenizer.backend_tokenizer.enable_truncation(length, direction=tokenizer.truncation_side)
         tokenizer.backend_tokenizer.no_padding()
     candidates = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, 0)
     return tokenizer, next(token for token in candidates if token is not None)

@@ -68,7 +68,7 @@ def recipe(tmp_path: Path, task: str, teachers: dict[str, list[dict[str, Any]]],
 def extract_here(given: Recipe) -> None:
     """`extract` without Ray: its own stages, one after the other."""
     plan, entries = plan_extraction(given), Entries()
-    stages = [EmbedShard(config, plan.workspace, plan.fingerprints[config.name]) for config in given.teachers]
+    stages = [EmbedShard(config, plan.workspace, plan.fingerprints[config.name]) for config in plan.teachers]
     group = {"shards": json.dumps(plan.rows)}
     for row in read_shards(group, workspace=plan.workspace, descriptions=plan.descriptions, max_bad_samples=0):
         split, shard = row["split"], row["shard"]

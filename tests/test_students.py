@@ -131,6 +131,16 @@ def test_tokens_are_those_of_the_tokenizer(family: str, text: str, tmp_path: Pat
     assert found[: len(expected)].tolist() == expected and set(found[len(expected) :]) <= {PADDING}
 
 
+def test_a_long_text_is_cut_where_the_tokenizer_cuts_it(tmp_path: Path) -> None:
+    given = small_config("bert", tmp_path, max_length=9)
+    settings = Path(given.model.partition(":")[2], "tokenizer_config.json")
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"truncation_side": "left"}))
+    (tokens,) = student_transforms(given)
+    assert isinstance(tokens, Tokens)
+    assert tokens("dog " * 20 + "cat sits")[-4:].tolist() == tokens("dog dog dog dog dog cat sits")[-4:].tolist()
+    assert tokens("dog " * 20 + "cat sits").tolist() != tokens("dog " * 20).tolist()
+
+
 def test_a_transformers_student_starts_from_its_checkpoint_and_has_a_fresh_head(tmp_path: Path) -> None:
     config = small_config("bert", tmp_path, pretrained=True)
     student = build_student(config, 5).eval()

@@ -183,6 +183,23 @@ def test_a_long_text_is_cut_so_that_it_keeps_its_special_tokens(tmp_path: Path) 
         assert_equal(teacher([long, "cat"])[:1], expected)
 
 
+@pytest.mark.parametrize("own", ["left", "right"])
+def test_a_long_text_is_cut_where_the_samples_say_or_else_the_tokenizer(tmp_path: Path, own: str) -> None:
+    place = hub.save_text_model("bert", tmp_path)
+    settings = json.loads((place / "tokenizer_config.json").read_text())
+    (place / "tokenizer_config.json").write_text(json.dumps(settings | {"truncation_side": own}))
+    start, end = " ".join(hub.WORDS[:6]), " ".join(hub.WORDS[-6:])
+    given = config(place, max_length=8)
+    kept = {"left": end, "right": start}
+    for side, teacher in ((own, given), *((side, given.reading({"truncation_side": side})) for side in kept)):
+        features = build_teacher(teacher, CPU)([f"{start} {end}", kept[side]])
+        assert_equal(features[:1], features[1:])
+        same = describe_teacher(teacher).fingerprint == describe_teacher(given).fingerprint
+        assert same == (side == own), "what is read otherwise has another fingerprint"
+    forced = given.model_copy(update={"truncation_side": "left"}).reading({"truncation_side": "right"})
+    assert forced.truncation_side == "left", "a recipe's word goes first"
+
+
 def test_max_length_shortens_what_is_read_and_changes_the_fingerprint(tmp_path: Path) -> None:
     place = hub.save_text_model("bert", tmp_path)
     short = config(place, max_length=4)

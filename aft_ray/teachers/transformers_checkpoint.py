@@ -85,6 +85,11 @@ class Checkpoint:
         revision = {"revision": self.files.commit} if isinstance(self.files, Repository) and self.files.commit else {}
         return {"trust_remote_code": False, **revision}
 
+    @property
+    def truncation_side(self) -> str:
+        """Where the tokenizer itself would cut a text."""
+        return str((self.files.read_json("tokenizer_config.json") or {}).get("truncation_side", "right"))
+
     def weights(self) -> dict[str, str]:
         """What identifies the weights. Raises InputError if there are none."""
         own = self.settings.get("transformers_weights")

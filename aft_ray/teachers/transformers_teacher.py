@@ -31,7 +31,10 @@ class TransformersTeacher:
         identity: dict[str, Any] = {"weights": checkpoint.weights(), "pooling": checkpoint.pooling}
         if checkpoint.modality == "image":
             return TeacherDescription("image", checkpoint.transform(config.image_size), identity | {"tower": "image"})
-        identity |= {"tokenizer": checkpoint.files.tokenizer(), "max_length": config.max_length, "tower": "text"}
+        tokenizer = checkpoint.files.tokenizer()
+        if config.truncation_side and config.truncation_side != checkpoint.truncation_side:
+            tokenizer["truncation_side"] = config.truncation_side
+        identity |= {"tokenizer": tokenizer, "max_length": config.max_length, "tower": "text"}
         return TeacherDescription("text", None, identity)
 
     def __init__(self, config: TeacherConfig, device: torch.device) -> None:
@@ -41,7 +44,7 @@ class TransformersTeacher:
         self.precision = config.precision
         self.prepare: _Tokens | _Pixels
         if checkpoint.modality == "text":
-            self.prepare = _Tokens(checkpoint, model, config.max_length)
+            self.prepare = _Tokens(checkpoint, model, config)
             self.encode: Encoder = text_encoder(model, checkpoint.family, pooling)
         else:
             self.prepare = _Pixels(checkpoint.transform(config.image_size))
@@ -75,9 +78,11 @@ class _Tokens:
 
     probe = ("a",)
 
-    def __init__(self, checkpoint: Checkpoint, model: Any, max_length: int | None) -> None:
+    def __init__(self, checkpoint: Checkpoint, model: Any, config: TeacherConfig) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint.place, **checkpoint.pinned)
-        self.limit = _longest(self.tokenizer, model, max_length)
+        if config.truncation_side:
+            self.tokenizer.truncation_side = config.truncation_side
+        self.limit = _longest(self.tokenizer, model, config.max_length)
         self.to_limit = checkpoint.family == "siglip"
         self.fill = int(self.tokenizer.pad_token_id or 0) if self.to_limit else 0
         self.empty = _stands_for_nothing(self.tokenizer)
