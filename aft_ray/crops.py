@@ -6,12 +6,13 @@ It runs in many light processes, so nothing here imports torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from aft_ray.attempts import Watch
 from aft_ray.config import InputError
 from aft_ray.images import decode
 from aft_ray.quarantine import UNREADABLE, bad_sample, check_bad_samples
@@ -23,38 +24,50 @@ CROPS = "crops/"
 
 
 def read_shards(
-    group: dict[str, Any],
-    *,
-    workspace: Workspace,
-    descriptions: Mapping[str, TeacherDescription],
-    max_bad_samples: int,
+    group: dict[str, Any], *, workspace: Workspace, descriptions: Mapping[str, TeacherDescription], watch: Watch
 ) -> Iterator[dict[str, Any]]:
     """One row per shard of the group: split, shard, `teachers` that lack it, `sample_id`, `bad` samples by row and, under
     `crops/<teacher>`, what each of these teachers takes. Teachers' names and bad samples are JSON.
 
-    Raises InputError if a shard has more than `max_bad_samples` pictures that cannot be read, or is not the one that the
-    manifest lists.
+    Raises InputError if a shard has more than the watch's `max_bad_samples` pictures that cannot be read, or is not the
+    one that the manifest lists.
     """
     for row in json.loads(group["shards"]):
-        table = workspace.samples(row["split"]).read_shard(row["shard"], identity=row["identity"])
-        wanted = {name: description for name, description in descriptions.items() if name in row["teachers"]}
-        inputs, bad = make_inputs(table, wanted)
-        check_bad_samples(list(bad.values()), max_bad_samples)
-        yield {
-            "split": row["split"],
-            "shard": row["shard"],
-            "teachers": json.dumps(row["teachers"]),
-            "sample_id": table.column("sample_id").to_pylist(),
-            "bad": json.dumps(bad),
-            **{CROPS + name: inputs.get(name, []) for name in descriptions},
-        }
+        yield _read_shard(row, workspace, descriptions, watch)
+
+
+def _read_shard(
+    row: dict[str, Any], workspace: Workspace, descriptions: Mapping[str, TeacherDescription], watch: Watch
+) -> dict[str, Any]:
+    table = workspace.samples(row["split"]).read_shard(row["shard"], identity=row["identity"])
+    wanted = {name: description for name, description in descriptions.items() if name in row["teachers"]}
+
+    def work_alone(index: int | None) -> None:
+        make_inputs(table.slice(index or 0, int(index is not None)), wanted)
+
+    shard = f"shard {row['shard']} of {row['split']}"
+    sample_ids = table.column("sample_id").to_pylist()
+    bad: dict[int, dict[str, str]] = {}
+    left_out = watch.begin(shard, sample_ids, bad, work_alone)
+    inputs, unreadable = make_inputs(table, wanted, left_out)
+    bad |= unreadable
+    check_bad_samples(list(bad.values()), watch.max_bad_samples)
+    watch.done(shard)
+    return {
+        "split": row["split"],
+        "shard": row["shard"],
+        "teachers": json.dumps(row["teachers"]),
+        "sample_id": sample_ids,
+        "bad": json.dumps(bad),
+        **{CROPS + name: inputs.get(name, []) for name in descriptions},
+    }
 
 
 def make_inputs(
-    table: pa.Table, descriptions: Mapping[str, TeacherDescription]
+    table: pa.Table, descriptions: Mapping[str, TeacherDescription], left_out: Collection[int] = ()
 ) -> tuple[dict[str, Any], dict[int, dict[str, str]]]:
     """What each teacher takes of a samples shard: n texts, or (n, size, size, 3) uint8 crops; each picture is decoded
-    once. Beside it, by row, the samples that cannot be read; their crops are zeros.
+    once. Beside it, by row, the samples that cannot be read; their crops, and those of the rows left out, are zeros.
     """
     inputs: dict[str, Any] = {}
     transforms = {}
@@ -69,6 +82,8 @@ def make_inputs(
         return inputs, bad
     read = content_reader(table)
     for row in range(table.num_rows):
+        if row in left_out:
+            continue
         try:
             picture = decode(read(row))
             for name, transform in transforms.items():

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from aft_ray.attempts import Watch
 from aft_ray.config import InputError
 from aft_ray.crops import CROPS
 from aft_ray.sections import TeacherConfig
@@ -24,9 +25,11 @@ RESULT = "result/"
 class EmbedShard:
     """One teacher on one device: takes its crops off the row, writes its features shard, passes the row on."""
 
-    def __init__(self, config: TeacherConfig, workspace: Workspace, fingerprints: dict[str, dict[str, Any]]) -> None:
+    def __init__(
+        self, config: TeacherConfig, workspace: Workspace, fingerprints: dict[str, dict[str, Any]], watch: Watch
+    ) -> None:
         """fingerprints: of the features to be, by split."""
-        self.config, self.workspace, self.fingerprints = config, workspace, fingerprints
+        self.config, self.workspace, self.fingerprints, self.watch = config, workspace, fingerprints, watch
         self.batch_size = config.batch_size
         self.fault: InputError | None = None
         try:
@@ -48,20 +51,37 @@ class EmbedShard:
         return row
 
     def _embed(self, row: dict[str, Any], inputs: Any, directory: ShardDirectory) -> dict[str, Any]:
-        started = time.perf_counter()
-        features, self.batch_size = embed(self.teacher, inputs, self.batch_size)
-        seconds = time.perf_counter() - started
+        def work_alone(index: int | None) -> None:
+            embed(self.teacher, without(inputs[:1], [0]) if index is None else inputs[index : index + 1], 1)
+
         bad = {int(index): sample for index, sample in json.loads(row["bad"]).items()}
+        shard = f"shard {row['shard']} of {row['split']}"
+        culprits = self.watch.begin(shard, row["sample_id"], bad, work_alone)
+        started = time.perf_counter()
+        features, self.batch_size = embed(self.teacher, without(inputs, culprits), self.batch_size)
+        seconds = time.perf_counter() - started
         table = features_table(row["sample_id"], features, self.config.features_dtype, bad)
         entry = directory.write_shard(
             row["shard"], table, self.fingerprints[row["split"]], quarantined=list(bad.values())
         )
+        self.watch.done(shard)
         return {
             "entry": entry,
             "seconds": seconds,
             "write_seconds": time.perf_counter() - started - seconds,
             "batch_size": self.batch_size,
         }
+
+
+def without(inputs: np.ndarray | Sequence[str], rows: Sequence[int]) -> np.ndarray | Sequence[str]:
+    """The inputs with zeros, or an empty text, in these rows."""
+    if not rows:
+        return inputs
+    if isinstance(inputs[0], str):
+        return ["" if index in rows else text for index, text in enumerate(inputs)]
+    emptied = np.array(inputs)
+    emptied[list(rows)] = 0
+    return emptied
 
 
 def default_device() -> torch.device:

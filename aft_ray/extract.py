@@ -19,6 +19,7 @@ from typing import Any
 import ray.data
 
 import aft_ray
+from aft_ray.attempts import Attempts, Watch
 from aft_ray.config import InputError, Recipe
 from aft_ray.crops import read_shards
 from aft_ray.embedding import RESULT, EmbedShard
@@ -26,7 +27,7 @@ from aft_ray.gauges import show_gauges
 from aft_ray.lease import lease
 from aft_ray.progress import Progress
 from aft_ray.quarantine import check_bad_samples
-from aft_ray.ray_data import cpus_per_actor, nodes_resources, run_pipeline
+from aft_ray.ray_data import attempts_elsewhere, cpus_per_actor, nodes_resources, run_pipeline
 from aft_ray.sections import TeacherConfig
 from aft_ray.shards import samples_fingerprint, shard_identity
 from aft_ray.store import Workspace
@@ -80,7 +81,8 @@ def extract(recipe: Recipe, *, overwrite: bool = False) -> dict[str, int]:
 def _extract(recipe: Recipe, plan: Plan) -> dict[str, int]:
     entries: Entries = {}
     if plan.rows:
-        run_pipeline(lambda: _consume(_build_pipeline(recipe, plan), recipe, plan, entries))
+        with attempts_elsewhere() as attempts:
+            run_pipeline(lambda: _consume(_build_pipeline(recipe, plan, attempts), recipe, plan, entries))
     write_manifests(recipe, plan, entries)
     return {name: plan.missing_shards(name) for name in plan.descriptions}
 
@@ -154,23 +156,23 @@ def _missing_rows(
     ]
 
 
-def _build_pipeline(recipe: Recipe, plan: Plan) -> ray.data.Dataset:
+def _build_pipeline(recipe: Recipe, plan: Plan, attempts: Attempts) -> ray.data.Dataset:
     num_cpus = cpus_per_actor(recipe.teachers, nodes_resources(), recipe.resources.decode_cpus)
+    watched = partial(Watch, attempts, max_bad_samples=recipe.dataset.max_bad_samples)
     size = -(-len(plan.rows) // NUM_GROUPS)
     groups = [{"shards": json.dumps(plan.rows[start : start + size])} for start in range(0, len(plan.rows), size)]
     pipeline = ray.data.from_items(groups, override_num_blocks=len(groups)).flat_map(
-        partial(
-            read_shards,
-            workspace=plan.workspace,
-            descriptions=plan.descriptions,
-            max_bad_samples=recipe.dataset.max_bad_samples,
-        ),
+        partial(read_shards, workspace=plan.workspace, descriptions=plan.descriptions, watch=watched(work="decoding")),
         num_cpus=min(1.0, num_cpus),
+        # This is the default. But Ray puts stages whose arguments are the same into one process, and the first teacher
+        # would wait while its pictures are decoded.
+        max_calls=0,
     )
     for teacher in plan.teachers:
+        watch = watched(work=f"teacher '{teacher.name}'")
         pipeline = pipeline.map(
             EmbedShard,
-            fn_constructor_args=(teacher, plan.workspace, plan.fingerprints[teacher.name]),
+            fn_constructor_args=(teacher, plan.workspace, plan.fingerprints[teacher.name], watch),
             compute=ray.data.ActorPoolStrategy(size=teacher.num_actors),
             num_cpus=1 if teacher.num_gpus else num_cpus,
             num_gpus=teacher.num_gpus,
@@ -188,8 +190,6 @@ def _consume(pipeline: ray.data.Dataset, recipe: Recipe, plan: Plan, entries: En
     bad: dict[str, dict[str, str]] = {}
     with Progress("extract", sum(shards.values()), "shards") as progress:
         for row in pipeline.iter_rows():
-            bad.update({sample["sample_id"]: sample for sample in json.loads(row["bad"]).values()})
-            check_bad_samples(list(bad.values()), recipe.dataset.max_bad_samples)
             names = json.loads(row["teachers"])
             for name in names:
                 result = json.loads(row[RESULT + name])
@@ -197,6 +197,8 @@ def _consume(pipeline: ray.data.Dataset, recipe: Recipe, plan: Plan, entries: En
                 show_gauges("extract", name, tally.facts(name))
                 if result:
                     entries.setdefault((name, row["split"]), {})[row["shard"]] = result["entry"]
+                    bad.update({sample["sample_id"]: sample for sample in result["entry"]["quarantined"]})
+            check_bad_samples(list(bad.values()), recipe.dataset.max_bad_samples)
             progress.advance(len(names), tally.note)
     tally.log("end")
 

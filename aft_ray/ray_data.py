@@ -10,7 +10,9 @@ from typing import Protocol
 
 import ray
 import ray.data
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from aft_ray.attempts import Attempts, AttemptsHere
 from aft_ray.config import InputError
 
 
@@ -35,6 +37,35 @@ def run_pipeline(consume: Callable[[], None]) -> None:
         # The failed execution is part of a reference cycle, and its actors keep their CPUs until it is collected.
         gc.collect()
         raise InputError(faults)
+
+
+class _AttemptsElsewhere:
+    """`Attempts` in another process."""
+
+    def __init__(self, actor: ray.actor.ActorHandle) -> None:
+        self.actor = actor
+
+    def begin(self, shard: str) -> tuple[int, list[int]]:
+        begun: tuple[int, list[int]] = ray.get(self.actor.begin.remote(shard))
+        return begun
+
+    def alone(self, shard: str, row: int | None) -> None:
+        ray.get(self.actor.alone.remote(shard, row))  # known before the row can end this process
+
+    def done(self, shard: str) -> None:
+        self.actor.done.remote(shard)
+
+
+@contextmanager
+def attempts_elsewhere() -> Iterator[Attempts]:
+    """In a process on the driver's machine, which lives as long as the context, whatever is lost elsewhere."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
+    actor = ray.remote(AttemptsHere).options(**options).remote()
+    try:
+        yield _AttemptsElsewhere(actor)
+    finally:
+        ray.kill(actor)
 
 
 class ActorPool(Protocol):

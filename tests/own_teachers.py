@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from aft_ray.images import ImageTransform
 from aft_ray.sections import TeacherConfig
 from aft_ray.teachers.base import TeacherDescription
+from tests.deadly import Crop, end_at
 
 SIZE = 8
 
@@ -22,7 +22,8 @@ class Means:
     """The pixels of an 8 x 8 crop as 192 features.
 
     Options: `log`, a file that gets a line `pid samples` per batch; `pause_s` per batch; `room`, the batch size that the
-    device's memory has room for; `largest_file`, the bytes after which the disk is full. None changes the features.
+    device's memory has room for; `largest_file`, the bytes after which the disk is full; `deadly` and `deadly_to_crop`,
+    the pixels of a crop, as hexadecimal, that ends this process or the one that makes it. None changes the features.
     """
 
     def __init__(self, config: TeacherConfig, device: torch.device) -> None:
@@ -33,7 +34,7 @@ class Means:
 
     @classmethod
     def describe(cls, config: TeacherConfig) -> TeacherDescription:
-        return TeacherDescription("image", ImageTransform(SIZE), {"options": {}})
+        return TeacherDescription("image", Crop(SIZE, deadly=config.options.get("deadly_to_crop")), {"options": {}})
 
     def __call__(self, inputs: np.ndarray | Sequence[str]) -> torch.Tensor:
         if len(inputs) > self.options.get("room", len(inputs)):
@@ -42,6 +43,8 @@ class Means:
             with Path(self.options["log"]).open("a") as log:
                 log.write(f"{os.getpid()} {len(inputs)}\n")
         time.sleep(self.options.get("pause_s", 0))
+        for crop in np.array(inputs):
+            end_at(crop, self.options.get("deadly"))
         return torch.from_numpy(np.array(inputs)).flatten(1).float() / 255
 
 

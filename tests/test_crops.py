@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from aft_ray.attempts import AttemptsHere, Watch
 from aft_ray.config import InputError
 from aft_ray.crops import CROPS, make_inputs, read_shards
 from aft_ray.images import ImageTransform
@@ -49,10 +51,10 @@ def test_a_group_of_shards_becomes_a_row_for_each(tmp_path: Path, image_folder: 
             ]
         )
     }
-    descriptions = {"small": SMALL, "large": LARGE}
-    both, one = read_shards(group, workspace=workspace, descriptions=descriptions, max_bad_samples=1)
+    descriptions, watch = {"small": SMALL, "large": LARGE}, partial(Watch, AttemptsHere(), "decoding")
+    both, one = read_shards(group, workspace=workspace, descriptions=descriptions, watch=watch(1))
     assert both["sample_id"] == samples.column("sample_id").to_pylist()
     assert len(both[CROPS + "small"]) == len(one[CROPS + "large"]) == 3 and len(one[CROPS + "small"]) == 0
     assert json.loads(both["bad"])["1"]["sample_id"] == "top/01.png"
     with pytest.raises(InputError, match="Sample top/01.png cannot be read"):
-        next(read_shards(group, workspace=workspace, descriptions=descriptions, max_bad_samples=0))
+        next(read_shards(group, workspace=workspace, descriptions=descriptions, watch=watch(0)))

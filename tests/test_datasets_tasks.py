@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aft_ray.attempts import AttemptsHere, Watch
 from aft_ray.check import check, open_stores
 from aft_ray.config import Recipe, override
 from aft_ray.crops import read_shards
@@ -68,9 +69,10 @@ def recipe(tmp_path: Path, task: str, teachers: dict[str, list[dict[str, Any]]],
 def extract_here(given: Recipe) -> None:
     """`extract` without Ray: its own stages, one after the other."""
     plan, entries = plan_extraction(given), Entries()
-    stages = [EmbedShard(config, plan.workspace, plan.fingerprints[config.name]) for config in plan.teachers]
+    watch = Watch(AttemptsHere(), "this test", 0)
+    stages = [EmbedShard(config, plan.workspace, plan.fingerprints[config.name], watch) for config in plan.teachers]
     group = {"shards": json.dumps(plan.rows)}
-    for row in read_shards(group, workspace=plan.workspace, descriptions=plan.descriptions, max_bad_samples=0):
+    for row in read_shards(group, workspace=plan.workspace, descriptions=plan.descriptions, watch=watch):
         split, shard = row["split"], row["shard"]
         for stage in stages:
             row = stage(row)

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from aft_ray.attempts import AttemptsHere, Watch
 from aft_ray.crops import CROPS
-from aft_ray.embedding import RESULT, EmbedShard, embed
+from aft_ray.embedding import RESULT, EmbedShard, embed, without
 from aft_ray.sections import TeacherConfig
 from aft_ray.store import Workspace
 from tests.own_teachers import Means, calls
 
 CPU = torch.device("cpu")
+WATCH = Watch(AttemptsHere(), "teacher 'means'", 1)
 
 
 def means(**options: object) -> TeacherConfig:
@@ -60,7 +62,7 @@ def row(given: np.ndarray, bad: dict) -> dict:
 def test_a_shard_is_written_once_with_what_was_put_aside(tmp_path: Path) -> None:
     log = tmp_path / "log"
     workspace = Workspace.at(tmp_path / "work")
-    stage = EmbedShard(means(log=str(log)), workspace, {"train": {"model": "means"}})
+    stage = EmbedShard(means(log=str(log)), workspace, {"train": {"model": "means"}}, WATCH)
     bad = {"1": {"sample_id": "s1", "reason": "broken"}}
     done = stage(row(crops(5), bad))
     result = json.loads(done[RESULT + "means"])
@@ -71,3 +73,10 @@ def test_a_shard_is_written_once_with_what_was_put_aside(tmp_path: Path) -> None
 
     again = stage(row(crops(5), bad))
     assert json.loads(again[RESULT + "means"]) == {} and len(calls(log)) == 2
+
+
+def test_nothing_takes_the_place_of_what_is_put_aside() -> None:
+    assert without(["a", "b", "c"], [1]) == ["a", "", "c"]
+    given = crops(3)
+    np.testing.assert_array_equal(without(given, [0]), [np.zeros_like(given[0]), *given[1:]])
+    assert given[0].any()

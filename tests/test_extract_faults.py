@@ -20,12 +20,12 @@ import pytest
 import ray
 import yaml
 
-from aft_ray.config import InputError, Recipe
+from aft_ray.config import InputError, Recipe, override
 from aft_ray.extract import extract
 from aft_ray.prepare import prepare
 from aft_ray.store import Workspace
 from tests.conftest import draw_pictures
-from tests.own_teachers import calls
+from tests.own_teachers import Means, calls
 
 pytestmark = pytest.mark.ray
 
@@ -186,31 +186,36 @@ def test_a_truncated_shard_is_named_and_only_it_is_made_anew(
     assert checksums(given) == checksums(undisturbed) and num_samples(given) == SHARD
 
 
-def test_a_corrupt_picture_in_the_middle_is_put_aside_and_the_rest_is_the_same(
+def test_samples_that_cannot_be_decoded_or_end_a_process_each_time_are_put_aside_and_the_rest_is_the_same(
     undisturbed: Recipe, tmp_path: Path, image_folder: Path
 ) -> None:
-    chosen = Workspace.at(undisturbed.workspace).samples("train").read_shard(1).column("sample_id")[1].as_py()
-    picture = image_folder / chosen
-    picture.write_bytes(picture.read_bytes()[:-500])
-    given = recipe(tmp_path, image_folder, "corrupt")
+    transform = Means.describe(undisturbed.teachers[0]).transform
+    assert transform is not None
+    samples = [Workspace.at(undisturbed.workspace).samples("train").read_shard(shard) for shard in (1, 3, 5)]
+    chosen = [shard.column("sample_id")[1].as_py() for shard in samples]
+    to_crop, deadly = [transform((image_folder / name).read_bytes()).tobytes().hex() for name in chosen[1:]]
+    corrupt = image_folder / chosen[0]
+    corrupt.write_bytes(corrupt.read_bytes()[:-500])
+
+    given = recipe(tmp_path, image_folder, "bad", deadly_to_crop=to_crop, deadly=deadly)
+    given = override(given, {"dataset.max_bad_samples": 3})
     prepare(given)
-    with pytest.raises(InputError, match=f"Sample {chosen} cannot be read: image file is truncated") as caught:
-        extract(given)
-    assert "1 bad samples, 0 allowed" in caught.value.faults[-1]
-    allowed = Recipe.model_validate(
-        {**given.model_dump(mode="json"), "dataset": {**given.dataset.model_dump(mode="json"), "max_bad_samples": 1}}
-    )
-    extract(allowed)
+    extract(given)
+    # Four deaths, none of them by the picture that cannot be decoded: that happens in another process.
+    assert len({pid for pid, _ in calls(log_of(given))}) == 5
+    lines = [json.loads(line) for line in Path(given.workspace, "extract.jsonl").read_text().splitlines()]
+    assert lines[-1]["event"] == "end" and lines[-1]["teachers"]["means"]["shards_left"] == 0
+
     manifest = Workspace.at(given.workspace).features("means", "train").manifest() or {}
     rows = Workspace.at(given.workspace).samples("train").manifest() or {}
-    assert [bad["sample_id"] for bad in manifest["quarantined"]] == [chosen]
-    assert manifest["num_samples"] + 1 == rows["num_samples"]
+    assert [bad["sample_id"] for bad in manifest["quarantined"]] == chosen
+    of = [bad["reason"].removeprefix("it ends the process of ") for bad in manifest["quarantined"]]
+    assert of[0].startswith("image file is truncated") and of[1:] == ["decoding", "teacher 'means'"]
+    assert manifest["num_samples"] + 3 == rows["num_samples"]
     for split, num_shards in (("train", len(manifest["shards"])), ("validation", 1)):
         for shard in range(num_shards):
             ids, found = Workspace.at(given.workspace).features("means", split).read_features(shard)
             _, expected = Workspace.at(undisturbed.workspace).features("means", split).read_features(shard)
-            kept = [sample_id.as_py() != chosen for sample_id in ids]
+            kept = [sample_id.as_py() not in chosen for sample_id in ids]
             np.testing.assert_array_equal(found[kept], expected[kept])
             assert np.isnan(found[~np.array(kept)]).all()
-    lines = [json.loads(line) for line in Path(given.workspace, "extract.jsonl").read_text().splitlines()]
-    assert lines[-1]["event"] == "end" and lines[-1]["teachers"]["means"]["shards_left"] == 0

@@ -18,6 +18,7 @@ import torch
 import yaml
 from PIL import Image
 
+from aft_ray.attempts import AttemptsHere, Watch
 from aft_ray.cli import main
 from aft_ray.config import InputError, Recipe
 from aft_ray.crops import read_shards
@@ -149,9 +150,9 @@ def test_a_samples_shard_in_another_s_place_is_found(
     assert "part-00000.parquet is damaged: its checksum is" in capsys.readouterr().err
     with pytest.raises(InputError, match="part-00000.parquet .* is not the shard that the manifest lists"):
         open_store(recipe.workspace, "train").read_shard(0)
-    group = {"shards": json.dumps(plan.rows)}
+    group, watch = {"shards": json.dumps(plan.rows)}, Watch(AttemptsHere(), "decoding", 0)
     with pytest.raises(InputError, match="part-00000.parquet .* is not the shard that the manifest lists"):
-        list(read_shards(group, workspace=plan.workspace, descriptions=plan.descriptions, max_bad_samples=0))
+        list(read_shards(group, workspace=plan.workspace, descriptions=plan.descriptions, watch=watch))
 
 
 def test_a_features_shard_in_another_s_place_is_found(recipe: Recipe) -> None:

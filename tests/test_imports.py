@@ -15,12 +15,12 @@ LEVELS = {
     ),
     **dict.fromkeys(["search_section", "results", "plots", "rank_picture", "quarantine"], 0),
     **dict.fromkeys(
-        ["card", "model_files", "timm_models", "order", "processors", "gauges", "ray_data", "scores", "shared"], 0.5
+        ["attempts", "card", "model_files", "timm_models", "order", "processors", "gauges", "scores", "shared"], 0.5
     ),
     **dict.fromkeys(
         ["datasets", "teachers", "students", "regularizers", "shards", "store", "checkpoint", "metrics"], 1
     ),
-    **dict.fromkeys(["open_clip_models"], 0.7),
+    **dict.fromkeys(["open_clip_models", "ray_data"], 0.7),
     **dict.fromkeys(["trackers", "space"], 1.5),
     **dict.fromkeys(["proposals"], 1.7),
     **dict.fromkeys(["batches", "check", "crops", "lease", "onnx_file", "tally", "task", "trials", "unseen"], 2),
