@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aft_ray.config import Recipe
+from aft_ray.config import Recipe, override
 from aft_ray.trials import COLUMNS, Row, write_table
 from jobs.benchmarks.results import CLAIMS, QUICK
 from jobs.benchmarks.results_found import MADE, Found, is_finished, place_of, read
@@ -102,11 +102,15 @@ def test_teachers_are_correlated_and_combinations_compared_with_their_best_singl
 
 def test_an_unfinished_search_is_not_on_the_page(tmp_path: Path) -> None:
     given = recipe(tmp_path, "half", ("none", "aft"))
-    assert read(given) is None
     write_table(place_of(given), rows("none", 0.0))
-    assert not is_finished(given, rows("none", 0.0)) and read(given) is None
+    assert not is_finished(given) and read(given) is None
     text = page(tmp_path, {claim: {"half": None} for claim in SECTIONS})
     assert "Nothing has been run yet." in text and text.count("Not run yet: `half`.") == len(SECTIONS)
+    given = override(given, {"search.compare": ["none", "aft", "kd"]})  # one method more than the search had
+    searched(tmp_path, "half", none=0.0, aft=0.1)
+    assert not is_finished(given) and (half := read(given)) is not None
+    text = page(tmp_path, {"methods": {"half": half}})
+    assert "| AFT | 4 |" in text and "Not run yet: KD on `half`." in text
 
 
 def test_every_search_of_a_claim_is_a_valid_recipe_of_its_own() -> None:

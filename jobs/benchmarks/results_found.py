@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +34,11 @@ class Found:
         found = {entry.method: entry for entry in summarize(self.rows)}
         return {method: found[method] for method in METHODS if method in found}
 
+    @property
+    def missing(self) -> list[str]:
+        """Methods that the recipe compares and that are not finished."""
+        return [method for method in self.recipe.search.methods("none") if method not in self.entries]
+
     def finals(self, method: str) -> list[Row]:
         return [row for row in self.rows if row["stage"] == "final" and row["regularizer.name"] == method]
 
@@ -42,22 +47,31 @@ def place_of(recipe: Recipe) -> Directory:
     return Workspace.at(recipe.workspace).search(recipe.run)
 
 
-def is_finished(recipe: Recipe, rows: Sequence[Row]) -> bool:
-    """Whether every method has all its final runs."""
-    finals = [row for row in rows if row["stage"] == "final" and row["test_accuracy"] is not None]
-    return len(finals) == len(recipe.search.methods(recipe.regularizer.name)) * recipe.search.final.seeds
+def finished_methods(recipe: Recipe, rows: Sequence[Row]) -> list[str]:
+    """Those that have all their final runs."""
+    finals = Counter(row["regularizer.name"] for row in rows if row["test_accuracy"] is not None)
+    wanted = recipe.search.methods(recipe.regularizer.name)
+    return [method for method in wanted if finals[method] == recipe.search.final.seeds]
+
+
+def is_finished(recipe: Recipe) -> bool:
+    methods = recipe.search.methods(recipe.regularizer.name)
+    place = place_of(recipe)
+    return place.has(MADE) and len(finished_methods(recipe, read_trials(place))) == len(methods)
 
 
 def read(recipe: Recipe) -> Found | None:
-    """None if the search has not come to its end."""
+    """The methods that are finished; None if the search has never come to its end."""
     place = place_of(recipe)
-    rows = read_trials(place)
-    if not is_finished(recipe, rows) or not place.has(MADE):
+    if not place.has(MADE):
         return None
-    methods = {row["trial"]: row["regularizer.name"] for row in rows if row["stage"] == "final"}
+    rows = read_trials(place)
+    methods = finished_methods(recipe, rows)
+    rows = [row for row in rows if row["regularizer.name"] in methods]
+    trials = {row["trial"]: row["regularizer.name"] for row in rows if row["stage"] == "final"}
     times: dict[str, list[float]] = defaultdict(list)
-    for training in read_trainings(place / "trials", methods):
+    for training in read_trainings(place / "trials", trials):
         speed = statistics.median(line["samples_per_s"] for line in training.history[1:])
-        times[methods[training.name]].append(1000 * recipe.train.global_batch_size / speed)
+        times[trials[training.name]].append(1000 * recipe.train.global_batch_size / speed)
     step_ms = {method: statistics.median(found) for method, found in times.items()}
     return Found(recipe, rows, json.loads(place.read(MADE)), step_ms)

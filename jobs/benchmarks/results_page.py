@@ -38,8 +38,10 @@ def write_page(page: Path, claims: Mapping[str, Mapping[str, Found | None]], com
     for claim, searches in claims.items():
         title, section = SECTIONS[claim]
         parts += [f"## {title}", *section(finished[claim], page.parent)]
-        if missing := [f"`{name}`" for name in searches if name not in finished[claim]]:
-            parts.append(f"Not run yet: {', '.join(missing)}.")
+        missing = [f"`{name}`" for name in searches if name not in finished[claim]]
+        for name, found in finished[claim].items():
+            missing += [f"{method_title(method)} on `{name}`" for method in found.missing]
+        parts += [f"Not run yet: {', '.join(missing)}."] if missing else []
     page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
