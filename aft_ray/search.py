@@ -148,6 +148,8 @@ class _Round:
         first = self.next()
         if first is not None:
             self._tune(first, scheduler)
+            if any(self.shared.directory(name).outcome() is None for name in self.names):
+                raise KeyboardInterrupt  # Tune takes Ctrl-C for the end of its trials
         own = known_rows(self.shared.place / "trials", self.names, recipe.search.metric)
         write_table(self.shared.place, [*self.earlier, *own])
         return [*self.earlier, *own] if of_all else own

@@ -12,6 +12,7 @@ stay over. Data that is missing is named, and the searches that need it are left
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +101,7 @@ CLAIMS: dict[str, dict[str, Search]] = {
 QUICK = {"methods": {name: Search(name) for name in ("digits-5", "reviews-5")}}
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="claims, or searches by name")
     parser.add_argument(
@@ -114,25 +115,28 @@ def main() -> None:
         for claim, searches in claims.items()
     }
     set_environment()  # before anything imports ray
-    from jobs.benchmarks.results_found import read
+    from jobs.benchmarks.results_found import is_finished, place_of, read
     from jobs.benchmarks.results_page import write_page
+    from jobs.benchmarks.results_run import run
 
-    if not arguments.page:
-        from jobs.benchmarks.results_run import run
-
-        run(
-            [
-                recipe
-                for claim, searches in recipes.items()
-                for name, recipe in searches.items()
-                if not arguments.only or {claim, name} & set(arguments.only)
-            ]
-        )
-    page = QUICK_PAGE if arguments.quick else PAGE
+    wanted = {
+        str(place_of(recipe)): recipe
+        for claim, searches in recipes.items()
+        for name, recipe in searches.items()
+        if not arguments.only or {claim, name} & set(arguments.only)
+    }
+    try:
+        if not arguments.page:
+            run([recipe for recipe in wanted.values() if not is_finished(recipe)])
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here")
+        return 1
     found = {claim: {name: read(recipe) for name, recipe in searches.items()} for claim, searches in recipes.items()}
+    page = QUICK_PAGE if arguments.quick else PAGE
     write_page(page, found, "make results-quick" if arguments.quick else "make results")
     print(f"page: {page}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

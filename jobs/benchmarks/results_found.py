@@ -48,15 +48,15 @@ def place_of(recipe: Recipe) -> Directory:
 
 
 def finished_methods(recipe: Recipe, rows: Sequence[Row]) -> list[str]:
-    """Those that have all their final runs."""
+    """Those that have all their final runs, and no trial under way."""
     finals = Counter(row["regularizer.name"] for row in rows if row["test_accuracy"] is not None)
+    open_ones = {row["regularizer.name"] for row in rows if row["status"] == "running"}
     wanted = recipe.search.methods(recipe.regularizer.name)
-    return [method for method in wanted if finals[method] == recipe.search.final.seeds]
+    return [method for method in wanted if finals[method] == recipe.search.final.seeds and method not in open_ones]
 
 
 def is_finished(recipe: Recipe) -> bool:
-    methods = recipe.search.methods(recipe.regularizer.name)
-    place = place_of(recipe)
+    methods, place = recipe.search.methods(recipe.regularizer.name), place_of(recipe)
     return place.has(MADE) and len(finished_methods(recipe, read_trials(place))) == len(methods)
 
 
