@@ -240,7 +240,7 @@ def test_a_killed_or_interrupted_search_ends_with_the_table_of_an_undisturbed_on
         [sys.executable, "-c", KILLED, str(path)], start_new_session=True, stderr=subprocess.PIPE
     )
     third = place_of(given) / "trials" / undisturbed[2]["trial"]
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while not list(third.glob("checkpoints/*/checkpoint.json")):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.02)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,9 +101,16 @@ CLAIMS: dict[str, dict[str, Search]] = {
 QUICK = {"methods": {name: Search(name) for name in ("digits-5", "reviews-5")}}
 
 
+def only(recipe: Recipe, methods: Sequence[str] | None) -> Recipe:
+    """The recipe with those of its methods that are in `methods`."""
+    compared = recipe.search.methods(recipe.regularizer.name)
+    return override(recipe, {"search.compare": [name for name in compared if not methods or name in methods]})
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="claims, or searches by name")
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="of those that the recipes compare, these only")
     parser.add_argument(
         "--quick", action="store_true", help="two settings, three methods, few seeds; a page of their own"
     )
@@ -127,7 +134,8 @@ def main() -> int:
     }
     try:
         if not arguments.page:
-            run([recipe for recipe in wanted.values() if not is_finished(recipe)])
+            limited = [only(recipe, arguments.methods) for recipe in wanted.values()]
+            run([recipe for recipe in limited if recipe.search.compare and not is_finished(recipe)])
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here")
         return 1
