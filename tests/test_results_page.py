@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from aft_ray.config import Recipe, override
+from aft_ray.teachers import build_teacher
 from aft_ray.trials import COLUMNS, Row, write_table
 from jobs.benchmarks.results import CLAIMS, QUICK
 from jobs.benchmarks.results_found import MADE, Found, is_finished, place_of, read
@@ -125,12 +128,7 @@ def test_every_search_of_a_claim_is_a_valid_recipe_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("name", ["noise", "pixels"])
-def test_own_teachers_give_the_same_features_for_the_same_picture(name: str) -> None:
-    import numpy as np
-    import torch
-
-    from aft_ray.teachers import build_teacher
-
+def test_teachers_that_know_little_give_the_same_features_for_the_same_picture(name: str) -> None:
     teacher_config = next(t for t in CLAIMS["teachers"]["none"].load(quick=False).teachers if t.name == name)
     teacher = build_teacher(teacher_config, torch.device("cpu"))
     pictures = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3), np.uint8)

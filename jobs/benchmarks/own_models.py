@@ -1,8 +1,7 @@
-"""Models that the results need and no package has: teachers that know little or nothing, a student cut from a teacher."""
+"""Models that the results need and no package has: a teacher that knows little, a student cut from a teacher."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -18,24 +17,6 @@ from aft_ray.teachers.base import TeacherDescription
 from aft_ray.weights import locate
 
 SIDE = 8
-
-
-class Noise:
-    """`options: {width: 2048}`: as many numbers of a normal distribution, the same whenever the sample is the same."""
-
-    def __init__(self, config: TeacherConfig, device: torch.device) -> None:
-        self.feature_dim = config.options["width"]
-
-    @classmethod
-    def describe(cls, config: TeacherConfig) -> TeacherDescription:
-        return TeacherDescription("image", ImageTransform(SIDE), {})
-
-    def __call__(self, inputs: np.ndarray | Sequence[str]) -> torch.Tensor:
-        return torch.stack([self._row(np.asarray(image)) for image in inputs])
-
-    def _row(self, image: np.ndarray) -> torch.Tensor:
-        seed = int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:8], "big")
-        return torch.from_numpy(np.random.default_rng(seed).standard_normal(self.feature_dim, np.float32))
 
 
 class Pixels:
