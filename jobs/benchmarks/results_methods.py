@@ -62,9 +62,9 @@ def _relative_errors(found: Mapping[str, Found], methods: Sequence[str]) -> list
         rows.append([f"`{name}`", f"{100 * entries['none'].test_error:.1f}", *cells])
     means = ["**mean**", ""]
     for method in methods[1:]:
-        entries_ = [search.entries[method] for search in found.values() if method in search.entries]
-        error = math.hypot(*(entry.relative_error_se for entry in entries_)) / len(entries_)
-        means.append(f"{statistics.fmean(entry.relative_error for entry in entries_):.3f} ± {error:.3f}")
+        having = [search for search in found.values() if method in search.entries]
+        mean = statistics.fmean(search.entries[method].relative_error for search in having)
+        means.append(f"{mean:.3f} ± {math.hypot(*(search.relative_se(method) for search in having)) / len(having):.3f}")
     return [*rows, means]
 
 

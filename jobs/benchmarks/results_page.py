@@ -22,8 +22,8 @@ In each setting every method has the same number of strengths (beta) to choose f
 fresh seeds, five in `make results`, which alone see the test split. A seed sets initial weights, the order of samples and which
 labels are kept, and is the same for all methods, so gains are paired by seed; p is that of a two-sided paired t-test. ± is a
 standard error over seeds and does not include the choice of the split. *Relative error* is the test error divided by that of
-standard transfer learning, as in the paper's Figure 1b: below 1 is better. A difference with p above {clear} is noise until more
-seeds say otherwise, and among so many comparisons some below it are noise as well."""
+standard transfer learning, as in the paper's Figure 1b: below 1 is better, and its ± is that of the paired gain. A difference
+with p above {clear} is noise until more seeds say otherwise, and among so many comparisons some below it are noise as well."""
 
 Searches = Mapping[str, Found]
 Section = Callable[[Searches, Path], list[str]]

@@ -22,16 +22,16 @@ def draw_methods(path: Path, found: Mapping[str, Found], methods: Sequence[str])
     axes = figure.subplots()
     others = [method for method in methods if method != "none"]
     for place, method in enumerate(others):
-        entries = [search.entries[method] for search in found.values() if method in search.entries]
-        values = [entry.relative_error for entry in entries]
-        error = math.hypot(*(entry.relative_error_se for entry in entries)) / len(entries)
+        having = [search for search in found.values() if method in search.entries]
+        values = [search.entries[method].relative_error for search in having]
+        error = math.hypot(*(search.relative_se(method) for search in having)) / len(having)
         colour, low = COLOURS[method][0], np.full(len(values), place + 0.22)
         axes.plot(values, low, "|", markersize=8, color=colour, alpha=0.6)
         axes.errorbar(statistics.fmean(values), place, xerr=error, fmt="o", color=colour, markersize=8, linewidth=2)
     axes.axvline(1, color=COLOURS["none"][0], linestyle="--")
     axes.set_yticks(range(len(others)), [method_title(method) for method in others])
     axes.invert_yaxis()
-    axes.set_xlabel(f"test error relative to standard transfer: mean of {len(found)} settings, strokes are settings")
+    axes.set_xlabel(f"test error relative to standard transfer: mean of {len(found)} setting(s), each a stroke")
     _finish(figure, axes, path)
 
 
