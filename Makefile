@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Sentences of reviews, inside a source package.
+REVIEWS := work/data/reviews
 # The exact versions that CI uses; they need Python 3.11 or 3.12.
 CONSTRAINTS := $(shell $(PYTHON) -c "import sys; print('-c constraints.txt' * (sys.version_info >= (3, 11)))")
 
-.PHONY: demo test test-fast check format install clean
+.PHONY: demo test test-fast results results-quick check format install clean
 
 demo: $(INSTALLED)  ## the whole story on bundled real data
 	$(BIN)/aft-ray demo
@@ -16,6 +18,15 @@ test: $(INSTALLED)  ## every test
 
 test-fast: $(INSTALLED)  ## the tests that start neither Ray nor other processes
 	$(BIN)/python -m pytest -m "not ray and not processes"
+
+results: $(INSTALLED) $(REVIEWS)  ## do the claims hold? hours; again to go on; writes docs/results.md
+	$(BIN)/python jobs/benchmarks/results.py
+
+results-quick: $(INSTALLED) $(REVIEWS)  ## two settings with few seeds, minutes; writes work/results/quick.md
+	$(BIN)/python jobs/benchmarks/results.py --quick
+
+$(REVIEWS): | $(INSTALLED)
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary vaderSentiment --dest $@ vaderSentiment==3.3.2
 
 check: $(INSTALLED)  ## lint, format, types
 	$(BIN)/ruff check .

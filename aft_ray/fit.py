@@ -32,6 +32,7 @@ from aft_ray.order import row_counts
 from aft_ray.regularizers import build_regularizer
 from aft_ray.sections import TrainConfig
 from aft_ray.shards import Directory
+from aft_ray.store import Workspace
 from aft_ray.students import build_student
 from aft_ray.task import TransferTask
 from aft_ray.trackers import open_trackers
@@ -234,7 +235,18 @@ def build_task(
     method, train = recipe.regularizer.name, data.train
     input_dims = [train.feature_dims[name] for name in train.input_teachers]
     student = build_student(recipe.student, len(train.classes), teacher_dims=input_dims, for_inference=weights_follow)
-    fitted = fitted_options(method, student, train, data.validation, teachers, device, weights_follow=weights_follow)
+    inputs = run_inputs(recipe, data.origin)
+    fitted = fitted_options(
+        method,
+        student,
+        train,
+        data.validation,
+        teachers,
+        device,
+        weights_follow=weights_follow,
+        kept=Workspace.at(recipe.workspace) / "encoders" if data.origin else None,
+        identity=[inputs["samples"], inputs["teachers"]],
+    )
     regularizer = build_regularizer(
         method,
         teacher_dims=[train.feature_dims[name] for name in teachers],

@@ -148,6 +148,8 @@ class _Round:
         first = self.next()
         if first is not None:
             self._tune(first, scheduler)
+            if any(self.shared.directory(name).outcome() is None for name in self.names):
+                raise KeyboardInterrupt  # Tune takes Ctrl-C for the end of its trials
         own = known_rows(self.shared.place / "trials", self.names, recipe.search.metric)
         write_table(self.shared.place, [*self.earlier, *own])
         return [*self.earlier, *own] if of_all else own
@@ -295,7 +297,8 @@ class _Watch(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.round.over(trial.custom_trial_name, "stopped")
         value = trial.last_result["score"]
-        self.progress.advance(1, f"score {value:.3f}" if math.isfinite(value) else "a trial failed")
+        shown = f"score {value:.3f}" if self.round.title == "search" else "on test"
+        self.progress.advance(1, shown if math.isfinite(value) else "a trial failed")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         reason = str(trial.get_error() or "its process died").strip().splitlines()[-1]

@@ -181,3 +181,21 @@ def test_a_gpu_that_is_not_there_is_a_fault_at_once(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="torch finds no GPU here. Set train.use_gpu=false"):
         run(recipe(use_gpu=True), tmp_path)
+
+
+# ---- what a baseline needs before it starts ---------------------------------------------------------------------------
+
+
+def test_the_autoencoder_of_factor_transfer_is_trained_once_for_all_runs_on_the_same_features(tmp_path: Path) -> None:
+    data = replace(DATA, origin={"samples": "made for a test", "teachers": {"one": "its weights", "two": "others"}})
+    given = override(recipe("ft", steps=2), {"workspace": str(tmp_path)})
+    alone = run(given, tmp_path / "alone")
+    assert not (tmp_path / "encoders").exists()  # of features that nobody identifies nothing is kept
+    first = run(given, tmp_path / "first", data)
+    (kept,) = (tmp_path / "encoders").glob("*.safetensors")
+    written = kept.stat().st_mtime_ns
+    again = run(override(given, {"train.global_batch_size": 20}), tmp_path / "again", data)
+    assert timeless(alone) == timeless(first) == timeless(again)
+    assert kept.stat().st_mtime_ns == written
+    run(override(given, {"teachers": [{"name": "one", "model": "timm:one"}]}), tmp_path / "other", data)
+    assert len([*(tmp_path / "encoders").glob("*.safetensors")]) == 2

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -112,9 +113,11 @@ def test_a_search_selects_on_validation_and_only_final_runs_see_the_test_split(c
 @pytest.mark.ray
 def test_a_failed_trial_is_a_row_with_its_reason_and_does_not_end_the_search(cluster: None, tmp_path: Path) -> None:
     space = {"train.learning_rate": [1e20, 0.003]}
+    weights = os.path.relpath(tmp_path / "resnet.safetensors")  # trials see the directory that the user is in
     given = made_workspace(
         tmp_path,
         {
+            "student": {"model": "timm:test_resnet", "weights": weights, "image_size": 32},
             "train": SHORT | {"optimizer": "sgd", "steps": 4},
             "search": {"compare": ["none"], "space": space, "max_concurrent_trials": 1, "final": {"seeds": 1}},
         },
@@ -198,8 +201,17 @@ search(load(sys.argv[1]))
 """
 
 
+def interrupt_at(file: Path) -> None:
+    """Ctrl-C, as soon as `file` is there."""
+    while not file.exists():
+        time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 @pytest.mark.ray
-def test_a_killed_search_ends_with_the_table_of_an_undisturbed_one(cluster: None, tmp_path: Path) -> None:
+def test_a_killed_or_interrupted_search_ends_with_the_table_of_an_undisturbed_one(
+    cluster: None, tmp_path: Path
+) -> None:
     given = made_workspace(
         tmp_path,
         {
@@ -215,13 +227,20 @@ def test_a_killed_search_ends_with_the_table_of_an_undisturbed_one(cluster: None
         },
     )
     undisturbed = search(override(given, {"run": "undisturbed"}))
+    interrupted = override(given, {"run": "interrupted"})
+    trials = place_of(interrupted) / "trials"
+    Thread(target=interrupt_at, args=(trials / undisturbed[1]["trial"] / "metrics.jsonl",), daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        search(interrupted)
+    assert not [*trials.glob("final-*")], "the best of half a search was trained anew"
+    assert without_times(search(interrupted)) == without_times(undisturbed)
     path = tmp_path / "recipe.yaml"
     path.write_text(dump(given))
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(path)], start_new_session=True, stderr=subprocess.PIPE
     )
     third = place_of(given) / "trials" / undisturbed[2]["trial"]
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while not list(third.glob("checkpoints/*/checkpoint.json")):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.02)

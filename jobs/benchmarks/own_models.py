@@ -1,0 +1,47 @@
+"""Models that the results need and no package has: a teacher that knows little, a student cut from a teacher."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from aft_ray.images import ImageTransform
+from aft_ray.sections import TeacherConfig
+from aft_ray.teachers.base import TeacherDescription
+from aft_ray.weights import locate
+
+SIDE = 8
+
+
+class Pixels:
+    """The pixels of a small picture as features: what anyone knows without training."""
+
+    feature_dim = SIDE * SIDE * 3
+
+    def __init__(self, config: TeacherConfig, device: torch.device) -> None: ...
+
+    @classmethod
+    def describe(cls, config: TeacherConfig) -> TeacherDescription:
+        return TeacherDescription("image", ImageTransform(SIDE), {})
+
+    def __call__(self, inputs: np.ndarray | Sequence[str]) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(inputs)).flatten(1).float() / 255
+
+
+def cut_encoder(source: str, layers: int, place: Path) -> None:
+    """Writes a BERT with the embeddings and the first `layers` layers of that in directory `source`."""
+    if (place / "model.safetensors").exists():
+        return
+    shutil.copytree(locate(source), place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safetensors", "*.bin"))
+    config = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps(config | {"num_hidden_layers": layers}, indent=1))
+    kept = [f"encoder.layer.{number}." for number in range(layers)]
+    tensors = load_file(locate(source) / "model.safetensors")
+    tensors = {n: t for n, t in tensors.items() if not n.startswith("encoder.layer.") or n.startswith(tuple(kept))}
+    save_file(tensors, place / "model.safetensors", metadata={"format": "pt"})

@@ -1,0 +1,100 @@
+"""The page's first claim: AFT against the alternatives, setting by setting and on average."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from scipy.stats import ttest_1samp
+
+from aft_ray.results import METHODS, Entry, method_title, paired_test
+from jobs.benchmarks.results_found import Found
+from jobs.benchmarks.results_pictures import draw_methods
+from jobs.benchmarks.results_text import CLEAR, accuracy, chance, table
+
+
+def methods_section(found: Mapping[str, Found], folder: Path) -> list[str]:
+    """Every setting, its relative errors, and AFT paired with each other method; draws the picture into `folder`."""
+    if not found:
+        return []
+    names = [method for method in METHODS if any(method in search.entries for search in found.values())]
+    draw_methods(folder / "results-methods.png", found, names)
+    return [
+        table(
+            ["setting", "data", "student", "labels", "train samples", "test samples", "linear head on the teacher, %"],
+            [_setting(name, search) for name, search in found.items()],
+        ),
+        "Relative errors, standard transfer's own test error in percent in front. **Bold** is a gain and *italic* a loss over"
+        f" standard transfer with p < {CLEAR}.",
+        table(["setting", "error, %", *map(method_title, names[1:])], _relative_errors(found, names)),
+        "![Relative errors of every method, mean and settings](results-methods.png)",
+        "AFT against each of the others, paired by seed. The last column is a t-test over settings, of the mean gain in each.",
+        table(
+            [
+                "against",
+                "settings",
+                "AFT clearly better",
+                "clearly worse",
+                "gain in accuracy, points",
+                "p over settings",
+            ],
+            [_against(other, found) for other in names if other != "aft"],
+        ),
+        *(part for name, search in found.items() for part in (f"### `{name}`", _detail(search))),
+    ]
+
+
+def _setting(name: str, search: Found) -> list[str]:
+    recipe, made = search.recipe, search.made
+    student = f"{recipe.student.model.rpartition('/')[2]}{', pretrained' * recipe.student.pretrained}"
+    counts = [f"{made[key]:,}" for key in ("labels", "train", "test")]
+    return [f"`{name}`", str(recipe.dataset.name), student, *counts, f"{100 * made['probe']:.1f}"]
+
+
+def _relative_errors(found: Mapping[str, Found], methods: Sequence[str]) -> list[list[str]]:
+    """A line per setting, and their mean with the standard error that the seeds give it."""
+    rows = []
+    for name, search in found.items():
+        entries = search.entries
+        cells = [_relative(entries[method]) if method in entries else "" for method in methods[1:]]
+        rows.append([f"`{name}`", f"{100 * entries['none'].test_error:.1f}", *cells])
+    means = ["**mean**", ""]
+    for method in methods[1:]:
+        having = [search for search in found.values() if method in search.entries]
+        mean = statistics.fmean(search.entries[method].relative_error for search in having)
+        means.append(f"{mean:.3f} ± {math.hypot(*(search.relative_se(method) for search in having)) / len(having):.3f}")
+    return [*rows, means]
+
+
+def _relative(entry: Entry) -> str:
+    text = f"{entry.relative_error:.2f}"
+    if not entry.p_value < CLEAR:
+        return text
+    return f"**{text}**" if entry.gain > 0 else f"*{text}*"
+
+
+def _against(other: str, found: Mapping[str, Found]) -> list[str]:
+    tests = [
+        paired_test(search.finals("aft"), search.finals(other))
+        for search in found.values()
+        if {"aft", other} <= set(search.entries)
+    ]
+    gains = [gain for gain, _ in tests]
+    better = sum(gain > 0 and p < CLEAR for gain, p in tests)
+    worse = sum(gain < 0 and p < CLEAR for gain, p in tests)
+    p_value = float(ttest_1samp(gains, 0).pvalue) if len(gains) > 1 else math.nan
+    mean = 100 * statistics.fmean(gains)
+    return [method_title(other), str(len(tests)), str(better), str(worse), f"{mean:+.2f}", chance(p_value)]
+
+
+def _detail(search: Found) -> str:
+    rows = []
+    for entry in sorted(search.entries.values(), key=lambda entry: entry.test_error):
+        beta = f"{entry.beta:g}" if entry.teachers else ""
+        gain = "" if math.isnan(entry.gain) else f"{100 * entry.gain:+.2f}"
+        rows.append(
+            [entry.title, beta, f"{100 * entry.val_accuracy:.2f}", accuracy(entry), gain, chance(entry.p_value)]
+        )
+    return table(["method", "beta", "validation, %", "test, %", "paired gain, points", "p"], rows)

@@ -1,0 +1,163 @@
+"""docs/results.md: tables of what searches have left behind, and no number from anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from scipy.stats import pearsonr
+
+from aft_ray.results import METHODS, method_title, paired_test
+from jobs.benchmarks.results_found import Found
+from jobs.benchmarks.results_methods import methods_section
+from jobs.benchmarks.results_pictures import draw_teachers
+from jobs.benchmarks.results_text import CLEAR, accuracy, chance, table
+
+HEAD = """# Results: do the claims hold here?
+
+Written by `{command}`; every number is read from the tables that its searches wrote (`trials.parquet`, `metrics.jsonl`). Real
+data and real pretrained teachers, all from registry packages.
+
+In each setting every method has the same number of strengths (beta) to choose from by its mean validation accuracy; then come
+fresh seeds, five in `make results`, which alone see the test split. A seed sets initial weights, the order of samples and which
+labels are kept, and is the same for all methods, so gains are paired by seed; p is that of a two-sided paired t-test. ± is a
+standard error over seeds and does not include the choice of the split. *Relative error* is the test error divided by that of
+standard transfer learning, as in the paper's Figure 1b: below 1 is better, and its ± is that of the paired gain. A difference
+with p above {clear} is noise until more seeds say otherwise, and among so many comparisons some below it are noise as well."""
+
+Searches = Mapping[str, Found]
+Section = Callable[[Searches, Path], list[str]]
+
+
+def write_page(page: Path, claims: Mapping[str, Mapping[str, Found | None]], command: str) -> None:
+    """Writes the page and the pictures beside it. claims: their searches by name, None where one is not finished."""
+    page.parent.mkdir(parents=True, exist_ok=True)
+    finished = {claim: {name: found for name, found in searches.items() if found} for claim, searches in claims.items()}
+    parts = [HEAD.format(command=command, clear=CLEAR), _conditions(finished)]
+    for claim, searches in claims.items():
+        title, section = SECTIONS[claim]
+        parts += [f"## {title}", *section(finished[claim], page.parent)]
+        missing = [f"`{name}`" for name in searches if name not in finished[claim]]
+        for name, found in finished[claim].items():
+            missing += [f"{method_title(method)} on `{name}`" for method in found.missing]
+        parts += [f"Not run yet: {', '.join(missing)}."] if missing else []
+    page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _conditions(claims: Mapping[str, Searches]) -> str:
+    """When, on what, and how much of it. A search that serves several claims counts once."""
+    found = {(f.recipe.workspace, f.recipe.run): f for searches in claims.values() for f in searches.values()}.values()
+    if not found:
+        return "Nothing has been run yet."
+    days = sorted(search.made["date"] for search in found)
+    hours = sum(row["wall_time_s"] for search in found for row in search.rows) / 3600
+    machines = "; ".join(sorted({search.made["machine"] for search in found}))
+    trainings = sum(len(search.rows) for search in found)
+    return f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, {machines}. {trainings:,} trainings, {hours:.1f} core-hours."
+
+
+# ---- better teachers, several teachers --------------------------------------------------------------------------------
+
+
+def _teachers(found: Searches, folder: Path) -> list[str]:
+    alone, singles = found.get("none"), {name: search for name, search in found.items() if name != "none"}
+    if alone is None or not singles:
+        return []
+    ordered = sorted(singles.items(), key=lambda item: item[1].made["probe_all_labels"])
+    probes = [100 * search.made["probe_all_labels"] for _, search in ordered]
+    accuracies = {m: [100 * search.entries[m].test_accuracy for _, search in ordered] for m in ("kd", "aft")}
+    standard = 100 * alone.entries["none"].test_accuracy
+    draw_teachers(folder / "results-teachers.png", [name for name, _ in ordered], probes, accuracies, standard)
+    rows = [
+        [name, f"{probe:.1f}", *(accuracy(search.entries[method]) for method in ("kd", "aft"))]
+        for (name, search), probe in zip(ordered, probes, strict=True)
+    ]
+    correlations = [
+        f"{method_title(method)} {test.statistic:.2f} (p {chance(test.pvalue)})"
+        for method, values in accuracies.items()
+        if len(values) > 2
+        for test in [pearsonr(probes, values)]
+    ]
+    return [
+        "One student and seven teachers of the same digits, 10 labels per class: noise, the pixels themselves, one network at"
+        f" three resolutions, two others. Standard transfer: {accuracy(alone.entries['none'])} %.",
+        table(["teacher", "linear head, all labels, validation %", "KD, test %", "AFT, test %"], rows),
+        f"Pearson's r between the two accuracies, over {len(ordered)} teachers: {', '.join(correlations)}. Figure 1c of the"
+        " paper, read off: AFT 0.97, KD 0.72.",
+        "![Student against teacher accuracy](results-teachers.png)",
+    ]
+
+
+def _combinations(found: Searches, folder: Path) -> list[str]:
+    alone, used = found.get("none"), {name: search for name, search in found.items() if name != "none"}
+    if alone is None or not used:
+        return []
+    rows = []
+    for name, search in used.items():
+        parts = name.split(" + ")
+        without = " + ".join(part for part in parts if part != "noise")
+        cells = []
+        for method in ("kd", "aft"):
+            known = [used[part] for part in parts if part in used]
+            best = max(known, key=lambda one: one.entries[method].val_accuracy, default=None)
+            reference = used.get(without) if "noise" in parts else best
+            cells.append(accuracy(search.entries[method]))
+            cells.append(_gain(search, reference, method) if len(parts) > 1 and reference is not None else "")
+        rows.append([name, *cells])
+    return [
+        "Gains are over the best single one of the teachers (by validation); where noise of 2,048 dimensions was added, over the"
+        " same teachers without it.",
+        table(["teachers", "KD, test %", "gain, points", "AFT, test %", "gain, points"], rows),
+    ]
+
+
+def _gain(search: Found, reference: Found, method: str) -> str:
+    gain, p_value = paired_test(search.finals(method), reference.finals(method))
+    return f"{100 * gain:+.2f}, p {chance(p_value)}"
+
+
+# ---- ablations and cost -----------------------------------------------------------------------------------------------
+
+
+def _ablations(found: Searches, folder: Path) -> list[str]:
+    if (base := found.get("digits-5")) is None:
+        return []
+    rows = [_variant(method_title(method), base, method, base) for method in ("none", "aft")]
+    rows += [_variant(n, search, next(iter(search.entries)), base) for n, search in found.items() if search is not base]
+    return [
+        "On `digits-5`, each with strengths of its own chosen on validation.",
+        table(["variant", "beta", "test, %", "over standard transfer, points", "over AFT, points"], rows),
+    ]
+
+
+def _variant(title: str, search: Found, method: str, base: Found) -> list[str]:
+    entry, cells = search.entries[method], []
+    for reference in ("none", "aft"):
+        gain, p_value = paired_test(search.finals(method), base.finals(reference))
+        is_itself = search is base and method == reference
+        cells.append("" if is_itself else f"{100 * gain:+.2f}, p {chance(p_value)}")
+    return [title, f"{entry.beta:g}" if entry.teachers else "", accuracy(entry), *cells]
+
+
+def _overhead(found: Searches, folder: Path) -> list[str]:
+    if not found:
+        return []
+    names = [method for method in METHODS if any(method in search.step_ms for search in found.values())]
+    rows = [
+        [f"`{name}`", *(f"{search.step_ms[m]:.1f}" if m in search.step_ms else "" for m in names)]
+        for name, search in found.items()
+    ]
+    return [
+        "Milliseconds per training step, one core, median over the final runs; two trials ran side by side. The students are"
+        " tiny, which makes the share of any regularizer look large.",
+        table(["setting", *map(method_title, names)], rows),
+    ]
+
+
+SECTIONS: dict[str, tuple[str, Section]] = {
+    "methods": ("AFT against the alternatives", methods_section),
+    "teachers": ("Do better teachers make better students?", _teachers),
+    "combinations": ("Several teachers, and a harmful one", _combinations),
+    "ablations": ("What of AFT is needed", _ablations),
+    "overhead": ("What a step costs", _overhead),
+}

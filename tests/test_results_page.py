@@ -1,0 +1,137 @@
+"""The page of results says what the tables of the searches say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from aft_ray.config import Recipe, override
+from aft_ray.teachers import build_teacher
+from aft_ray.trials import COLUMNS, Row, write_table
+from jobs.benchmarks.results import CLAIMS, QUICK
+from jobs.benchmarks.results_found import MADE, Found, is_finished, place_of, read
+from jobs.benchmarks.results_page import SECTIONS, write_page
+
+FACTS = {"date": "2026-11-25", "machine": "2 cores", "train": 2343, "test": 1018, "labels": 100}
+SEEDS = (0.5, 0.52, 0.54)
+
+
+def recipe(workspace: Path, run: str, methods: tuple[str, ...]) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "workspace": str(workspace),
+            "run": run,
+            "dataset": {"name": "mnist5k"},
+            "teachers": [{"name": "lite0", "model": "timm:tf_efficientnet_lite0"}],
+            "student": {"model": "tiny:cnn"},
+            "search": {"compare": methods, "beta": [1, 4], "final": {"seeds": len(SEEDS)}},
+        }
+    )
+
+
+def rows(method: str, gain: float) -> list[Row]:
+    """A search that chose beta 4, and three final runs that are `gain` better than standard transfer in every seed."""
+    found: list[Row] = []
+    for stage, beta, tests in (("search", 1.0, [None]), ("search", 4.0, [None]), ("final", 4.0, SEEDS)):
+        for seed, test in enumerate(tests):
+            jitter = 0.001 * seed if gain else 0.0
+            row: Row = dict.fromkeys(COLUMNS) | {
+                "trial": f"{stage}-{method}-{beta:g}-{seed}",
+                "stage": stage,
+                "regularizer.name": method,
+                "regularizer.beta": 0.0 if method == "none" else beta,
+                "teachers": [] if method == "none" else ["lite0"],
+                "seed": seed,
+                "val_accuracy": 0.5 + beta / 100,
+                "test_accuracy": None if test is None else test + gain + jitter,
+                "wall_time_s": 720.0,
+                "status": "finished",
+            }
+            found.append(row)
+    return found
+
+
+def searched(workspace: Path, run: str, probe: float = 0.8, **gains: float) -> Found:
+    """A finished search on disk, as read back."""
+    given = recipe(workspace, run, tuple(gains))
+    write_table(place_of(given), [row for method, gain in gains.items() for row in rows(method, gain)])
+    place_of(given).write(MADE, json.dumps({**FACTS, "probe": probe, "probe_all_labels": probe}).encode())
+    found = read(given)
+    assert found is not None
+    return found
+
+
+def page(folder: Path, claims: dict[str, dict[str, Found | None]]) -> str:
+    write_page(folder / "results.md", claims, "make results")
+    return (folder / "results.md").read_text()
+
+
+def test_a_setting_shows_relative_errors_gains_and_their_p_values(tmp_path: Path) -> None:
+    found = searched(tmp_path, "digits", none=0.0, kd=-0.1, aft=0.12)
+    text = page(tmp_path, {"methods": {"digits": found, "spam": None}})
+    assert "| `digits` | mnist5k | tiny:cnn | 100 | 2,343 | 1,018 | 80.0 |" in text
+    assert "| `digits` | 48.0 | **0.75** | *1.21* |" in text  # standard errs in 48 %: KD in 58, AFT in 36
+    assert "| AFT | 4 | 54.00 | 64.10 ± 1.21 | +12.10 | < 0.001 |" in text
+    assert "| KD | 1 | 1 | 0 | +22.00 | |" in text.replace("  ", " ")
+    assert "Not run yet: `spam`." in text
+    assert "2026-11-25, 2 cores. 15 trainings, 3.0 core-hours." in text
+    assert (tmp_path / "results-methods.png").stat().st_size > 10_000
+
+
+def test_teachers_are_correlated_and_combinations_compared_with_their_best_single(tmp_path: Path) -> None:
+    alone = searched(tmp_path, "none", none=0.0)
+    singles = {
+        name: searched(tmp_path, name, probe, kd=kd, aft=aft)
+        for name, probe, kd, aft in (("noise", 0.1, -0.2, -0.1), ("a", 0.7, 0.01, 0.1), ("b", 0.8, 0.0, 0.115))
+    }
+    pair = searched(tmp_path, "a_b", kd=0.02, aft=0.15)
+    spoilt = searched(tmp_path, "noise_a", kd=-0.1, aft=0.09)
+    text = page(
+        tmp_path,
+        {
+            "teachers": {"none": alone, **singles},
+            "combinations": {"none": alone, **singles, "a + b": pair, "noise + a": spoilt},
+        },
+    )
+    assert text.index("| noise | 10.0 |") < text.index("| a | 70.0 |") < text.index("| b | 80.0 |")
+    assert "AFT 1.00" in text and "over 3 teachers" in text
+    assert "| noise + a | 42.10 ± 1.21 | -11.00, p" in text
+    assert "108 trainings" not in text and "| a + b | 54.10 ± 1.21 |" in text
+
+
+def test_an_unfinished_search_is_not_on_the_page(tmp_path: Path) -> None:
+    given = recipe(tmp_path, "half", ("none", "aft"))
+    write_table(place_of(given), rows("none", 0.0))
+    assert not is_finished(given) and read(given) is None
+    text = page(tmp_path, {claim: {"half": None} for claim in SECTIONS})
+    assert "Nothing has been run yet." in text and text.count("Not run yet: `half`.") == len(SECTIONS)
+    given = override(given, {"search.compare": ["none", "aft", "kd"]})  # one method more than the search had
+    searched(tmp_path, "half", none=0.0, aft=0.1)
+    assert not is_finished(given) and (half := read(given)) is not None
+    text = page(tmp_path, {"methods": {"half": half}})
+    assert "| AFT | 4 |" in text and "Not run yet: KD on `half`." in text
+
+
+def test_every_search_of_a_claim_is_a_valid_recipe_of_its_own() -> None:
+    assert [*CLAIMS] == [*SECTIONS]
+    places: dict[str, Recipe] = {}
+    for claims, quick in ((CLAIMS, False), (QUICK, True)):
+        for searches in claims.values():
+            for search in searches.values():
+                recipe = search.load(quick=quick)
+                assert places.setdefault(str(place_of(recipe)), recipe) == recipe
+    assert len({place for place in places if "quick-" in place}) == len(QUICK["methods"])
+
+
+@pytest.mark.parametrize("name", ["noise", "pixels"])
+def test_teachers_that_know_little_give_the_same_features_for_the_same_picture(name: str) -> None:
+    teacher_config = next(t for t in CLAIMS["teachers"]["none"].load(quick=False).teachers if t.name == name)
+    teacher = build_teacher(teacher_config, torch.device("cpu"))
+    pictures = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3), np.uint8)
+    features = teacher(pictures)
+    assert features.shape == (3, teacher.feature_dim) and torch.equal(teacher(pictures[1:]), features[1:])
+    assert not torch.equal(features[0], features[1])
