@@ -5,7 +5,7 @@
     python jobs/benchmarks/search.py loop     8 trials of a minute each against a shell loop of `aft-ray train`
     ... --folder DIRECTORY                    keeps what was computed, and goes on from there
 
-Real digits and pretrained teachers (jobs/recipes/demo.yaml, noise-teacher.yaml); everything runs as its user would run it.
+Real digits and pretrained teachers (demo.yaml, noise-teacher.yaml); everything runs as its user would run it.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def asha(folder: Path) -> None:
 
 def noise(folder: Path) -> None:
     workspace = folder / "noise"
-    aft_ray("pipeline", "noise-teacher.yaml", f"workspace={workspace}")
-    print("| teachers, by LogME | LogME | linear probe % |\n|---|---|---|")
+    aft_ray("pipeline", "../benchmarks/recipes/noise-teacher.yaml", f"workspace={workspace}")
+    print("| teachers, in the order of `rank` | LogME | linear probe % |\n|---|---|---|")
     for row in json.loads((workspace / "rank.json").read_text())["rows"]:
         print(f"| {' + '.join(row['teachers'])} | {row['log_me']:.3f} | {100 * row['val_accuracy']:.1f} |")
     rows = [row for row in table(workspace, "main") if row["regularizer.name"] == "aft"]
