@@ -7,7 +7,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from scipy.special import stdtr, stdtrit  # Student's t: scipy.stats alone takes a second to import
@@ -40,8 +40,8 @@ class Entry:
 
     others: other searched keys of the recipe. num_seeds: final runs that reached the test split; without any the test
     columns are NaN. val_accuracy: of the search's trials of this setting. The standard errors (`_se`) are NaN with one
-    seed. relative_error is the test error over the mean test error of standard transfer; gain and p_value are those of
-    `paired_test` against it; NaN without it.
+    seed. relative_error is the test error over the mean test error of standard transfer; its standard error, gain and
+    p_value are those of `paired_test` against it, so that what seeds do to standard transfer is in them; NaN without it.
     """
 
     method: str
@@ -164,7 +164,7 @@ def _entry(
     test_accuracy = statistics.fmean(tests) if tests else math.nan
     test_accuracy_se = statistics.stdev(tests) / math.sqrt(len(tests)) if len(tests) > 1 else math.nan
     standard_error = statistics.fmean(1 - row["test_accuracy"] for row in standard) if standard else math.nan
-    gain, p_value = paired_test(finals, standard) if method != "none" else (math.nan, math.nan)
+    paired = paired_test(finals, standard if method != "none" else ())
     return Entry(
         method,
         beta,
@@ -175,27 +175,32 @@ def _entry(
         test_accuracy=test_accuracy,
         test_accuracy_se=test_accuracy_se,
         relative_error=(1 - test_accuracy) / standard_error if standard_error else math.nan,
-        relative_error_se=test_accuracy_se / standard_error if standard_error else math.nan,
-        gain=gain,
-        p_value=p_value,
+        relative_error_se=paired.se / standard_error if standard_error else math.nan,
+        gain=paired.gain,
+        p_value=paired.p_value,
         trials=tuple(row["trial"] for row in finals or trials),
     )
 
 
-def paired_test(rows: Sequence[Row], standard: Sequence[Row]) -> tuple[float, float]:
-    """Mean gain in test accuracy over standard transfer with the same seed, and the two-sided p-value of a paired t-test.
+class Paired(NamedTuple):
+    """Mean gain in accuracy over other runs with the same seeds, its standard error, and the two-sided p-value of a paired
+    t-test."""
 
-    NaN where fewer than two seeds are common, or no seed is.
-    """
-    by_seed = {row["seed"]: row["test_accuracy"] for row in standard}
+    gain: float
+    se: float
+    p_value: float
+
+
+def paired_test(rows: Sequence[Row], others: Sequence[Row]) -> Paired:
+    """The gain of `rows` over `others` in test accuracy. NaN where fewer than two seeds are common, or no seed is."""
+    by_seed = {row["seed"]: row["test_accuracy"] for row in others}
     gains = [row["test_accuracy"] - by_seed[row["seed"]] for row in rows if row["seed"] in by_seed]
     if len(gains) < 2:
-        return (gains[0] if gains else math.nan), math.nan
-    mean, spread = statistics.fmean(gains), statistics.stdev(gains)
-    if not spread:
-        return mean, 1.0 if not mean else 0.0
-    t = mean / (spread / math.sqrt(len(gains)))
-    return mean, float(2 * stdtr(len(gains) - 1, -abs(t)))
+        return Paired(gains[0] if gains else math.nan, math.nan, math.nan)
+    mean, se = statistics.fmean(gains), statistics.stdev(gains) / math.sqrt(len(gains))
+    if not se:
+        return Paired(mean, se, 1.0 if not mean else 0.0)
+    return Paired(mean, se, float(2 * stdtr(len(gains) - 1, -abs(mean / se))))
 
 
 def headline(entries: Sequence[Entry]) -> str:

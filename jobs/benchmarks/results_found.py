@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -34,13 +33,6 @@ class Found:
         """The chosen setting of every method, in the order of METHODS."""
         found = {entry.method: entry for entry in summarize(self.rows)}
         return {method: found[method] for method in METHODS if method in found}
-
-    def relative_se(self, method: str) -> float:
-        """Standard error of the method's relative error: that of the gain paired by seed, so standard transfer's own
-        spread is in it."""
-        standard = {row["seed"]: row["test_accuracy"] for row in self.finals("none")}
-        gains = [row["test_accuracy"] - standard[row["seed"]] for row in self.finals(method)]
-        return statistics.stdev(gains) / math.sqrt(len(gains)) / self.entries["none"].test_error
 
     @property
     def missing(self) -> list[str]:

@@ -64,7 +64,8 @@ def _relative_errors(found: Mapping[str, Found], methods: Sequence[str]) -> list
     for method in methods[1:]:
         having = [search for search in found.values() if method in search.entries]
         mean = statistics.fmean(search.entries[method].relative_error for search in having)
-        means.append(f"{mean:.3f} ± {math.hypot(*(search.relative_se(method) for search in having)) / len(having):.3f}")
+        spread = math.hypot(*(search.entries[method].relative_error_se for search in having)) / len(having)
+        means.append(f"{mean:.3f} ± {spread:.3f}")
     return [*rows, means]
 
 
@@ -81,9 +82,9 @@ def _against(other: str, found: Mapping[str, Found]) -> list[str]:
         for search in found.values()
         if {"aft", other} <= set(search.entries)
     ]
-    gains = [gain for gain, _ in tests]
-    better = sum(gain > 0 and p < CLEAR for gain, p in tests)
-    worse = sum(gain < 0 and p < CLEAR for gain, p in tests)
+    gains = [test.gain for test in tests]
+    better = sum(test.gain > 0 and test.p_value < CLEAR for test in tests)
+    worse = sum(test.gain < 0 and test.p_value < CLEAR for test in tests)
     p_value = float(ttest_1samp(gains, 0).pvalue) if len(gains) > 1 else math.nan
     mean = 100 * statistics.fmean(gains)
     return [method_title(other), str(len(tests)), str(better), str(worse), f"{mean:+.2f}", chance(p_value)]

@@ -112,7 +112,7 @@ def _combinations(found: Searches, folder: Path) -> list[str]:
 
 
 def _gain(search: Found, reference: Found, method: str) -> str:
-    gain, p_value = paired_test(search.finals(method), reference.finals(method))
+    gain, _, p_value = paired_test(search.finals(method), reference.finals(method))
     return f"{100 * gain:+.2f}, p {chance(p_value)}"
 
 
@@ -133,7 +133,7 @@ def _ablations(found: Searches, folder: Path) -> list[str]:
 def _variant(title: str, search: Found, method: str, base: Found) -> list[str]:
     entry, cells = search.entries[method], []
     for reference in ("none", "aft"):
-        gain, p_value = paired_test(search.finals(method), base.finals(reference))
+        gain, _, p_value = paired_test(search.finals(method), base.finals(reference))
         is_itself = search is base and method == reference
         cells.append("" if is_itself else f"{100 * gain:+.2f}, p {chance(p_value)}")
     return [title, f"{entry.beta:g}" if entry.teachers else "", accuracy(entry), *cells]

@@ -24,7 +24,7 @@ def draw_methods(path: Path, found: Mapping[str, Found], methods: Sequence[str])
     for place, method in enumerate(others):
         having = [search for search in found.values() if method in search.entries]
         values = [search.entries[method].relative_error for search in having]
-        error = math.hypot(*(search.relative_se(method) for search in having)) / len(having)
+        error = math.hypot(*(search.entries[method].relative_error_se for search in having)) / len(having)
         colour, low = COLOURS[method][0], np.full(len(values), place + 0.22)
         axes.plot(values, low, "|", markersize=8, color=colour, alpha=0.6)
         axes.errorbar(statistics.fmean(values), place, xerr=error, fmt="o", color=colour, markersize=8, linewidth=2)
