@@ -160,7 +160,7 @@ def test_a_killed_command_goes_on_with_the_same_curve(tmp_path: Path, image_fold
     """SIGKILL of `aft-ray train`, then the same command: the curve of a run that nobody disturbed, to the last digit."""
     given = override(
         extract_recipe(tmp_path, image_folder, "efficientnet"),
-        {"train": {"steps": 150, "global_batch_size": 20, "evaluate_every": 15, "learning_rate": 0.003}},
+        {"train": {"steps": 600, "global_batch_size": 20, "evaluate_every": 15, "learning_rate": 0.003}},
     )
     name = given.teachers[0].name
     fingerprints = {name: describe_teacher(given.teachers[0]).fingerprint}
@@ -182,7 +182,7 @@ def test_a_killed_command_goes_on_with_the_same_curve(tmp_path: Path, image_fold
     first.kill()
     first.communicate()
     before = len(curve(given, given.run))
-    assert 3 <= before < 10
+    assert 3 <= before < 40
     (checkpoints / SNAPSHOT).write_bytes(b"")  # as if the kill had come while Ray wrote it
 
     again = subprocess.run(command, capture_output=True, text=True)
