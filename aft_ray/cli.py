@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"aft-ray {aft_ray.__version__}")
     commands = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    demo = commands.add_parser("demo", help="the whole story on bundled real data, offline, in about three minutes")
+    demo = commands.add_parser("demo", help="the whole story on bundled real data, offline, in three to five minutes")
     demo.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the demo's recipe")
     demo.set_defaults(command=_demo)
     for verb, summary in VERBS.items():
