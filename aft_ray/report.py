@@ -45,7 +45,7 @@ def report(recipe: Recipe) -> str:
         raise InputError(_nothing_there(place, recipe.run))
     entries = summarize(trials)
     tables = {
-        "leaderboard": [asdict(entry) for entry in entries],
+        "leaderboard": [asdict(e) | {"others": [f"{key}={value}" for key, value in e.others]} for e in entries],
         "trials": trials,
         "runs": [_run_row(r) for r in runs],
     }

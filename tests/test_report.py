@@ -212,6 +212,13 @@ def test_page_and_csv_show_the_same_numbers(recipe: Recipe) -> None:
         assert len(list(csv.DictReader(file))) == len(searched() + finals())
 
 
+def test_other_searched_keys_are_on_the_page_and_in_the_csv(recipe: Recipe) -> None:
+    write_search(recipe, [row | {"train.learning_rate": 0.003, "student.model": "tiny:cnn"} for row in searched()])
+    assert "small + large student.model tiny:cnn, train.learning_rate 0.003" in Page(report(recipe)).words
+    with Path(recipe.workspace, "report", "leaderboard.csv").open() as file:
+        assert next(csv.DictReader(file))["others"] == "student.model=tiny:cnn+train.learning_rate=0.003"
+
+
 def test_page_tells_outcomes_reasons_gates_and_lineage(recipe: Recipe) -> None:
     write_everything(recipe)
     page = Page(report(recipe))
