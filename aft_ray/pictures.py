@@ -202,7 +202,7 @@ def draw_quality(trials: Iterable[Row], probes: Mapping[tuple[str, ...], float])
     probes: accuracies in [0, 1], by combination.
     """
     scores = Scores.of(trials)
-    y_range = _padded([point.score for points in scores.points.values() for point in points])
+    y_range = _padded([score for method in scores.points for score in scores.ranked(method).values()])
     pictures: list[str] = []
     for method in scores.points:
         dots = [
