@@ -185,9 +185,13 @@ def test_a_killed_command_goes_on_with_the_same_curve(tmp_path: Path, image_fold
     assert 3 <= before < 40
     (checkpoints / SNAPSHOT).write_bytes(b"")  # as if the kill had come while Ray wrote it
 
-    again = subprocess.run(command, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert f"{given.train.steps}/{given.train.steps} steps" in again.stderr
+    # Two at once: one goes on from there, the other waits and finds it done.
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [job.communicate() for job in both]
+    assert [job.returncode for job in both] == [0, 0], outputs
+    assert [f"waiting for runs/{given.run}: process" in errors for _, errors in outputs].count(True) == 1
+    assert [f"{given.train.steps}/{given.train.steps} steps" in errors for _, errors in outputs].count(True) == 1
+    assert outputs[0][0] == outputs[1][0]
     expected = run(override(given, {"train.streaming": False}), tmp_path / "undisturbed", load_data(given, stores))
     assert timeless(curve(given, given.run)) == timeless(expected)
     assert (checkpoints.parent / "tensorboard").is_dir()
