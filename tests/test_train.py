@@ -31,12 +31,12 @@ def ready(extracted: Recipe) -> Recipe:
     return override(
         extracted.model_copy(update={"teachers": extracted.teachers[:1]}),
         {
-            "train.steps": 30,
+            "train.steps": 20,
             "train.global_batch_size": 15,
             "train.evaluate_every": 1,
             "train.labels_per_class": 5,
             "regularizer.beta": 3,
-            "train.learning_rate": 0.001,
+            "train.learning_rate": 0.003,
         },
     )
 
@@ -117,7 +117,7 @@ def test_workers_agree_with_one_and_a_killed_worker_leaves_no_trace_in_the_curve
     assert victims, "the run was over before a worker could be killed"
     assert timeless(curve(ready, "killed")) == timeless(curve(ready, "two"))
     kept = [path for path in Path(ready.workspace, "runs", "killed", "checkpoints").glob("step-*")]
-    assert [TrainingState.load(Workspace.at(path), inputs_of(killed)).step for path in kept] == [30]
+    assert [TrainingState.load(Workspace.at(path), inputs_of(killed)).step for path in kept] == [20]
 
 
 def inputs_of(given: Recipe) -> dict[str, Any]:
