@@ -3,10 +3,11 @@
 Every operation here has its true adjoint as backward: a gather's gradient is summed over workers, and so is a sum's.
 Each worker then computes the same global value, its backward yields `world_size` times the gradient, and the average that
 DistributedDataParallel takes over workers makes it the gradient of one process that holds the concatenated batch, for what
-feeds the gathered rows and for parameters that every worker holds a copy of.
+feeds the gathered rows and for parameters that every worker holds a copy of. Where a sum is the loss itself, all workers
+differentiate the same number, and its adjoint is known without asking them: `sum_of_losses` and `Rows.mean_loss`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -33,6 +34,25 @@ def rank() -> int:
 def sum_over_workers(x: Tensor) -> Tensor:
     """Elementwise sum of every worker's ``x`` (same shape everywhere), differentiable."""
     return x if world_size() == 1 else _SumOverWorkers.apply(x)
+
+
+def sum_of_losses(x: Tensor) -> Tensor:
+    """As `sum_over_workers`, for what goes into a loss in the same way on every worker: backward exchanges nothing."""
+    return begin_sum_of_losses(x)()
+
+
+def begin_sum_of_losses(x: Tensor) -> Callable[[], Tensor]:
+    """Begins `sum_of_losses`; to call what it returns waits for the end."""
+    if world_size() == 1:
+        return lambda: x
+    total = x.detach().clone(memory_format=torch.contiguous_format)
+    exchange = dist.all_reduce(total, async_op=True)
+
+    def finish() -> Tensor:
+        exchange.wait()
+        return _SumOfLosses.apply(x, total)
+
+    return finish
 
 
 def copy_from_main(tensors: Iterable[Tensor]) -> None:
@@ -69,7 +89,11 @@ class Rows:
 
     def gather(self, x_bD: Tensor) -> Tensor:
         """``x`` (B, ...) of all rows, in rank order, from this worker's (b, ...)."""
-        return x_bD if len(self.counts) == 1 else _GatherRows.apply(x_bD, self.counts, self.rank)
+        return x_bD if len(self.counts) == 1 else _GatherRows.apply(self.counts, self.rank, x_bD)[0]
+
+    def gather_together(self, *xs_bD: Tensor) -> tuple[Tensor, ...]:
+        """`gather` of several, (b, D_k) each, in one exchange."""
+        return xs_bD if len(self.counts) == 1 else _GatherRows.apply(self.counts, self.rank, *xs_bD)
 
     def keep(self, x_BD: Tensor) -> Tensor:
         """This worker's rows (b, ...) of the gathered ``x`` (B, ...)."""
@@ -78,7 +102,12 @@ class Rows:
     def mean(self, x_bD: Tensor) -> Tensor:
         """Mean of ``x`` over all B rows, from this worker's (b, ...)."""
         own_sum = x_bD.sum(0)
-        return (own_sum if len(self.counts) == 1 else _SumOverWorkers.apply(own_sum)) / self.total
+        return (own_sum if len(self.counts) == 1 else sum_over_workers(own_sum)) / self.total
+
+    def mean_loss(self, x_bD: Tensor) -> Tensor:
+        """As `mean`, for what goes into a loss in the same way on every worker: backward exchanges nothing."""
+        own_sum = x_bD.sum(0)
+        return (own_sum if len(self.counts) == 1 else sum_of_losses(own_sum)) / self.total
 
 
 def global_rows(num_rows: int, device: torch.device) -> Rows:
@@ -129,27 +158,58 @@ class _SumOverWorkers(torch.autograd.Function):
         return _SumOverWorkers.apply(grad)
 
 
-class _GatherRows(torch.autograd.Function):
-    """All-gather whose backward reduce-scatters. Shares travel padded to the longest: collectives need equal shapes."""
+class _SumOfLosses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, total: Tensor) -> Tensor:
+        return total.view_as(total)
 
     @staticmethod
-    def forward(ctx: Any, x_bD: Tensor, counts: tuple[int, ...], rank: int) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad * world_size(), None  # the others' gradients are the same
+
+
+class _GatherRows(torch.autograd.Function):
+    """All-gather whose backward reduce-scatters. Shares travel padded to the longest: collectives need equal shapes.
+
+    Several tensors travel side by side, and backward those of them that have a gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, counts: tuple[int, ...], rank: int, *xs_bD: Tensor) -> tuple[Tensor, ...]:
         ctx.counts, ctx.rank = counts, rank
-        share = _pad_rows(x_bD, max(counts)).contiguous()
+        share = _pad_rows(_side_by_side(xs_bD), max(counts)).contiguous()
         shares = share.new_empty(len(counts) * share.shape[0], *share.shape[1:])
         dist.all_gather_into_tensor(shares, share)
-        if min(counts) == max(counts):
-            return shares
-        return torch.cat([padded[:count] for padded, count in zip(shares.split(max(counts)), counts, strict=True)])
+        if min(counts) < max(counts):
+            padded = zip(shares.split(max(counts)), counts, strict=True)
+            shares = torch.cat([rows[:count] for rows, count in padded])
+        gathered = _apart(shares, xs_bD)
+        ctx.mark_non_differentiable(*(y for y, x in zip(gathered, xs_bD, strict=True) if not x.requires_grad))
+        return gathered
 
     @staticmethod
-    def backward(ctx: Any, grad_BD: Tensor) -> tuple[Tensor, None, None]:
-        longest = max(ctx.counts)
+    def backward(ctx: Any, *grads_BD: Tensor) -> tuple[Tensor | None, ...]:
+        longest, needed = max(ctx.counts), ctx.needs_input_grad[2:]
+        asked = [grad for grad, wanted in zip(grads_BD, needed, strict=True) if wanted]
+        packed = _side_by_side(asked)
         if min(ctx.counts) < longest:
-            grad_BD = torch.cat([_pad_rows(share, longest) for share in grad_BD.split(ctx.counts)])
-        own = grad_BD.new_empty(longest, *grad_BD.shape[1:])
-        dist.reduce_scatter_tensor(own, grad_BD.contiguous())
-        return own[: ctx.counts[ctx.rank]], None, None
+            packed = torch.cat([_pad_rows(share, longest) for share in packed.split(ctx.counts)])
+        own = packed.new_empty(longest, *packed.shape[1:])
+        dist.reduce_scatter_tensor(own, packed.contiguous())
+        of_asked = iter(_apart(own[: ctx.counts[ctx.rank]], asked))
+        return None, None, *(next(of_asked) if wanted else None for wanted in needed)
+
+
+def _side_by_side(xs: Sequence[Tensor]) -> Tensor:
+    return xs[0] if len(xs) == 1 else torch.cat(list(xs), dim=1)
+
+
+def _apart(packed: Tensor, like: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """What `_side_by_side` has joined, of the widths and types of `like`."""
+    if len(like) == 1:
+        return (packed,)
+    parts = packed.split([x.shape[1] for x in like], dim=1)
+    return tuple(part.to(x.dtype) for part, x in zip(parts, like, strict=True))
 
 
 def _pad_rows(x_bD: Tensor, num_rows: int) -> Tensor:

@@ -41,11 +41,6 @@ def centre(x_BD: Tensor) -> Tensor:
     return x_BD - x_BD.mean(0)
 
 
-def normalise_rows(x_BD: Tensor) -> Tensor:
-    """Each row divided by its Euclidean norm + 1e-8; a zero row stays zero."""
-    return x_BD / (torch.linalg.vector_norm(x_BD, dim=1, keepdim=True) + EPSILON)
-
-
 def equalise_spread(x_BT: Tensor, dims: Sequence[int]) -> Tensor:
     """Consecutive blocks of ``dims`` columns, each scaled to a root-mean-square distance of 1 from its batch mean."""
     blocks = x_BT.split(list(dims), dim=1)
@@ -57,30 +52,47 @@ def linear_kernel(x_bD: Tensor, y_BD: Tensor) -> Tensor:
     return x_bD @ y_BD.T
 
 
-def rbf_kernel(x_bD: Tensor, y_BD: Tensor) -> Tensor:
-    """``exp(-||x - y||^2)`` (b, B) for every pair of rows, from ``||x||^2 + ||y||^2 - 2 x.y``: never (b, B, D)."""
-    return torch.exp(2 * linear_kernel(x_bD, y_BD) - x_bD.square().sum(1)[:, None] - y_BD.square().sum(1))
+def cosine_kernel(x_BD: Tensor, keep: RowOp = _identity, weights_D: Tensor | None = None) -> Tensor:
+    """Linear kernel (b, B) of rows that are first divided by their norm + 1e-8; a zero row has zeros.
+
+    With ``weights_D`` (positive) it is that of ``x_BD * weights_D.sqrt()``. Weights stand between the rows and norms come after
+    the inner products, so that where only the weights have a gradient, two passes of B x D multiplications and one matrix
+    product backward are all there is: nothing as large as ``x_BD`` is differentiated.
+    """
+    return _divided_by_norms(*_gram(x_BD, keep, weights_D), keep)
 
 
-def product_kernel(parts_BD: Sequence[Tensor], keep: RowOp = _identity, gather: RowOp = _identity) -> Tensor:
+def rbf_kernel(x_BD: Tensor, keep: RowOp = _identity, weights_D: Tensor | None = None) -> Tensor:
+    """``exp(-||x - y||^2)`` (b, B) of the rows that `cosine_kernel` takes the products of: never (b, B, D)."""
+    gram_bB, square_norm_B = _gram(x_BD, keep, weights_D)
+    square_B = square_norm_B * inverse_sqrt(square_norm_B, EPSILON).square()  # 1, or 0 of a zero row
+    cosine_bB = _divided_by_norms(gram_bB, square_norm_B, keep)
+    return torch.exp(2 * cosine_bB - keep(square_B)[:, None] - square_B)
+
+
+def product_kernel(
+    parts_BD: Sequence[Tensor],
+    keep: RowOp = _identity,
+    gather: RowOp = _identity,
+    weights_D: Sequence[Tensor | None] | None = None,
+) -> Tensor:
     """Linear kernel (b, B) of the centred, normalised outer products of the parts' rows, without forming them.
 
     For f_i = a_i (x) c_i the inner products factor, ``f_i . f_j = (a_i . a_j)(c_i . c_j)``, so the kernel of f is the
     elementwise product K of the parts' kernels. Centring f over the batch is H K H with H = I - 11'/B, that is, taking off
     row means, column means (the same, K is symmetric) and adding the grand mean; the squared row norms are its diagonal.
 
-    ``parts_BD`` are two or more tensors with B rows each; the owned rows are computed here, and ``gather`` is called once,
-    with their means. What all rows share cancels after, not before, the products: in float32 the error is 5e-7 for
-    centred features and 1e-5 for features whose mean is five times their spread.
+    ``parts_BD`` are two or more tensors with B rows each, ``weights_D`` as in `cosine_kernel` for each; the owned rows are
+    computed here, and ``gather`` is called once, with their means. What all rows share cancels after, not before, the
+    products: in float32 the error is 5e-7 for centred features and 1e-5 for features whose mean is five times their spread.
     """
-    kernel_bB = reduce(torch.mul, [linear_kernel(keep(part), part) for part in parts_BD])
-    diagonal_B = reduce(torch.mul, [part.square().sum(1) for part in parts_BD])
+    grams = [_gram(part, keep, w) for part, w in zip(parts_BD, weights_D or [None] * len(parts_BD), strict=True)]
+    kernel_bB, diagonal_B = (reduce(torch.mul, factors) for factors in zip(*grams, strict=True))
     row_mean_B = gather(kernel_bB.mean(1))
     grand_mean = row_mean_B.mean()
     centred_bB = kernel_bB - keep(row_mean_B)[:, None] - row_mean_B + grand_mean
     square_norm_B = _clean_square(diagonal_B - 2 * row_mean_B + grand_mean, diagonal_B + grand_mean)
-    inverse_norm_B = inverse_sqrt(square_norm_B, EPSILON)
-    return centred_bB * keep(inverse_norm_B)[:, None] * inverse_norm_B
+    return _divided_by_norms(centred_bB, square_norm_B, keep)
 
 
 def kernel_distance(kernel_bB: Tensor, other_bB: Tensor, mean_rows: RowOp = _mean_rows) -> Tensor:
@@ -117,6 +129,18 @@ def inverse_sqrt(square: Tensor, epsilon: float = 0.0) -> Tensor:
     """``1 / (sqrt(square) + epsilon)``, and zero (also the gradient) where ``square`` is zero."""
     positive = square > 0
     return positive / (torch.where(positive, square, 1).sqrt() + epsilon)
+
+
+def _gram(x_BD: Tensor, keep: RowOp, weights_D: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Inner products (b, B) of the owned rows with all, and the squared norms (B,) of all."""
+    if weights_D is None:
+        return linear_kernel(keep(x_BD), x_BD), x_BD.square().sum(1)
+    return linear_kernel(keep(x_BD) * weights_D, x_BD), x_BD.square() @ weights_D
+
+
+def _divided_by_norms(gram_bB: Tensor, square_norm_B: Tensor, keep: RowOp) -> Tensor:
+    inverse_norm_B = inverse_sqrt(square_norm_B, EPSILON)
+    return gram_bB * keep(inverse_norm_B)[:, None] * inverse_norm_B
 
 
 def _diagonal(matrix_BB: Tensor) -> Tensor:

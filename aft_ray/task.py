@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
-from aft_ray.distributed import sum_over_workers
+from aft_ray.distributed import begin_sum_of_losses
 from aft_ray.metrics import task_errors
 from aft_ray.regularizers import Regularizer
 from aft_ray.schema import Batch
@@ -68,10 +68,12 @@ class TransferTask(nn.Module):
     def losses(self, logits: torch.Tensor, features: Features, batch: Batch) -> dict[str, torch.Tensor]:
         """What `forward` returns, from the student's outputs."""
         errors, count = task_errors(self.kind, logits, batch.labels, label_smoothing=self.label_smoothing)
-        task_loss = sum_over_workers(errors) / sum_over_workers(count.to(torch.float32)).clamp(min=1)
+        over_workers = begin_sum_of_losses(torch.stack([errors, count.to(errors)]))
         if isinstance(features, tuple) and not self.regularizer.needs_teachers:
             features = features[0]  # a regularizer that looks at nothing is given one tower
         regularization = self.regularizer(features, batch.teacher_features)
+        error_sum, num_labeled = over_workers()
+        task_loss = error_sum / num_labeled.clamp(min=1)
         return {
             "loss": task_loss + self.beta * regularization,
             "task_loss": task_loss,

@@ -17,6 +17,7 @@ from aft_ray.distributed import (
     gather_rows,
     global_rows,
     rank,
+    sum_of_losses,
     sum_over_workers,
     world_size,
 )
@@ -45,6 +46,17 @@ def run_worker(worker: int, folder: Path) -> None:
     summand = torch.full((2,), float(worker + 1), requires_grad=True)
     total = sum_over_workers(summand)
     (total * (worker + 1)).sum().backward()
+    loss_share = torch.full((2,), float(worker + 1), requires_grad=True)
+    own_value = sum_of_losses(loss_share).square().sum() + layout.mean_loss(own.detach()).sum()
+    with mock.patch.object(dist, "all_reduce", side_effect=AssertionError("asked the others")):
+        own_value.backward()
+    constant, first, last = own.detach().float(), own.detach().requires_grad_(), own.detach()[:, :1].requires_grad_()
+    firsts, constants, lasts = layout.gather_together(first, constant, last)
+    assert constants.dtype == torch.float32 and not constants.requires_grad
+    assert torch.equal(firsts, gathered) and torch.equal(constants, gathered.float()) and lasts.shape[1] == 1
+    ((firsts * weights_of(worker)).sum() + (lasts * weights_of(worker)[:, :1]).sum()).backward()
+    assert first.grad is not None and last.grad is not None and own.grad is not None
+    assert torch.equal(first.grad, own.grad) and torch.equal(last.grad, own.grad[:, :1])
     vector = gather_rows(torch.full((2,), worker, dtype=torch.int64))
     with declared_row_counts(COUNTS):
         declared = gather_rows(own.detach())
@@ -55,9 +67,14 @@ def run_worker(worker: int, folder: Path) -> None:
     copied = torch.full((2,), float(worker))
     copy_from_main([copied])
     assert copied.tolist() == [0.0, 0.0]
-    assert own.grad is not None and summand.grad is not None
+    assert own.grad is not None and summand.grad is not None and loss_share.grad is not None
     record = {"gathered": gathered.detach(), "grad": own.grad, "declared": declared, "mean": mean, "vector": vector}
-    record |= {"total": total.detach(), "summand grad": summand.grad}
+    record |= {
+        "total": total.detach(),
+        "summand grad": summand.grad,
+        "loss grad": loss_share.grad,
+        "loss": own_value.detach(),
+    }
     torch.save(record, folder / f"{worker}.pt")
     dist.barrier()
     dist.destroy_process_group()
@@ -78,6 +95,8 @@ def test_gather_and_sum_over_unequal_workers_have_their_adjoints_as_backward(tmp
         assert record["vector"].tolist() == [0, 0, 1, 1, 2, 2]
         assert record["total"].tolist() == [6.0, 6.0]
         assert record["summand grad"].tolist() == [6.0, 6.0]
+        assert record["loss grad"].tolist() == [36.0, 36.0], "three times that of one process: DDP takes the mean"
+        torch.testing.assert_close(record["loss"], 72 + everyone.mean(0).sum())
         torch.testing.assert_close(record["mean"], everyone.mean(0))
 
 
@@ -85,7 +104,7 @@ def test_without_a_process_group_everything_is_the_identity() -> None:
     x = torch.randn(3, 2)
     assert (world_size(), rank()) == (1, 0)
     assert gather_rows(x) is x
-    assert sum_over_workers(x) is x
+    assert sum_over_workers(x) is x and sum_of_losses(x) is x
     layout = global_rows(3, x.device)
     assert layout == Rows((3,), 0)
     assert layout.own == slice(0, 3)

@@ -17,7 +17,8 @@ def features(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tens
 
 
 def unit(x_BD: Tensor) -> Tensor:
-    return kernels.normalise_rows(kernels.centre(x_BD))
+    centred_BD = kernels.centre(x_BD)
+    return centred_BD / (centred_BD.norm(dim=1, keepdim=True) + 1e-8)
 
 
 def explicit_product_kernel(*parts_BD: Tensor) -> Tensor:
@@ -29,21 +30,47 @@ def explicit_product_kernel(*parts_BD: Tensor) -> Tensor:
 
 @fast
 @given(seed=seeds, scale=st.floats(1e-2, 1e2))
-def test_linear_kernel_ignores_rotation_and_scaling_and_shift_of_features(seed: int, scale: float) -> None:
+def test_cosine_kernel_ignores_rotation_and_scaling_and_shift_of_features(seed: int, scale: float) -> None:
     x_BD = features(seed, 7, 5)
     rotation_DD = torch.linalg.qr(features(seed + 1, 5, 5)).Q
     moved_BD = scale * x_BD @ rotation_DD + features(seed + 2, 5)
-    expected_BB = kernels.linear_kernel(unit(x_BD), unit(x_BD))
-    torch.testing.assert_close(kernels.linear_kernel(unit(moved_BD), unit(moved_BD)), expected_BB, atol=1e-5, rtol=0)
+    expected_BB = kernels.cosine_kernel(kernels.centre(x_BD))
+    torch.testing.assert_close(kernels.cosine_kernel(kernels.centre(moved_BD)), expected_BB, atol=1e-5, rtol=0)
 
 
 @fast
 @given(seed=seeds)
-def test_rbf_kernel_equals_broadcast_differences(seed: int) -> None:
-    x_bD, y_BD = features(seed, 4, 6), features(seed + 1, 9, 6)
-    y_BD[2] = x_bD[1]
-    explicit_bB = torch.exp(-(x_bD[:, None] - y_BD[None]).square().sum(2))
-    torch.testing.assert_close(kernels.rbf_kernel(x_bD, y_BD), explicit_bB, atol=1e-12, rtol=1e-9)
+def test_cosine_kernel_equals_that_of_unit_rows_forward_and_backward(seed: int) -> None:
+    x_BD, gates_D = features(seed, 7, 5).requires_grad_(), features(seed + 1, 5).sigmoid().requires_grad_()
+    own, slopes_bB = slice(2, 6), features(seed + 2, 4, 7)
+    ours_bB = kernels.cosine_kernel(kernels.centre(x_BD), lambda x: x[own], gates_D.square())
+    unit_BD = unit(x_BD * gates_D)
+    explicit_bB = unit_BD[own] @ unit_BD.T
+    torch.testing.assert_close(ours_bB, explicit_bB)
+    ours = torch.autograd.grad((ours_bB * slopes_bB).sum(), (x_BD, gates_D))
+    explicit = torch.autograd.grad((explicit_bB * slopes_bB).sum(), (x_BD, gates_D))
+    for found, expected in zip(ours, explicit, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-6)
+
+
+def test_a_zero_row_has_zero_cosines_and_no_gradient() -> None:
+    x_BD = torch.tensor([[3.0, 4.0], [0.0, 0.0]], requires_grad=True)
+    cosine_BB = kernels.cosine_kernel(x_BD, weights_D=torch.tensor([4.0, 1.0]))
+    torch.testing.assert_close(cosine_BB, torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+    cosine_BB.sum().backward()
+    assert x_BD.grad is not None and not x_BD.grad[1].any() and x_BD.grad.isfinite().all()
+
+
+@fast
+@given(seed=seeds)
+def test_rbf_kernel_equals_broadcast_differences_of_unit_rows(seed: int) -> None:
+    x_BD, weights_D = features(seed, 9, 6), features(seed + 1, 6).sigmoid()
+    x_BD[2], x_BD[4] = x_BD[1], 0
+    weighted_BD, own = x_BD * weights_D.sqrt(), slice(1, 6)
+    unit_BD = weighted_BD / (weighted_BD.norm(dim=1, keepdim=True) + 1e-8)
+    explicit_bB = torch.exp(-(unit_BD[own, None] - unit_BD[None]).square().sum(2))
+    rbf_bB = kernels.rbf_kernel(x_BD, lambda x: x[own], weights_D)
+    torch.testing.assert_close(rbf_bB, explicit_bB, atol=1e-12, rtol=1e-9)
 
 
 @fast
@@ -53,7 +80,9 @@ def test_product_kernel_equals_explicit_outer_product_forward_and_backward(seed:
     dims[0] += 1
     parts = [features(seed + i, 6, dim).requires_grad_() for i, dim in enumerate(dims)]
     weights_BB = features(seed + 9, 6, 6)
-    ours_BB, explicit_BB = kernels.product_kernel(parts), explicit_product_kernel(*parts)
+    gates = [features(seed + 5 + i, dim).sigmoid() for i, dim in enumerate(dims)]
+    ours_BB = kernels.product_kernel(parts, weights_D=[g.square() for g in gates])
+    explicit_BB = explicit_product_kernel(*(part * g for part, g in zip(parts, gates, strict=True)))
     torch.testing.assert_close(ours_BB, explicit_BB, atol=1e-8, rtol=0)
     ours = torch.autograd.grad((ours_BB * weights_BB).sum(), parts)
     explicit = torch.autograd.grad((explicit_BB * weights_BB).sum(), parts)
@@ -126,11 +155,6 @@ def test_angle_cosines_equal_normalised_differences(seed: int) -> None:
     explicit_BBB = direction_BBD @ direction_BBD.transpose(1, 2)
     torch.testing.assert_close(kernels.angle_cosines(x_BD @ x_BD.T), explicit_BBB, atol=1e-9, rtol=0)
     torch.testing.assert_close(kernels.angle_cosines(x_BD @ x_BD.T, slice(4, 6)), explicit_BBB[4:], atol=1e-9, rtol=0)
-
-
-def test_normalised_rows_have_unit_length_and_a_zero_row_stays_zero() -> None:
-    unit_BD = kernels.normalise_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
-    torch.testing.assert_close(unit_BD, torch.tensor([[0.6, 0.8], [0.0, 0.0]]))
 
 
 def test_safe_sqrt_has_no_gradient_at_zero() -> None:

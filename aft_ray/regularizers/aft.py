@@ -6,6 +6,7 @@
     K = unit(F) unit(F)'        L = unit(T * g) unit(T * g)'        both (B, B)
     value      sqrt(mean((K - L)^2) + 1e-8)
 
+Gates scale columns, so centring goes through them, and centred features C give L = C diag(g^2) C' over both rows' norms.
 K does not change when F is rotated or scaled, so student and teachers need neither a common width nor a common basis.
 The variants change one line: `AftRbf` the kernel, `AftDense` a matrix in place of the gates, `KernelKd` a matrix on the student
 and nothing on the teachers, `AftNoKernel` features in place of kernels.
@@ -21,7 +22,7 @@ from aft_ray import kernels
 from aft_ray.distributed import Rows
 from aft_ray.regularizers.base import Combine, Regularizer, Scope, StudentDim, check_choice
 
-Kernel: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Kernel: TypeAlias = Callable[[Tensor, kernels.RowOp, Tensor | None], Tensor]
 Normalize: TypeAlias = Literal["none", "per_teacher"]
 
 
@@ -34,7 +35,7 @@ class KernelRegularizer(Regularizer):
         return {} if self._last_distance is None else {"kernel_distance": self._last_distance}
 
     def _distance(self, student_bB: Tensor, teacher_bB: Tensor, rows: Rows) -> Tensor:
-        distance = kernels.kernel_distance(student_bB, teacher_bB, rows.mean)
+        distance = kernels.kernel_distance(student_bB, teacher_bB, rows.mean_loss)
         self._last_distance = distance.detach()
         return distance
 
@@ -66,10 +67,13 @@ class GatedRegularizer(KernelRegularizer):
             scalars[f"gate_std/{k}"] = gates.std(correction=0)
         return scalars
 
-    def _gated(self, teacher_BT: Tensor) -> Tensor:
+    def _weighted(self, teacher_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, T), a constant, and the squared gates (T,), which are the weights of their kernel."""
         if self.normalize == "per_teacher":
             teacher_BT = kernels.equalise_spread(teacher_BT, self.teacher_dims)
-        return teacher_BT * self.gate_logits.sigmoid()
+        weights_T = self.gate_logits.sigmoid().square()
+        dtype = torch.promote_types(teacher_BT.dtype, weights_T.dtype)
+        return teacher_BT.to(dtype), weights_T.to(dtype)
 
 
 class Aft(GatedRegularizer):
@@ -80,13 +84,15 @@ class Aft(GatedRegularizer):
     """
 
     def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
-        student_BS = [rows.gather(part) for part in student]
-        gated_BT = self._gated(rows.gather(teacher_bT))
+        *student_BS, teacher_BT = rows.gather_together(*student, teacher_bT)
+        teacher_BT, weights_T = self._weighted(teacher_BT)
         if self.combine == "product":
+            parts, weights = (x.split(self.teacher_dims, dim=-1) for x in (teacher_BT, weights_T))
             student_bB = kernels.product_kernel(student_BS, rows.keep, rows.gather)
-            teacher_bB = kernels.product_kernel(gated_BT.split(self.teacher_dims, dim=1), rows.keep, rows.gather)
+            teacher_bB = kernels.product_kernel(parts, rows.keep, rows.gather, weights)
         else:
-            student_bB, teacher_bB = _unit_kernel(student_BS[0], rows), _unit_kernel(gated_BT, rows)
+            student_bB = _kernel(student_BS[0], rows)
+            teacher_bB = _kernel(teacher_BT, rows, weights_T)
         return self._distance(student_bB, teacher_bB, rows)
 
 
@@ -105,9 +111,10 @@ class AftRbf(GatedRegularizer):
         super().__init__(student_dim, teacher_dims, normalize=normalize, learn_gates=learn_gates, scope=scope)
 
     def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
-        student_bB = _unit_kernel(rows.gather(student[0]), rows, kernels.rbf_kernel)
-        teacher_bB = _unit_kernel(self._gated(rows.gather(teacher_bT)), rows, kernels.rbf_kernel)
-        return self._distance(student_bB, teacher_bB, rows)
+        student_BS, teacher_BT = rows.gather_together(student[0], teacher_bT)
+        teacher_BT, weights_T = self._weighted(teacher_BT)
+        student_bB = _kernel(student_BS, rows, kernel=kernels.rbf_kernel)
+        return self._distance(student_bB, _kernel(teacher_BT, rows, weights_T, kernels.rbf_kernel), rows)
 
 
 class AftDense(KernelRegularizer):
@@ -118,8 +125,8 @@ class AftDense(KernelRegularizer):
         self.projection = nn.Parameter(torch.randn(self.teacher_dim, self.teacher_dim) / self.teacher_dim**0.5)
 
     def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
-        teacher_BT = rows.gather(teacher_bT @ self.projection)
-        return self._distance(_unit_kernel(rows.gather(student[0]), rows), _unit_kernel(teacher_BT, rows), rows)
+        student_BS, teacher_BT = rows.gather_together(student[0], teacher_bT @ self.projection)
+        return self._distance(_kernel(student_BS, rows), _kernel(teacher_BT, rows), rows)
 
 
 class KernelKd(KernelRegularizer):
@@ -130,8 +137,8 @@ class KernelKd(KernelRegularizer):
         self.projection = nn.Linear(student_dim, student_dim)
 
     def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
-        student_BS = rows.gather(self.projection(student[0]))
-        return self._distance(_unit_kernel(student_BS, rows), _unit_kernel(rows.gather(teacher_bT), rows), rows)
+        student_BS, teacher_BT = rows.gather_together(self.projection(student[0]), teacher_bT)
+        return self._distance(_kernel(student_BS, rows), _kernel(teacher_BT, rows), rows)
 
 
 class AftNoKernel(Regularizer):
@@ -143,10 +150,11 @@ class AftNoKernel(Regularizer):
 
     def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
         difference_bS = student[0] - self.projection(teacher_bT)  # centring is linear, so once on the difference
-        return rows.mean((difference_bS - rows.mean(difference_bS)).square().mean(1))
+        return rows.mean_loss((difference_bS - rows.mean(difference_bS)).square().mean(1))
 
 
-def _unit_kernel(x_BD: Tensor, rows: Rows, kernel: Kernel = kernels.linear_kernel) -> Tensor:
-    """This worker's rows (b, B) of the kernel of centred, normalised features."""
-    unit_BD = kernels.normalise_rows(kernels.centre(x_BD))
-    return kernel(rows.keep(unit_BD), unit_BD)
+def _kernel(
+    x_BD: Tensor, rows: Rows, weights_D: Tensor | None = None, kernel: Kernel = kernels.cosine_kernel
+) -> Tensor:
+    """This worker's rows (b, B) of the kernel of centred, normalised features; gates go through the centring."""
+    return kernel(kernels.centre(x_BD), rows.keep, weights_D)

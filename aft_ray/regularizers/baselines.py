@@ -60,8 +60,8 @@ class Kd(Regularizer):
             parts_bT = teacher_bT.split(self.teacher_dims, dim=1)
             triples = zip(self.projection, student, parts_bT, strict=True)
             errors = [(predict(features) - target).square().mean(1) for predict, features, target in triples]
-            return rows.mean(torch.stack(errors).mean(0))
-        return rows.mean((self.projection(student[0]) - teacher_bT).square().mean(1))
+            return rows.mean_loss(torch.stack(errors).mean(0))
+        return rows.mean_loss((self.projection(student[0]) - teacher_bT).square().mean(1))
 
 
 class FactorTransfer(Regularizer):
@@ -98,7 +98,7 @@ class FactorTransfer(Regularizer):
 
     def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
         codes_bT = teacher_bT if self.encoder is None else self.encoder(teacher_bT)
-        return rows.mean((normalize(self.translator(student[0])) - normalize(codes_bT)).abs().sum(1))
+        return rows.mean_loss((normalize(self.translator(student[0])) - normalize(codes_bT)).abs().sum(1))
 
 
 class BTuning(Regularizer):
@@ -136,7 +136,7 @@ class BTuning(Regularizer):
     def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
         student_bC = student[0] @ self.student_weights.T.to(student[0].dtype)
         teacher_bC = teacher_bT @ self.teacher_weights.T.to(teacher_bT.dtype)
-        return rows.mean((student_bC - teacher_bC).square().mean(1))
+        return rows.mean_loss((student_bC - teacher_bC).square().mean(1))
 
 
 def btune_options(student: LogMEStatistics, teachers: Sequence[LogMEStatistics]) -> dict[str, Any]:

@@ -28,17 +28,18 @@ class Rkd(Regularizer):
         super().__init__(student_dim, teacher_dims, scope=scope)
 
     def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
-        student_BB, teacher_BB = _gram(student[0], rows), _gram(teacher_bT, rows)
+        of_own = [_own_gram(x_BD, rows) for x_BD in rows.gather_together(student[0], teacher_bT)]
+        student_BB, teacher_BB = rows.gather_together(*of_own)
         distances_bB = (_scaled_distances(student_BB, rows), _scaled_distances(teacher_BB, rows))
-        distance_term = rows.mean(smooth_l1_loss(*distances_bB, reduction="none").mean(1))
+        distance_term = rows.mean_loss(smooth_l1_loss(*distances_bB, reduction="none").mean(1))
         own_angle_sum = _AngleErrorSum.apply(student_BB, teacher_BB, rows.own)
-        angle_term = rows.mean(own_angle_sum[None]) / rows.total**2
+        angle_term = rows.mean_loss(own_angle_sum[None]) / rows.total**2
         return (distance_term + 2 * angle_term) / 2
 
 
-def _gram(x_bD: Tensor, rows: Rows) -> Tensor:
-    centred_BD = kernels.centre(rows.gather(x_bD))
-    return rows.gather(kernels.linear_kernel(rows.keep(centred_BD), centred_BD))
+def _own_gram(x_BD: Tensor, rows: Rows) -> Tensor:
+    centred_BD = kernels.centre(x_BD)
+    return kernels.linear_kernel(rows.keep(centred_BD), centred_BD)
 
 
 def _scaled_distances(gram_BB: Tensor, rows: Rows) -> Tensor:
