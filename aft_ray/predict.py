@@ -8,6 +8,7 @@ Every shard is written once, whole, and holds the same samples in the same order
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,10 +21,11 @@ import ray
 import ray.data
 import torch
 
+from aft_ray.attempts import Attempts, Watch
 from aft_ray.config import InputError, Recipe
 from aft_ray.export import Classifier, load_student
 from aft_ray.progress import Progress
-from aft_ray.ray_data import cpus_per_actor, nodes_resources, run_pipeline
+from aft_ray.ray_data import attempts_elsewhere, cpus_per_actor, nodes_resources, run_pipeline
 from aft_ray.scores import probabilities
 from aft_ray.shards import Directory, ShardDirectory
 from aft_ray.store import Workspace
@@ -59,10 +61,9 @@ def predict(
     summary["counts"] = dict.fromkeys(student.classes, 0) if student.task != "regression" else {}
 
     def consume() -> None:
-        pipeline = _build_pipeline(
-            recipe, student, unseen.rows(part_size), unseen.root, (run, shards, all_probabilities)
-        )
-        with Progress("predict", unseen.table.num_rows, "samples") as progress:
+        arguments = (run, shards, all_probabilities)
+        with attempts_elsewhere() as attempts, Progress("predict", unseen.table.num_rows, "samples") as progress:
+            pipeline = _build_pipeline(recipe, student, unseen.rows(part_size), unseen.root, arguments, attempts)
             for row in pipeline.iter_rows():
                 result = json.loads(row["result"])
                 for key in ("num_samples", "num_errors"):
@@ -83,16 +84,23 @@ class _Pool:
 
 
 def _build_pipeline(
-    recipe: Recipe, student: Classifier, parts: Sequence[dict[str, Any]], root: str, arguments: tuple[Any, ...]
+    recipe: Recipe,
+    student: Classifier,
+    parts: Sequence[dict[str, Any]],
+    root: str,
+    arguments: tuple[Any, ...],
+    attempts: Attempts,
 ) -> ray.data.Dataset:
     pool = _Pool(min(recipe.train.num_workers, len(parts)), float(recipe.train.use_gpu))
     num_cpus = cpus_per_actor([pool], nodes_resources())
+    watched = partial(Watch, attempts, max_bad_samples=sys.maxsize)  # each has a row that tells what was wrong
+    decode = partial(decode_rows, root=root, transforms=student.transforms, watch=watched(work="decoding"))
     return (
         ray.data.from_items(parts, override_num_blocks=len(parts))
-        .map(partial(decode_rows, root=root, transforms=student.transforms), num_cpus=min(1.0, num_cpus))
+        .map(decode, num_cpus=min(1.0, num_cpus), max_calls=0)  # in processes of its own: see extract.py
         .map(
             PredictPart,
-            fn_constructor_args=(*arguments, recipe.train.use_gpu),
+            fn_constructor_args=(*arguments, recipe.train.use_gpu, watched(work="the student")),
             compute=ray.data.ActorPoolStrategy(size=pool.num_actors),
             num_cpus=1 if pool.num_gpus else num_cpus,
             num_gpus=pool.num_gpus,
@@ -110,8 +118,10 @@ def _clear(shards: ShardDirectory) -> None:
 class PredictPart:
     """The student on one device: predicts what could be read of a part, and writes the part's shard."""
 
-    def __init__(self, run: Directory, shards: ShardDirectory, all_probabilities: bool, use_gpu: bool) -> None:
-        self.shards, self.all_probabilities = shards, all_probabilities
+    def __init__(
+        self, run: Directory, shards: ShardDirectory, all_probabilities: bool, use_gpu: bool, watch: Watch
+    ) -> None:
+        self.shards, self.all_probabilities, self.watch = shards, all_probabilities, watch
         self.fault: InputError | None = None
         try:
             self.device = torch.device("cuda" if use_gpu else "cpu")
@@ -123,12 +133,23 @@ class PredictPart:
         if self.fault is not None:
             raise self.fault
         errors = {int(number): reason for number, reason in json.loads(part["errors"]).items()}
-        logits = self._logits([part[f"inputs{k}"] for k in range(len(self.student.transforms))])
-        good = [number for number in range(len(part["id"])) if number not in errors]
-        table, counts = self._table(list(part["id"]), good, logits, errors)
+        inputs = [np.asarray(part[f"inputs{k}"]) for k in range(len(self.student.transforms))]
+        place = {number: k for k, number in enumerate(n for n in range(len(part["id"])) if n not in errors)}
+
+        def alone(number: int | None) -> None:
+            self._logits([np.zeros_like(a[:1]) if number is None else a[[place[number]]] for a in inputs])
+
+        name, ids = f"part {part['shard']}", list(part["id"])
+        bad = {number: {"sample_id": ids[number], "reason": reason} for number, reason in errors.items()}
+        for number in self.watch.begin(name, ids, bad, alone):
+            errors[number] = bad[number]["reason"]
+        good = [number for number in place if number not in errors]
+        logits = self._logits([array[[place[number] for number in good]] for array in inputs])
+        table, counts = self._table(ids, good, logits, errors)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink)
         self.shards.write(self.shards.shard_name(int(part["shard"])), sink.getvalue())
+        self.watch.done(name)
         return {"result": json.dumps({"num_samples": len(table), "num_errors": len(errors), "counts": counts})}
 
     @torch.inference_mode()

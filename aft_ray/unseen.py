@@ -19,6 +19,7 @@ import pyarrow.fs as pafs
 import pyarrow.json
 import pyarrow.parquet as pq
 
+from aft_ray.attempts import Watch
 from aft_ray.config import InputError
 from aft_ray.datasets.image_folder import SUFFIXES as IMAGES
 from aft_ray.quarantine import UNREADABLE, bad_sample
@@ -74,22 +75,32 @@ def list_unseen(location: str, columns: Sequence[str]) -> Unseen:
     return Unseen(table, location if not found.is_file else _parent(location, path))
 
 
-def decode_rows(part: dict[str, Any], *, root: str, transforms: Sequence[Any]) -> dict[str, Any]:
+def decode_rows(part: dict[str, Any], *, root: str, transforms: Sequence[Any], watch: Watch) -> dict[str, Any]:
     """Of a part from `Unseen.rows`: `shard`, `id`, `inputs0` and so on, the inputs of what can be read, and `errors`, why
     the rest cannot, as JSON by number.
     """
     filesystem, directory = filesystem_of(root)
     errors: dict[int, str] = {}
-    decoded: list[list[np.ndarray]] = []
-    inputs: dict[str, Any] = {}
-    for number, sample_id in enumerate(part["id"]):
+
+    def decoded(number: int) -> list[np.ndarray] | None:
+        """One for each transform; None if the sample cannot be read."""
         try:
             contents = [_content(part[t.column][number], t.column, filesystem, directory) for t in transforms]
-            decoded.append([transform(content) for transform, content in zip(transforms, contents, strict=True)])
+            return [transform(content) for transform, content in zip(transforms, contents, strict=True)]
         except UNREADABLE as error:
-            errors[number] = bad_sample(sample_id, error)["reason"]
-    for k in range(len(transforms)):
-        inputs[f"inputs{k}"] = np.stack([row[k] for row in decoded]) if decoded else []
+            errors[number] = bad_sample(part["id"][number], error)["reason"]
+            return None
+
+    name = f"part {part['shard']}"
+    bad: dict[int, dict[str, str]] = {}
+    left_out = watch.begin(name, part["id"], bad, lambda number: None if number is None else decoded(number))
+    found = [decoded(number) for number in range(len(part["id"])) if number not in left_out]
+    rows = [row for row in found if row is not None]
+    watch.done(name)
+    errors |= {number: sample["reason"] for number, sample in bad.items()}
+    inputs: dict[str, Any] = {
+        f"inputs{k}": np.stack([row[k] for row in rows]) if rows else [] for k in range(len(transforms))
+    }
     return {"shard": part["shard"], "id": part["id"], "errors": json.dumps(errors), **inputs}
 
 

@@ -13,14 +13,17 @@ import pytest
 import torch
 from PIL import Image
 
+from aft_ray.attempts import AttemptsHere, Watch
 from aft_ray.checkpoint import save_student
 from aft_ray.cli import main
 from aft_ray.config import InputError, Recipe, dump
 from aft_ray.export import Classifier, load_student
 from aft_ray.predict import predict
 from aft_ray.scores import probabilities
+from aft_ray.shards import Directory
 from aft_ray.store import Workspace
 from aft_ray.unseen import decode_rows, list_unseen
+from tests.deadly import Crop
 from tests.small_students import TEACHER_DIMS, small_config, small_student
 
 CLASSES = ["cat", "dog", "fish"]
@@ -63,7 +66,7 @@ def read(place: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.ray
-def test_a_folder_of_images_with_a_broken_one(tmp_path: Path, cluster: None) -> None:
+def test_a_folder_of_images_with_a_broken_one(tmp_path: Path, cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, student = finished("tiny:cnn", tmp_path)
     folder = tmp_path / "photos"
     pictures(folder, 7)
@@ -92,8 +95,20 @@ def test_a_folder_of_images_with_a_broken_one(tmp_path: Path, cluster: None) -> 
     assert [row["predicted"] for row in rows] == [CLASSES[k] for k in expected.argmax(1)]
     np.testing.assert_allclose([row["probability"] for row in rows], expected.max(1), rtol=1e-5)
     assert sum(summary["counts"].values()) == 7 and all(row["error"] is None for row in rows)
-    again = predict(recipe, str(folder), all_probabilities=True, part_size=3, output=str(tmp_path / "other"))
-    assert read(again["output"])[:2] == rows[:2]
+
+    # One more ends the process that decodes it, each time; the others are as before.
+    def with_a_deadly_picture(run: Directory) -> Classifier:
+        found = load_student(run)
+        found.transforms = (Crop(**vars(transform), deadly=images[-1].tobytes().hex()),)
+        return found
+
+    monkeypatch.setattr("aft_ray.predict.load_student", with_a_deadly_picture)
+    again = read(
+        predict(recipe, str(folder), all_probabilities=True, part_size=3, output=str(tmp_path / "2"))["output"]
+    )
+    said = {row["id"]: (row["predicted"], row["error"]) for row in again}
+    assert said.pop(rows[-1]["id"]) == (None, "it ends the process of decoding")
+    assert said == {row["id"]: (row["predicted"], row["error"]) for row in (*rows[:-1], broken)}
 
 
 @pytest.mark.ray
@@ -134,7 +149,8 @@ def test_what_is_listed(tmp_path: Path) -> None:
     both = list_unseen(str(tmp_path / "both.csv"), ["image", "text"])
     _, student = finished("open_clip", tmp_path)
     (part,) = both.rows(10)
-    decoded = decode_rows(part, root=both.root, transforms=student.transforms)
+    watch = Watch(AttemptsHere(), "decoding", 1)
+    decoded = decode_rows(part, root=both.root, transforms=student.transforms, watch=watch)
     assert decoded["inputs0"].shape == (1, 32, 32, 3) and decoded["inputs1"].shape == (1, 12)
     assert list(json.loads(decoded["errors"])) == ["1"] and "9.png" in decoded["errors"]
     content = [(tmp_path / "photos" / "1.png").read_bytes()]
