@@ -88,16 +88,23 @@ def _extract(recipe: Recipe, plan: Plan) -> dict[str, int]:
 
 
 def write_manifests(recipe: Recipe, plan: Plan, entries: Entries) -> None:
-    """Makes the features valid whose shards are all there. entries: of the shards that were just written."""
+    """Makes the features valid whose shards are all there. entries: of the shards that were just written.
+
+    Raises InputError if more samples are put aside than the recipe allows, those of earlier runs included.
+    """
+    bad: dict[str, dict[str, str]] = {}
     for teacher in recipe.teachers:
         for split, samples in plan.samples.items():
             directory = plan.workspace.features(teacher.name, split)
             made = entries.get((teacher.name, split), {})
-            if made or directory.manifest() is None:
+            manifest = None if made else directory.manifest()
+            if manifest is None:
                 width = directory.read_features(0)[1].shape[1]
                 facts = {"feature_dim": width, "made_with": {**_versions(), "batch_size": teacher.batch_size}}
-                num_shards = len(samples["shards"])
-                directory.write_manifest(num_shards, plan.fingerprints[teacher.name][split], entries=made, **facts)
+                fingerprint = plan.fingerprints[teacher.name][split]
+                manifest = directory.write_manifest(len(samples["shards"]), fingerprint, entries=made, **facts)
+            bad.update({sample["sample_id"]: sample for sample in manifest["quarantined"]})
+    check_bad_samples(list(bad.values()), recipe.dataset.max_bad_samples)
 
 
 def plan_extraction(recipe: Recipe) -> Plan:

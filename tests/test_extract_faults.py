@@ -219,3 +219,6 @@ def test_samples_that_cannot_be_decoded_or_end_a_process_each_time_are_put_aside
             kept = [sample_id.as_py() not in chosen for sample_id in ids]
             np.testing.assert_array_equal(found[kept], expected[kept])
             assert np.isnan(found[~np.array(kept)]).all()
+
+    with pytest.raises(InputError, match="3 bad samples, 2 allowed"):  # also where an earlier run has allowed more
+        extract(override(given, {"dataset.max_bad_samples": 2}))
