@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
@@ -63,38 +60,13 @@ def test_to_an_object_store_the_files_are_copied(tmp_path: Path, monkeypatch: py
     assert set(shown(tmp_path / "tensorboard")) == {"loss"}
 
 
-class FakeMlflow:
-    """The part of MlflowClient that is used, over a dictionary that outlives the run."""
-
-    def __init__(self) -> None:
-        self.metrics: list[tuple[str, str, int]] = []
-        self.params: dict[str, Any] = {}
-        self.ended: list[str] = []
-
-    def get_experiment_by_name(self, name: str) -> None:
-        return None
-
-    def create_experiment(self, name: str) -> str:
-        return "1"
-
-    def create_run(self, experiment_id: str, run_name: str) -> SimpleNamespace:
-        return SimpleNamespace(info=SimpleNamespace(run_id=f"{experiment_id}-{run_name}"))
-
-    def log_param(self, run_id: str, key: str, value: Any) -> None:
-        self.params[key] = value
-
-    def log_metric(self, run_id: str, name: str, value: float, step: int) -> None:
-        self.metrics.append((run_id, name, step))
-
-    def set_terminated(self, run_id: str) -> None:
-        self.ended.append(run_id)
-
-
 def test_mlflow_goes_on_with_its_run_and_repeats_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = FakeMlflow()
-    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(MlflowClient=lambda: client))
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlflow").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     given = recipe(trackers=["mlflow"])
-    lines = [{"step": step, "loss": 1.0, "val_accuracy": None} for step in (2, 4, 6)]
+    lines = [{"step": step, "loss": step / 8, "val_accuracy": None} for step in (2, 4, 6)]
     with pytest.raises(Killed), open_trackers(given, Workspace.at(tmp_path), []) as opened:
         opened.log(lines[0])
         opened.log(lines[1])
@@ -102,24 +74,32 @@ def test_mlflow_goes_on_with_its_run_and_repeats_no_step(tmp_path: Path, monkeyp
     with open_trackers(given, Workspace.at(tmp_path), lines[:1]) as opened:
         opened.log(lines[1])
         opened.log(lines[2])
-    assert client.metrics == [("1-main", "loss", step) for step in (2, 4, 6)]
-    assert client.params["regularizer.beta"] == 2.0 and client.ended == ["1-main"] * 2
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("aft_ray")
+    (found,) = client.search_runs([experiment.experiment_id])
+    points = client.get_metric_history(found.info.run_id, "loss")
+    assert [(point.step, point.value) for point in points] == [(2, 0.25), (4, 0.5), (6, 0.75)]
+    assert found.data.params["regularizer.beta"] == "2.0"
+    assert (found.info.run_name, found.info.status) == ("main", "FINISHED")
 
 
 def test_wandb_resumes_the_run_of_the_same_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[dict[str, Any]] = []
-    logged: list[tuple[dict[str, float], int]] = []
+    """Without its server: every start leaves a directory named after the run's id, with what was logged."""
+    import wandb
 
-    def init(**options: Any) -> SimpleNamespace:
-        calls.append(options)
-        return SimpleNamespace(log=lambda metrics, step: logged.append((metrics, step)), finish=lambda: None)
-
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
-    for place in ("a", "a", "b"):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    files: list[Path] = []
+    for number, place in enumerate(("a", "a", "b")):
+        own = tmp_path / str(number)
+        own.mkdir()
+        monkeypatch.setenv("WANDB_DIR", str(own))
         with open_trackers(recipe(trackers=["wandb"]), Workspace.at(tmp_path / place), []) as opened:
-            opened.log({"step": 2, "loss": 1.5})
-    assert calls[0]["id"] == calls[1]["id"] != calls[2]["id"] and calls[0]["resume"] == "allow"
-    assert logged[0] == ({"loss": 1.5}, 2)
+            opened.log({"step": 2, "loss": 1.03125 + number})
+        files += own.glob("wandb/offline-run-*/*.wandb")
+        wandb.teardown()
+    assert [f"{1.03125 + number}".encode() in file.read_bytes() for number, file in enumerate(files)] == [True] * 3
+    assert files[0].name == files[1].name != files[2].name
 
 
 def test_a_tracker_that_is_not_installed_is_a_fault_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
