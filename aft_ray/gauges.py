@@ -12,6 +12,7 @@ from ray.util.metrics import Gauge
 
 GAUGES = {
     "shards_left": "Features shards that a teacher still has to make",
+    "trials_left": "Trials of a search, or of its final runs, that are not over",
     "samples_per_s": "Samples per second, of a teacher or of a training run",
     "busy": "Share of its actors' time that a teacher spends computing",
     "step_s": "Seconds that a training step takes",

@@ -21,6 +21,7 @@ from ray import tune
 from aft_ray.check import check, compared_teachers, open_stores
 from aft_ray.config import InputError, Recipe, dump, override
 from aft_ray.data import Data, load_data
+from aft_ray.gauges import show_gauges
 from aft_ray.lease import lease
 from aft_ray.metrics import score
 from aft_ray.progress import Progress
@@ -298,12 +299,17 @@ class _Watch(tune.Callback):
         self.round.over(trial.custom_trial_name, "stopped")
         value = trial.last_result["score"]
         shown = f"score {value:.3f}" if self.round.title == "search" else "on test"
-        self.progress.advance(1, shown if math.isfinite(value) else "a trial failed")
+        self._advance(shown if math.isfinite(value) else "a trial failed")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         reason = str(trial.get_error() or "its process died").strip().splitlines()[-1]
         self.round.over(trial.custom_trial_name, "failed", reason)
-        self.progress.advance(1, "a trial failed")
+        self._advance("a trial failed")
+
+    def _advance(self, note: str) -> None:
+        self.progress.advance(1, note)
+        left = {"trials_left": self.progress.total - self.progress.done}
+        show_gauges(self.round.title, self.round.shared.recipe.run, left)
 
 
 def _reserved(recipe: Recipe) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RAY = str(Path(sys.executable).parent / "ray")
@@ -63,14 +65,23 @@ def started(
     *head: str,
     nodes: Mapping[str, tuple[str, ...]] | None = None,
     environment: Mapping[str, str] | None = None,
+    scaling: dict[str, Any] | None = None,
 ) -> Iterator[Started]:
-    """A head with `ray start` options `head`, and a node for each of `nodes`; all ends with the context."""
+    """A head with `ray start` options `head`, and a node for each of `nodes`; all ends with the context.
+
+    scaling: how nodes come by themselves, on Ray's simulated machines.
+    """
     home = tmp_path / "home"
     home.mkdir()
     full = clean_environment(home) | dict(environment or {})
     subprocess.run([RAY, "get-auth-token", "--generate"], env=full, check=True, capture_output=True)
     port, dashboard, client, agent = free_ports(4)
     address, url = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
+    if scaling is not None:
+        config = tmp_path / "scaling.yaml"
+        provider = {"type": "fake_multinode", "gcs_address": address, "launch_multiple": True}
+        config.write_text(json.dumps(scaling | {"provider": provider}))  # JSON is YAML
+        head = (*head, f"--autoscaling-config={config}")
     common = ["--block", "--disable-usage-stats", "--object-store-memory", str(100 << 20)]
     temporary = f"/tmp/aft-{os.getpid()}-{port}"  # short: sockets lie below it
     commands = [
@@ -95,6 +106,7 @@ def started(
     with ExitStack() as stack:
         for name in ("", *(f"-{name}" for name in nodes or {})):
             stack.callback(shutil.rmtree, temporary + name, ignore_errors=True)
+        stack.callback(_end_all, temporary)
         for number, command in enumerate(commands):
             log = stack.enter_context((tmp_path / f"ray-{number}.log").open("w"))
             process = subprocess.Popen(command, env=full, stdout=log, stderr=subprocess.STDOUT)
@@ -103,6 +115,16 @@ def started(
             if number == 0:
                 _wait_until_up(process, f"http://127.0.0.1:{agent}/api/local_raylet_healthz", tmp_path / "ray-0.log")
         yield Started(address, url, full | {"RAY_API_SERVER_ADDRESS": url})
+
+
+def _end_all(temporary: str) -> None:
+    """What works below a temporary directory: nodes that came by themselves outlive a head that fails."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if temporary.encode() in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
+        except OSError:  # it has ended
+            continue
 
 
 def _wait_until_up(process: subprocess.Popen, url: str, log: Path) -> None:

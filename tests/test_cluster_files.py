@@ -1,14 +1,17 @@
-"""cluster.yaml and jobs/kuberay.yaml: valid for those who read them."""
+"""cluster.yaml and jobs/kuberay.yaml: valid for those who read them, and nodes come as they say."""
 
 from __future__ import annotations
 
 import copy
+import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.jobs import ROOT
+from tests.jobs import ROOT, free_ports, started
 
 CLUSTER = yaml.safe_load((ROOT / "cluster.yaml").read_text())
 RAY_JOB = yaml.safe_load((ROOT / "jobs" / "kuberay.yaml").read_text())
@@ -105,3 +108,51 @@ def test_the_manifest_is_a_ray_job_with_tokens_on() -> None:
         assert {mount["name"] for mount in container["volumeMounts"]} == {
             volume["name"] for volume in group["template"]["spec"]["volumes"]
         }
+
+
+@pytest.mark.ray
+@pytest.mark.processes
+def test_nodes_come_for_work_that_asks_for_gpus(tmp_path: Path, image_folder: Path) -> None:
+    """The node types of cluster.yaml, on Ray's own simulated machines."""
+    types = {name: {**kind, "node_config": {}} for name, kind in CLUSTER["available_node_types"].items()}
+    types["ray.head.default"] = types.pop("head") | {"max_workers": 0}  # as the simulation calls it
+    scaling: dict[str, Any] = {
+        "cluster_name": "simulated",
+        "available_node_types": types,
+        "head_node_type": "ray.head.default",
+        "max_workers": CLUSTER["max_workers"],
+        "upscaling_speed": CLUSTER["upscaling_speed"],
+        "idle_timeout_minutes": 0.05,
+    }
+    scaling |= dict.fromkeys(("auth", "docker", "file_mounts"), {})
+    commands = [f"{node}_{kind}" for node in ("head", "worker") for kind in ("setup_commands", "start_ray_commands")]
+    nothing = ("cluster_synced_files", "initialization_commands", "setup_commands", "rsync_exclude", "rsync_filter")
+    scaling |= dict.fromkeys([*nothing, *commands], [])
+    recipe = tmp_path / "recipe.yaml"
+    teacher = {"name": "means", "model": "tests.own_teachers:Means", "num_actors": 2, "num_gpus": 1}
+    recipe.write_text(
+        yaml.safe_dump(
+            {
+                "workspace": str(tmp_path / "work"),
+                "dataset": {"source": "image_folder", "path": str(image_folder), "samples_per_shard": 10},
+                "teachers": [teacher | {"options": {"log": str(tmp_path / "calls.log")}}],
+                "student": {"model": "tiny:cnn"},
+                "resources": {"wait_s": 120},
+            }
+        )
+    )
+    fake = {
+        "RAY_FAKE_CLUSTER": "1",
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "AUTOSCALER_METRIC_PORT": str(free_ports(1)[0]),
+    }
+    with started(tmp_path, "--num-cpus=0", environment=fake, scaling=scaling) as cluster:
+        own = {"RAY_ADDRESS": cluster.address}
+        aft_ray = (sys.executable, "-m", "aft_ray.cli")
+        assert cluster.run(*aft_ray, "prepare", str(recipe)).returncode == 0
+        teachers = f"teachers=[{json.dumps(teacher | {'num_actors': 17})}]"
+        too_many = cluster.run(*aft_ray, "extract", str(recipe), teachers, "resources.wait_s=0", environment=own)
+        assert too_many.returncode == 2 and "17 GPUs are asked for, the cluster has 0 after 0 s." in too_many.stderr
+        done = cluster.run(*aft_ray, "extract", str(recipe), environment=own)
+        assert done.returncode == 0, done.stderr
+        assert len({line.split()[0] for line in (tmp_path / "calls.log").read_text().splitlines()}) == 2

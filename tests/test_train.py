@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from aft_ray.checkpoint import TrainingState
@@ -136,6 +138,20 @@ def test_a_diverged_run_ends_at_once_and_names_its_last_good_checkpoint(ready: R
     assert "The loss is not finite at step" in told and "Lower train.learning_rate or regularizer.beta" in told
     step = curve(given, "diverged")[-1]["step"]
     assert f"The last good checkpoint is {given.workspace}/runs/diverged/checkpoints/step-{step:08d}-" in told
+
+
+@pytest.mark.ray
+def test_a_picture_that_one_worker_cannot_decode_ends_a_streamed_run_for_all(ready: Recipe) -> None:
+    directory = Workspace.at(ready.workspace).samples("train")
+    shard = directory.read_shard(1)
+    images = shard.column("image").to_pylist()
+    images[2] = images[2][:-40]
+    place = shard.schema.get_field_index("image")
+    damaged = shard.set_column(place, shard.schema.field("image"), pa.array(images, pa.binary()))
+    pq.write_table(damaged, f"{directory.path}/{directory.shard_name(1)}")
+    changes = {"train.streaming": True, "train.num_workers": 2, "run": "streamed"}
+    with pytest.raises(InputError, match=f"{shard.column('sample_id')[2]} cannot be read: image file is truncated"):
+        train(override(ready, changes))
 
 
 @pytest.mark.ray
