@@ -25,7 +25,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,12 @@ from aft_ray.cli import set_environment
 from aft_ray.store import Workspace
 
 STAGES = ("prepare", "extract", "train", "search")
-KINDS = ("worker process", "actor", "node", "driver")
+KINDS: dict[str, Sequence[str]] = {
+    "prepare": ("driver",),
+    "extract": ("worker process", "actor", "node", "driver"),
+    "train": ("worker process", "actor", "node", "driver"),
+    "search": ("worker process", "node", "driver"),  # a trial's process is its actor
+}
 NOT_OURS = ("IDLE", "Agent")
 """Titles of Ray's own processes: with a node's agent dies the node, and that is a kind of its own."""
 WORKERS = {"prepare": "-", "extract": "read_shards", "train": "RayTrainWorker", "search": "ImplicitFunc"}
@@ -197,7 +202,6 @@ def write_recipe(folder: Path, workspace: str) -> Path:
 def disturb(drill: Drill, num_kills: int, nodes: Nodes, folder: Path, start: Callable[[], subprocess.Popen]) -> None:
     """Runs the stage's command until it ends well, killing on the way."""
     seeded, workspace = random.Random(f"{drill.stage} {drill.seed}"), folder / "disturbed"
-    kinds = ["driver"] if drill.stage == "prepare" else list(KINDS)
     queue: list[str] = []
     due = progress(drill.stage, workspace) + seeded.randint(*BETWEEN[drill.stage])
     job, drill.commands = start(), 1
@@ -219,7 +223,7 @@ def disturb(drill: Drill, num_kills: int, nodes: Nodes, folder: Path, start: Cal
                 drill.kills[-1]["then"] = f"the command ended with status {status} and was run again"
             job, drill.commands = start(), drill.commands + 1
         elif done >= due and len(drill.kills) < num_kills:
-            queue = queue or seeded.sample(kinds, len(kinds))
+            queue = queue or seeded.sample(KINDS[drill.stage], len(KINDS[drill.stage]))
             if kill := kill_one(queue[0], drill.stage, job, nodes, seeded):
                 drill.kills.append({"kind": queue.pop(0), "done": done, **kill})
                 print(f"{drill.stage}: {drill.kills[-1]}", flush=True)
