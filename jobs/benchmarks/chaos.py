@@ -307,10 +307,11 @@ def page(drills: list[dict[str, Any]]) -> str:
     total = sum(len(drill["kills"]) for drill in drills)
     faults = [f"{drill['stage']}: {fault}" for drill in drills for fault in drill["faults"]]
     lacking = [stage for stage in (*STAGES, "together") if stage not in {drill["stage"] for drill in drills}]
+    dates = " and ".join(sorted({drill["date"] for drill in drills}))
     lines = [
         "# Chaos: what was killed, and what came of it",
         "",
-        f"Written by `python jobs/benchmarks/chaos.py --write` on {drills[0]['date']}; {drills[0]['machine']}. A head and"
+        f"Written by `python jobs/benchmarks/chaos.py --write` on {dates}; {drills[0]['machine']}. A head and"
         " three nodes of one CPU each on this machine; 4,200 digits in shards of 16, two pretrained teachers, two training"
         " workers. Every stage ran undisturbed and disturbed; compared were all checksums and manifests, every metric of"
         " every evaluation and the weights, and the table of trials, all without wall times.",
