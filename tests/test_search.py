@@ -158,7 +158,10 @@ def test_a_trial_of_several_workers_is_stopped_where_it_falls_behind(cluster: No
     first, second = (place_of(given) / "trials" / row["trial"] / "metrics.jsonl" for row in rows)
     assert len(first.read_text().splitlines()) == 40
     assert 2 <= len(second.read_text().splitlines()) < 40
-    assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
+    deadline = time.monotonic() + 30
+    while ray.available_resources()["CPU"] < ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < deadline, ray.available_resources()
+        time.sleep(0.1)  # a node tells what it has now and then
 
 
 @pytest.mark.ray
