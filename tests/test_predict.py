@@ -106,6 +106,7 @@ def test_a_folder_of_images_with_a_broken_one(tmp_path: Path, cluster: None, mon
     again = read(
         predict(recipe, str(folder), all_probabilities=True, part_size=3, output=str(tmp_path / "2"))["output"]
     )
+    assert again[:2] == rows[:2]
     said = {row["id"]: (row["predicted"], row["error"]) for row in again}
     assert said.pop(rows[-1]["id"]) == (None, "it ends the process of decoding")
     assert said == {row["id"]: (row["predicted"], row["error"]) for row in (*rows[:-1], broken)}

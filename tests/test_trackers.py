@@ -11,7 +11,7 @@ from aft_ray.check import check
 from aft_ray.config import InputError
 from aft_ray.shards import Directory
 from aft_ray.store import Workspace
-from aft_ray.trackers import open_trackers
+from aft_ray.trackers import WandbTracker, open_trackers
 from tests.training import Killed, killed_after, recipe, run
 
 
@@ -71,11 +71,13 @@ def test_mlflow_goes_on_with_its_run_and_repeats_no_step(tmp_path: Path, monkeyp
         opened.log(lines[0])
         opened.log(lines[1])
         raise Killed
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("aft_ray")
+    (cut,) = client.search_runs([experiment.experiment_id])
+    assert cut.info.status == "FINISHED", "a run that fails is closed too"
     with open_trackers(given, Workspace.at(tmp_path), lines[:1]) as opened:
         opened.log(lines[1])
         opened.log(lines[2])
-    client = mlflow.MlflowClient()
-    experiment = client.get_experiment_by_name("aft_ray")
     (found,) = client.search_runs([experiment.experiment_id])
     points = client.get_metric_history(found.info.run_id, "loss")
     assert [(point.step, point.value) for point in points] == [(2, 0.25), (4, 0.5), (6, 0.75)]
@@ -95,6 +97,7 @@ def test_wandb_resumes_the_run_of_the_same_directory(tmp_path: Path, monkeypatch
         own.mkdir()
         monkeypatch.setenv("WANDB_DIR", str(own))
         with open_trackers(recipe(trackers=["wandb"]), Workspace.at(tmp_path / place), []) as opened:
+            assert isinstance(opened.all[-1], WandbTracker) and opened.all[-1].wandb_run.settings.resume == "allow"
             opened.log({"step": 2, "loss": 1.03125 + number})
         files += own.glob("wandb/offline-run-*/*.wandb")
         wandb.teardown()
