@@ -69,7 +69,7 @@ def started(
 ) -> Iterator[Started]:
     """A head with `ray start` options `head`, and a node for each of `nodes`; all ends with the context.
 
-    scaling: how nodes come by themselves, on Ray's simulated machines.
+    scaling: how nodes come and go by themselves, on Ray's simulated machines.
     """
     home = tmp_path / "home"
     home.mkdir()
@@ -80,6 +80,7 @@ def started(
     if scaling is not None:
         config = tmp_path / "scaling.yaml"
         provider = {"type": "fake_multinode", "gcs_address": address, "launch_multiple": True}
+        provider["use_node_id_as_ip"] = True  # they all have this machine's address
         config.write_text(json.dumps(scaling | {"provider": provider}))  # JSON is YAML
         head = (*head, f"--autoscaling-config={config}")
     common = ["--block", "--disable-usage-stats", "--object-store-memory", str(100 << 20)]

@@ -1,4 +1,4 @@
-"""cluster.yaml and jobs/kuberay.yaml: valid for those who read them, and nodes come as they say."""
+"""cluster.yaml and jobs/kuberay.yaml: valid for those who read them, and nodes come and go as they say."""
 
 from __future__ import annotations
 
@@ -110,9 +110,18 @@ def test_the_manifest_is_a_ray_job_with_tokens_on() -> None:
         }
 
 
+WAIT_UNTIL_GONE = """
+import ray, time
+ray.init(log_to_driver=False)
+while any(node["Alive"] and node["Resources"].get("CPU") for node in ray.nodes()):
+    time.sleep(0.2)
+print(sum(not node["Alive"] for node in ray.nodes()))
+"""
+
+
 @pytest.mark.ray
 @pytest.mark.processes
-def test_nodes_come_for_work_that_asks_for_gpus(tmp_path: Path, image_folder: Path) -> None:
+def test_nodes_come_for_work_that_asks_for_gpus_and_go_when_it_is_done(tmp_path: Path, image_folder: Path) -> None:
     """The node types of cluster.yaml, on Ray's own simulated machines."""
     types = {name: {**kind, "node_config": {}} for name, kind in CLUSTER["available_node_types"].items()}
     types["ray.head.default"] = types.pop("head") | {"max_workers": 0}  # as the simulation calls it
@@ -122,7 +131,7 @@ def test_nodes_come_for_work_that_asks_for_gpus(tmp_path: Path, image_folder: Pa
         "head_node_type": "ray.head.default",
         "max_workers": CLUSTER["max_workers"],
         "upscaling_speed": CLUSTER["upscaling_speed"],
-        "idle_timeout_minutes": 0.05,
+        "idle_timeout_minutes": 0.3,  # enough for the work to begin
     }
     scaling |= dict.fromkeys(("auth", "docker", "file_mounts"), {})
     commands = [f"{node}_{kind}" for node in ("head", "worker") for kind in ("setup_commands", "start_ray_commands")]
@@ -156,3 +165,5 @@ def test_nodes_come_for_work_that_asks_for_gpus(tmp_path: Path, image_folder: Pa
         done = cluster.run(*aft_ray, "extract", str(recipe), environment=own)
         assert done.returncode == 0, done.stderr
         assert len({line.split()[0] for line in (tmp_path / "calls.log").read_text().splitlines()}) == 2
+        gone = cluster.run(sys.executable, "-c", WAIT_UNTIL_GONE, environment=own)
+        assert gone.returncode == 0 and int(gone.stdout) >= 2, gone.stdout + gone.stderr

@@ -79,7 +79,9 @@ def ancestors(pid: str) -> list[int]:
 @pytest.mark.ray
 def test_workers_agree_with_one_and_a_killed_worker_leaves_no_trace_in_the_curve(ready: Recipe) -> None:
     one = train(ready)
-    two = train(override(ready, {"run": "two", "train.num_workers": 2}))
+    # The cluster has room for two of the three workers that are asked for, and two are enough.
+    elastic = {"train.num_workers": 3, "resources": {"min_workers": 2, "cpus_per_worker": 2}}
+    two = train(override(ready, {"run": "two", **elastic}))
 
     # 31 rows on two workers are 16 and 15: the objective is still that of the whole batch.
     keys = ("loss", "task_loss", "regularization", "val_loss", "val_accuracy")

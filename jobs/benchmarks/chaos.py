@@ -326,7 +326,8 @@ def page(drills: list[dict[str, Any]]) -> str:
         facts = f"seed {drill['seed']}, {len(drill['kills'])} kills, " if drill["kills"] else ""
         lines += [f"{facts}{drill['commands']} commands, {drill['seconds']:.0f} s: **{end}**.", ""]
         if drill["stage"] == "together":
-            lines += [f"{(together.__doc__ or '').strip()} The one of the pair waited and found everything done.", ""]
+            found = "" if drill["faults"] else " One of the pair waited and found everything done."
+            lines += [f"{(together.__doc__ or '').strip()}{found}", ""]
         if drill["kills"]:
             lines += ["| # | done | kind | victim | then |", "|---|---|---|---|---|"]
             for number, kill in enumerate(drill["kills"], 1):
