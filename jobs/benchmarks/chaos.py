@@ -317,7 +317,9 @@ def page(drills: list[dict[str, Any]]) -> str:
         " every evaluation and the weights, and the table of trials, all without wall times.",
         "",
         f"**{total} kills; {'the disturbed runs ended equal to the undisturbed' if not faults else 'faults: '}"
-        f"{'; '.join(faults)}.**" + (f" Not run yet: {', '.join(lacking)}." if lacking else ""),
+        f"{'; '.join(faults)}.**"
+        + (" What came of the faults is in [log.md](log.md)." if faults else "")
+        + (f" Not run yet: {', '.join(lacking)}." if lacking else ""),
         "",
     ]
     for drill in drills:
