@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,17 +24,22 @@ CROPS = "crops/"
 """Prefix of the pipeline's columns that hold a teacher's inputs."""
 
 
-def read_shards(
-    group: dict[str, Any], *, workspace: Workspace, descriptions: Mapping[str, TeacherDescription], watch: Watch
-) -> Iterator[dict[str, Any]]:
-    """One row per shard of the group: split, shard, `teachers` that lack it, `sample_id`, `bad` samples by row and, under
+@dataclass(frozen=True)
+class ReadShards:
+    """One row per shard of a group: split, shard, `teachers` that lack it, `sample_id`, `bad` samples by row and, under
     `crops/<teacher>`, what each of these teachers takes. Teachers' names and bad samples are JSON.
 
     Raises InputError if a shard has more than the watch's `max_bad_samples` pictures that cannot be read, or is not the
     one that the manifest lists.
     """
-    for row in json.loads(group["shards"]):
-        yield _read_shard(row, workspace, descriptions, watch)
+
+    workspace: Workspace
+    descriptions: Mapping[str, TeacherDescription]
+    watch: Watch
+
+    def __call__(self, group: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        for row in json.loads(group["shards"]):
+            yield _read_shard(row, self.workspace, self.descriptions, self.watch)
 
 
 def _read_shard(

@@ -1,6 +1,6 @@
 """extract: samples -> features of every teacher, shard by shard, through one Ray Data pipeline.
 
-    missing shards -> read and crop (CPU tasks, anywhere) -> teacher A (actors) -> teacher B (actors) -> ...
+    missing shards -> read and crop (actors on CPUs) -> teacher A (actors) -> teacher B (actors) -> ...
 
 One row of the pipeline is one shard. The CPU stage decodes each image once and makes every teacher's crop; each teacher
 takes its crops off the row, so that rows get lighter along the way, and writes its own shard as soon as it has it. All
@@ -21,13 +21,14 @@ import ray.data
 import aft_ray
 from aft_ray.attempts import Attempts, Watch
 from aft_ray.config import InputError, Recipe
-from aft_ray.crops import read_shards
+from aft_ray.crops import ReadShards
 from aft_ray.embedding import RESULT, EmbedShard
+from aft_ray.gang import Gang
 from aft_ray.gauges import show_gauges
 from aft_ray.lease import lease
 from aft_ray.progress import Progress
 from aft_ray.quarantine import check_bad_samples
-from aft_ray.ray_data import attempts_elsewhere, cpus_per_actor, nodes_resources, run_pipeline
+from aft_ray.ray_data import attempts_elsewhere, run_pipeline
 from aft_ray.sections import TeacherConfig
 from aft_ray.shards import samples_fingerprint, shard_identity
 from aft_ray.store import Workspace
@@ -35,7 +36,7 @@ from aft_ray.tally import Tally
 from aft_ray.teachers import TeacherDescription, describe_teacher
 
 NUM_GROUPS = 1000
-"""Tasks that read shards, at most: a task reads its shards one after the other as the teachers take them."""
+"""Of shards, at most: a reader takes a group, and reads its shards one after the other as the teachers take them."""
 
 
 Entries = dict[tuple[str, str], dict[int, dict[str, Any]]]
@@ -79,10 +80,7 @@ def extract(recipe: Recipe, *, overwrite: bool = False) -> dict[str, int]:
 
 
 def _extract(recipe: Recipe, plan: Plan) -> dict[str, int]:
-    entries: Entries = {}
-    if plan.rows:
-        with attempts_elsewhere() as attempts:
-            run_pipeline(lambda: _consume(_build_pipeline(recipe, plan, attempts), recipe, plan, entries))
+    entries = _run(recipe, plan) if plan.rows else {}
     write_manifests(recipe, plan, entries)
     return {name: plan.missing_shards(name) for name in plan.descriptions}
 
@@ -163,51 +161,60 @@ def _missing_rows(
     ]
 
 
-def _build_pipeline(recipe: Recipe, plan: Plan, attempts: Attempts) -> ray.data.Dataset:
-    num_cpus = cpus_per_actor(recipe.teachers, nodes_resources(), recipe.resources.decode_cpus)
-    watched = partial(Watch, attempts, max_bad_samples=recipe.dataset.max_bad_samples)
-    size = -(-len(plan.rows) // NUM_GROUPS)
-    groups = [{"shards": json.dumps(plan.rows[start : start + size])} for start in range(0, len(plan.rows), size)]
-    pipeline = ray.data.from_items(groups, override_num_blocks=len(groups)).flat_map(
-        partial(read_shards, workspace=plan.workspace, descriptions=plan.descriptions, watch=watched(work="decoding")),
-        num_cpus=min(1.0, num_cpus),
-        # This is the default. But Ray puts stages whose arguments are the same into one process, and the first teacher
-        # would wait while its pictures are decoded.
-        max_calls=0,
-    )
-    for teacher in plan.teachers:
-        watch = watched(work=f"teacher '{teacher.name}'")
-        pipeline = pipeline.map(
-            EmbedShard,
-            fn_constructor_args=(teacher, plan.workspace, plan.fingerprints[teacher.name], watch),
-            compute=ray.data.ActorPoolStrategy(size=teacher.num_actors),
-            num_cpus=1 if teacher.num_gpus else num_cpus,
-            num_gpus=teacher.num_gpus,
-        )
-    return pipeline
-
-
-def _consume(pipeline: ray.data.Dataset, recipe: Recipe, plan: Plan, entries: Entries) -> None:
-    """Runs the pipeline to its end, showing progress; `entries` gets what was written.
+def _run(recipe: Recipe, plan: Plan) -> Entries:
+    """Runs the pipeline to its end, showing progress. Returns what was written.
 
     Raises InputError if too many samples are put aside.
     """
     shards = {name: plan.missing_shards(name) for name in plan.descriptions}
     tally = Tally(plan.workspace, recipe.teachers, shards)
+    entries: Entries = {}
     bad: dict[str, dict[str, str]] = {}
-    with Progress("extract", sum(shards.values()), "shards") as progress:
-        for row in pipeline.iter_rows():
-            names = json.loads(row["teachers"])
-            for name in names:
-                result = json.loads(row[RESULT + name])
-                tally.add(name, result)
-                show_gauges("extract", name, tally.facts(name))
-                if result:
-                    entries.setdefault((name, row["split"]), {})[row["shard"]] = result["entry"]
-                    bad.update({sample["sample_id"]: sample for sample in result["entry"]["quarantined"]})
-            check_bad_samples(list(bad.values()), recipe.dataset.max_bad_samples)
-            progress.advance(len(names), tally.note)
+    left = {(row["split"], row["shard"]): row for row in plan.rows}
+
+    def take(row: dict[str, Any]) -> None:
+        names = json.loads(row["teachers"])
+        for name in names:
+            result = json.loads(row[RESULT + name])
+            tally.add(name, result)
+            show_gauges("extract", name, tally.facts(name))
+            if result:
+                entries.setdefault((name, row["split"]), {})[row["shard"]] = result["entry"]
+                bad.update({sample["sample_id"]: sample for sample in result["entry"]["quarantined"]})
+        check_bad_samples(list(bad.values()), recipe.dataset.max_bad_samples)
+        del left[row["split"], row["shard"]]
+        progress.advance(len(names), tally.note)
+
+    with attempts_elsewhere() as attempts, Progress("extract", sum(shards.values()), "shards") as progress:
+        run_pipeline(
+            plan.teachers,
+            recipe.resources.decode_cpus,
+            lambda gang: _build_pipeline(recipe, plan, list(left.values()), attempts, gang),
+            take,
+        )
     tally.log("end")
+    return entries
+
+
+def _build_pipeline(
+    recipe: Recipe, plan: Plan, rows: Sequence[dict[str, Any]], attempts: Attempts, gang: Gang
+) -> ray.data.Dataset:
+    watched = partial(Watch, attempts, max_bad_samples=recipe.dataset.max_bad_samples)
+    size = -(-len(rows) // NUM_GROUPS)
+    groups = [{"shards": json.dumps(rows[start : start + size])} for start in range(0, len(rows), size)]
+    pipeline = ray.data.from_items(groups, override_num_blocks=len(groups)).flat_map(
+        ReadShards,
+        fn_constructor_args=(plan.workspace, plan.descriptions, watched(work="decoding")),
+        **gang.stage(0, len(groups)),
+    )
+    for number, teacher in enumerate(plan.teachers, 1):
+        watch = watched(work=f"teacher '{teacher.name}'")
+        pipeline = pipeline.map(
+            EmbedShard,
+            fn_constructor_args=(teacher, plan.workspace, plan.fingerprints[teacher.name], watch),
+            **gang.stage(number, len(rows)),
+        )
+    return pipeline
 
 
 def _versions() -> dict[str, str]:

@@ -16,8 +16,8 @@ from aft_ray.crops import make_inputs
 from aft_ray.datasets import list_samples
 from aft_ray.embedding import default_device, embed
 from aft_ray.extract import plan_extraction
+from aft_ray.gang import nodes_resources, share_of
 from aft_ray.prepare import choose_splits, samples_table
-from aft_ray.ray_data import cpus_per_actor, nodes_resources
 from aft_ray.sections import TeacherConfig
 from aft_ray.shards import MANIFEST
 from aft_ray.store import Workspace
@@ -55,7 +55,7 @@ class Estimate:
     """What an extraction would compute and cost.
 
     samples: by split. content_bytes: of all samples as they are encoded, from the mean of a few. decode_s: CPU seconds to
-    read one sample and make every teacher's crop. decode_hours: with the CPUs that teachers leave. hours: of the whole
+    read one sample and make every teacher's crop. decode_hours: with the CPUs that are for reading. hours: of the whole
     extraction, its slowest stage. free_bytes: on the workspace's disk; None on an object store.
     """
 
@@ -74,23 +74,21 @@ def plan(recipe: Recipe) -> Estimate:
     Raises InputError for any fault of the recipe, or if the cluster has not the GPUs it asks for.
     """
     work = _prepared_work(recipe) or _listed_work(recipe)
-    nodes = nodes_resources()
-    num_cpus = cpus_per_actor(recipe.teachers, nodes, recipe.resources.decode_cpus)
+    share = share_of(recipe.teachers, nodes_resources(), recipe.resources.decode_cpus)
     started = time.perf_counter()
     inputs, _ = make_inputs(work.tried, {teacher.name: describe_teacher(teacher) for teacher in recipe.teachers})
     decode_s = (time.perf_counter() - started) / work.tried.num_rows
     estimates = []
     for teacher in recipe.teachers:
         trial = ray.remote(_try_teacher).options(
-            num_cpus=1 if teacher.num_gpus else num_cpus, num_gpus=teacher.num_gpus, max_retries=0
+            num_cpus=share.of(teacher)["CPU"], num_gpus=teacher.num_gpus, max_retries=0
         )
         result = ray.get(trial.remote(teacher, inputs[teacher.name]))
         if isinstance(result, InputError):
             raise result
         estimates.append(_estimate(teacher, result, inputs[teacher.name], work))
-    held = sum(teacher.num_actors * (1 if teacher.num_gpus else num_cpus) for teacher in recipe.teachers)
-    cpus_left = max(0.5, sum(node.get("CPU", 0) for node in nodes) - held)
-    decode_hours = max(estimate.samples for estimate in estimates) * decode_s / cpus_left / 3600
+    reading_cpus = share.readers * share.reader_cpus
+    decode_hours = max(estimate.samples for estimate in estimates) * decode_s / reading_cpus / 3600
     return Estimate(
         samples=work.samples,
         content_bytes=int(work.tried.nbytes / work.tried.num_rows * sum(work.samples.values())),

@@ -1,6 +1,6 @@
 """predict: a finished run's student on files and texts that have no labels, through one Ray Data pipeline.
 
-    parts of the list -> read and decode (CPU tasks, anywhere) -> student (actors), which write one shard for each part
+    parts of the list -> read and decode (actors on CPUs) -> student (actors), which write one shard for each part
 
 Every shard is written once, whole, and holds the same samples in the same order whenever it is made.
 """
@@ -21,15 +21,16 @@ import ray
 import ray.data
 import torch
 
-from aft_ray.attempts import Attempts, Watch
+from aft_ray.attempts import Watch
 from aft_ray.config import InputError, Recipe
-from aft_ray.export import Classifier, load_student
+from aft_ray.export import load_student
+from aft_ray.gang import Gang
 from aft_ray.progress import Progress
-from aft_ray.ray_data import attempts_elsewhere, cpus_per_actor, nodes_resources, run_pipeline
+from aft_ray.ray_data import attempts_elsewhere, run_pipeline
 from aft_ray.scores import probabilities
 from aft_ray.shards import Directory, ShardDirectory
 from aft_ray.store import Workspace
-from aft_ray.unseen import decode_rows, list_unseen
+from aft_ray.unseen import DecodeRows, list_unseen
 
 PART_SIZE = 256
 """Samples that travel through the pipeline together, and are in one shard: 39 MB of 224 pixel images."""
@@ -60,19 +61,36 @@ def predict(
     summary: dict[str, Any] = {"run": str(run), "path": path, "output": str(shards), "num_samples": 0, "num_errors": 0}
     summary["counts"] = dict.fromkeys(student.classes, 0) if student.task != "regression" else {}
 
-    def consume() -> None:
-        arguments = (run, shards, all_probabilities)
-        with attempts_elsewhere() as attempts, Progress("predict", unseen.table.num_rows, "samples") as progress:
-            pipeline = _build_pipeline(recipe, student, unseen.rows(part_size), unseen.root, arguments, attempts)
-            for row in pipeline.iter_rows():
-                result = json.loads(row["result"])
-                for key in ("num_samples", "num_errors"):
-                    summary[key] += result[key]
-                for name, count in result["counts"].items():
-                    summary["counts"][name] += count
-                progress.advance(result["num_samples"], f"{summary['num_errors']} unreadable")
+    parts = {part["shard"]: part for part in unseen.rows(part_size)}
 
-    run_pipeline(consume)
+    def take(row: dict[str, Any]) -> None:
+        result = json.loads(row["result"])
+        for key in ("num_samples", "num_errors"):
+            summary[key] += result[key]
+        for name, count in result["counts"].items():
+            summary["counts"][name] += count
+        del parts[row["shard"]]
+        progress.advance(result["num_samples"], f"{summary['num_errors']} unreadable")
+
+    def build(gang: Gang) -> ray.data.Dataset:
+        watched = partial(Watch, attempts, max_bad_samples=sys.maxsize)  # each has a row that tells what was wrong
+        return (
+            ray.data.from_items(list(parts.values()), override_num_blocks=len(parts))
+            .map(
+                DecodeRows,
+                fn_constructor_args=(unseen.root, student.transforms, watched(work="decoding")),
+                **gang.stage(0, len(parts)),
+            )
+            .map(
+                PredictPart,
+                fn_constructor_args=(run, shards, all_probabilities, recipe.train.use_gpu, watched(work="the student")),
+                **gang.stage(1, len(parts)),
+            )
+        )
+
+    pool = _Pool(min(recipe.train.num_workers, len(parts)), float(recipe.train.use_gpu))
+    with attempts_elsewhere() as attempts, Progress("predict", unseen.table.num_rows, "samples") as progress:
+        run_pipeline([pool], recipe.resources.decode_cpus, build, take)
     shards.write(SUMMARY, json.dumps(summary, indent=1).encode())
     return summary
 
@@ -81,31 +99,6 @@ def predict(
 class _Pool:
     num_actors: int
     num_gpus: float
-
-
-def _build_pipeline(
-    recipe: Recipe,
-    student: Classifier,
-    parts: Sequence[dict[str, Any]],
-    root: str,
-    arguments: tuple[Any, ...],
-    attempts: Attempts,
-) -> ray.data.Dataset:
-    pool = _Pool(min(recipe.train.num_workers, len(parts)), float(recipe.train.use_gpu))
-    num_cpus = cpus_per_actor([pool], nodes_resources())
-    watched = partial(Watch, attempts, max_bad_samples=sys.maxsize)  # each has a row that tells what was wrong
-    decode = partial(decode_rows, root=root, transforms=student.transforms, watch=watched(work="decoding"))
-    return (
-        ray.data.from_items(parts, override_num_blocks=len(parts))
-        .map(decode, num_cpus=min(1.0, num_cpus), max_calls=0)  # in processes of its own: see extract.py
-        .map(
-            PredictPart,
-            fn_constructor_args=(*arguments, recipe.train.use_gpu, watched(work="the student")),
-            compute=ray.data.ActorPoolStrategy(size=pool.num_actors),
-            num_cpus=1 if pool.num_gpus else num_cpus,
-            num_gpus=pool.num_gpus,
-        )
-    )
 
 
 def _clear(shards: ShardDirectory) -> None:
@@ -150,7 +143,10 @@ class PredictPart:
         pq.write_table(table, sink)
         self.shards.write(self.shards.shard_name(int(part["shard"])), sink.getvalue())
         self.watch.done(name)
-        return {"result": json.dumps({"num_samples": len(table), "num_errors": len(errors), "counts": counts})}
+        return {
+            "shard": int(part["shard"]),
+            "result": json.dumps({"num_samples": len(table), "num_errors": len(errors), "counts": counts}),
+        }
 
     @torch.inference_mode()
     def _logits(self, inputs: Sequence[np.ndarray]) -> np.ndarray:

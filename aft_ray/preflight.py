@@ -16,12 +16,10 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from aft_ray.config import InputError, Recipe
+from aft_ray.gang import Bundle
 from aft_ray.store import Workspace
 
 PACKAGES = ("aft-ray", "ray", "torch", "timm")
-
-Bundle = dict[str, float]
-"""What one actor or worker takes of a node."""
 
 
 def preflight(recipe: Recipe, verb: str) -> None:

@@ -327,7 +327,8 @@ class ResourcesConfig(Model):
     """What has no key elsewhere: `teachers[].num_gpus` and `num_actors`, `train.num_workers` and `use_gpu`."""
 
     decode_cpus: int | None = Field(default=None, gt=0)
-    """CPUs of the whole cluster that teachers leave to the tasks that read and crop; null is a quarter, at least one."""
+    """CPUs that extraction and prediction take to read and crop with. Null: a quarter of the cluster's for teachers on CPUs;
+    for those on GPUs, what they leave of as large a part of the cluster's CPUs as they take of its GPUs."""
     cpus_per_worker: float = Field(default=1.0, gt=0)
     """CPUs of each training worker, and its threads; fractions share one."""
     min_workers: int | None = Field(default=None, gt=0)

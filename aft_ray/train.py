@@ -26,10 +26,10 @@ from aft_ray.config import InputError, Recipe, dump, override
 from aft_ray.data import joined_origin, load_data, origin, run_inputs, transforms_of
 from aft_ray.distributed import rank
 from aft_ray.fit import fit
+from aft_ray.gang import nodes_resources
 from aft_ray.gauges import show_gauges
 from aft_ray.lease import lease
 from aft_ray.progress import Progress
-from aft_ray.ray_data import nodes_resources
 from aft_ray.shards import Directory
 from aft_ray.shared import ArrayCache
 from aft_ray.store import Store, Workspace

@@ -75,33 +75,40 @@ def list_unseen(location: str, columns: Sequence[str]) -> Unseen:
     return Unseen(table, location if not found.is_file else _parent(location, path))
 
 
-def decode_rows(part: dict[str, Any], *, root: str, transforms: Sequence[Any], watch: Watch) -> dict[str, Any]:
+@dataclass(frozen=True)
+class DecodeRows:
     """Of a part from `Unseen.rows`: `shard`, `id`, `inputs0` and so on, the inputs of what can be read, and `errors`, why
     the rest cannot, as JSON by number.
     """
-    filesystem, directory = filesystem_of(root)
-    errors: dict[int, str] = {}
 
-    def decoded(number: int) -> list[np.ndarray] | None:
-        """One for each transform; None if the sample cannot be read."""
-        try:
-            contents = [_content(part[t.column][number], t.column, filesystem, directory) for t in transforms]
-            return [transform(content) for transform, content in zip(transforms, contents, strict=True)]
-        except UNREADABLE as error:
-            errors[number] = bad_sample(part["id"][number], error)["reason"]
-            return None
+    root: str
+    transforms: Sequence[Any]
+    watch: Watch
 
-    name = f"part {part['shard']}"
-    bad: dict[int, dict[str, str]] = {}
-    left_out = watch.begin(name, part["id"], bad, lambda number: None if number is None else decoded(number))
-    found = [decoded(number) for number in range(len(part["id"])) if number not in left_out]
-    rows = [row for row in found if row is not None]
-    watch.done(name)
-    errors |= {number: sample["reason"] for number, sample in bad.items()}
-    inputs: dict[str, Any] = {
-        f"inputs{k}": np.stack([row[k] for row in rows]) if rows else [] for k in range(len(transforms))
-    }
-    return {"shard": part["shard"], "id": part["id"], "errors": json.dumps(errors), **inputs}
+    def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
+        filesystem, directory = filesystem_of(self.root)
+        errors: dict[int, str] = {}
+
+        def decoded(number: int) -> list[np.ndarray] | None:
+            """One for each transform; None if the sample cannot be read."""
+            try:
+                contents = [_content(part[t.column][number], t.column, filesystem, directory) for t in self.transforms]
+                return [transform(content) for transform, content in zip(self.transforms, contents, strict=True)]
+            except UNREADABLE as error:
+                errors[number] = bad_sample(part["id"][number], error)["reason"]
+                return None
+
+        name = f"part {part['shard']}"
+        bad: dict[int, dict[str, str]] = {}
+        left_out = self.watch.begin(name, part["id"], bad, lambda number: None if number is None else decoded(number))
+        found = [decoded(number) for number in range(len(part["id"])) if number not in left_out]
+        rows = [row for row in found if row is not None]
+        self.watch.done(name)
+        errors |= {number: sample["reason"] for number, sample in bad.items()}
+        inputs: dict[str, Any] = {
+            f"inputs{k}": np.stack([row[k] for row in rows]) if rows else [] for k in range(len(self.transforms))
+        }
+        return {"shard": part["shard"], "id": part["id"], "errors": json.dumps(errors), **inputs}
 
 
 def _content(value: Any, column: str, filesystem: pafs.FileSystem, directory: str) -> bytes | str:

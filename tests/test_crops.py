@@ -10,7 +10,7 @@ import pytest
 
 from aft_ray.attempts import AttemptsHere, Watch
 from aft_ray.config import InputError
-from aft_ray.crops import CROPS, make_inputs, read_shards
+from aft_ray.crops import CROPS, ReadShards, make_inputs
 from aft_ray.images import ImageTransform
 from aft_ray.schema import samples_schema
 from aft_ray.shards import shard_identity
@@ -52,9 +52,9 @@ def test_a_group_of_shards_becomes_a_row_for_each(tmp_path: Path, image_folder: 
         )
     }
     descriptions, watch = {"small": SMALL, "large": LARGE}, partial(Watch, AttemptsHere(), "decoding")
-    both, one = read_shards(group, workspace=workspace, descriptions=descriptions, watch=watch(1))
+    both, one = ReadShards(workspace, descriptions, watch(1))(group)
     assert both["sample_id"] == samples.column("sample_id").to_pylist()
     assert len(both[CROPS + "small"]) == len(one[CROPS + "large"]) == 3 and len(one[CROPS + "small"]) == 0
     assert json.loads(both["bad"])["1"]["sample_id"] == "top/01.png"
     with pytest.raises(InputError, match="Sample top/01.png cannot be read"):
-        next(read_shards(group, workspace=workspace, descriptions=descriptions, watch=watch(0)))
+        next(ReadShards(workspace, descriptions, watch(0))(group))

@@ -2,7 +2,7 @@
 
 Three tasks, one per modality, go through Ray Data as a user's do, and the student of two towers through Ray Train with two
 workers. A Ray job per task would cost minutes, so for the others what these call is called here in this process:
-`plan_extraction`, `read_shards`, `EmbedShard`, `write_manifests`, `load_data`, `fit`. `prepare`, `check` and `evaluate`
+`plan_extraction`, `ReadShards`, `EmbedShard`, `write_manifests`, `load_data`, `fit`. `prepare`, `check` and `evaluate`
 are the commands' own everywhere.
 """
 
@@ -18,7 +18,7 @@ import pytest
 from aft_ray.attempts import AttemptsHere, Watch
 from aft_ray.check import check, open_stores
 from aft_ray.config import Recipe, override
-from aft_ray.crops import read_shards
+from aft_ray.crops import ReadShards
 from aft_ray.data import load_data
 from aft_ray.datasets import hub_tasks
 from aft_ray.embedding import RESULT, EmbedShard
@@ -72,7 +72,7 @@ def extract_here(given: Recipe) -> None:
     watch = Watch(AttemptsHere(), "this test", 0)
     stages = [EmbedShard(config, plan.workspace, plan.fingerprints[config.name], watch) for config in plan.teachers]
     group = {"shards": json.dumps(plan.rows)}
-    for row in read_shards(group, workspace=plan.workspace, descriptions=plan.descriptions, watch=watch):
+    for row in ReadShards(plan.workspace, plan.descriptions, watch)(group):
         split, shard = row["split"], row["shard"]
         for stage in stages:
             row = stage(row)

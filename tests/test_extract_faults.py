@@ -147,13 +147,17 @@ def test_the_job_is_killed_five_times(undisturbed: Recipe, tmp_path: Path, image
     assert num_samples(given) <= num_samples(undisturbed) + 5 * 2 * SHARD
 
 
-def test_a_node_is_killed(undisturbed: Recipe, tmp_path: Path, image_folder: Path) -> None:
-    given = recipe(tmp_path, image_folder, "killed", num_actors=2, pause_s=0.2)
+@pytest.mark.parametrize(
+    "cpus", [("1", "2", "2"), ("1", "1")], ids=["others do its work", "without it there is no reader or no teacher"]
+)
+def test_a_node_is_killed(undisturbed: Recipe, tmp_path: Path, image_folder: Path, cpus: tuple[str, ...]) -> None:
+    given = recipe(tmp_path, image_folder, "killed", num_actors=len(cpus) - 1, pause_s=0.2)
     prepare(given)
-    command = [sys.executable, "-m", "tests.node_drill", str(write_recipe(given, tmp_path)), str(log_of(given))]
+    command = [sys.executable, "-m", "tests.node_drill", str(write_recipe(given, tmp_path)), str(log_of(given)), *cpus]
     job = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, cwd=ROOT, timeout=240)
     assert job.returncode == 0, job.stdout + job.stderr
-    assert "nodes alive: 2" in job.stdout
+    assert f"nodes alive: {len(cpus) - 1}" in job.stdout
+    assert ("beginning again with those left" in job.stderr) == (len(cpus) == 2)
     assert checksums(given) == checksums(undisturbed) and files(given) == files(undisturbed)
     assert num_samples(given) <= num_samples(undisturbed) + 2 * SHARD
 

@@ -20,7 +20,8 @@ LEVELS = {
     **dict.fromkeys(
         ["datasets", "teachers", "students", "regularizers", "shards", "store", "checkpoint", "metrics"], 1
     ),
-    **dict.fromkeys(["open_clip_models", "ray_data"], 0.7),
+    **dict.fromkeys(["gang", "open_clip_models"], 0.7),
+    **dict.fromkeys(["ray_data"], 0.8),
     **dict.fromkeys(["trackers", "space"], 1.5),
     **dict.fromkeys(["proposals"], 1.7),
     **dict.fromkeys(["batches", "check", "crops", "lease", "onnx_file", "tally", "task", "trials", "unseen"], 2),
@@ -50,6 +51,7 @@ SAME_LEVEL = {
 """The few imports inside a level: errors, and a checkpoint's files lie in a workspace's directory."""
 RAY_MODULES = {
     "extract",
+    "gang",
     "gauges",
     "plan",
     "predict",

@@ -22,7 +22,7 @@ from aft_ray.predict import predict
 from aft_ray.scores import probabilities
 from aft_ray.shards import Directory
 from aft_ray.store import Workspace
-from aft_ray.unseen import decode_rows, list_unseen
+from aft_ray.unseen import DecodeRows, list_unseen
 from tests.deadly import Crop
 from tests.small_students import TEACHER_DIMS, small_config, small_student
 
@@ -151,7 +151,7 @@ def test_what_is_listed(tmp_path: Path) -> None:
     _, student = finished("open_clip", tmp_path)
     (part,) = both.rows(10)
     watch = Watch(AttemptsHere(), "decoding", 1)
-    decoded = decode_rows(part, root=both.root, transforms=student.transforms, watch=watch)
+    decoded = DecodeRows(both.root, student.transforms, watch)(part)
     assert decoded["inputs0"].shape == (1, 32, 32, 3) and decoded["inputs1"].shape == (1, 12)
     assert list(json.loads(decoded["errors"])) == ["1"] and "9.png" in decoded["errors"]
     content = [(tmp_path / "photos" / "1.png").read_bytes()]

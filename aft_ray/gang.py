@@ -1,0 +1,215 @@
+"""What a pipeline takes of a cluster: all of its CPUs and GPUs at once, or none (gang scheduling).
+
+Actors keep what they have to the end. Two pipelines that came to theirs one by one could each hold a part of what the
+other waits for, and neither would have a CPU left to read with. So readers are actors as well, and the readers and every
+teacher's actors of a pipeline lie in one Ray placement group, which is made when there is room for all of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import ray
+import ray.data
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from aft_ray.config import InputError
+
+TOLD_AFTER_S, LOOKED_EVERY_S = 5.0, 1.0
+LOST_AFTER_S = 15.0
+"""How long a pool may have no place at all before its pipeline begins again on the nodes that there are."""
+
+Bundle = dict[str, float]
+"""What one actor or worker takes of a node."""
+
+
+class ActorPool(Protocol):
+    """What a pipeline is asked for one of its stages; a teacher's part of a recipe is one."""
+
+    @property
+    def num_actors(self) -> int: ...
+
+    @property
+    def num_gpus(self) -> float:
+        """Of each actor."""
+        ...
+
+
+@dataclass(frozen=True)
+class Share:
+    """readers: how many actors read. reader_cpus: of each. actor_cpus: of each actor that has no GPU; beside a GPU it is
+    one."""
+
+    readers: int
+    reader_cpus: float
+    actor_cpus: float
+
+    def of(self, pool: ActorPool) -> Bundle:
+        return {"CPU": 1.0, "GPU": pool.num_gpus} if pool.num_gpus else {"CPU": self.actor_cpus}
+
+
+def share_of(pools: Sequence[ActorPool], nodes: Sequence[Mapping[str, float]], decode_cpus: int | None = None) -> Share:
+    """A pipeline whose actors have GPUs takes, in proportion to these, a part of the nodes' CPUs; any other takes them all.
+    Of its CPUs `decode_cpus` are for reading: all that actors beside GPUs leave, but a quarter where there are actors
+    without, which share the rest. On small machines they have a fraction of a CPU.
+
+    nodes: the resources of each. Raises InputError if they have not the GPUs or CPUs that are asked for.
+    """
+    cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
+    gpus_asked = sum(pool.num_gpus * pool.num_actors for pool in pools)
+    if gpus_asked > gpus:
+        raise InputError(
+            f"{gpus_asked:g} GPUs are asked for, the cluster has {gpus:g}. Lower the number of GPUs or actors."
+        )
+    on_gpu = sum(pool.num_actors for pool in pools if pool.num_gpus)
+    on_cpu = sum(pool.num_actors for pool in pools if not pool.num_gpus)
+    if decode_cpus is not None and decode_cpus + on_gpu >= cpus + (not on_cpu):
+        raise InputError(
+            f"resources.decode_cpus is {decode_cpus}, and {on_gpu} actors beside GPUs take one CPU each; the cluster has"
+            f" {cpus:g} CPUs. Lower it."
+        )
+    own = cpus if on_cpu else cpus * gpus_asked / gpus
+    free = own - on_gpu
+    if not on_cpu:
+        return _fitting(pools, nodes, Share(decode_cpus or max(1, int(free)), 1.0, 1.0))
+    free -= decode_cpus or max(1.0, own / 4)
+    for cpus_each in range(int(free / on_cpu), 0, -1):
+        share = Share(decode_cpus or int(own - on_gpu - on_cpu * cpus_each), 1.0, float(cpus_each))
+        if _fits(pools, nodes, share):
+            return share
+    actor_cpus = min(1.0, max(0.1, math.floor(100 * free / on_cpu) / 100))
+    left = own - on_gpu - on_cpu * actor_cpus
+    readers = max(2, int(left))
+    return _fitting(pools, nodes, Share(readers, math.floor(100 * left / readers) / 100, actor_cpus))
+
+
+def _fitting(pools: Sequence[ActorPool], nodes: Sequence[Mapping[str, float]], share: Share) -> Share:
+    if not _fits(pools, nodes, share):
+        actors = ", ".join(f"{pool.num_actors} with {_named(share.of(pool))}" for pool in pools)
+        raise InputError(
+            f"{actors} and {share.readers} readers with {share.reader_cpus:g} CPUs do not fit on the nodes of the cluster."
+            " Lower the number of GPUs or actors, or resources.decode_cpus."
+        )
+    return share
+
+
+def _fits(pools: Sequence[ActorPool], nodes: Sequence[Mapping[str, float]], share: Share) -> bool:
+    """Whether there is room when the largest are placed first, which is how Ray goes about it."""
+    bundles = [share.of(pool) for pool in pools for _ in range(pool.num_actors)]
+    bundles += [{"CPU": share.reader_cpus}] * share.readers
+    free = [dict(node) for node in nodes]
+    for bundle in sorted(bundles, key=lambda bundle: (bundle.get("GPU", 0), bundle["CPU"]), reverse=True):
+        room = next((node for node in free if all(node.get(k, 0) > n - 1e-6 for k, n in bundle.items())), None)
+        if room is None:
+            return False
+        for kind, count in bundle.items():
+            room[kind] -= count
+    return True
+
+
+def nodes_resources() -> list[dict[str, float]]:
+    """What each node that is alive has in all."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+class GangLost(Exception):
+    """The nodes of all readers, or of all actors of a teacher, are gone, and there is no room elsewhere."""
+
+
+@dataclass(frozen=True)
+class Gang:
+    """The place of one pipeline. pools: of each stage, the bundle of an actor and the bundles' numbers in the group."""
+
+    group: PlacementGroup
+    pools: Sequence[tuple[Bundle, range]]
+
+    def stage(self, pool: int, most: int | None = None) -> dict[str, Any]:
+        """Arguments of Ray Data's `map` that put its actors where they belong. pool: 0 for readers, then those asked for.
+        most: actors, of those that there is room for.
+        """
+        bundle, numbers = self.pools[pool]
+        places = itertools.cycle(numbers)
+
+        def next_place() -> dict[str, Any]:
+            return {"scheduling_strategy": PlacementGroupSchedulingStrategy(self.group, next(places))}
+
+        return {
+            "compute": ray.data.ActorPoolStrategy(size=min(len(numbers), most or len(numbers))),
+            "num_cpus": bundle["CPU"],
+            "num_gpus": bundle.get("GPU", 0),
+            "ray_remote_args_fn": next_place,
+        }
+
+    def has_lost_a_pool(self) -> bool:
+        nodes = placement_group_table(self.group)["bundles_to_node_id"]
+        return any(not any(nodes[number] for number in numbers) for _, numbers in self.pools)
+
+
+@contextmanager
+def gang(pools: Sequence[ActorPool], decode_cpus: int | None = None) -> Iterator[Gang]:
+    """Waits until there is room for readers and all of `pools`, saying what for. Raises InputError as `share_of`."""
+    share = share_of(pools, nodes_resources(), decode_cpus)
+    wanted = [({"CPU": share.reader_cpus}, share.readers), *((share.of(pool), pool.num_actors) for pool in pools)]
+    starts = [0, *itertools.accumulate(count for _, count in wanted)]
+    group = placement_group([bundle for bundle, count in wanted for _ in range(count)])
+    try:
+        _wait(group)
+        yield Gang(
+            group,
+            [(bundle, range(start, start + count)) for (bundle, count), start in zip(wanted, starts, strict=False)],
+        )
+    finally:
+        remove_placement_group(group)
+
+
+def _wait(group: PlacementGroup) -> None:
+    tell_at = time.monotonic() + TOLD_AFTER_S
+    while not group.wait(LOOKED_EVERY_S):
+        if time.monotonic() > tell_at:
+            tell_at = math.inf
+            asked: Counter[str] = Counter()
+            for bundle in group.bundle_specs:
+                asked.update(bundle)
+            print(
+                f"aft-ray: waiting for {_named(asked)}; free are {_named(ray.available_resources())}. Others are at work"
+                " on this cluster.",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def _named(resources: Mapping[str, float]) -> str:
+    kinds = [kind for kind in ("GPU", "CPU") if kind in resources] or ["CPU"]
+    return " and ".join(f"{resources.get(kind, 0):g} {kind}s" for kind in kinds)
+
+
+class Watchman:
+    """A callback of Ray Data's execution that ends it where it would wait for ever."""
+
+    def __init__(self, gang: Gang) -> None:
+        self.gang, self.look_at, self.lost_since = gang, 0.0, math.inf
+
+    def on_execution_step(self, executor: object) -> None:
+        """Raises GangLost."""
+        now = time.monotonic()
+        if now < self.look_at:
+            return
+        self.look_at = now + LOOKED_EVERY_S
+        self.lost_since = min(self.lost_since, now) if self.gang.has_lost_a_pool() else math.inf
+        if now - self.lost_since > LOST_AFTER_S:
+            raise GangLost
+
+    def before_execution_starts(self, executor: object) -> None: ...
+
+    def after_execution_succeeds(self, executor: object) -> None: ...
+
+    def after_execution_fails(self, executor: object, error: Exception) -> None: ...
