@@ -37,6 +37,8 @@ from aft_ray.teachers import TeacherDescription, describe_teacher
 
 NUM_GROUPS = 1000
 """Of shards, at most: a reader takes a group, and reads its shards one after the other as the teachers take them."""
+ROUND = 10_000
+"""Shards that go through one pipeline, at most: for as long as it lives, Ray keeps some KiB of each at the driver."""
 
 
 Entries = dict[tuple[str, str], dict[int, dict[str, Any]]]
@@ -170,7 +172,7 @@ def _run(recipe: Recipe, plan: Plan) -> Entries:
     tally = Tally(plan.workspace, recipe.teachers, shards)
     entries: Entries = {}
     bad: dict[str, dict[str, str]] = {}
-    left = {(row["split"], row["shard"]): row for row in plan.rows}
+    left: dict[tuple[str, int], dict[str, Any]] = {}
 
     def take(row: dict[str, Any]) -> None:
         names = json.loads(row["teachers"])
@@ -186,12 +188,14 @@ def _run(recipe: Recipe, plan: Plan) -> Entries:
         progress.advance(len(names), tally.note)
 
     with attempts_elsewhere() as attempts, Progress("extract", sum(shards.values()), "shards") as progress:
-        run_pipeline(
-            plan.teachers,
-            recipe.resources.decode_cpus,
-            lambda gang: _build_pipeline(recipe, plan, list(left.values()), attempts, gang),
-            take,
-        )
+        for start in range(0, len(plan.rows), ROUND):
+            left.update({(row["split"], row["shard"]): row for row in plan.rows[start : start + ROUND]})
+            run_pipeline(
+                plan.teachers,
+                recipe.resources.decode_cpus,
+                lambda gang: _build_pipeline(recipe, plan, list(left.values()), attempts, gang),
+                take,
+            )
     tally.log("end")
     return entries
 

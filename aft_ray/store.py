@@ -188,11 +188,21 @@ class Store:
 
 def _side_by_side(blocks: Sequence[np.ndarray], num_rows: int) -> np.ndarray:
     """(n, T) float32 of (n, T_k) blocks."""
+    import torch  # turns float16 into float32 ten times as fast as NumPy; what reads only samples starts faster without
+
     bounds = np.cumsum([0, *(block.shape[1] for block in blocks)])
-    features = np.empty((num_rows, bounds[-1]), np.float32)
+    features = torch.empty(num_rows, int(bounds[-1]))
     for block, start, stop in zip(blocks, bounds, bounds[1:], strict=False):
-        features[:, start:stop] = block
-    return features
+        features[:, start:stop] = torch.from_numpy(np.asarray(_Writable(block)))
+    return features.numpy()
+
+
+class _Writable:
+    """A view of an array whose memory is read-only, for torch, which warns of such; nothing may write to it."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array  # keeps the memory
+        self.__array_interface__ = {**array.__array_interface__, "data": (array.__array_interface__["data"][0], False)}
 
 
 def _labels(samples: pa.Table) -> np.ndarray:

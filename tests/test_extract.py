@@ -109,7 +109,10 @@ def test_a_teacher_that_cannot_be_loaded_is_named_with_its_reason(
 
 
 @pytest.mark.ray
-def test_a_transformers_teacher_reads_texts_shard_by_shard(cluster: None, tmp_path: Path) -> None:
+def test_a_transformers_teacher_reads_texts_shard_by_shard_in_rounds(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aft_ray.extract.ROUND", 3)
     texts = ["A cat on a mat.", "Stocks fell.", "It rained all day in the hills.", "A feline on a rug.", "Fine."]
     workspace = Workspace.at(tmp_path / "work")
     for split in ("train", "validation"):

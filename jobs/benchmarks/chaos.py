@@ -287,7 +287,7 @@ def together(nodes: Nodes, folder: Path) -> Drill:
             except subprocess.TimeoutExpired:
                 job.kill()
         states = [job.wait() for job in jobs]
-        waited = ["waiting for" in log.read_text() for log in logs]
+        waited = [": process " in log.read_text() for log in logs]  # for another's turn, not for CPUs
         drill.commands += 3
         if states != [0, 0, 0]:
             drill.faults.append(f"{stage}: statuses {states}")
