@@ -192,7 +192,7 @@ def _run(recipe: Recipe, plan: Plan) -> Entries:
             left.update({(row["split"], row["shard"]): row for row in plan.rows[start : start + ROUND]})
             run_pipeline(
                 plan.teachers,
-                recipe.resources.decode_cpus,
+                recipe.resources,
                 lambda gang: _build_pipeline(recipe, plan, list(left.values()), attempts, gang),
                 take,
             )

@@ -25,8 +25,6 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from aft_ray.config import InputError
 
 TOLD_AFTER_S, LOOKED_EVERY_S = 5.0, 1.0
-LOST_AFTER_S = 15.0
-"""How long a pool may have no place at all before its pipeline begins again on the nodes that there are."""
 
 Bundle = dict[str, float]
 """What one actor or worker takes of a node."""
@@ -81,15 +79,20 @@ def share_of(pools: Sequence[ActorPool], nodes: Sequence[Mapping[str, float]], d
     free = own - on_gpu
     if not on_cpu:
         return _fitting(pools, nodes, Share(decode_cpus or max(1, int(free)), 1.0, 1.0))
-    free -= decode_cpus or max(1.0, own / 4)
+    free -= decode_cpus or max(min(1.0, own / 2), own / 4)
     for cpus_each in range(int(free / on_cpu), 0, -1):
         share = Share(decode_cpus or int(own - on_gpu - on_cpu * cpus_each), 1.0, float(cpus_each))
         if _fits(pools, nodes, share):
             return share
-    actor_cpus = min(1.0, max(0.1, math.floor(100 * free / on_cpu) / 100))
+    actor_cpus = _rounded_down(min(1.0, free / on_cpu))
     left = own - on_gpu - on_cpu * actor_cpus
     readers = max(2, int(left))
-    return _fitting(pools, nodes, Share(readers, math.floor(100 * left / readers) / 100, actor_cpus))
+    return _fitting(pools, nodes, Share(readers, _rounded_down(left / readers), actor_cpus))
+
+
+def _rounded_down(cpus: float) -> float:
+    """To what Ray counts in, and at least one of that."""
+    return max(1, math.floor(cpus * 1e4)) / 1e4
 
 
 def _fitting(pools: Sequence[ActorPool], nodes: Sequence[Mapping[str, float]], share: Share) -> Share:
@@ -193,10 +196,10 @@ def _named(resources: Mapping[str, float]) -> str:
 
 
 class Watchman:
-    """A callback of Ray Data's execution that ends it where it would wait for ever."""
+    """A callback of Ray Data's execution that ends it where it would wait for ever: a pool had no place for `patience_s`."""
 
-    def __init__(self, gang: Gang) -> None:
-        self.gang, self.look_at, self.lost_since = gang, 0.0, math.inf
+    def __init__(self, gang: Gang, patience_s: float) -> None:
+        self.gang, self.patience_s, self.look_at, self.lost_since = gang, patience_s, 0.0, math.inf
 
     def on_execution_step(self, executor: object) -> None:
         """Raises GangLost."""
@@ -205,7 +208,7 @@ class Watchman:
             return
         self.look_at = now + LOOKED_EVERY_S
         self.lost_since = min(self.lost_since, now) if self.gang.has_lost_a_pool() else math.inf
-        if now - self.lost_since > LOST_AFTER_S:
+        if now - self.lost_since > self.patience_s:
             raise GangLost
 
     def before_execution_starts(self, executor: object) -> None: ...

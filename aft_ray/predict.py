@@ -90,7 +90,7 @@ def predict(
 
     pool = _Pool(min(recipe.train.num_workers, len(parts)), float(recipe.train.use_gpu))
     with attempts_elsewhere() as attempts, Progress("predict", unseen.table.num_rows, "samples") as progress:
-        run_pipeline([pool], recipe.resources.decode_cpus, build, take)
+        run_pipeline([pool], recipe.resources, build, take)
     shards.write(SUMMARY, json.dumps(summary, indent=1).encode())
     return summary
 

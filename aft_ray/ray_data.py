@@ -19,23 +19,28 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from aft_ray.attempts import Attempts, AttemptsHere
 from aft_ray.config import InputError
 from aft_ray.gang import ActorPool, Gang, GangLost, Watchman, gang
+from aft_ray.sections import ResourcesConfig
+
+LOST_AFTER_S = 15.0
+"""How long a pool may have no place at all before its pipeline begins again on the nodes that there are."""
 
 
 def run_pipeline(
     pools: Sequence[ActorPool],
-    decode_cpus: int | None,
+    resources: ResourcesConfig,
     build: Callable[[Gang], ray.data.Dataset],
     take: Callable[[dict[str, Any]], None],
 ) -> None:
     """Builds a pipeline whose rows are large, and hands each to `take`. When nodes are gone for good that it cannot do
     without, it is built again for those that there are, without the rows that were taken.
 
-    pools: of its stages after reading; the gang that `build` gets has room for them.
+    pools: of its stages after reading; the gang that `build` gets has room for them. Lost nodes may be replaced within
+    `resources.wait_s`, or LOST_AFTER_S.
     Raises InputError and OSError of a task as they were raised there.
     """
     failure: Exception | None = GangLost()
     while isinstance(failure, GangLost):
-        with gang(pools, decode_cpus) as place, _settings(place):
+        with gang(pools, resources.decode_cpus) as place, _settings(place, resources.wait_s):
             with warnings.catch_warnings():
                 # Ray warns of `ray_remote_args_fn`, without which one actor cannot be told from another: see pyproject.toml.
                 warnings.simplefilter("ignore", RayDeprecationWarning)
@@ -95,13 +100,13 @@ def attempts_elsewhere() -> Iterator[Attempts]:
 
 
 @contextmanager
-def _settings(place: Gang) -> Iterator[None]:
+def _settings(place: Gang, wait_s: float) -> Iterator[None]:
     context = ray.data.DataContext.get_current()
     settings = {
         "enable_progress_bars": False,  # ours count what the user counts, not blocks
         "raise_original_map_exception": True,
         "target_max_block_size": 1,  # a row leaves its task as soon as it is made
-        "custom_execution_callback_classes": [partial(Watchman, place)],
+        "custom_execution_callback_classes": [partial(Watchman, place, max(LOST_AFTER_S, wait_s))],
     }
     before = {name: getattr(context, name) for name in settings}
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised, once

@@ -15,7 +15,7 @@ def drill(recipe_path: str, log: Path, cpus: list[int]) -> None:
     import ray
     from ray.cluster_utils import Cluster
 
-    from aft_ray import gang
+    from aft_ray import ray_data
     from aft_ray.config import load
     from aft_ray.extract import extract
     from tests.own_teachers import calls
@@ -24,7 +24,7 @@ def drill(recipe_path: str, log: Path, cpus: list[int]) -> None:
     workers = [cluster.add_node(num_cpus=count, object_store_memory=80 << 20) for count in cpus[1:]]
     ray.init(address=cluster.address, log_to_driver=False)
 
-    gang.LOST_AFTER_S = 3.0  # nobody brings another node
+    ray_data.LOST_AFTER_S = 3.0  # nobody brings another node
 
     def kill() -> None:
         while len(calls(log)) < 7:  # in the middle of a shard

@@ -20,10 +20,11 @@ def on_cpus(count: int) -> list[TeacherConfig]:
 @pytest.mark.parametrize(
     ("num_actors", "cpus", "expected"),
     [
-        (1, [1], Share(2, 0.45, 0.1)),
+        (1, [1], Share(2, 0.25, 0.5)),
+        (10, [1], Share(2, 0.25, 0.05)),
         (1, [2], Share(1, 1.0, 1.0)),
         (2, [2], Share(2, 0.5, 0.5)),
-        (3, [2], Share(2, 0.5, 0.33)),
+        (3, [2], Share(2, 0.5, 0.3333)),
         (2, [4], Share(2, 1.0, 1.0)),
         (2, [1, 1, 1], Share(1, 1.0, 1.0)),
         (2, [16], Share(4, 1.0, 6.0)),
@@ -62,6 +63,11 @@ def test_actors_that_do_not_fit_on_the_nodes_are_refused() -> None:
     expected = "3 with 0.6 GPUs and 1 CPUs and 4 readers with 1 CPUs do not fit on the nodes of the cluster. Lower"
     with pytest.raises(InputError, match=expected):
         share_of(teachers, [{"CPU": 4, "GPU": 1}] * 2)
+
+
+def test_a_cluster_without_cpus_is_refused() -> None:
+    with pytest.raises(InputError, match="do not fit on the nodes of the cluster."):
+        share_of(on_cpus(1), [{"CPU": 0}])
 
 
 def test_decode_cpus_are_for_reading_or_refused() -> None:

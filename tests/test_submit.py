@@ -183,3 +183,17 @@ def test_a_submitted_job_has_the_command_s_log_and_status_and_outlives_who_follo
     listed = two_nodes.run("ray", "job", "list").stdout
     for fact in ("'verb': 'extract'", f"'workspace': '{tmp_path / 'work'}'", "'run': 'main'", "driver_exit_code=2"):
         assert fact in listed, listed
+
+    asked = ("regularizer.name=none", "train.use_gpu=true", "train.num_workers=9", "resources.wait_s=600")
+    stopped = subprocess.Popen(
+        [*AFT_RAY, "submit", "train", str(recipe), *asked, *address],
+        env=two_nodes.environment,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert stopped.stdout is not None
+    job = stopped.stdout.readline().split()[1]
+    assert any("nodes: waiting for 9 GPUs and 10 CPUs, there are" in line for line in stopped.stdout)
+    assert two_nodes.run("ray", "job", "stop", job).returncode == 0
+    assert stopped.wait(60) == 1
