@@ -281,11 +281,14 @@ def together(nodes: Nodes, folder: Path) -> Drill:
             log.unlink(missing_ok=True)
         overrides = ["train.steps=400"] if stage == "train" else OVERRIDES.get(stage, [])
         jobs = [nodes.run(log, stage, recipe, *overrides) for log, recipe in zip(logs, recipes, strict=True)]
-        for job in jobs:
-            try:
-                job.wait(2 * STANDS_STILL_S)
-            except subprocess.TimeoutExpired:
-                job.kill()
+        done, since = -1, time.monotonic()
+        while any(job.poll() is None for job in jobs):
+            before, done = done, sum(progress(stage, folder / place) for place in ("one", "other"))
+            since = since if done == before else time.monotonic()
+            if time.monotonic() - since > 2 * STANDS_STILL_S:
+                for job in jobs:
+                    job.kill()
+            time.sleep(0.5)
         states = [job.wait() for job in jobs]
         waited = [": process " in log.read_text() for log in logs]  # for another's turn, not for CPUs
         drill.commands += 3
