@@ -125,7 +125,7 @@ def nodes_resources() -> list[dict[str, float]]:
 
 
 class GangLost(Exception):
-    """The nodes of all readers, or of all actors of a teacher, are gone, and there is no room elsewhere."""
+    """A node is gone, and there is no room elsewhere for what was on it."""
 
 
 @dataclass(frozen=True)
@@ -152,9 +152,9 @@ class Gang:
             "ray_remote_args_fn": next_place,
         }
 
-    def has_lost_a_pool(self) -> bool:
-        nodes = placement_group_table(self.group)["bundles_to_node_id"]
-        return any(not any(nodes[number] for number in numbers) for _, numbers in self.pools)
+    def is_whole(self) -> bool:
+        """Whether every actor has a place. The work of one that has none waits for it, whatever the others have to do."""
+        return all(placement_group_table(self.group)["bundles_to_node_id"].values())
 
 
 @contextmanager
@@ -196,7 +196,7 @@ def _named(resources: Mapping[str, float]) -> str:
 
 
 class Watchman:
-    """A callback of Ray Data's execution that ends it where it would wait for ever: a pool had no place for `patience_s`."""
+    """A callback of Ray Data's execution that ends it where it would wait for ever: a gang was not whole for `patience_s`."""
 
     def __init__(self, gang: Gang, patience_s: float) -> None:
         self.gang, self.patience_s, self.look_at, self.lost_since = gang, patience_s, 0.0, math.inf
@@ -207,7 +207,7 @@ class Watchman:
         if now < self.look_at:
             return
         self.look_at = now + LOOKED_EVERY_S
-        self.lost_since = min(self.lost_since, now) if self.gang.has_lost_a_pool() else math.inf
+        self.lost_since = math.inf if self.gang.is_whole() else min(self.lost_since, now)
         if now - self.lost_since > self.patience_s:
             raise GangLost
 

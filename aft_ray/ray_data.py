@@ -22,7 +22,7 @@ from aft_ray.gang import ActorPool, Gang, GangLost, Watchman, gang
 from aft_ray.sections import ResourcesConfig
 
 LOST_AFTER_S = 15.0
-"""How long a pool may have no place at all before its pipeline begins again on the nodes that there are."""
+"""How long actors may have no place before their pipeline begins again on the nodes that there are."""
 
 
 def run_pipeline(
@@ -31,8 +31,8 @@ def run_pipeline(
     build: Callable[[Gang], ray.data.Dataset],
     take: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Builds a pipeline whose rows are large, and hands each to `take`. When nodes are gone for good that it cannot do
-    without, it is built again for those that there are, without the rows that were taken.
+    """Builds a pipeline whose rows are large, and hands each to `take`. When nodes are gone for good, it is
+    built again for those that there are, without the rows that were taken.
 
     pools: of its stages after reading; the gang that `build` gets has room for them. Lost nodes may be replaced within
     `resources.wait_s`, or LOST_AFTER_S.

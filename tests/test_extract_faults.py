@@ -147,9 +147,7 @@ def test_the_job_is_killed_five_times(undisturbed: Recipe, tmp_path: Path, image
     assert num_samples(given) <= num_samples(undisturbed) + 5 * 2 * SHARD
 
 
-@pytest.mark.parametrize(
-    "cpus", [("1", "2", "2"), ("1", "1")], ids=["others do its work", "without it there is no reader or no teacher"]
-)
+@pytest.mark.parametrize("cpus", [("1", "2", "2"), ("1", "1")], ids=["others have its kind of work", "no others have"])
 def test_a_node_is_killed(undisturbed: Recipe, tmp_path: Path, image_folder: Path, cpus: tuple[str, ...]) -> None:
     given = recipe(tmp_path, image_folder, "killed", num_actors=len(cpus) - 1, pause_s=0.2)
     prepare(given)
@@ -157,7 +155,7 @@ def test_a_node_is_killed(undisturbed: Recipe, tmp_path: Path, image_folder: Pat
     job = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, cwd=ROOT, timeout=240)
     assert job.returncode == 0, job.stdout + job.stderr
     assert f"nodes alive: {len(cpus) - 1}" in job.stdout
-    assert ("beginning again with those left" in job.stderr) == (len(cpus) == 2)
+    assert "beginning again with those left" in job.stderr
     assert checksums(given) == checksums(undisturbed) and files(given) == files(undisturbed)
     assert num_samples(given) <= num_samples(undisturbed) + 2 * SHARD
 
