@@ -97,7 +97,7 @@ def _rounded_down(cpus: float) -> float:
 
 def _fitting(pools: Sequence[ActorPool], nodes: Sequence[Mapping[str, float]], share: Share) -> Share:
     if not _fits(pools, nodes, share):
-        actors = ", ".join(f"{pool.num_actors} with {_named(share.of(pool))}" for pool in pools)
+        actors = ", ".join(f"{pool.num_actors} with {named(share.of(pool))}" for pool in pools)
         raise InputError(
             f"{actors} and {share.readers} readers with {share.reader_cpus:g} CPUs do not fit on the nodes of the cluster."
             " Lower the number of GPUs or actors, or resources.decode_cpus."
@@ -179,18 +179,24 @@ def _wait(group: PlacementGroup) -> None:
     while not group.wait(LOOKED_EVERY_S):
         if time.monotonic() > tell_at:
             tell_at = math.inf
-            asked: Counter[str] = Counter()
-            for bundle in group.bundle_specs:
-                asked.update(bundle)
             print(
-                f"aft-ray: waiting for {_named(asked)}; free are {_named(ray.available_resources())}. Others are at work"
+                f"aft-ray: waiting for {named(total(group.bundle_specs))}; free are"
+                f" {named(ray.available_resources())}. Others are at work"
                 " on this cluster.",
                 file=sys.stderr,
                 flush=True,
             )
 
 
-def _named(resources: Mapping[str, float]) -> str:
+def total(bundles: Sequence[Bundle]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for bundle in bundles:
+        found.update(bundle)
+    return found
+
+
+def named(resources: Mapping[str, float]) -> str:
+    """`2 GPUs and 3 CPUs`."""
     kinds = [kind for kind in ("GPU", "CPU") if kind in resources] or ["CPU"]
     return " and ".join(f"{resources.get(kind, 0):g} {kind}s" for kind in kinds)
 

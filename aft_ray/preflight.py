@@ -16,7 +16,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from aft_ray.config import InputError, Recipe
-from aft_ray.gang import Bundle
+from aft_ray.gang import Bundle, named, total
 from aft_ray.store import Workspace
 
 PACKAGES = ("aft-ray", "ray", "torch", "timm")
@@ -38,7 +38,7 @@ def wanted(recipe: Recipe, verb: str) -> list[Bundle]:
     workers = [worker] * (recipe.resources.min_workers or recipe.train.num_workers)
     bundles = {"plan": teachers, "extract": teachers, "train": workers, "search": [worker], "predict": workers}
     if verb == "pipeline":
-        return max((wanted(recipe, stage) for stage in ("extract", "train")), key=lambda b: (_total(b)["GPU"], len(b)))
+        return max((wanted(recipe, stage) for stage in ("extract", "train")), key=lambda b: (total(b)["GPU"], len(b)))
     return [*bundles[verb], *[{"CPU": 1.0}] * (recipe.resources.decode_cpus or 1)]
 
 
@@ -47,9 +47,9 @@ def call_nodes(bundles: Sequence[Bundle], wait_s: float) -> None:
 
     Raises InputError if it still has not after `wait_s`.
     """
-    asked = _total(bundles)
+    asked = total(bundles)
     if wait_s and not _has(asked):
-        print(f"nodes: waiting for {_named(asked)}, there are {_named(ray.cluster_resources())}", file=sys.stderr)
+        print(f"nodes: waiting for {named(asked)}, there are {named(ray.cluster_resources())}", file=sys.stderr)
         group = placement_group(list(bundles))  # it asks the autoscaler, and for no longer than this process lives
         try:
             until = time.monotonic() + wait_s
@@ -123,14 +123,3 @@ def _look(place: Any, node: str) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Of Python and of what makes the numbers."""
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
-
-
-def _total(bundles: Sequence[Bundle]) -> Counter[str]:
-    total: Counter[str] = Counter()
-    for bundle in bundles:
-        total.update(bundle)
-    return total
-
-
-def _named(resources: Any) -> str:
-    return " and ".join(f"{resources.get(kind, 0):g} {kind}s" for kind in ("GPU", "CPU") if kind in resources)
