@@ -326,7 +326,8 @@ def page(drills: list[dict[str, Any]]) -> str:
         "",
     ]
     for drill in drills:
-        end = "; ".join(drill["faults"]) or "equal to the undisturbed run"
+        well = "the two workspaces are equal" if drill["stage"] == "together" else "equal to the undisturbed run"
+        end = "; ".join(drill["faults"]) or well
         lines += [f"## {drill['stage']}", ""]
         facts = f"seed {drill['seed']}, {len(drill['kills'])} kills, " if drill["kills"] else ""
         lines += [f"{facts}{drill['commands']} commands, {drill['seconds']:.0f} s: **{end}**.", ""]
