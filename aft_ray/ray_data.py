@@ -47,9 +47,9 @@ def run_pipeline(
                 pipeline = build(place)
             failure = _failure(pipeline, take)
             del pipeline
-            if failure:
-                # The failed execution is part of a reference cycle, and its actors live until it is collected.
-                gc.collect()
+            # An execution is part of a reference cycle. Until that is collected the actors of a failed one live, and what Ray
+            # has noted of every row of one that went well stays in memory.
+            gc.collect()
         if isinstance(failure, GangLost):
             print("aft-ray: nodes are gone, and no others came: beginning again with those left.", file=sys.stderr)
     if failure:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pytest
 import timm
 import torch
+from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from safetensors.torch import save_file
 
 from aft_ray.config import InputError, Recipe, override
@@ -108,6 +110,11 @@ def test_a_teacher_that_cannot_be_loaded_is_named_with_its_reason(
         extract(given)
 
 
+def executions() -> set[int]:
+    """Those of Ray Data that are in memory, over or not."""
+    return {id(each) for each in gc.get_objects() if type(each) is StreamingExecutor}
+
+
 @pytest.mark.ray
 def test_a_transformers_teacher_reads_texts_shard_by_shard_in_rounds(
     cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -132,7 +139,9 @@ def test_a_transformers_teacher_reads_texts_shard_by_shard_in_rounds(
             "student": {"model": "tiny:cnn"},
         }
     )
+    before = executions()
     assert extract(given) == {"minilm": 4}
+    assert executions() <= before, "what Ray notes of every row stays in memory"
     store = open_store(workspace, "train", ["minilm"])
     found = np.concatenate([store.read_shard(index)["features"] for index in range(2)])
     expected = build_teacher(given.teachers[0], torch.device("cpu"))(texts).numpy()

@@ -3,7 +3,7 @@
     python jobs/benchmarks/extraction.py loop      samples/s against decoding + model in one script, start-up apart
     python jobs/benchmarks/extraction.py together  two teachers in one pass against one after the other
     python jobs/benchmarks/extraction.py scaling   1 to 32 sleeping teachers on fake GPUs of three local nodes
-    python jobs/benchmarks/extraction.py memory    peak of the driver and of the object store, 100 and 10,000 shards
+    python jobs/benchmarks/extraction.py memory    peak of the driver and of the object store, 100 to 10,000 shards
     python jobs/benchmarks/extraction.py read      Store.read_shard from the page cache
 
 Pictures are JPEGs of smoothed noise, models have random weights: neither changes the time. Every measurement has a driver
@@ -43,6 +43,8 @@ BATCH_SIZE = 32
 DISTINCT = 256
 PICTURE = 320
 SCALING_ACTORS = (1, 2, 4, 8, 16, 32)
+MEMORY_SHARDS = ((100, 10_000), (1000, 10_000), (10_000, 10_000), (500, 500), (1000, 500), (4000, 500))
+"""How many there are, and how many go through one pipeline."""
 SLEEP_S = 8.0
 """A shard's time with a sleeping teacher: that of 256 pictures with DINOv2-g at 518 pixels on an RTX 4090 (facts: 35/s)."""
 MIB = 2**20
@@ -187,15 +189,16 @@ def measure_scaling(recipe_path: str, num_actors: str) -> dict[str, Any]:
     return {"actors": len(begun), "efficiency": efficiency, "window_s": window[1] - window[0]}
 
 
-def measure_memory(recipe_path: str) -> dict[str, Any]:
+def measure_memory(recipe_path: str, in_a_round: str) -> dict[str, Any]:
     """Peak resident memory of the driver above that after start-up, and of the objects in the store, in MiB."""
     set_environment()
     import ray
     from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
+    from aft_ray import extract as extraction
     from aft_ray.config import load
-    from aft_ray.extract import extract
 
+    extraction.ROUND = int(in_a_round)
     recipe = load(recipe_path)
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     before, peak, done = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0, threading.Event()
@@ -209,7 +212,7 @@ def measure_memory(recipe_path: str) -> dict[str, Any]:
     watcher = threading.Thread(target=watch)
     watcher.start()
     started = time.perf_counter()
-    extract(recipe, overwrite=True)
+    extraction.extract(recipe, overwrite=True)
     seconds = time.perf_counter() - started
     done.set()
     watcher.join()
@@ -292,13 +295,14 @@ def scaling(folder: Path, repeats: int) -> None:
 
 
 def memory(folder: Path, repeats: int) -> None:
-    print("| shards | driver MiB | object store MiB | shards/s |\n|---|---|---|---|")
-    for shards in (100, 1000, 10_000):
+    """As it is, and with rounds so small that what is left after many of them shows."""
+    print("| shards | in rounds of | driver MiB | object store MiB | shards/s |\n|---|---|---|---|---|")
+    for shards, in_a_round in MEMORY_SHARDS:
         sleeping = {"name": "sleeping", "model": "extraction:Sleeping", "options": {"sleep_s": 0}}
         recipe = prepared(folder, f"memory{shards}", shards, 16, [sleeping], 1)
-        found = child("measure_memory", recipe)
-        speed = shards / found["seconds"]
-        print(f"| {shards} | {found['driver_mib']:.0f} | {found['object_store_mib']:.1f} | {speed:.0f} |", flush=True)
+        found = child("measure_memory", recipe, str(in_a_round))
+        cells = [str(shards), str(in_a_round), f"{found['driver_mib']:.0f}", f"{found['object_store_mib']:.1f}"]
+        print("| " + " | ".join([*cells, f"{shards / found['seconds']:.0f}"]) + " |", flush=True)
 
 
 def read(folder: Path, repeats: int) -> None:
