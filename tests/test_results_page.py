@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from aft_ray.config import Recipe, override
 from aft_ray.teachers import build_teacher
 from aft_ray.trials import COLUMNS, Row, write_table
 from jobs.benchmarks.results import CLAIMS, QUICK
-from jobs.benchmarks.results_found import MADE, Found, is_finished, place_of, read
+from jobs.benchmarks.results_found import MADE, Found, collect, is_finished, place_of, read
 from jobs.benchmarks.results_page import SECTIONS, write_page
 
 FACTS = {"date": "2026-11-25", "machine": "2 cores", "train": 2343, "test": 1018, "labels": 100}
@@ -73,7 +74,7 @@ def page(folder: Path, claims: dict[str, dict[str, Found | None]]) -> str:
 def test_a_setting_shows_relative_errors_gains_and_their_p_values(tmp_path: Path) -> None:
     found = searched(tmp_path, "digits", none=0.0, kd=-0.1, aft=0.12)
     text = page(tmp_path, {"methods": {"digits": found, "spam": None}})
-    assert "| `digits` | mnist5k | tiny:cnn | 100 | 2,343 | 1,018 | 80.0 |" in text
+    assert "| `digits` | mnist5k | tiny:cnn | 100 | 2,343 | 1,018 | 80.0 | 2026-11-25 |" in text
     assert "| `digits` | 48.0 | **0.75** | *1.21* |" in text  # standard errs in 48 %: KD in 58, AFT in 36
     assert "| AFT | 4 | 54.00 | 64.10 ± 1.21 | +12.10 | < 0.001 |" in text
     assert "| KD | 1 | 1 | 0 | +22.00 | |" in text.replace("  ", " ")
@@ -114,6 +115,19 @@ def test_an_unfinished_search_is_not_on_the_page(tmp_path: Path) -> None:
     assert not is_finished(given) and (half := read(given)) is not None
     text = page(tmp_path, {"methods": {"half": half}})
     assert "| AFT | 4 |" in text and "Not run yet: KD on `half`." in text
+
+
+def test_records_beside_the_page_are_all_it_needs(tmp_path: Path) -> None:
+    given = recipe(tmp_path / "work", "digits", ("none", "aft"))
+    found = searched(tmp_path / "work", "digits", none=0.0, aft=0.1)
+    claims = {"methods": {"digits": given, "spam": recipe(tmp_path / "work", "spam", ("none",))}}
+    before = collect(claims, tmp_path / "results.md")
+    record = tmp_path / "results" / "work" / "digits.json"
+    assert [record] == [*(tmp_path / "results").rglob("*.json")]
+    assert sum('"trial"' in line for line in record.read_text().splitlines()) == len(found.rows) == 10
+    shutil.rmtree(tmp_path / "work")
+    assert collect(claims, tmp_path / "results.md") == before == {"methods": {"digits": found, "spam": None}}
+    assert "| AFT | 4 | 54.00 | 62.10 ± 1.21 |" in page(tmp_path, before)
 
 
 def test_every_search_of_a_claim_is_a_valid_recipe_of_its_own() -> None:

@@ -6,7 +6,8 @@
     python jobs/benchmarks/results.py --page              write the page from what there is
 
 A claim is a list of searches, a search a recipe of `jobs/benchmarks/recipes/` with some keys changed. Trials that are over
-stay over. Data that is missing is named, and the searches that need it are left out.
+stay over. Data that is missing is named, and the searches that need it are left out. What a finished search found is kept
+in a record beside the page, which is written from records alone.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def main() -> int:
         for claim, searches in claims.items()
     }
     set_environment()  # before anything imports ray
-    from jobs.benchmarks.results_found import is_finished, place_of, read
+    from jobs.benchmarks.results_found import collect, is_finished, place_of
     from jobs.benchmarks.results_page import write_page
     from jobs.benchmarks.results_run import run
 
@@ -132,18 +133,17 @@ def main() -> int:
         for name, recipe in searches.items()
         if not arguments.only or {claim, name} & set(arguments.only)
     }
+    stopped = False
     try:
         if not arguments.page:
             limited = [only(recipe, arguments.methods) for recipe in wanted.values()]
             run([recipe for recipe in limited if recipe.search.compare and not is_finished(recipe)])
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here")
-        return 1
-    found = {claim: {name: read(recipe) for name, recipe in searches.items()} for claim, searches in recipes.items()}
+        stopped = True
     page = QUICK_PAGE if arguments.quick else PAGE
-    write_page(page, found, "make results-quick" if arguments.quick else "make results")
-    print(f"page: {page}")
-    return 0
+    write_page(page, collect(recipes, page), "make results-quick" if arguments.quick else "make results")
+    print(f"page: {page}{'; stopped, the same command goes on from here' * stopped}")
+    return int(stopped)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a finished search has left behind, as the page of results needs it."""
+"""What a finished search has left behind, as the page of results needs it, and as it is kept beside the page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from aft_ray.config import Recipe
@@ -14,6 +15,7 @@ from aft_ray.report import read_trainings, read_trials
 from aft_ray.results import METHODS, Entry, Row, summarize
 from aft_ray.shards import Directory
 from aft_ray.store import Workspace
+from aft_ray.trials import COLUMNS
 
 MADE = "made.json"
 """Beside `trials.parquet`: when and on what the search was run, what its teachers know, how many labels there are."""
@@ -21,12 +23,18 @@ MADE = "made.json"
 
 @dataclass(frozen=True)
 class Found:
-    """A finished search. rows: its trials. made: what `MADE` holds. step_ms: of a step of each method's final runs."""
+    """A finished search.
 
-    recipe: Recipe
-    rows: Sequence[Row]
+    methods: that its recipe compares. made: what `MADE` holds. step_ms: of a step of each method's final runs.
+    rows: its trials, without what is null.
+    """
+
+    data: str
+    student: str
+    methods: Sequence[str]
     made: Mapping[str, Any]
     step_ms: Mapping[str, float]
+    rows: Sequence[Row]
 
     @property
     def entries(self) -> dict[str, Entry]:
@@ -37,7 +45,7 @@ class Found:
     @property
     def missing(self) -> list[str]:
         """Methods that the recipe compares and that are not finished."""
-        return [method for method in self.recipe.search.methods("none") if method not in self.entries]
+        return [method for method in self.methods if method not in self.entries]
 
     def finals(self, method: str) -> list[Row]:
         return [row for row in self.rows if row["stage"] == "final" and row["regularizer.name"] == method]
@@ -74,4 +82,44 @@ def read(recipe: Recipe) -> Found | None:
         speed = statistics.median(line["samples_per_s"] for line in training.history[1:])
         times[trials[training.name]].append(1000 * recipe.train.global_batch_size / speed)
     step_ms = {method: statistics.median(found) for method, found in times.items()}
-    return Found(recipe, rows, json.loads(place.read(MADE)), step_ms)
+    student = f"{recipe.student.model.rpartition('/')[2]}{', pretrained' * recipe.student.pretrained}"
+    made = json.loads(place.read(MADE))
+    methods = [*recipe.search.methods(recipe.regularizer.name)]
+    return Found(str(recipe.dataset.name), student, methods, made, step_ms, rows)
+
+
+# ---- records ----------------------------------------------------------------------------------------------------------
+
+
+def record_of(recipe: Recipe, page: Path) -> Path:
+    """Where a search is kept beside the page: `results/digits/digits-5.json` for docs/results.md."""
+    return page.with_suffix("") / Path(recipe.workspace).name / f"{recipe.run}.json"
+
+
+def write_record(found: Found, path: Path) -> None:
+    """One trial a line, so that two runs can be compared with `git diff`."""
+    facts = {key: value for key, value in asdict(found).items() if key != "rows"}
+    lines = [json.dumps({key: value for key, value in row.items() if value is not None}) for row in found.rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = json.dumps(facts, indent=1).removesuffix("\n}")
+    path.write_text(head + ',\n "rows": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n", encoding="utf-8")
+
+
+def read_record(path: Path) -> Found | None:
+    """What `write_record` wrote; None if nothing is there."""
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return Found(**{**found, "rows": [{**dict.fromkeys(COLUMNS), **row} for row in found["rows"]]})
+
+
+def collect(claims: Mapping[str, Mapping[str, Recipe]], page: Path) -> dict[str, dict[str, Found | None]]:
+    """Every search as its record has it, which is written anew where the workspace holds it finished."""
+    records: dict[Path, Found | None] = {}
+    for recipe in (recipe for searches in claims.values() for recipe in searches.values()):
+        path = record_of(recipe, page)
+        if path not in records:
+            if found := read(recipe):
+                write_record(found, path)
+            records[path] = read_record(path)
+    return {c: {name: records[record_of(r, page)] for name, r in searches.items()} for c, searches in claims.items()}

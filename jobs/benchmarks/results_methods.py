@@ -23,7 +23,16 @@ def methods_section(found: Mapping[str, Found], folder: Path) -> list[str]:
     draw_methods(folder / "results-methods.png", found, names)
     return [
         table(
-            ["setting", "data", "student", "labels", "train samples", "test samples", "linear head on the teacher, %"],
+            [
+                "setting",
+                "data",
+                "student",
+                "labels",
+                "train samples",
+                "test samples",
+                "linear head on the teacher, %",
+                "date",
+            ],
             [_setting(name, search) for name, search in found.items()],
         ),
         "Relative errors, standard transfer's own test error in percent in front. **Bold** is a gain and *italic* a loss over"
@@ -47,10 +56,8 @@ def methods_section(found: Mapping[str, Found], folder: Path) -> list[str]:
 
 
 def _setting(name: str, search: Found) -> list[str]:
-    recipe, made = search.recipe, search.made
-    student = f"{recipe.student.model.rpartition('/')[2]}{', pretrained' * recipe.student.pretrained}"
-    counts = [f"{made[key]:,}" for key in ("labels", "train", "test")]
-    return [f"`{name}`", str(recipe.dataset.name), student, *counts, f"{100 * made['probe']:.1f}"]
+    counts = [f"{search.made[key]:,}" for key in ("labels", "train", "test")]
+    return [f"`{name}`", search.data, search.student, *counts, f"{100 * search.made['probe']:.1f}", search.made["date"]]
 
 
 def _relative_errors(found: Mapping[str, Found], methods: Sequence[str]) -> list[list[str]]:

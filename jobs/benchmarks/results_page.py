@@ -15,8 +15,9 @@ from jobs.benchmarks.results_text import CLEAR, accuracy, chance, table
 
 HEAD = """# Results: do the claims hold here?
 
-Written by `{command}`; every number is read from the tables that its searches wrote (`trials.parquet`, `metrics.jsonl`). Real
-data and real pretrained teachers, all from registry packages.
+Written by `{command}`; every number is computed from the records in [`{records}/`]({records}), one for each search with a line
+for each of its trainings. After another run `git diff` shows what changed. Real data and real pretrained teachers, all from
+registry packages.
 
 In each setting every method has the same number of strengths (beta) to choose from by its mean validation accuracy; then come
 fresh seeds, five in `make results`, which alone see the test split. A seed sets initial weights, the order of samples and which
@@ -33,7 +34,7 @@ def write_page(page: Path, claims: Mapping[str, Mapping[str, Found | None]], com
     """Writes the page and the pictures beside it. claims: their searches by name, None where one is not finished."""
     page.parent.mkdir(parents=True, exist_ok=True)
     finished = {claim: {name: found for name, found in searches.items() if found} for claim, searches in claims.items()}
-    parts = [HEAD.format(command=command, clear=CLEAR), _conditions(finished)]
+    parts = [HEAD.format(command=command, records=page.stem, clear=CLEAR), _conditions(finished)]
     for claim, searches in claims.items():
         title, section = SECTIONS[claim]
         parts += [f"## {title}", *section(finished[claim], page.parent)]
@@ -46,7 +47,7 @@ def write_page(page: Path, claims: Mapping[str, Mapping[str, Found | None]], com
 
 def _conditions(claims: Mapping[str, Searches]) -> str:
     """When, on what, and how much of it. A search that serves several claims counts once."""
-    found = {(f.recipe.workspace, f.recipe.run): f for searches in claims.values() for f in searches.values()}.values()
+    found = {id(search): search for searches in claims.values() for search in searches.values()}.values()
     if not found:
         return "Nothing has been run yet."
     days = sorted(search.made["date"] for search in found)

@@ -196,6 +196,18 @@ def run_plain(setting: Setting, rank: int, folder: str) -> Measured:
     return Measured(setting.steps * setting.batch / statistics.median(intervals), peak_mib())
 
 
+def run_teacher(setting: Setting, rank: int, folder: str) -> Measured:
+    """The teacher on one batch after the other, as extraction runs it."""
+    loader = DataLoader(Images(made_data(setting).train), setting.batch)
+    teacher = make_teacher(setting)
+    stamps = [time.perf_counter()]
+    for inputs, _, _ in loader:
+        teacher(inputs)
+        stamps.append(time.perf_counter())
+    intervals = [end - start for start, end in zip(stamps[1:], stamps[2:], strict=False)]
+    return Measured(setting.batch / statistics.median(intervals), peak_mib())
+
+
 def kernel(features: torch.Tensor) -> torch.Tensor:
     unit = torch.nn.functional.normalize(features - features.mean(0))
     return unit @ unit.T
@@ -353,10 +365,16 @@ class Bench:
             self.add("plain", "aft-ray train", alone, run_command(alone))
 
     def online(self, setting: Setting) -> None:
-        """Features stored against the teacher run in every step."""
+        """Features stored, which takes one pass of the teacher, against the teacher run in every step."""
         stored = self.add("online", "fit, stored", setting, in_processes(run_fit, setting, self.threads))
         theirs = self.add("online", "script, online", setting, in_processes(run_plain, setting, self.threads))
+        once = self.add("online", "teacher alone", setting, in_processes(run_teacher, setting, self.threads))
         print(f"  stored / online: {stored.samples_per_s / theirs.samples_per_s:.1f}")
+        for epochs in (1, 2, 5, 20, 100):
+            with_stored = 1 / once.samples_per_s + epochs / stored.samples_per_s
+            online = epochs / theirs.samples_per_s
+            told = f"{1e3 * with_stored:.0f} s with extraction, {1e3 * online:.0f} s online"
+            print(f"  {epochs} epochs of 1,000 samples: {told}, {with_stored / online:.2f} of it")
 
     def overhead(self, setting: Setting) -> None:
         """What aft adds to a step, with features and gates: seen with a student so small that it does not drown in the noise
