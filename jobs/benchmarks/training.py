@@ -198,7 +198,9 @@ def run_plain(setting: Setting, rank: int, folder: str) -> Measured:
 
 def run_teacher(setting: Setting, rank: int, folder: str) -> Measured:
     """The teacher on one batch after the other, as extraction runs it."""
-    loader = DataLoader(Images(made_data(setting).train), setting.batch)
+    train = made_data(setting).train
+    assert isinstance(train, Split)
+    loader = DataLoader(Images(train), setting.batch)
     teacher = make_teacher(setting)
     stamps = [time.perf_counter()]
     for inputs, _, _ in loader:
