@@ -79,7 +79,9 @@ COMBINATIONS = (
     ("noise", "lite0"),
     ("noise", "lite0", "mobilenet", "lite2"),
 )
-TWO = {"search.workers_per_trial": 2}
+TWO = {"search.workers_per_trial": 2, "search.beta": [5, 20], "search.seeds": 1}  # slow on two cores
+FOUR = {**TWO, "search.workers_per_trial": 4, "search.cpus_per_trial": 0.5}
+OWN = {"regularizer.scope": "worker"}
 ALONE = Search("teachers", {"run": "none", "search.compare": ["none"]})
 SINGLES = {"none": ALONE, **{name: of_teachers(name) for name in TEACHERS}}
 CLAIMS: dict[str, dict[str, Search]] = {
@@ -95,7 +97,9 @@ CLAIMS: dict[str, dict[str, Search]] = {
         "batches of 48": variant("batch-48", changes={"train.global_batch_size": 48}),
         "batches of 24": variant("batch-24", changes={"train.global_batch_size": 24}),
         "2 workers, the kernels of all": variant("global-2", changes=TWO),
-        "2 workers, each its own kernels": variant("own-2", changes={**TWO, "regularizer.scope": "worker"}),
+        "2 workers, each its own kernels": variant("own-2", changes={**TWO, **OWN}),
+        "4 workers, the kernels of all": variant("global-4", changes=FOUR),
+        "4 workers, each its own kernels": variant("own-4", changes={**FOUR, **OWN}),
     },
     "overhead": {name: Search(name) for name in ("digits-100", "reviews-100", "reviews-100-pretrained")},
 }

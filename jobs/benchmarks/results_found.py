@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,13 @@ class Found:
 
     def finals(self, method: str) -> list[Row]:
         return [row for row in self.rows if row["stage"] == "final" and row["regularizer.name"] == method]
+
+
+def mean_relative_error(searches: Iterable[Found], method: str) -> tuple[float, float]:
+    """Over the searches that have the method, and the standard error that their seeds give it."""
+    entries = [search.entries[method] for search in searches if method in search.entries]
+    mean = statistics.fmean(entry.relative_error for entry in entries)
+    return mean, math.hypot(*(entry.relative_error_se for entry in entries)) / len(entries)
 
 
 def place_of(recipe: Recipe) -> Directory:

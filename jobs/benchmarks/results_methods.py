@@ -10,9 +10,39 @@ from pathlib import Path
 from scipy.stats import ttest_1samp
 
 from aft_ray.results import METHODS, Entry, method_title, paired_test
-from jobs.benchmarks.results_found import Found
+from jobs.benchmarks.results_found import Found, mean_relative_error
 from jobs.benchmarks.results_pictures import draw_methods
 from jobs.benchmarks.results_text import CLEAR, accuracy, chance, table
+
+PAPER = {"aft": 0.887, "kd": 0.956, "rkd": 0.939, "ft": 0.928, "btune": 0.944}
+"""Relative errors of the paper, Figure 1b: means over its own data, teachers and students, which are larger."""
+
+
+def methods_in_short(found: Mapping[str, Found]) -> list[str]:
+    """The claim in a sentence or two."""
+    searches = [search for search in found.values() if {"none", "aft"} <= set(search.entries)]
+    if not searches:
+        return []
+    mean, error = mean_relative_error(searches, "aft")
+    tests = [search.entries["aft"] for search in searches]
+    better, worse = (sum(sign * entry.gain > 0 and entry.p_value < CLEAR for entry in tests) for sign in (1, -1))
+    others = {
+        method: mean_relative_error(searches, method)[0]
+        for method in METHODS
+        if method != "none" and _in(searches, method)
+    }
+    ranked = ", ".join(
+        f"{method_title(method)} {value:.2f}" for method, value in sorted(others.items(), key=lambda item: item[1])
+    )
+    over = f"{len(searches)} setting{'s' * (len(searches) > 1)}"
+    return [
+        f"**AFT's error is {mean:.2f} ± {error:.2f} of standard transfer's** on average over {over} (the paper's:"
+        f" {PAPER['aft']}); clearly less in {better}, clearly more in {worse}. All methods, least error first: {ranked}."
+    ]
+
+
+def _in(searches: Sequence[Found], method: str) -> bool:
+    return any(method in search.entries for search in searches)
 
 
 def methods_section(found: Mapping[str, Found], folder: Path) -> list[str]:
@@ -61,7 +91,7 @@ def _setting(name: str, search: Found) -> list[str]:
 
 
 def _relative_errors(found: Mapping[str, Found], methods: Sequence[str]) -> list[list[str]]:
-    """A line per setting, and their mean with the standard error that the seeds give it."""
+    """A line per setting, their mean with the standard error that the seeds give it, and the paper's."""
     rows = []
     for name, search in found.items():
         entries = search.entries
@@ -69,11 +99,10 @@ def _relative_errors(found: Mapping[str, Found], methods: Sequence[str]) -> list
         rows.append([f"`{name}`", f"{100 * entries['none'].test_error:.1f}", *cells])
     means = ["**mean**", ""]
     for method in methods[1:]:
-        having = [search for search in found.values() if method in search.entries]
-        mean = statistics.fmean(search.entries[method].relative_error for search in having)
-        spread = math.hypot(*(search.entries[method].relative_error_se for search in having)) / len(having)
+        mean, spread = mean_relative_error(found.values(), method)
         means.append(f"{mean:.3f} ± {spread:.3f}")
-    return [*rows, means]
+    paper = ["the paper's settings", "", *(str(PAPER.get(method, "")) for method in methods[1:])]
+    return [*rows, means, paper]
 
 
 def _relative(entry: Entry) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from matplotlib.figure import Figure
 
 from aft_ray.plots import COLOURS
 from aft_ray.results import method_title
-from jobs.benchmarks.results_found import Found
+from jobs.benchmarks.results_found import Found, mean_relative_error
 
 
 def draw_methods(path: Path, found: Mapping[str, Found], methods: Sequence[str]) -> None:
@@ -24,10 +22,10 @@ def draw_methods(path: Path, found: Mapping[str, Found], methods: Sequence[str])
     for place, method in enumerate(others):
         having = [search for search in found.values() if method in search.entries]
         values = [search.entries[method].relative_error for search in having]
-        error = math.hypot(*(search.entries[method].relative_error_se for search in having)) / len(having)
+        mean, error = mean_relative_error(having, method)
         colour, low = COLOURS[method][0], np.full(len(values), place + 0.22)
         axes.plot(values, low, "|", markersize=8, color=colour, alpha=0.6)
-        axes.errorbar(statistics.fmean(values), place, xerr=error, fmt="o", color=colour, markersize=8, linewidth=2)
+        axes.errorbar(mean, place, xerr=error, fmt="o", color=colour, markersize=8, linewidth=2)
     axes.axvline(1, color=COLOURS["none"][0], linestyle="--")
     axes.set_yticks(range(len(others)), [method_title(method) for method in others])
     axes.invert_yaxis()
