@@ -313,9 +313,10 @@ class _Watch(tune.Callback):
 
 
 def _reserved(recipe: Recipe) -> dict[str, float]:
-    """What Tune reserves for a trial; the workers of one with several reserve their own."""
+    """What Tune reserves for a trial; the workers of one with several reserve their own, which may be all the CPUs there
+    are. Tune wants something to be reserved all the same: a byte."""
     if recipe.search.workers_per_trial > 1:
-        return {"CPU": 0.01}
+        return {"memory": 1}
     return needed(recipe)
 
 

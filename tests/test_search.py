@@ -144,13 +144,14 @@ def test_optuna_chooses(cluster: None, tmp_path: Path) -> None:
 
 @pytest.mark.ray
 def test_a_trial_of_several_workers_is_stopped_where_it_falls_behind(cluster: None, tmp_path: Path) -> None:
-    """The first learns, the second does not: ASHA sees that in the evaluations of its workers, and frees what they had."""
+    """The first learns, the second does not: ASHA sees that in the evaluations of its workers, and frees what they had.
+    The workers of a trial take all the CPUs that there are."""
     search_section: dict[str, Any] = {
         "compare": ["none"],
         "space": {"train.learning_rate": [0.003, 1e-9]},
         "final": {"seeds": 0},
     }
-    search_section |= {"workers_per_trial": 2, "max_concurrent_trials": 1, "grace_steps": 10}
+    search_section |= {"workers_per_trial": 2, "cpus_per_trial": 2, "grace_steps": 10}
     train = SHORT | {"steps": 200, "evaluate_every": 5}
     given = made_workspace(tmp_path, {"train": train, "search": search_section})
     rows = search(given)
