@@ -104,8 +104,10 @@ def test_teachers_are_correlated_and_combinations_compared_with_their_best_singl
         },
     )
     assert text.index("| noise | 10.0 |") < text.index("| a | 70.0 |") < text.index("| b | 80.0 |")
-    assert "AFT 1.00" in text and "over 3 teachers" in text
-    assert "correlation over 3 teachers: AFT 1.00, KD 0.98 (the paper's: 0.97 and 0.72)." in text
+    assert "correlation over 3 teachers: AFT 1.00 (p 0.0" in text and "KD 0.98 (p 0.1" in text
+    assert (
+        "between the two accuracies over 3 teachers: AFT 1.00" in text and "without the noise" not in text
+    )  # two are left
     assert "A noise teacher beside real ones, points: AFT -1.00, p" in text
     assert "| noise + a | 42.10 ± 1.21 | -11.00, p" in text
     assert "108 trainings" not in text and "| a + b | 54.10 ± 1.21 |" in text

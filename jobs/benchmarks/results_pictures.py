@@ -46,9 +46,9 @@ def draw_teachers(
     for method, values in accuracies.items():
         axes.plot(probes, values, "o-", color=COLOURS[method][0], label=method_title(method))
     axes.axhline(standard, color=COLOURS["none"][0], linestyle="--", label=method_title("none"))
-    for name, probe, highest in zip(names, probes, np.max([*accuracies.values()], axis=0), strict=True):
-        axes.annotate(name, (probe, highest), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9)
-    axes.set_xlabel("linear head on the teacher with all labels, validation accuracy, %")
+    axes.set_xlabel(
+        "linear head on the teacher with all labels, validation accuracy, %\nfrom left to right: " + ", ".join(names)
+    )
     axes.set_ylabel("student with 10 labels per class, test accuracy, %")
     axes.legend(frameon=False)
     _finish(figure, axes, path)
