@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from scipy.stats import ttest_1samp
@@ -26,11 +26,7 @@ def methods_in_short(found: Mapping[str, Found]) -> list[str]:
     mean, error = mean_relative_error(searches, "aft")
     tests = [search.entries["aft"] for search in searches]
     better, worse = (sum(sign * entry.gain > 0 and entry.p_value < CLEAR for entry in tests) for sign in (1, -1))
-    others = {
-        method: mean_relative_error(searches, method)[0]
-        for method in METHODS
-        if method != "none" and _in(searches, method)
-    }
+    others = {method: mean_relative_error(searches, method)[0] for method in _compared(searches) if method != "none"}
     ranked = ", ".join(
         f"{method_title(method)} {value:.2f}" for method, value in sorted(others.items(), key=lambda item: item[1])
     )
@@ -41,15 +37,15 @@ def methods_in_short(found: Mapping[str, Found]) -> list[str]:
     ]
 
 
-def _in(searches: Sequence[Found], method: str) -> bool:
-    return any(method in search.entries for search in searches)
+def _compared(searches: Collection[Found]) -> list[str]:
+    return [method for method in METHODS if any(method in search.entries for search in searches)]
 
 
 def methods_section(found: Mapping[str, Found], folder: Path) -> list[str]:
     """Every setting, its relative errors, and AFT paired with each other method; draws the picture into `folder`."""
     if not found:
         return []
-    names = [method for method in METHODS if any(method in search.entries for search in found.values())]
+    names = _compared(found.values())
     draw_methods(folder / "results-methods.png", found, names)
     return [
         table(
