@@ -23,6 +23,8 @@ from aft_ray.store import Workspace
 from aft_ray.students import build_student
 from tests.training import DATA, TEACHERS, TEST, TRAIN, VALIDATION, killed_after, recipe, run, timeless
 
+PLAIN = {"learning_rate": 0.0005}
+"""So low that rounding stays rounding: Adam makes a whole step of a gradient that is nothing else."""
 EXTRAS = {"optimizer": "sgd", "learning_rate": 0.05, "clip_norm": 0.5, "label_smoothing": 0.1, "warmup_steps": 3}
 
 
@@ -37,7 +39,7 @@ def plain_script(method: str, steps: int, extras: bool) -> list[tuple[float, flo
     teacher_dim = 8
     head, gate_logits = torch.nn.Linear(256, teacher_dim), torch.nn.Parameter(torch.zeros(teacher_dim))
     extra = {"kd": list(head.parameters()), "aft": [gate_logits], "none": []}[method]
-    rate = 0.05 if extras else 0.003
+    rate = 0.05 if extras else 0.0005
     groups: list[dict[str, Any]] = [{"params": list(student.parameters()), "lr": rate}, {"params": extra, "lr": 0.02}]
     optimizer = torch.optim.SGD(groups, momentum=0.9) if extras else torch.optim.Adam(groups)
 
@@ -98,9 +100,9 @@ def test_every_method_trains_and_resumes(method: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("extras", [False, True])
 @pytest.mark.parametrize("method", ["none", "aft", "kd"])
 def test_every_step_equals_a_plain_script(method: str, extras: bool, tmp_path: Path) -> None:
-    history = run(recipe(method, **EXTRAS if extras else {}), tmp_path)
+    history = run(recipe(method, **EXTRAS if extras else PLAIN), tmp_path)
     expected = plain_script(method, 12, extras)
-    np.testing.assert_allclose([line["loss"] for line in history], [loss for loss, _ in expected], rtol=1e-4)
+    np.testing.assert_allclose([line["loss"] for line in history], [loss for loss, _ in expected], rtol=1e-5)
     assert [line["val_accuracy"] for line in history] == pytest.approx([accuracy for _, accuracy in expected])
     assert not extras or max(line["grad_norm"] for line in history) > 0.5, "nothing was clipped"
 
