@@ -17,6 +17,7 @@ from aft_ray.sections import TeacherConfig
 from aft_ray.shards import ShardDirectory, features_table
 from aft_ray.store import Workspace
 from aft_ray.teachers import Teacher, build_teacher
+from aft_ray.teachers.device import device_of
 
 RESULT = "result/"
 """Prefix of the pipeline's columns that tell what a teacher did with a shard."""
@@ -33,7 +34,7 @@ class EmbedShard:
         self.batch_size = config.batch_size
         self.fault: InputError | None = None
         try:
-            self.teacher = build_teacher(config, default_device())
+            self.teacher = build_teacher(config, device_of(config))
         except InputError as error:
             self.fault = error  # of a constructor that raises Ray would only tell that the actor died
 
@@ -82,10 +83,6 @@ def without(inputs: np.ndarray | Sequence[str], rows: Sequence[int]) -> np.ndarr
     emptied = np.array(inputs)
     emptied[list(rows)] = 0
     return emptied
-
-
-def default_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def embed(teacher: Teacher, inputs: np.ndarray | Sequence[str], batch_size: int) -> tuple[np.ndarray, int]:

@@ -1,13 +1,14 @@
 """The training loop, plain PyTorch: one worker of a process group, or the only one.
 
 Everything random is a function of (seed, step): which samples make a batch, and what dropout draws. A resumed run
-therefore repeats an undisturbed one to the last digit on the same hardware.
+therefore repeats an undisturbed one to the last digit on the same hardware; on a GPU with `train.deterministic`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -65,6 +66,7 @@ def fit(
     Raises InputError if the loss is not finite, or `resume` is a checkpoint of another run.
     """
     settings, device = recipe.train, device_of(recipe.train)
+    choose_algorithms(settings)
     inputs = run_inputs(recipe, data.origin)
     state = TrainingState(0, [], inputs, {}, {}, {})
     if resume:
@@ -88,12 +90,13 @@ def fit(
                 losses = train_step(trainee, optimisation, own, feed.num_rows, step, settings)
                 interval.metrics.add_means(losses)
                 watch.see(step, losses["loss"], good_step=state.step)
-            seconds = interval.seconds
             copy_from_main(task.buffers())  # batch norm's statistics, of which DDP lets every worker have its own
+            means = interval.metrics.result()  # which waits until a GPU has done what it was told
+            seconds = interval.seconds
             metrics = {
                 "step": step + 1,
                 "epoch": (step + 1) * feed.num_rows / len(data.train),
-                **interval.metrics.result(),
+                **means,
                 **validate(task, data.validation, device),
                 "samples_per_s": (step + 1 - state.step) * feed.num_rows / seconds,
                 "input_wait": interval.waited / seconds,
@@ -276,6 +279,14 @@ def device_of(settings: TrainConfig) -> torch.device:
     if not torch.cuda.is_available():
         raise InputError("train.use_gpu is true, and torch finds no GPU here. Set train.use_gpu=false.")
     return torch.device("cuda", torch.cuda.current_device())
+
+
+def choose_algorithms(settings: TrainConfig) -> None:
+    """Of this process: those that `deterministic` asks for. An operation that has none such says so, once."""
+    if settings.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)
+    torch.backends.cudnn.deterministic = settings.deterministic
 
 
 def _named_diagnostics(task: TransferTask, teachers: tuple[str, ...]) -> dict[str, float]:

@@ -175,6 +175,9 @@ def normalise(images: torch.Tensor, transform: ImageTransform) -> torch.Tensor:
     import torch
 
     pixels = images.permute(0, 3, 1, 2).to(torch.float32, copy=True)
-    mean = pixels.new_tensor(transform.mean).view(1, 3, 1, 1)
-    std = pixels.new_tensor(transform.std).view(1, 3, 1, 1)
+    # Made on the host and sent, which waits for nothing; a tensor made from numbers on a GPU waits until that has no work left.
+    mean, std = (
+        torch.tensor(values).view(1, 3, 1, 1).to(pixels.device, non_blocking=True)
+        for values in (transform.mean, transform.std)
+    )
     return pixels.div_(255).sub_(mean).div_(std)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray
 
 from aft_ray.config import InputError, Recipe
 from aft_ray.crops import make_inputs
 from aft_ray.datasets import list_samples
-from aft_ray.embedding import default_device, embed
+from aft_ray.embedding import embed
 from aft_ray.extract import plan_extraction
 from aft_ray.gang import nodes_resources, share_of
 from aft_ray.prepare import choose_splits, samples_table
@@ -22,6 +23,7 @@ from aft_ray.sections import TeacherConfig
 from aft_ray.shards import MANIFEST
 from aft_ray.store import Workspace
 from aft_ray.teachers import build_teacher, describe_teacher
+from aft_ray.teachers.device import device_of
 
 TRIAL_S = 3.0
 """How long each teacher is timed, once it is warm."""
@@ -56,7 +58,8 @@ class Estimate:
 
     samples: by split. content_bytes: of all samples as they are encoded, from the mean of a few. decode_s: CPU seconds to
     read one sample and make every teacher's crop. decode_hours: with the CPUs that are for reading. hours: of the whole
-    extraction, its slowest stage. free_bytes: on the workspace's disk; None on an object store.
+    extraction, its slowest stage. idle_gpus: of the cluster, that no teacher asks for. free_bytes: on the workspace's disk;
+    None on an object store.
     """
 
     samples: dict[str, int]
@@ -65,6 +68,7 @@ class Estimate:
     decode_hours: float
     teachers: tuple[TeacherEstimate, ...]
     hours: float
+    idle_gpus: float
     free_bytes: int | None
 
 
@@ -74,7 +78,8 @@ def plan(recipe: Recipe) -> Estimate:
     Raises InputError for any fault of the recipe, or if the cluster has not the GPUs it asks for.
     """
     work = _prepared_work(recipe) or _listed_work(recipe)
-    share = share_of(recipe.teachers, nodes_resources(), recipe.resources.decode_cpus)
+    nodes = nodes_resources()
+    share = share_of(recipe.teachers, nodes, recipe.resources.decode_cpus)
     started = time.perf_counter()
     inputs, _ = make_inputs(work.tried, {teacher.name: describe_teacher(teacher) for teacher in recipe.teachers})
     decode_s = (time.perf_counter() - started) / work.tried.num_rows
@@ -96,6 +101,8 @@ def plan(recipe: Recipe) -> Estimate:
         decode_hours=decode_hours,
         teachers=tuple(estimates),
         hours=max(decode_hours, *(estimate.hours for estimate in estimates)),
+        idle_gpus=sum(node.get("GPU", 0.0) for node in nodes)
+        - sum(teacher.num_gpus * teacher.num_actors for teacher in recipe.teachers),
         free_bytes=_free_bytes(Workspace.at(recipe.workspace)),
     )
 
@@ -139,16 +146,23 @@ def _try_teacher(teacher: TeacherConfig, inputs: Any) -> tuple[int, float, float
     """Width of the features, seconds to load the teacher, and samples per second once it is warm."""
     started = time.perf_counter()
     try:
-        model = build_teacher(teacher, default_device())
+        model = build_teacher(teacher, device_of(teacher))
     except InputError as error:
         return error
     load_s = time.perf_counter() - started
+    inputs = _filled(inputs, teacher.batch_size)
     embed(model, inputs, teacher.batch_size)
     started, count = time.perf_counter(), 0
     while time.perf_counter() - started < TRIAL_S:
         embed(model, inputs, teacher.batch_size)
         count += len(inputs)
     return model.feature_dim, load_s, count / (time.perf_counter() - started)
+
+
+def _filled(inputs: Any, batch_size: int) -> Any:
+    """The inputs, again and again until they fill a batch: a GPU does many together as fast as a few."""
+    times = -(-batch_size // len(inputs))
+    return list(inputs) * times if isinstance(inputs[0], str) else np.concatenate([inputs] * times)
 
 
 def _estimate(teacher: TeacherConfig, result: tuple[int, float, float], inputs: Any, work: _Work) -> TeacherEstimate:

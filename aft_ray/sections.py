@@ -215,7 +215,7 @@ class TeacherConfig(Model):
     batch_size: int = Field(default=64, gt=0)
     """Samples per forward pass on one device; halved, and that recorded, where the device's memory is too small."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the forward pass."""
+    """Arithmetic of the forward pass. On a GPU bf16 and fp16 are several times faster than fp32, which has all its digits."""
     compile: bool = False
     """Run the model through `torch.compile`: worth its start-up time on long extractions."""
     features_dtype: Literal["float16", "float32"] = "float16"
@@ -298,9 +298,12 @@ class TrainConfig(Model):
     accumulation_steps: int = Field(default=1, gt=0)
     """Parts in which a worker's rows go through the student, to save memory; the kernels remain those of the whole batch."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the student's forward pass; the losses are float32 always."""
+    """Arithmetic of the student's forward pass; the losses are float32 always. On a GPU fp32 is what torch makes of it:
+    convolutions in TF32."""
     compile: bool = False
     """Run the student through `torch.compile`."""
+    deterministic: bool = False
+    """On a GPU take the algorithms that give the same digits every time, which may be slower; a CPU has no others."""
     early_stopping: int | None = Field(default=None, gt=0)
     """Stop after this many evaluations without a better validation score; null trains all steps."""
     streaming: bool | None = None

@@ -81,6 +81,10 @@ def show_estimate(recipe: Recipe, found: Estimate) -> None:
     slowest = max(found.teachers, key=lambda teacher: teacher.hours)
     limit = slowest.name if slowest.hours >= found.decode_hours else "decoding; more CPUs would help"
     console.print(f"takes     {duration(found.hours)}, limited by {limit}")
+    if found.idle_gpus >= 1:
+        console.print(
+            f"GPUs      {found.idle_gpus:g} of the cluster would be idle: see teachers[].num_gpus and num_actors"
+        )
     if found.free_bytes is not None:
         needed = sum(teacher.feature_bytes for teacher in found.teachers)
         verdict = "" if found.free_bytes > needed else "  NOT ENOUGH"

@@ -48,6 +48,28 @@ class Means:
         return torch.from_numpy(np.array(inputs)).flatten(1).float() / 255
 
 
+class Place(Means):
+    """One feature: 1 on a GPU, 0 on the CPU."""
+
+    def __init__(self, config: TeacherConfig, device: torch.device) -> None:
+        self.place, self.feature_dim = torch.zeros(1, device=device), 1
+
+    def __call__(self, inputs: np.ndarray | Sequence[str]) -> torch.Tensor:
+        return torch.full((len(inputs), 1), float(self.place.is_cuda))
+
+
+class Tight(Means):
+    """Takes 64 MiB of the GPU for each picture, of which its process may have 200."""
+
+    def __init__(self, config: TeacherConfig, device: torch.device) -> None:
+        super().__init__(config, device)
+        torch.cuda.set_per_process_memory_fraction(200 * 2**20 / torch.cuda.get_device_properties(0).total_memory)
+
+    def __call__(self, inputs: np.ndarray | Sequence[str]) -> torch.Tensor:
+        torch.empty(len(inputs), 64 * 2**20, dtype=torch.uint8, device="cuda")
+        return super().__call__(inputs)
+
+
 def calls(log: Path) -> list[tuple[int, int]]:
     """What `log` tells: (pid, samples) of every batch so far."""
     if not log.exists():

@@ -21,7 +21,7 @@ from aft_ray.images import ImageTransform, normalise
 from aft_ray.model_files import Directory, ModelFiles, Repository, model_files, repository
 from aft_ray.sections import TeacherConfig
 from aft_ray.teachers.base import TeacherDescription, refuse
-from aft_ray.teachers.device import autocast, to_device
+from aft_ray.teachers.device import arithmetic, to_device
 from aft_ray.weights import locate, sha256
 
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -81,7 +81,7 @@ class OpenClipTeacher:
     @torch.inference_mode()
     def __call__(self, inputs: np.ndarray | Sequence[str]) -> torch.Tensor:
         prepared = self.prepare(inputs)
-        with autocast(self.device, self.precision):
+        with arithmetic(self.device, self.precision):
             features: torch.Tensor = self.encode(prepared, normalize=False)
         return features.float()
 

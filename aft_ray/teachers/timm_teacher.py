@@ -22,7 +22,7 @@ from aft_ray.images import ImageTransform, normalise
 from aft_ray.model_files import Directory, ModelFiles, Repository, repository
 from aft_ray.sections import TeacherConfig
 from aft_ray.teachers.base import TeacherDescription, refuse
-from aft_ray.teachers.device import autocast, to_device
+from aft_ray.teachers.device import arithmetic, to_device
 from aft_ray.weights import as_timm, load_state_dict, locate, sha256
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -55,7 +55,7 @@ class TimmTeacher:
     @torch.inference_mode()
     def __call__(self, inputs: np.ndarray | Sequence[str]) -> torch.Tensor:
         images = normalise(to_device(np.asarray(inputs), self.device), self.transform)
-        with autocast(self.device, self.precision):
+        with arithmetic(self.device, self.precision):
             features: torch.Tensor = self.model(images)
         return features.float()
 

@@ -17,7 +17,7 @@ from aft_ray.config import InputError
 from aft_ray.images import ImageTransform, normalise
 from aft_ray.sections import TeacherConfig
 from aft_ray.teachers.base import TeacherDescription
-from aft_ray.teachers.device import autocast, to_device
+from aft_ray.teachers.device import arithmetic, to_device
 from aft_ray.teachers.encoders import Encoder, image_encoder, text_encoder
 from aft_ray.teachers.transformers_checkpoint import POOLER_OR_CLS, TWO_TOWERS, Checkpoint
 
@@ -57,7 +57,7 @@ class TransformersTeacher:
     @torch.inference_mode()
     def __call__(self, inputs: np.ndarray | Sequence[str]) -> torch.Tensor:
         prepared = self.prepare(inputs, self.device)
-        with autocast(self.device, self.precision):
+        with arithmetic(self.device, self.precision):
             features = self.encode(*prepared)
         return features.float()
 

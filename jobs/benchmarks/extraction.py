@@ -1,6 +1,7 @@
 """Extraction against a plain loop, its scaling over actors, and its memory over shards.
 
     python jobs/benchmarks/extraction.py loop      samples/s against decoding + model in one script, start-up apart
+                                         (--device cuda: with bf16 on a GPU, decoding on all other cores)
     python jobs/benchmarks/extraction.py together  two teachers in one pass against one after the other
     python jobs/benchmarks/extraction.py scaling   1 to 32 sleeping teachers on fake GPUs of three local nodes
     python jobs/benchmarks/extraction.py memory    peak of the driver and of the object store, 100 to 10,000 shards
@@ -39,7 +40,11 @@ from aft_ray.teachers.base import TeacherDescription
 
 MODELS = {"small": ("mobilenetv3_small_050", 224, 8192), "large": ("vit_small_patch16_224", 224, 256)}
 """Model, pixels, pictures."""
-BATCH_SIZE = 32
+ON_GPU = {
+    "small": ("vit_small_patch16_224", 224, 49_152),
+    "large": ("vit_large_patch16_224", 224, 16_384),
+}
+BATCH_SIZE = {"cpu": 32, "cuda": 256}
 DISTINCT = 256
 PICTURE = 320
 SCALING_ACTORS = (1, 2, 4, 8, 16, 32)
@@ -103,7 +108,7 @@ def child(*arguments: str, script: str = __file__) -> dict[str, Any]:
     """Runs one measurement in a process of its own; its last line is the result."""
     command = [sys.executable, script, *arguments]
     root = str(Path(__file__).parent.parent.parent)
-    path = os.pathsep.join([root, str(Path(__file__).parent)])
+    path = os.pathsep.join([root, str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -122,17 +127,20 @@ def measure_pipeline(recipe_path: str) -> dict[str, Any]:
     from aft_ray.extract import extract
 
     recipe = load(recipe_path)
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    cpus = os.cpu_count() if any(teacher.num_gpus for teacher in recipe.teachers) else 2
+    ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False)
     extract(recipe, overwrite=True)
     seconds = time.perf_counter() - started
     last = json.loads((Path(recipe.workspace) / "extract.jsonl").read_text().splitlines()[-1])
     samples = sum(teacher["samples"] for teacher in last["teachers"].values()) / len(last["teachers"])
     slowest = min(teacher["samples_per_s"] for teacher in last["teachers"].values())
-    return {"seconds": seconds, "samples_per_s": slowest, "start_up_s": seconds - samples / slowest}
+    busy = min(teacher["busy"] for teacher in last["teachers"].values())
+    return {"seconds": seconds, "samples_per_s": slowest, "start_up_s": seconds - samples / slowest, "busy": busy}
 
 
 def measure_loop(recipe_path: str) -> dict[str, Any]:
-    """What one would write: a DataLoader with one worker that decodes, one model thread, torch.save at the end."""
+    """What one would write: a DataLoader with one worker that decodes, one model thread, torch.save at the end; for a GPU a
+    worker on every other core, page-locked memory and bf16."""
     started = time.perf_counter()
     import timm
     from safetensors.torch import load_file
@@ -146,17 +154,22 @@ def measure_loop(recipe_path: str) -> dict[str, Any]:
     model = timm.create_model(teacher.model.removeprefix("timm:"))
     model.load_state_dict(load_file(str(teacher.weights)))
     model.reset_classifier(0)
+    device = torch.device("cuda" if teacher.num_gpus else "cpu")
+    model = model.eval().to(device)
     transform = create_transform(**resolve_data_config({}, model=model))
     assert recipe.dataset.path
-    loader = DataLoader(ImageFolder(recipe.dataset.path, transform), batch_size=BATCH_SIZE, num_workers=1)
+    gpu, pictures = bool(teacher.num_gpus), ImageFolder(recipe.dataset.path, transform)
+    workers = (os.cpu_count() or 2) - 1 if gpu else 1
+    loader = DataLoader(pictures, batch_size=teacher.batch_size, num_workers=workers, pin_memory=gpu)
     features, count, first = [], 0, 0.0
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=gpu):
         for images, _ in loader:
-            features.append(model.eval()(images))
+            features.append(model(images.to(device, non_blocking=True)).float())
             count += len(images)
             first = first or time.perf_counter()
-    steady = (count - BATCH_SIZE) / (time.perf_counter() - first)
-    torch.save(torch.cat(features), Path(recipe.workspace).parent / "features.pt")
+    whole = torch.cat(features).cpu()
+    steady = (count - teacher.batch_size) / (time.perf_counter() - first)
+    torch.save(whole, Path(recipe.workspace).parent / "features.pt")
     return {"seconds": time.perf_counter() - started, "samples_per_s": steady, "start_up_s": first - started}
 
 
@@ -223,10 +236,11 @@ def measure_memory(recipe_path: str, in_a_round: str) -> dict[str, Any]:
 # The benchmarks.
 
 
-def teacher(name: str, folder: Path) -> dict[str, Any]:
-    model, _, _ = MODELS[name]
+def teacher(name: str, folder: Path, device: str = "cpu") -> dict[str, Any]:
+    model, _, _ = (MODELS if device == "cpu" else ON_GPU)[name]
     weights = random_weights(model, folder)
-    return {"name": name, "model": f"timm:{model}", "weights": weights, "batch_size": BATCH_SIZE}
+    on_gpu = {"num_gpus": 1, "precision": "bf16"} if device == "cuda" else {}
+    return {"name": name, "model": f"timm:{model}", "weights": weights, "batch_size": BATCH_SIZE[device], **on_gpu}
 
 
 def prepared(folder: Path, name: str, count: int, size: int, teachers: list[dict[str, Any]], rows: int) -> str:
@@ -242,20 +256,21 @@ def prepared(folder: Path, name: str, count: int, size: int, teachers: list[dict
     return str(path)
 
 
-def loop(folder: Path, repeats: int) -> None:
+def loop(folder: Path, repeats: int, device: str = "cpu") -> None:
     print(
-        "| model | pipeline samples/s | plain loop samples/s | ratio | pipeline starts in | loop starts in |\n"
-        + "|---" * 6
+        "| model | pipeline samples/s | plain loop samples/s | ratio | pipeline starts in | loop starts in | busy |\n"
+        + "|---" * 7
         + "|"
     )
-    for name, (model, _, count) in MODELS.items():
-        recipe = prepared(folder, name, count, PICTURE, [teacher(name, folder)], 512 if name == "small" else 32)
+    for name, (model, _, count) in (MODELS if device == "cpu" else ON_GPU).items():
+        rows = 32 if device == "cpu" and name == "large" else 512
+        recipe = prepared(folder, name, count, PICTURE, [teacher(name, folder, device)], rows)
         pairs = [(child("measure_pipeline", recipe), child("measure_loop", recipe)) for _ in range(repeats)]
         ratio = statistics.median(ours["samples_per_s"] / theirs["samples_per_s"] for ours, theirs in pairs)
         ours, theirs = pairs[-1]
         print(
             f"| {model} | {ours['samples_per_s']:.1f} | {theirs['samples_per_s']:.1f} | {ratio:.2f} |"
-            f" {ours['start_up_s']:.1f} s | {theirs['start_up_s']:.1f} s |",
+            f" {ours['start_up_s']:.1f} s | {theirs['start_up_s']:.1f} s | {ours['busy']:.0%} |",
             flush=True,
         )
 
@@ -361,13 +376,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benchmark", choices=[*BENCHMARKS, "all"])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of the loop")
     arguments = parser.parse_args()
     chosen: Iterator[str] = iter(BENCHMARKS if arguments.benchmark == "all" else [arguments.benchmark])
     with tempfile.TemporaryDirectory() as folder:
         sys.path.insert(0, str(Path(__file__).parent))
         for name in chosen:
             print(f"\n{name}", flush=True)
-            BENCHMARKS[name](Path(folder), arguments.repeats)
+            more = {"device": arguments.device} if name == "loop" else {}
+            BENCHMARKS[name](Path(folder), arguments.repeats, **more)
 
 
 if __name__ == "__main__":

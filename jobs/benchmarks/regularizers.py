@@ -2,10 +2,12 @@
 
     python jobs/benchmarks/regularizers.py            the whole grid, some minutes and 16 GiB
     python jobs/benchmarks/regularizers.py --quick    B = 128 only, without the training step
+    python jobs/benchmarks/regularizers.py --device cuda
 
 Every measurement has a process of its own, forked from a server that has imported torch. Time is the median of repeated
 forward + backward passes. Peak memory is how much the first of them raises the process's high-water mark of resident memory
-(ru_maxrss) after a pass over a tiny batch has loaded the libraries, so it counts whatever the operators allocate inside.
+(ru_maxrss) after a pass over a tiny batch has loaded the libraries, so it counts whatever the operators allocate inside; on
+a GPU, how much it raises what torch's allocator has handed out.
 """
 
 import argparse
@@ -116,14 +118,15 @@ PLAIN: dict[str, Callable[[tuple[Tensor, ...], tuple[Tensor, ...]], Tensor]] = {
 # ---- measuring ----------------------------------------------------------------------------------------------------
 
 
-def regularizer_pass(case: Case, batch_size: int, plain: bool) -> Callable[[], float]:
+def regularizer_pass(device: str, case: Case, batch_size: int, plain: bool) -> Callable[[], float]:
     """A forward + backward pass over fixed random features, returning the value."""
     torch.manual_seed(0)
-    student = tuple(torch.randn(batch_size, dim, requires_grad=True) for dim in case.student_dims)
-    teacher = torch.randn(batch_size, sum(case.teacher_dims))
+    student = tuple(torch.randn(batch_size, dim, device=device, requires_grad=True) for dim in case.student_dims)
+    teacher = torch.randn(batch_size, sum(case.teacher_dims), device=device)
     name, _, combine = case.name.partition(" ")
     options = {"combine": combine} if combine else {}
     regularizer = build_regularizer(name, student_dim=student_dim(case), teacher_dims=case.teacher_dims, **options)
+    regularizer.to(device)
 
     def step() -> float:
         for tensor in (*student, *regularizer.parameters()):
@@ -143,12 +146,13 @@ def student_dim(case: Case) -> Any:
     return case.student_dims if len(case.student_dims) > 1 else case.student_dims[0]
 
 
-def training_pass(batch_size: int) -> Callable[[], float]:
+def training_pass(device: str, batch_size: int) -> Callable[[], float]:
     """Forward + backward of a ViT-S/16 at 224 pixels with its cross-entropy."""
     import timm
 
-    model = timm.create_model("vit_small_patch16_224", num_classes=100)
-    images, labels = torch.randn(batch_size, 3, 224, 224), torch.randint(100, (batch_size,))
+    model = timm.create_model("vit_small_patch16_224", num_classes=100).to(device)
+    images = torch.randn(batch_size, 3, 224, 224, device=device)
+    labels = torch.randint(100, (batch_size,), device=device)
 
     def step() -> float:
         model.zero_grad()
@@ -160,16 +164,21 @@ def training_pass(batch_size: int) -> Callable[[], float]:
 
 
 def measure(
-    build: Callable[..., Callable[[], float]], arguments: tuple[Any, ...], tiny: tuple[Any, ...], threads: int
+    build: Callable[..., Callable[[], float]],
+    device: str,
+    arguments: tuple[Any, ...],
+    tiny: tuple[Any, ...],
+    threads: int,
 ) -> Cost:
+    """A pass ends with its value on the host, so that a clock there is right for a GPU too."""
     torch.set_num_threads(threads)
-    build(*tiny)()
-    step = build(*arguments)
-    before = peak_bytes()
+    build(device, *tiny)()
+    step = build(device, *arguments)
+    before = peak_bytes(device)
     started = time.perf_counter()
     value = step()
     durations = [time.perf_counter() - started]
-    peak = peak_bytes() - before
+    peak = peak_bytes(device) - before
     if durations[0] < 2:
         durations = []  # the first pass also paid for fresh memory
     while len(durations) < 2 or (sum(durations) < 1 and len(durations) < 50):
@@ -179,7 +188,9 @@ def measure(
     return Cost(statistics.median(durations), peak, value)
 
 
-def peak_bytes() -> int:
+def peak_bytes(device: str) -> int:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -205,23 +216,27 @@ def grid(quick: bool) -> list[Case]:
     return cases
 
 
-def row(case: Case, threads: int, memory_limit: float) -> tuple[str, Cost]:
-    ours = in_own_process(regularizer_pass, (case, case.batch_size, False), (case, 4, False), threads)
+def row(case: Case, device: str, threads: int, memory_limit: float) -> tuple[str, Cost]:
+    ours = in_own_process(regularizer_pass, device, (case, case.batch_size, False), (case, 4, False), threads)
     cells = [
         case.name,
         str(case.batch_size),
         "x".join(map(str, case.student_dims)),
         "x".join(map(str, case.teacher_dims)),
     ]
-    cells += [f"{ours.seconds * 1e3:.1f}", f"{ours.peak_bytes / MIB:.1f}"]
+    cells += [f"{ours.seconds * 1e3:.2f}", f"{ours.peak_bytes / MIB:.1f}"]
     if case.straightforward_bytes > memory_limit:
         cells += ["-", f"~{case.straightforward_bytes / MIB:.0f} (not run)", "-", "-", "-"]
     else:
-        plain = in_own_process(regularizer_pass, (case, case.batch_size, True), (case, 4, True), threads)
-        cells += [f"{plain.seconds * 1e3:.1f}", f"{plain.peak_bytes / MIB:.1f}"]
+        plain = in_own_process(regularizer_pass, device, (case, case.batch_size, True), (case, 4, True), threads)
+        cells += [f"{plain.seconds * 1e3:.2f}", f"{plain.peak_bytes / MIB:.1f}"]
         cells += [f"{plain.seconds / ours.seconds:.1f}", f"{plain.peak_bytes / max(ours.peak_bytes, 1):.1f}"]
         cells.append(f"{abs(plain.value - ours.value) / plain.value:.0e}")
     return "| " + " | ".join(cells) + " |", ours
+
+
+def named(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU"
 
 
 def main() -> None:
@@ -233,9 +248,10 @@ def main() -> None:
     parser.add_argument(
         "--memory-limit-gib", type=float, default=14, help="do not run straightforward versions that need more"
     )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     arguments = parser.parse_args()
     print(f"$ python {shlex.join(sys.argv)}")
-    print(f"torch {torch.__version__}, float32, {arguments.threads} threads, {platform.machine()} CPU\n")
+    print(f"torch {torch.__version__}, float32, {arguments.threads} threads, {named(arguments.device)}\n")
     header = [
         "method",
         "B",
@@ -252,11 +268,11 @@ def main() -> None:
     print("| " + " | ".join(header) + " |\n|" + "---|" * len(header), flush=True)
     costs: dict[Case, Cost] = {}
     for case in grid(arguments.quick):
-        line, costs[case] = row(case, arguments.threads, arguments.memory_limit_gib * 2**30)
+        line, costs[case] = row(case, arguments.device, arguments.threads, arguments.memory_limit_gib * 2**30)
         print(line, flush=True)
     if not arguments.quick:
-        step = in_own_process(training_pass, (128,), (2,), arguments.threads)
-        print(f"\nViT-S/16 forward + backward, B = 128: {step.seconds:.2f} s, {step.peak_bytes / MIB:.0f} MiB.")
+        step = in_own_process(training_pass, arguments.device, (128,), (2,), arguments.threads)
+        print(f"\nViT-S/16 forward + backward, B = 128: {step.seconds:.4g} s, {step.peak_bytes / MIB:.0f} MiB.")
         for case, cost in costs.items():
             if case.batch_size == 128:
                 print(f"{case.name} with T = {sum(case.teacher_dims)}: {cost.seconds / step.seconds:.3%} of it")

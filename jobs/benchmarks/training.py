@@ -2,6 +2,7 @@
 
     python jobs/benchmarks/training.py                       everything: about half an hour on two cores
     python jobs/benchmarks/training.py --only plain --quick  some cases, few steps
+    python jobs/benchmarks/training.py --device cuda         on one GPU, so one worker, and without the command
 
 Cases, each in processes of its own: `fit` without Ray and `aft-ray train` at 1 and 2 workers, both against the script at as
 many; `fit` with the teacher's features stored against the script that runs the teacher online; what aft adds
@@ -64,6 +65,8 @@ class Setting:
     scope: Scope = "global"
     dim: int = TEACHER_DIM
     teacher: str = ""
+    device: str = "cpu"
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,8 @@ def recipe(setting: Setting, workspace: str = "unused") -> Recipe:
                 "global_batch_size": setting.batch,
                 "num_workers": setting.workers,
                 "streaming": False,
+                "use_gpu": setting.device == "cuda",
+                "precision": setting.precision,
             },
         }
     )
@@ -162,32 +167,39 @@ def run_plain(setting: Setting, rank: int, folder: str) -> Measured:
     with group(setting, rank, folder):
         given = recipe(setting)
         torch.manual_seed(0)
-        student: torch.nn.Module = build_student(given.student, 10)
+        student: torch.nn.Module = build_student(given.student, 10).to(setting.device)
         if setting.workers > 1:
             student = DistributedDataParallel(student)
-        gates = torch.nn.Parameter(torch.zeros(setting.dim))
+        gates = torch.nn.Parameter(torch.zeros(setting.dim, device=setting.device))
         optimizer = torch.optim.Adam([{"params": student.parameters(), "lr": 1e-3}, {"params": [gates], "lr": 1e-2}])
         teacher = make_teacher(setting) if setting.teacher else None
         train = made_data(setting).train
         assert isinstance(train, Split)
         images = Images(train)
         sampler: DistributedSampler[Any] = DistributedSampler(images, setting.workers, rank, seed=0)
-        loader = DataLoader(images, setting.batch // setting.workers, sampler=sampler, drop_last=True)
+        size = setting.batch // setting.workers
+        on_gpu = {"num_workers": 4, "persistent_workers": True, "pin_memory": True}
+        more: dict[str, Any] = on_gpu if setting.device == "cuda" else {}
+        loader = DataLoader(images, size, sampler=sampler, drop_last=True, **more)
+        autocast = torch.autocast(setting.device, torch.bfloat16, enabled=setting.precision == "bf16")
         stamps = []
         for step, (inputs, labels, features) in enumerate(endless(loader, sampler)):
             if step % setting.steps == 0:
+                finish(setting.device)
                 stamps.append(time.perf_counter())
                 if step == 4 * setting.steps:
                     break
-            if teacher is not None:
-                features = teacher(inputs)
-            logits, own = student(inputs)
-            loss = cross_entropy(logits, labels)
+            inputs, labels, features = (x.to(setting.device, non_blocking=True) for x in (inputs, labels, features))
+            with autocast:
+                if teacher is not None:
+                    features = teacher(inputs)
+                logits, own = student(inputs)
+            loss = cross_entropy(logits.float(), labels)
             if setting.method == "aft":
                 features = features.float()
                 if setting.workers > 1 and setting.scope == "global":
                     own, features = (torch.cat(all_gather(x)) for x in (own, features))
-                difference = kernel(own) - kernel(features * gates.sigmoid())
+                difference = kernel(own.float()) - kernel(features * gates.sigmoid())
                 loss = loss + 10 * difference.square().mean().add(1e-8).sqrt()
             optimizer.zero_grad()
             loss.backward()
@@ -204,7 +216,9 @@ def run_teacher(setting: Setting, rank: int, folder: str) -> Measured:
     teacher = make_teacher(setting)
     stamps = [time.perf_counter()]
     for inputs, _, _ in loader:
-        teacher(inputs)
+        with torch.autocast(setting.device, torch.bfloat16, enabled=setting.precision == "bf16"):
+            teacher(inputs.to(setting.device))
+        finish(setting.device)
         stamps.append(time.perf_counter())
     intervals = [end - start for start, end in zip(stamps[1:], stamps[2:], strict=False)]
     return Measured(setting.batch / statistics.median(intervals), peak_mib())
@@ -226,7 +240,7 @@ def endless(loader: DataLoader[Any], sampler: DistributedSampler[Any]) -> Iterat
 def make_teacher(setting: Setting) -> Callable[[torch.Tensor], torch.Tensor]:
     import timm
 
-    model = timm.create_model(setting.teacher, num_classes=0, img_size=setting.image).eval()
+    model = timm.create_model(setting.teacher, num_classes=0, img_size=setting.image).eval().to(setting.device)
 
     @torch.no_grad()
     def run(images: torch.Tensor) -> torch.Tensor:
@@ -306,7 +320,16 @@ def group(setting: Setting, rank: int, folder: str) -> Iterator[None]:
     dist.destroy_process_group()
 
 
+def finish(device: str) -> None:
+    """Waits for what a GPU was told to do."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
 def peak_mib() -> float:
+    """Of this process; of the device's memory if it has used a GPU."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / MIB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / MIB if sys.platform == "darwin" else peak / 1024
 
@@ -352,7 +375,7 @@ class Bench:
     def plain(self, setting: Setting) -> None:
         """Against the script that computes the same, in turn; then the command alone."""
         layouts: list[tuple[int, Scope]] = [(1, "global"), (2, "worker"), (2, "global")]
-        for workers, scope in layouts:
+        for workers, scope in layouts[:1] if setting.device == "cuda" else layouts:
             own = replace(setting, workers=workers, scope=scope)
             ratios = []
             for _ in range(self.repeats):
@@ -362,7 +385,7 @@ class Bench:
             told = ", ".join(f"{ratio:.2f}" for ratio in sorted(ratios))
             median = statistics.median(ratios)
             print(f"  fit / script at {workers}, scope {scope}: {told}; median {median:.2f} (target: at least 1)")
-        for workers in (1, 2):
+        for workers in () if setting.device == "cuda" else (1, 2):
             alone = replace(setting, workers=workers, method="none")
             self.add("plain", "aft-ray train", alone, run_command(alone))
 
@@ -382,6 +405,9 @@ class Bench:
         """What aft adds to a step, with features and gates: seen with a student so small that it does not drown in the noise
         of the student's own step, and told as a share of the large student's."""
         large = self.add("overhead", "none", setting, in_processes(run_fit, setting, self.threads))
+        if setting.device == "cuda":
+            with_aft = replace(setting, method="aft")
+            self.add("overhead", "aft", with_aft, in_processes(run_fit, with_aft, self.threads))
         small = replace(setting, student="tiny:cnn", image=28, samples=5000, steps=60)
         added = []
         for _ in range(self.repeats):
@@ -391,8 +417,8 @@ class Bench:
             )
             added.append(both[0].batch / aft.samples_per_s - both[0].batch / none.samples_per_s)
         step, median = setting.batch / large.samples_per_s, statistics.median(added)
-        told = ", ".join(f"{1e3 * seconds:.1f}" for seconds in sorted(added))
-        print(f"  aft adds {told} ms to a step; the large student's takes {step:.2f} s without it")
+        told = ", ".join(f"{1e3 * seconds:.2f}" for seconds in sorted(added))
+        print(f"  aft adds {told} ms to a step; the large student's takes {step:.4g} s without it")
         print(f"  median {median / step:.3%} of it (target: at most {TARGETS['aft_overhead']:.0%})")
 
 
@@ -403,15 +429,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="steps between two evaluations, of which there are four")
     parser.add_argument("--threads", type=int, default=1, help="threads of every worker")
     parser.add_argument("--repeats", type=int, default=3, help="of the comparison with the script")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--output", help="also write the rows as JSON to this file")
     arguments = parser.parse_args()
     print(f"$ python {shlex.join(sys.argv)}")
-    print(f"torch {torch.__version__}, {arguments.threads} threads, {os.cpu_count()} cores, {platform.machine()} CPU\n")
+    device = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{platform.machine()} CPU"
+    print(f"torch {torch.__version__}, {arguments.threads} threads, {os.cpu_count()} cores, {device}\n")
     header = ["case", "trainer", "workers", "scope", "samples/s", "MiB per worker", "input wait", "s to first step"]
     print("| " + " | ".join(header) + " |\n|" + "---|" * len(header), flush=True)
     bench = Bench(arguments.threads, arguments.repeats, [])
     for case in arguments.only:
-        setting = (QUICK if arguments.quick else CASES)[case]
+        known = QUICK if arguments.quick else CASES if arguments.device == "cpu" else ON_GPU
+        setting = replace(known[case], device=arguments.device, precision=arguments.precision)
         if arguments.steps:
             setting = replace(setting, steps=arguments.steps)
         getattr(bench, case)(setting)
@@ -424,6 +454,11 @@ CASES = {
     "plain": Setting("tiny:cnn", image=28, batch=128, steps=100, samples=5000),
     "online": Setting(SMALL, image=96, batch=64, steps=4, samples=512, dim=384, teacher="vit_small_patch16_224"),
     "overhead": Setting(LARGE, image=224, batch=128, steps=1, samples=256, method="none"),
+}
+ON_GPU = {
+    "plain": replace(CASES["plain"], samples=50_000, steps=300),
+    "online": replace(CASES["online"], image=224, batch=256, steps=10, samples=2048),
+    "overhead": replace(CASES["overhead"], steps=30, samples=1024),
 }
 QUICK = {
     "plain": Setting("tiny:cnn", image=28, batch=16, steps=3, samples=64, dim=32),
