@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -343,9 +344,9 @@ def in_processes(function: Callable[..., Measured], setting: Setting, threads: i
     """What the slowest of the setting's workers measured; each has a process of its own, with `threads` threads."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch._dynamo", "timm", "aft_ray.fit"])
-    with tempfile.TemporaryDirectory() as folder, context.Pool(setting.workers, maxtasksperchild=1) as pool:
-        calls = [(function, setting, rank, folder, threads) for rank in range(setting.workers)]
-        found = pool.starmap(worker, calls, chunksize=1)
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(setting.workers, context) as pool:
+        calls = [pool.submit(worker, function, setting, rank, folder, threads) for rank in range(setting.workers)]
+        found = [call.result() for call in calls]
     slowest = min(found, key=lambda measured: measured.samples_per_s)
     return replace(slowest, memory_mib=max(measured.memory_mib for measured in found))
 
