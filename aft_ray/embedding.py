@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +25,11 @@ RESULT = "result/"
 
 
 class EmbedShard:
-    """One teacher on one device: takes its crops off the row, writes its features shard, passes the row on."""
+    """One teacher on one device: takes its crops off the row, writes its features shard, passes the row on.
+
+    Two threads may call it, so that a GPU computes one shard while another is taken apart or written; it computes one at a
+    time.
+    """
 
     def __init__(
         self, config: TeacherConfig, workspace: Workspace, fingerprints: dict[str, dict[str, Any]], watch: Watch
@@ -32,6 +37,7 @@ class EmbedShard:
         """fingerprints: of the features to be, by split."""
         self.config, self.workspace, self.fingerprints, self.watch = config, workspace, fingerprints, watch
         self.batch_size = config.batch_size
+        self.computing = threading.Lock()
         self.fault: InputError | None = None
         try:
             self.teacher = build_teacher(config, device_of(config))
@@ -57,10 +63,11 @@ class EmbedShard:
 
         bad = {int(index): sample for index, sample in json.loads(row["bad"]).items()}
         shard = f"shard {row['shard']} of {row['split']}"
-        culprits = self.watch.begin(shard, row["sample_id"], bad, work_alone)
-        started = time.perf_counter()
-        features, self.batch_size = embed(self.teacher, without(inputs, culprits), self.batch_size)
-        seconds = time.perf_counter() - started
+        with self.computing:
+            culprits = self.watch.begin(shard, row["sample_id"], bad, work_alone)
+            started = time.perf_counter()
+            features, self.batch_size = embed(self.teacher, without(inputs, culprits), self.batch_size)
+            seconds, batch_size = time.perf_counter() - started, self.batch_size
         table = features_table(row["sample_id"], features, self.config.features_dtype, bad)
         entry = directory.write_shard(
             row["shard"], table, self.fingerprints[row["split"]], quarantined=list(bad.values())
@@ -70,7 +77,7 @@ class EmbedShard:
             "entry": entry,
             "seconds": seconds,
             "write_seconds": time.perf_counter() - started - seconds,
-            "batch_size": self.batch_size,
+            "batch_size": batch_size,
         }
 
 

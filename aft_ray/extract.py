@@ -216,7 +216,7 @@ def _build_pipeline(
         pipeline = pipeline.map(
             EmbedShard,
             fn_constructor_args=(teacher, plan.workspace, plan.fingerprints[teacher.name], watch),
-            **gang.stage(number, len(rows)),
+            **gang.stage(number, len(rows), calls=2 if teacher.num_gpus else 1),
         )
     return pipeline
 

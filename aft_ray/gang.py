@@ -135,9 +135,9 @@ class Gang:
     group: PlacementGroup
     pools: Sequence[tuple[Bundle, range]]
 
-    def stage(self, pool: int, most: int | None = None) -> dict[str, Any]:
+    def stage(self, pool: int, most: int | None = None, *, calls: int = 1) -> dict[str, Any]:
         """Arguments of Ray Data's `map` that put its actors where they belong. pool: 0 for readers, then those asked for.
-        most: actors, of those that there is room for.
+        most: actors, of those that there is room for. calls: at the same time, in threads of one actor.
         """
         bundle, numbers = self.pools[pool]
         places = itertools.cycle(numbers)
@@ -146,7 +146,12 @@ class Gang:
             return {"scheduling_strategy": PlacementGroupSchedulingStrategy(self.group, next(places))}
 
         return {
-            "compute": ray.data.ActorPoolStrategy(size=min(len(numbers), most or len(numbers))),
+            "compute": ray.data.ActorPoolStrategy(
+                size=min(len(numbers), most or len(numbers)),
+                max_concurrent_calls_per_actor=calls,
+                max_tasks_in_flight_per_actor=calls + 1,  # the one more has its row brought to the actor's node
+                enable_true_multi_threading=calls > 1,
+            ),
             "num_cpus": bundle["CPU"],
             "num_gpus": bundle.get("GPU", 0),
             "ray_remote_args_fn": next_place,

@@ -144,7 +144,7 @@ def test_nodes_come_for_work_that_asks_for_gpus_and_go_when_it_is_done(tmp_path:
             {
                 "workspace": str(tmp_path / "work"),
                 "dataset": {"source": "image_folder", "path": str(image_folder), "samples_per_shard": 10},
-                "teachers": [teacher | {"options": {"log": str(tmp_path / "calls.log")}}],
+                "teachers": [teacher | {"options": {"log": str(tmp_path / "calls.log"), "pause_s": 2}}],
                 "student": {"model": "tiny:cnn"},
                 "resources": {"wait_s": 120},
             }

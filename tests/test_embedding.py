@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event, Lock
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from aft_ray.attempts import AttemptsHere, Watch
 from aft_ray.crops import CROPS
 from aft_ray.embedding import RESULT, EmbedShard, embed, without
 from aft_ray.sections import TeacherConfig
+from aft_ray.shards import ShardDirectory
 from aft_ray.store import Workspace
 from tests.own_teachers import Means, calls
 
@@ -80,3 +84,33 @@ def test_nothing_takes_the_place_of_what_is_put_aside() -> None:
     given = crops(3)
     np.testing.assert_array_equal(without(given, [0]), [np.zeros_like(given[0]), *given[1:]])
     assert given[0].any()
+
+
+def test_a_shard_is_computed_while_another_is_written_and_never_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second_computes, at_work = Event(), Lock()
+    write_shard = ShardDirectory.write_shard
+
+    class OneAtATime(Means):
+        def __call__(self, inputs: np.ndarray | Sequence[str]) -> torch.Tensor:
+            assert at_work.acquire(blocking=False), "two shards are computed at once"
+            try:
+                if np.array(inputs).flat[0] == 1:
+                    second_computes.set()
+                return super().__call__(inputs)
+            finally:
+                at_work.release()
+
+    def write_when_the_second_computes(self: ShardDirectory, shard: int, *rest: Any, **options: Any) -> dict[str, Any]:
+        if shard == 0:
+            assert second_computes.wait(30), "the second shard waits until the first is written"
+        return write_shard(self, shard, *rest, **options)
+
+    monkeypatch.setattr(ShardDirectory, "write_shard", write_when_the_second_computes)
+    stage = EmbedShard(means(), Workspace.at(tmp_path / "work"), {"train": {"model": "means"}}, WATCH)
+    stage.teacher = OneAtATime(means(), CPU)
+    rows = [row(np.full((9, 8, 8, 3), number, np.uint8), {}) | {"shard": number} for number in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        done = [json.loads(result[RESULT + "means"]) for result in pool.map(stage, rows)]
+    assert [result["entry"]["num_samples"] for result in done] == [9, 9]

@@ -25,12 +25,12 @@ from aft_ray.extract import extract
 from aft_ray.prepare import prepare
 from aft_ray.store import Workspace
 from tests.conftest import draw_pictures
+from tests.node_drill import SHARD
 from tests.own_teachers import Means, calls
 
 pytestmark = pytest.mark.ray
 
 ROOT = Path(__file__).parent.parent
-SHARD = 3
 ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": str(ROOT),
