@@ -1,4 +1,7 @@
-"""The device stage of extraction: one teacher turns what it takes of a shard into a shard of features."""
+"""The device stage of extraction: one teacher turns what it takes of a shard into a shard of features.
+
+torch is imported where a teacher is at work: the process that runs the pipeline loads this module and has no use for it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from aft_ray.attempts import Watch
 from aft_ray.config import InputError
@@ -18,7 +20,6 @@ from aft_ray.sections import TeacherConfig
 from aft_ray.shards import ShardDirectory, features_table
 from aft_ray.store import Workspace
 from aft_ray.teachers import Teacher, build_teacher
-from aft_ray.teachers.device import device_of
 
 RESULT = "result/"
 """Prefix of the pipeline's columns that tell what a teacher did with a shard."""
@@ -35,6 +36,8 @@ class EmbedShard:
         self, config: TeacherConfig, workspace: Workspace, fingerprints: dict[str, dict[str, Any]], watch: Watch
     ) -> None:
         """fingerprints: of the features to be, by split."""
+        from aft_ray.teachers.device import device_of
+
         self.config, self.workspace, self.fingerprints, self.watch = config, workspace, fingerprints, watch
         self.batch_size = config.batch_size
         self.computing = threading.Lock()
@@ -98,6 +101,8 @@ def embed(teacher: Teacher, inputs: np.ndarray | Sequence[str], batch_size: int)
     Texts go in the order of their length, so that a batch has little padding. Where memory runs out, the batch is halved
     and tried again.
     """
+    import torch
+
     order = np.argsort([len(text) for text in inputs], kind="stable") if isinstance(inputs[0], str) else None
     blocks, start = [], 0
     while start < len(inputs):

@@ -12,11 +12,9 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
-
-import ray.data
+from typing import TYPE_CHECKING, Any
 
 import aft_ray
 from aft_ray.attempts import Attempts, Watch
@@ -35,11 +33,13 @@ from aft_ray.store import Workspace
 from aft_ray.tally import Tally
 from aft_ray.teachers import TeacherDescription, describe_teacher
 
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
 NUM_GROUPS = 1000
 """Of shards, at most: a reader takes a group, and reads its shards one after the other as the teachers take them."""
 ROUND = 10_000
-"""Shards that go through one pipeline, at most: for as long as it lives, Ray keeps some KiB of each at the driver."""
-
+"""Shards that go through one pipeline, at most: Ray keeps some KiB of each in its process for as long as that lives."""
 
 Entries = dict[tuple[str, str], dict[int, dict[str, Any]]]
 """(teacher, split) -> shard -> what the manifest says of it."""
@@ -49,7 +49,7 @@ Entries = dict[tuple[str, str], dict[int, dict[str, Any]]]
 class Plan:
     """What is to be computed.
 
-    teachers: the recipe's, for these samples. samples: the samples' manifest, by split.
+    teachers: the recipe's, for these samples. num_samples: of each samples shard, by split.
     fingerprints: of the features to be, by teacher and split.
     rows: one for every samples shard that some teacher lacks, as {split, shard, identity, teachers: names}.
     """
@@ -57,7 +57,7 @@ class Plan:
     workspace: Workspace
     teachers: Sequence[TeacherConfig]
     descriptions: Mapping[str, TeacherDescription]
-    samples: Mapping[str, dict[str, Any]]
+    num_samples: Mapping[str, Sequence[int]]
     fingerprints: Mapping[str, dict[str, dict[str, Any]]]
     rows: list[dict[str, Any]]
 
@@ -94,7 +94,7 @@ def write_manifests(recipe: Recipe, plan: Plan, entries: Entries) -> None:
     """
     bad: dict[str, dict[str, str]] = {}
     for teacher in recipe.teachers:
-        for split, samples in plan.samples.items():
+        for split, num_samples in plan.num_samples.items():
             directory = plan.workspace.features(teacher.name, split)
             made = entries.get((teacher.name, split), {})
             manifest = None if made else directory.manifest()
@@ -102,7 +102,7 @@ def write_manifests(recipe: Recipe, plan: Plan, entries: Entries) -> None:
                 width = directory.read_features(0)[1].shape[1]
                 facts = {"feature_dim": width, "made_with": {**_versions(), "batch_size": teacher.batch_size}}
                 fingerprint = plan.fingerprints[teacher.name][split]
-                manifest = directory.write_manifest(len(samples["shards"]), fingerprint, entries=made, **facts)
+                manifest = directory.write_manifest(len(num_samples), fingerprint, entries=made, **facts)
             bad.update({sample["sample_id"]: sample for sample in manifest["quarantined"]})
     check_bad_samples(list(bad.values()), recipe.dataset.max_bad_samples)
 
@@ -127,7 +127,8 @@ def plan_extraction(recipe: Recipe) -> Plan:
         for teacher, description in descriptions.items()
     }
     rows = _missing_rows(workspace, fingerprints, samples)
-    return Plan(workspace, teachers, descriptions, samples, fingerprints, rows)
+    num_samples = {split: [shard["num_samples"] for shard in manifest["shards"]] for split, manifest in samples.items()}
+    return Plan(workspace, teachers, descriptions, num_samples, fingerprints, rows)
 
 
 def _check_modality(modality: str, descriptions: Mapping[str, TeacherDescription]) -> None:
@@ -193,16 +194,17 @@ def _run(recipe: Recipe, plan: Plan) -> Entries:
             run_pipeline(
                 plan.teachers,
                 recipe.resources,
-                lambda gang: _build_pipeline(recipe, plan, list(left.values()), attempts, gang),
+                left.values(),
+                partial(_pipeline, recipe, replace(plan, rows=[]), attempts),
                 take,
             )
     tally.log("end")
     return entries
 
 
-def _build_pipeline(
-    recipe: Recipe, plan: Plan, rows: Sequence[dict[str, Any]], attempts: Attempts, gang: Gang
-) -> ray.data.Dataset:
+def _pipeline(recipe: Recipe, plan: Plan, attempts: Attempts, rows: list[dict[str, Any]], gang: Gang) -> Dataset:
+    import ray.data
+
     watched = partial(Watch, attempts, max_bad_samples=recipe.dataset.max_bad_samples)
     size = -(-len(rows) // NUM_GROUPS)
     groups = [{"shards": json.dumps(rows[start : start + size])} for start in range(0, len(rows), size)]

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import ray
-import ray.data
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -125,7 +124,7 @@ def nodes_resources() -> list[dict[str, float]]:
 
 
 class GangLost(Exception):
-    """A node is gone, and there is no room elsewhere for what was on it."""
+    """What a pipeline needs to go on is gone: the message says what."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +138,8 @@ class Gang:
         """Arguments of Ray Data's `map` that put its actors where they belong. pool: 0 for readers, then those asked for.
         most: actors, of those that there is room for. calls: at the same time, in threads of one actor.
         """
+        import ray.data
+
         bundle, numbers = self.pools[pool]
         places = itertools.cycle(numbers)
 
@@ -220,7 +221,7 @@ class Watchman:
         self.look_at = now + LOOKED_EVERY_S
         self.lost_since = math.inf if self.gang.is_whole() else min(self.lost_since, now)
         if now - self.lost_since > self.patience_s:
-            raise GangLost
+            raise GangLost("nodes are gone, and no others came")
 
     def before_execution_starts(self, executor: object) -> None: ...
 

@@ -123,13 +123,12 @@ def _prepared_work(recipe: Recipe) -> _Work | None:
     if not all(workspace.samples(split).has(MANIFEST) for split in recipe.extracted_splits()):
         return None
     todo = plan_extraction(recipe)
-    sizes = {split: [shard["num_samples"] for shard in m["shards"]] for split, m in todo.samples.items()}
     missing: dict[str, tuple[int | None, int]] = {}
     for name in recipe.teacher_names():
-        samples = [sizes[row["split"]][row["shard"]] for row in todo.rows if name in row["teachers"]]
+        samples = [todo.num_samples[row["split"]][row["shard"]] for row in todo.rows if name in row["teachers"]]
         missing[name] = (todo.missing_shards(name), sum(samples))
     tried = workspace.samples("train").read_shard(0).slice(0, TRIED)
-    return _Work({split: sum(counts) for split, counts in sizes.items()}, missing, tried)
+    return _Work({split: sum(counts) for split, counts in todo.num_samples.items()}, missing, tried)
 
 
 def _listed_work(recipe: Recipe) -> _Work:

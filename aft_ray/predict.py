@@ -12,13 +12,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
-import ray.data
 import torch
 
 from aft_ray.attempts import Watch
@@ -31,6 +29,9 @@ from aft_ray.scores import probabilities
 from aft_ray.shards import Directory, ShardDirectory
 from aft_ray.store import Workspace
 from aft_ray.unseen import DecodeRows, list_unseen
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 PART_SIZE = 256
 """Samples that travel through the pipeline together, and are in one shard: 39 MB of 224 pixel images."""
@@ -72,25 +73,29 @@ def predict(
         del parts[row["shard"]]
         progress.advance(result["num_samples"], f"{summary['num_errors']} unreadable")
 
-    def build(gang: Gang) -> ray.data.Dataset:
+    root, transforms, use_gpu = unseen.root, student.transforms, recipe.train.use_gpu
+
+    def build(rows: list[dict[str, Any]], gang: Gang) -> Dataset:
+        import ray.data
+
         watched = partial(Watch, attempts, max_bad_samples=sys.maxsize)  # each has a row that tells what was wrong
         return (
-            ray.data.from_items(list(parts.values()), override_num_blocks=len(parts))
+            ray.data.from_items(rows, override_num_blocks=len(rows))
             .map(
                 DecodeRows,
-                fn_constructor_args=(unseen.root, student.transforms, watched(work="decoding")),
-                **gang.stage(0, len(parts)),
+                fn_constructor_args=(root, transforms, watched(work="decoding")),
+                **gang.stage(0, len(rows)),
             )
             .map(
                 PredictPart,
-                fn_constructor_args=(run, shards, all_probabilities, recipe.train.use_gpu, watched(work="the student")),
-                **gang.stage(1, len(parts)),
+                fn_constructor_args=(run, shards, all_probabilities, use_gpu, watched(work="the student")),
+                **gang.stage(1, len(rows)),
             )
         )
 
-    pool = _Pool(min(recipe.train.num_workers, len(parts)), float(recipe.train.use_gpu))
+    pool = _Pool(min(recipe.train.num_workers, len(parts)), float(use_gpu))
     with attempts_elsewhere() as attempts, Progress("predict", unseen.table.num_rows, "samples") as progress:
-        run_pipeline([pool], recipe.resources, build, take)
+        run_pipeline([pool], recipe.resources, parts.values(), build, take)
     shards.write(SUMMARY, json.dumps(summary, indent=1).encode())
     return summary
 

@@ -1,19 +1,19 @@
-"""How every Ray Data pipeline of this package is run: its settings, and what becomes of its errors."""
+"""How every Ray Data pipeline of this package is run: in a process of its own, its settings, and what becomes of its errors."""
 
 from __future__ import annotations
 
-import gc
+import itertools
 import logging
+import math
 import sys
+import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
-import ray.data
-from ray.util.annotations import RayDeprecationWarning
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from aft_ray.attempts import Attempts, AttemptsHere
@@ -21,53 +21,109 @@ from aft_ray.config import InputError
 from aft_ray.gang import ActorPool, Gang, GangLost, Watchman, gang
 from aft_ray.sections import ResourcesConfig
 
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+Row = dict[str, Any]
+
 LOST_AFTER_S = 15.0
 """How long actors may have no place before their pipeline begins again on the nodes that there are."""
+
+SENT_EVERY_S = 0.5
+"""How often the driver hears of what was made, at most."""
+
+KNOWN = (InputError, OSError, GangLost)
+"""What the caller can do something about, wherever it was raised."""
 
 
 def run_pipeline(
     pools: Sequence[ActorPool],
     resources: ResourcesConfig,
-    build: Callable[[Gang], ray.data.Dataset],
-    take: Callable[[dict[str, Any]], None],
+    rows: Iterable[Row],
+    build: Callable[[list[Row], Gang], Dataset],
+    take: Callable[[Row], None],
 ) -> None:
-    """Builds a pipeline whose rows are large, and hands each to `take`. When nodes are gone for good, it is
-    built again for those that there are, without the rows that were taken.
+    """Runs a pipeline, whose rows may be large inside, and hands what comes out to `take`. When nodes are gone for good, it is
+    built again for those that there are, with the rows that are then left.
 
-    pools: of its stages after reading; the gang that `build` gets has room for them. Lost nodes may be replaced within
+    pools: of its stages after reading. rows: those that are left; a view of something that `take` makes smaller. build:
+    makes the pipeline, in another process, for a gang that has room for the pools. Lost nodes may be replaced within
     `resources.wait_s`, or LOST_AFTER_S.
     Raises InputError and OSError of a task as they were raised there.
     """
-    failure: Exception | None = GangLost()
+    failure: Exception | None = GangLost("not begun")
     while isinstance(failure, GangLost):
-        with gang(pools, resources.decode_cpus) as place, _settings(place, resources.wait_s):
-            with warnings.catch_warnings():
-                # Ray warns of `ray_remote_args_fn`, without which one actor cannot be told from another: see pyproject.toml.
-                warnings.simplefilter("ignore", RayDeprecationWarning)
-                pipeline = build(place)
-            failure = _failure(pipeline, take)
-            del pipeline
-            # An execution is part of a reference cycle. Until that is collected the actors of a failed one live, and what Ray
-            # has noted of every row of one that went well stays in memory.
-            gc.collect()
+        with gang(pools, resources.decode_cpus) as place, beside_driver(Conductor) as conductor:
+            lists = conductor.run.remote(list(rows), build, place, max(LOST_AFTER_S, resources.wait_s))
+            failure = _failure(lists, take)
         if isinstance(failure, GangLost):
-            print("aft-ray: nodes are gone, and no others came: beginning again with those left.", file=sys.stderr)
+            print(f"aft-ray: {failure}: beginning again with what is left.", file=sys.stderr)
     if failure:
         raise failure
 
 
-def _failure(pipeline: ray.data.Dataset, take: Callable[[dict[str, Any]], None]) -> Exception | None:
-    """Runs a pipeline. Returns, as it was raised where it was raised, what the caller can do something about."""
+class Conductor:
+    """Runs one pipeline. Its process ends with it, and with that goes what Ray has noted of every row: some KiB, which would
+    add up in the driver's. Ray Data is imported in this process alone."""
+
+    def run(
+        self, rows: list[Row], build: Callable[[list[Row], Gang], Dataset], place: Gang, patience_s: float
+    ) -> Iterator[list[Row]]:
+        """What comes out, in lists: of each Ray notes something at the driver too."""
+        _set_context(place, patience_s)
+        done: list[Row] = []
+        failure, sent = None, -math.inf
+        try:
+            for row in build(rows, place).iter_rows():
+                done.append(row)
+                if time.monotonic() > sent + SENT_EVERY_S:
+                    yield done
+                    done, sent = [], time.monotonic()
+        except Exception as error:
+            failure = _cause(error)
+        yield done
+        if failure:
+            raise failure
+
+
+def _set_context(place: Gang, patience_s: float) -> None:
+    """How Ray Data runs pipelines in this process."""
+    import ray.data
+    from ray.util.annotations import RayDeprecationWarning
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # ours count what the user counts, not blocks
+    context.raise_original_map_exception = True
+    context.target_max_block_size = 1  # a row leaves its task as soon as it is made
+    context.custom_execution_callback_classes = [partial(Watchman, place, patience_s)]
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised, once
+    # Ray warns of `ray_remote_args_fn`, without which one actor cannot be told from another: see pyproject.toml.
+    warnings.simplefilter("ignore", RayDeprecationWarning)
+
+
+def _failure(lists: ray.ObjectRefGenerator, take: Callable[[Row], None]) -> Exception | None:
+    """Hands over all rows. Returns, as it was raised where it was raised, what the caller can do something about."""
+    taken = 0
     try:
-        for row in pipeline.iter_rows():
+        for row in itertools.chain.from_iterable(map(ray.get, lists)):
             take(row)
-    except (InputError, GangLost) as error:
-        return error.with_traceback(None)
-    except ray.exceptions.RayTaskError as error:
-        if not isinstance(error.cause, InputError | OSError):
+            taken += 1
+    except (InputError, ray.exceptions.RayTaskError) as error:
+        cause = _cause(error)
+        if not isinstance(cause, KNOWN):
             raise
-        return error.cause.with_traceback(None)
+        return cause
+    except ray.exceptions.RayActorError:
+        if not taken:
+            raise  # the next attempt would end like this one
+        return GangLost("the process that ran the pipeline ended")
     return None
+
+
+def _cause(error: Exception) -> Exception:
+    """What the caller can do something about if it was raised in another process, else the error itself."""
+    cause = getattr(error, "cause", None)
+    return cause.with_traceback(None) if isinstance(cause, KNOWN) else error
 
 
 class _AttemptsElsewhere:
@@ -89,29 +145,17 @@ class _AttemptsElsewhere:
 
 @contextmanager
 def attempts_elsewhere() -> Iterator[Attempts]:
-    """In a process on the driver's machine, which lives as long as the context, whatever is lost elsewhere."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    options = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
-    actor = ray.remote(AttemptsHere).options(**options).remote()
-    try:
+    """In a process that lives as long as the context, whatever is lost elsewhere."""
+    with beside_driver(AttemptsHere, max_restarts=-1, max_task_retries=-1) as actor:
         yield _AttemptsElsewhere(actor)
-    finally:
-        ray.kill(actor)
 
 
 @contextmanager
-def _settings(place: Gang, wait_s: float) -> Iterator[None]:
-    context = ray.data.DataContext.get_current()
-    settings = {
-        "enable_progress_bars": False,  # ours count what the user counts, not blocks
-        "raise_original_map_exception": True,
-        "target_max_block_size": 1,  # a row leaves its task as soon as it is made
-        "custom_execution_callback_classes": [partial(Watchman, place, max(LOST_AFTER_S, wait_s))],
-    }
-    before = {name: getattr(context, name) for name in settings}
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised, once
+def beside_driver(kind: type, **options: Any) -> Iterator[Any]:
+    """An actor on the driver's machine, which takes no CPU and ends with the context."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(kind).options(num_cpus=0, scheduling_strategy=here, **options).remote()
     try:
-        vars(context).update(settings)
-        yield
+        yield actor
     finally:
-        vars(context).update(before)
+        ray.kill(actor)

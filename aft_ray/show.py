@@ -190,7 +190,9 @@ def show_leaderboard(recipe: Recipe) -> None:
             *([", ".join(f"{key}={value}" for key, value in entry.others)] if has_others else []),
             entry.num_seeds,
             f"{100 * entry.val_accuracy:.2f}",
-            f"{100 * entry.test_accuracy:.2f} ± {100 * entry.test_accuracy_se:.2f}",
+            "-"
+            if math.isnan(entry.test_accuracy)
+            else f"{100 * entry.test_accuracy:.2f} ± {100 * entry.test_accuracy_se:.2f}",
             "-" if math.isnan(entry.gain) else f"{100 * entry.gain:+.2f}  p {entry.p_value:.3f}",
         ]
         for entry in entries

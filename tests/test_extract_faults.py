@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import ray
 import yaml
+from ray._private.state import actors
 
 from aft_ray.config import InputError, Recipe, override
 from aft_ray.extract import extract
@@ -111,6 +112,25 @@ def test_a_teacher_s_actor_is_killed(undisturbed: Recipe, tmp_path: Path, image_
     assert num_samples(given) <= num_samples(undisturbed) + SHARD
 
 
+def test_the_process_that_runs_the_pipeline_is_killed(
+    undisturbed: Recipe, tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    given = recipe(tmp_path, image_folder, "killed", pause_s=0.05)
+    prepare(given)
+
+    def kill(found: list[tuple[int, int]]) -> None:
+        alive = (actor for actor in actors().values() if actor["State"] == "ALIVE")
+        (conductor,) = (actor["Pid"] for actor in alive if actor["ActorClassName"] == "Conductor")
+        os.kill(conductor, signal.SIGKILL)
+
+    killer = when_calls(given, 3 * SHARD + 1, kill)
+    extract(given)
+    killer.join()
+    assert "the process that ran the pipeline ended: beginning again" in capsys.readouterr().err
+    assert checksums(given) == checksums(undisturbed) and files(given) == files(undisturbed)
+    assert num_samples(given) <= num_samples(undisturbed) + 2 * SHARD
+
+
 def write_recipe(given: Recipe, tmp_path: Path) -> Path:
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(given.model_dump(mode="json")))
@@ -155,7 +175,7 @@ def test_a_node_is_killed(undisturbed: Recipe, tmp_path: Path, image_folder: Pat
     job = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, cwd=ROOT, timeout=240)
     assert job.returncode == 0, job.stdout + job.stderr
     assert f"nodes alive: {len(cpus) - 1}" in job.stdout
-    assert "beginning again with those left" in job.stderr
+    assert "nodes are gone, and no others came: beginning again" in job.stderr
     assert checksums(given) == checksums(undisturbed) and files(given) == files(undisturbed)
     assert num_samples(given) <= num_samples(undisturbed) + 2 * SHARD
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 LEVELS = {
     **dict.fromkeys(
@@ -128,6 +130,10 @@ def test_a_foreign_library_is_imported_in_its_adapter() -> None:
         assert users <= adapters, library
 
 
-def test_the_cpu_stages_of_extraction_and_prediction_import_no_torch() -> None:
-    code = "import sys, aft_ray.crops, aft_ray.unseen; sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize(
+    "modules, absent",
+    [("aft_ray.crops, aft_ray.unseen", "torch"), ("aft_ray.extract", "torch"), ("aft_ray.extract", "ray.data")],
+)
+def test_processes_that_start_often_do_not_import_what_they_have_no_use_for(modules: str, absent: str) -> None:
+    code = f"import sys, {modules}; sys.exit({absent!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
