@@ -314,7 +314,6 @@ def set_environment(*, own_cluster: bool = True) -> None:
     sys.path.insert(0, os.getcwd())  # teachers of the user's own, here and in the workers
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
     os.environ.setdefault("RAY_DATA_PARQUET_FOOTER_NUM_ACTORS", "1")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # a recipe's relative paths mean the same everywhere
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the progress shown is ours
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # a report waits for the next check

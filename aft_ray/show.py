@@ -190,16 +190,20 @@ def show_leaderboard(recipe: Recipe) -> None:
             *([", ".join(f"{key}={value}" for key, value in entry.others)] if has_others else []),
             entry.num_seeds,
             f"{100 * entry.val_accuracy:.2f}",
-            "-"
-            if math.isnan(entry.test_accuracy)
-            else f"{100 * entry.test_accuracy:.2f} ± {100 * entry.test_accuracy_se:.2f}",
-            "-" if math.isnan(entry.gain) else f"{100 * entry.gain:+.2f}  p {entry.p_value:.3f}",
+            _number(100 * entry.test_accuracy, ".2f")
+            + _number(100 * entry.test_accuracy_se, ".2f", before=" ± ", no=""),
+            _number(100 * entry.gain, "+.2f") + _number(entry.p_value, ".3f", before="  p ", no=""),
         ]
         for entry in entries
     ]
     others = ["other keys"] if has_others else []
     columns = ["method", "beta", "teachers", *others, "seeds", "validation %", "test %", "paired gain"]
     print_table("Methods compared: accuracy, mean ± standard error over seeds", columns, rows)
+
+
+def _number(value: float, form: str, *, before: str = "", no: str = "-") -> str:
+    """no: what stands for a number that one seed, or none, cannot give."""
+    return no if math.isnan(value) else f"{before}{value:{form}}"
 
 
 def show_list(kind: str) -> None:

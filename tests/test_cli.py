@@ -103,5 +103,7 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_demo_in_a_reduced_form(small_demo: SmallDemo) -> None:
     assert small_demo.done.returncode == 0, small_demo.done.stderr
     assert "Methods compared" in small_demo.done.stdout and "standard transfer" in small_demo.done.stdout
+    assert "nan" not in small_demo.done.stdout, "one seed has no error"
+    assert "logging.cc" not in small_demo.done.stdout + small_demo.done.stderr, "what Ray tells developers"
     page = (small_demo.workspace / "report" / "index.html").read_text()
     assert "<svg" in page and "mobilenet" in page

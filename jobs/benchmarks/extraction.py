@@ -203,10 +203,12 @@ def measure_scaling(recipe_path: str, num_actors: str) -> dict[str, Any]:
 
 
 def measure_memory(recipe_path: str, in_a_round: str) -> dict[str, Any]:
-    """Peak resident memory of the driver above that after start-up, and of the objects in the store, in MiB."""
+    """Peak resident memory, in MiB, of the driver above that after start-up, of a pipeline's process with its libraries, and
+    of the objects in the store."""
     set_environment()
     import ray
     from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+    from ray._private.state import actors
 
     from aft_ray import extract as extraction
     from aft_ray.config import load
@@ -214,13 +216,20 @@ def measure_memory(recipe_path: str, in_a_round: str) -> dict[str, Any]:
     extraction.ROUND = int(in_a_round)
     recipe = load(recipe_path)
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
-    before, peak, done = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0, threading.Event()
+    before, done = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, threading.Event()
+    peak = {"object_store_mib": 0.0, "pipeline_mib": 0.0}
 
     def watch() -> None:
-        nonlocal peak
         state = get_state_from_address(ray.get_runtime_context().gcs_address)
         while not done.wait(0.2):
-            peak = max(peak, get_memory_info_reply(state).store_stats.object_store_bytes_used)
+            used = get_memory_info_reply(state).store_stats.object_store_bytes_used / MIB
+            peak["object_store_mib"] = max(peak["object_store_mib"], used)
+            for actor in actors().values():
+                status = Path(f"/proc/{actor['Pid']}/status")
+                if actor["ActorClassName"] == "Conductor" and actor["State"] == "ALIVE" and status.exists():
+                    peak["pipeline_mib"] = max(
+                        peak["pipeline_mib"], int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
+                    )
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -230,7 +239,7 @@ def measure_memory(recipe_path: str, in_a_round: str) -> dict[str, Any]:
     done.set()
     watcher.join()
     driver = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    return {"driver_mib": driver, "object_store_mib": peak / MIB, "seconds": seconds}
+    return {"driver_mib": driver, "seconds": seconds, **peak}
 
 
 # The benchmarks.
@@ -311,12 +320,16 @@ def scaling(folder: Path, repeats: int) -> None:
 
 def memory(folder: Path, repeats: int) -> None:
     """As it is, and with rounds so small that what is left after many of them shows."""
-    print("| shards | in rounds of | driver MiB | object store MiB | shards/s |\n|---|---|---|---|---|")
+    print("| shards | in rounds of | driver MiB | pipeline MiB | object store MiB | shards/s |\n" + "|---" * 6 + "|")
     for shards, in_a_round in MEMORY_SHARDS:
         sleeping = {"name": "sleeping", "model": "extraction:Sleeping", "options": {"sleep_s": 0}}
         recipe = prepared(folder, f"memory{shards}", shards, 16, [sleeping], 1)
         found = child("measure_memory", recipe, str(in_a_round))
-        cells = [str(shards), str(in_a_round), f"{found['driver_mib']:.0f}", f"{found['object_store_mib']:.1f}"]
+        cells = [
+            str(shards),
+            str(in_a_round),
+            *(f"{found[f'{name}_mib']:.0f}" for name in ("driver", "pipeline", "object_store")),
+        ]
         print("| " + " | ".join([*cells, f"{shards / found['seconds']:.0f}"]) + " |", flush=True)
 
 
