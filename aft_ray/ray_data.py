@@ -51,15 +51,15 @@ def run_pipeline(
     `resources.wait_s`, or LOST_AFTER_S.
     Raises InputError and OSError of a task as they were raised there.
     """
-    failure: Exception | None = GangLost("not begun")
-    while isinstance(failure, GangLost):
+    while left := list(rows):
         with gang(pools, resources.decode_cpus) as place, beside_driver(Conductor) as conductor:
-            lists = conductor.run.remote(list(rows), build, place, max(LOST_AFTER_S, resources.wait_s))
+            lists = conductor.run.remote(left, build, place, max(LOST_AFTER_S, resources.wait_s))
             failure = _failure(lists, take)
-        if isinstance(failure, GangLost):
-            print(f"aft-ray: {failure}: beginning again with what is left.", file=sys.stderr)
-    if failure:
-        raise failure
+        if failure is None:
+            return
+        if not isinstance(failure, GangLost):
+            raise failure
+        print(f"aft-ray: {failure}: beginning again with what is left.", file=sys.stderr)
 
 
 class Conductor:
