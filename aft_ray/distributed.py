@@ -38,19 +38,21 @@ def sum_over_workers(x: Tensor) -> Tensor:
 
 def sum_of_losses(x: Tensor) -> Tensor:
     """As `sum_over_workers`, for what goes into a loss in the same way on every worker: backward exchanges nothing."""
-    return begin_sum_of_losses(x)()
+    return begin_sum_of_losses(x)()[0]
 
 
-def begin_sum_of_losses(x: Tensor) -> Callable[[], Tensor]:
-    """Begins `sum_of_losses`; to call what it returns waits for the end."""
+def begin_sum_of_losses(x: Tensor, *constants: Tensor) -> Callable[[], tuple[Tensor, ...]]:
+    """Begins `sum_of_losses`, and in the same exchange sums of ``constants`` of the same shape, which have no gradient; to call
+    what it returns waits for the end and gives them all."""
     if world_size() == 1:
-        return lambda: x
-    total = x.detach().clone(memory_format=torch.contiguous_format)
-    exchange = dist.all_reduce(total, async_op=True)
+        return lambda: (x, *constants)
+    totals = torch.stack([x.detach(), *(constant.to(x) for constant in constants)])
+    exchange = dist.all_reduce(totals, async_op=True)
 
-    def finish() -> Tensor:
+    def finish() -> tuple[Tensor, ...]:
         exchange.wait()
-        return _SumOfLosses.apply(x, total)
+        total, *others = totals.unbind()
+        return _SumOfLosses.apply(x, total), *others
 
     return finish
 
@@ -104,10 +106,13 @@ class Rows:
         own_sum = x_bD.sum(0)
         return (own_sum if len(self.counts) == 1 else sum_over_workers(own_sum)) / self.total
 
+    def total_loss(self, x: Tensor) -> Tensor:
+        """``x`` summed over workers, for what goes into a loss in the same way on every worker: backward exchanges nothing."""
+        return x if len(self.counts) == 1 else sum_of_losses(x)
+
     def mean_loss(self, x_bD: Tensor) -> Tensor:
-        """As `mean`, for what goes into a loss in the same way on every worker: backward exchanges nothing."""
-        own_sum = x_bD.sum(0)
-        return (own_sum if len(self.counts) == 1 else sum_of_losses(own_sum)) / self.total
+        """`mean` with the backward of `total_loss`."""
+        return self.total_loss(x_bD.sum(0)) / self.total
 
 
 def global_rows(num_rows: int, device: torch.device) -> Rows:

@@ -76,21 +76,22 @@ class LossWatch:
 
     def __init__(self, feed: Feed, directory: Directory) -> None:
         self.feed, self.directory = feed, directory
-        self.first = torch.tensor(-1, device=feed.device)
+        self.seen: list[tuple[int, torch.Tensor]] = []
         self.look_every = LOOK_EVERY if feed.device.type == "cuda" else 1
 
     def see(self, step: int, loss: torch.Tensor, *, good_step: int) -> None:
-        """The loss of step `step`; the rest as in `check`."""
-        fresh = (self.first < 0) & ~loss.detach().isfinite()
-        self.first = torch.where(fresh, step, self.first)
-        if (step + 1) % self.look_every == 0:
+        """The loss of step `step`, on the feed's device; the rest as in `check`."""
+        self.seen.append((step, loss.detach()))
+        if len(self.seen) == self.look_every:
             self.check(good_step=good_step)
 
     def check(self, *, good_step: int) -> None:
         """Raises InputError if a loss so far was not finite. good_step: of the last evaluation, 0 without any."""
-        first = int(self.first)
-        if first < 0:
+        seen, self.seen = self.seen, []
+        finite = torch.stack([loss for _, loss in seen]).isfinite().tolist() if seen else []
+        if all(finite):
             return
+        first = seen[finite.index(False)][0]
         ids = self.feed.train.sample_ids[self.feed.indices(first)].tolist()
         if self.feed.rank == 0:
             self.directory.write("bad_batch.json", json.dumps({"step": first + 1, "sample_ids": ids}).encode())

@@ -27,7 +27,7 @@ from aft_ray.distributed import copy_from_main, declared_row_counts, rank, world
 from aft_ray.feed import Feed, LossWatch, StepBatches
 from aft_ray.fitted import fitted_options
 from aft_ray.gradients import Losses, backward, regularizer_backward
-from aft_ray.metrics import Metrics, best_line, score
+from aft_ray.metrics import Metrics, StepMeans, best_line, score
 from aft_ray.optimise import Optimisation, learning_rate_factor
 from aft_ray.order import row_counts
 from aft_ray.regularizers import build_regularizer
@@ -88,10 +88,10 @@ def fit(
             for step in range(state.step, next_evaluation(state.step, settings)):
                 own = interval.next(batches)
                 losses = train_step(trainee, optimisation, own, feed.num_rows, step, settings)
-                interval.metrics.add_means(losses)
+                interval.losses.add(losses)
                 watch.see(step, losses["loss"], good_step=state.step)
             copy_from_main(task.buffers())  # batch norm's statistics, of which DDP lets every worker have its own
-            means = interval.metrics.result()  # which waits until a GPU has done what it was told
+            means = interval.losses.result()  # which waits until a GPU has done what it was told
             seconds = interval.seconds
             metrics = {
                 "step": step + 1,
@@ -104,7 +104,7 @@ def fit(
                 **_named_diagnostics(task, teachers),
             }
             if metrics["val_loss"] is not None:
-                watch.see(step, torch.tensor(metrics["val_loss"]), good_step=state.step)
+                watch.see(step, torch.tensor(metrics["val_loss"], device=device), good_step=state.step)
             watch.check(good_step=state.step)  # a step whose own loss was fine may have spoilt the weights
             state = snapshot(state, metrics, task, optimisation)
             if not is_over(state.history, settings):
@@ -209,10 +209,10 @@ def evaluate(task: TransferTask, split: Samples, device: torch.device) -> Metric
 
 
 class Interval:
-    """The steps since the last evaluation: their metrics, and where the time went."""
+    """The steps since the last evaluation: their losses, and where the time went."""
 
     def __init__(self) -> None:
-        self.metrics = Metrics()
+        self.losses = StepMeans()
         self.started, self.waited = time.perf_counter(), 0.0
 
     @property

@@ -1,4 +1,7 @@
-"""Errors, and metrics as (sum, count) pairs: they add over batches and over workers, so every sample counts exactly once."""
+"""Errors, and metrics as (sum, count) pairs: they add over batches and over workers, so every sample counts exactly once.
+
+Where a step is short, a GPU waits to be told what to do. So what a step only reports, `StepMeans` adds up many steps at a time.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from aft_ray.distributed import sum_over_workers
 from aft_ray.schema import UNLABELED
+
+FOLD = 50
+"""Steps whose numbers `StepMeans` adds up at once."""
 
 
 def task_errors(
@@ -62,11 +68,6 @@ class Metrics:
         self.sums[name] = self.sums.get(name, torch.zeros_like(sums)) + sums
         self.counts[name] = self.counts.get(name, torch.zeros_like(sums)) + count
 
-    def add_means(self, means: Mapping[str, torch.Tensor]) -> None:
-        """Values that are already means over the global batch, one per step."""
-        for name, mean in means.items():
-            self.add(name, mean, 1)
-
     def add_task(self, task: str, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """`loss`, the mean error, and except for regression `accuracy`: of rows for one class, of elements for several."""
         self.add("loss", *task_errors(task, logits, labels))
@@ -88,3 +89,31 @@ class Metrics:
             return self
         pairs = sum_over_workers(torch.stack([torch.stack([self.sums[n], self.counts[n]]) for n in names]))
         return Metrics({n: pairs[i, 0] for i, n in enumerate(names)}, {n: pairs[i, 1] for i, n in enumerate(names)})
+
+
+class StepMeans:
+    """Means over steps, of scalars that each step leaves on the device. The names are those of the first step."""
+
+    def __init__(self) -> None:
+        self.names: tuple[str, ...] = ()
+        self.waiting: list[torch.Tensor] = []
+        self.sums: torch.Tensor | float = 0.0
+        self.count = 0
+
+    def add(self, values: Mapping[str, torch.Tensor]) -> None:
+        self.names = self.names or tuple(values)
+        self.waiting += [values[name].detach() for name in self.names]
+        self.count += 1
+        if self.count % FOLD == 0:
+            self._fold()
+
+    def result(self) -> dict[str, float]:
+        """Waits until the device is done with the steps."""
+        self._fold()
+        assert isinstance(self.sums, torch.Tensor)
+        return dict(zip(self.names, (self.sums / self.count).tolist(), strict=True))
+
+    def _fold(self) -> None:
+        if self.waiting:
+            self.sums = self.sums + torch.stack(self.waiting).double().view(-1, len(self.names)).sum(0)
+            self.waiting = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -61,21 +62,22 @@ class TransferTask(nn.Module):
 
     def run_student(self, inputs: Inputs) -> tuple[torch.Tensor, Features]:
         """Logits and features in the recipe's precision."""
-        first = inputs[0] if isinstance(inputs, tuple) else inputs
-        with torch.autocast(first.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+        if self.dtype is None:
+            return self.student(inputs)
+        with _autocast((inputs[0] if isinstance(inputs, tuple) else inputs).device.type, self.dtype):
             return self.student(inputs)
 
     def losses(self, logits: torch.Tensor, features: Features, batch: Batch) -> dict[str, torch.Tensor]:
         """What `forward` returns, from the student's outputs."""
         errors, count = task_errors(self.kind, logits, batch.labels, label_smoothing=self.label_smoothing)
-        over_workers = begin_sum_of_losses(torch.stack([errors, count.to(errors)]))
+        over_workers = begin_sum_of_losses(errors, count)
         if isinstance(features, tuple) and not self.regularizer.needs_teachers:
             features = features[0]  # a regularizer that looks at nothing is given one tower
         regularization = self.regularizer(features, batch.teacher_features)
         error_sum, num_labeled = over_workers()
         task_loss = error_sum / num_labeled.clamp(min=1)
         return {
-            "loss": task_loss + self.beta * regularization,
+            "loss": torch.add(task_loss, regularization, alpha=self.beta),
             "task_loss": task_loss,
             "regularization": regularization,
         }
@@ -83,6 +85,12 @@ class TransferTask(nn.Module):
     def own_parameters(self) -> list[nn.Parameter]:
         """What of the regularizer is trained."""
         return [parameter for parameter in self.regularizer.parameters() if parameter.requires_grad]
+
+
+@functools.cache
+def _autocast(device_type: str, dtype: torch.dtype) -> torch.autocast:
+    """Kept, since to make one asks the driver whether there is a GPU."""
+    return torch.autocast(device_type, dtype=dtype)
 
 
 def flat(logits: torch.Tensor, features: Features) -> tuple[torch.Tensor, ...]:

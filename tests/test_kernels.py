@@ -34,16 +34,16 @@ def test_cosine_kernel_ignores_rotation_and_scaling_and_shift_of_features(seed: 
     x_BD = features(seed, 7, 5)
     rotation_DD = torch.linalg.qr(features(seed + 1, 5, 5)).Q
     moved_BD = scale * x_BD @ rotation_DD + features(seed + 2, 5)
-    expected_BB = kernels.cosine_kernel(kernels.centre(x_BD))
-    torch.testing.assert_close(kernels.cosine_kernel(kernels.centre(moved_BD)), expected_BB, atol=1e-5, rtol=0)
+    torch.testing.assert_close(kernels.cosine_kernel(moved_BD), kernels.cosine_kernel(x_BD), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("own", [slice(2, 6), slice(0, 7), slice(3, 3)], ids=["part", "all", "none"])
 @fast
 @given(seed=seeds)
-def test_cosine_kernel_equals_that_of_unit_rows_forward_and_backward(seed: int) -> None:
+def test_cosine_kernel_equals_that_of_unit_rows_forward_and_backward(own: slice, seed: int) -> None:
     x_BD, gates_D = features(seed, 7, 5).requires_grad_(), features(seed + 1, 5).sigmoid().requires_grad_()
-    own, slopes_bB = slice(2, 6), features(seed + 2, 4, 7)
-    ours_bB = kernels.cosine_kernel(kernels.centre(x_BD), lambda x: x[own], gates_D.square())
+    slopes_bB = features(seed + 2, own.stop - own.start, 7)
+    ours_bB = kernels.cosine_kernel(x_BD, own, gates_D)
     unit_BD = unit(x_BD * gates_D)
     explicit_bB = unit_BD[own] @ unit_BD.T
     torch.testing.assert_close(ours_bB, explicit_bB)
@@ -54,23 +54,33 @@ def test_cosine_kernel_equals_that_of_unit_rows_forward_and_backward(seed: int) 
 
 
 def test_a_zero_row_has_zero_cosines_and_no_gradient() -> None:
-    x_BD = torch.tensor([[3.0, 4.0], [0.0, 0.0]], requires_grad=True)
-    cosine_BB = kernels.cosine_kernel(x_BD, weights_D=torch.tensor([4.0, 1.0]))
-    torch.testing.assert_close(cosine_BB, torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
-    cosine_BB.sum().backward()
-    assert x_BD.grad is not None and not x_BD.grad[1].any() and x_BD.grad.isfinite().all()
+    x_BD = torch.tensor([[4.0, 4.0], [1.0, 0.0], [-2.0, -4.0]], requires_grad=True)  # the second is their mean
+    gates_D = torch.tensor([2.0, 1.0], requires_grad=True)
+    kernel_BB = kernels.cosine_kernel(x_BD, gates_D=gates_D)
+    torch.testing.assert_close(kernel_BB, torch.tensor([[1.0, 0.0, -1.0], [0.0, 0.0, 0.0], [-1.0, 0.0, 1.0]]))
+    rbf_BB = kernels.rbf_kernel(x_BD, gates_D=gates_D)
+    torch.testing.assert_close(rbf_BB[1], torch.tensor([-1.0, 0.0, -1.0]).exp())
+    (kernel_BB + rbf_BB)[1:].sum().backward()
+    for gradient in (x_BD.grad, gates_D.grad):
+        assert gradient is not None and gradient.isfinite().all() and gradient.abs().max() < 10
 
 
 @fast
 @given(seed=seeds)
-def test_rbf_kernel_equals_broadcast_differences_of_unit_rows(seed: int) -> None:
-    x_BD, weights_D = features(seed, 9, 6), features(seed + 1, 6).sigmoid()
-    x_BD[2], x_BD[4] = x_BD[1], 0
-    weighted_BD, own = x_BD * weights_D.sqrt(), slice(1, 6)
-    unit_BD = weighted_BD / (weighted_BD.norm(dim=1, keepdim=True) + 1e-8)
+def test_rbf_kernel_equals_broadcast_differences_of_unit_rows_forward_and_backward(seed: int) -> None:
+    # So small that the 1e-8 beside a norm counts, and with it the norms' own gradient.
+    x_BD, gates_D = features(seed, 9, 6) * 1e-6, features(seed + 1, 6).sigmoid().requires_grad_()
+    x_BD[2] = x_BD[1]
+    x_BD.requires_grad_()
+    unit_BD, own = unit(x_BD * gates_D), slice(1, 6)
     explicit_bB = torch.exp(-(unit_BD[own, None] - unit_BD[None]).square().sum(2))
-    rbf_bB = kernels.rbf_kernel(x_BD, lambda x: x[own], weights_D)
+    rbf_bB = kernels.rbf_kernel(x_BD, own, gates_D)
     torch.testing.assert_close(rbf_bB, explicit_bB, atol=1e-12, rtol=1e-9)
+    slopes_bB = features(seed + 2, 5, 9)
+    ours = torch.autograd.grad((rbf_bB * slopes_bB).sum(), (x_BD, gates_D))
+    explicit = torch.autograd.grad((explicit_bB * slopes_bB).sum(), (x_BD, gates_D))
+    for found, expected in zip(ours, explicit, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-9 * float(expected.abs().max()), rtol=1e-6)
 
 
 @fast
@@ -81,7 +91,7 @@ def test_product_kernel_equals_explicit_outer_product_forward_and_backward(seed:
     parts = [features(seed + i, 6, dim).requires_grad_() for i, dim in enumerate(dims)]
     weights_BB = features(seed + 9, 6, 6)
     gates = [features(seed + 5 + i, dim).sigmoid() for i, dim in enumerate(dims)]
-    ours_BB = kernels.product_kernel(parts, weights_D=[g.square() for g in gates])
+    ours_BB = kernels.product_kernel(parts, gates_D=gates)
     explicit_BB = explicit_product_kernel(*(part * g for part, g in zip(parts, gates, strict=True)))
     torch.testing.assert_close(ours_BB, explicit_BB, atol=1e-8, rtol=0)
     ours = torch.autograd.grad((ours_BB * weights_BB).sum(), parts)
@@ -115,7 +125,7 @@ def test_product_kernel_computes_only_the_owned_rows() -> None:
         asked.append(mean_b)
         return row_mean_B
 
-    torch.testing.assert_close(kernels.product_kernel(parts, lambda x: x[own], gather), whole_BB[own])
+    torch.testing.assert_close(kernels.product_kernel(parts, own, gather), whole_BB[own])
     assert [tuple(mean_b.shape) for mean_b in asked] == [(3,)]
 
 

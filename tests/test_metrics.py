@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from aft_ray.metrics import Metrics
+from aft_ray.metrics import FOLD, Metrics, StepMeans
 from aft_ray.schema import UNLABELED
 
 
@@ -28,8 +28,10 @@ def test_rows_without_a_label_do_not_count() -> None:
     assert metrics.result()["accuracy"] == 1.0
 
 
-def test_steps_are_averaged() -> None:
-    metrics = Metrics()
-    for value in (1.0, 3.0):
-        metrics.add_means({"loss": torch.tensor(value, requires_grad=True)})
-    assert metrics.result() == {"loss": 2.0}
+@pytest.mark.parametrize("num_steps", [1, FOLD, 2 * FOLD + 3])
+def test_steps_are_averaged(num_steps: int) -> None:
+    means, numbers = StepMeans(), torch.randn(num_steps, 2, generator=torch.Generator().manual_seed(0))
+    for loss, norm in numbers:
+        means.add({"loss": loss.clone().requires_grad_(), "norm": norm})
+    assert means.result() == pytest.approx(dict(zip(("loss", "norm"), numbers.double().mean(0).tolist(), strict=True)))
+    assert not means.waiting

@@ -12,7 +12,7 @@ The variants change one line: `AftRbf` the kernel, `AftDense` a matrix in place 
 and nothing on the teachers, `AftNoKernel` features in place of kernels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import torch
@@ -22,7 +22,6 @@ from aft_ray import kernels
 from aft_ray.distributed import Rows
 from aft_ray.regularizers.base import Combine, Regularizer, Scope, StudentDim, check_choice
 
-Kernel: TypeAlias = Callable[[Tensor, kernels.RowOp, Tensor | None], Tensor]
 Normalize: TypeAlias = Literal["none", "per_teacher"]
 
 
@@ -35,7 +34,7 @@ class KernelRegularizer(Regularizer):
         return {} if self._last_distance is None else {"kernel_distance": self._last_distance}
 
     def _distance(self, student_bB: Tensor, teacher_bB: Tensor, rows: Rows) -> Tensor:
-        distance = kernels.kernel_distance(student_bB, teacher_bB, rows.mean_loss)
+        distance = kernels.kernel_distance(student_bB, teacher_bB, rows.total_loss)
         self._last_distance = distance.detach()
         return distance
 
@@ -67,13 +66,13 @@ class GatedRegularizer(KernelRegularizer):
             scalars[f"gate_std/{k}"] = gates.std(correction=0)
         return scalars
 
-    def _weighted(self, teacher_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, T), a constant, and the squared gates (T,), which are the weights of their kernel."""
+    def _gated(self, teacher_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, T), a constant, and their gates (T,)."""
         if self.normalize == "per_teacher":
             teacher_BT = kernels.equalise_spread(teacher_BT, self.teacher_dims)
-        weights_T = self.gate_logits.sigmoid().square()
-        dtype = torch.promote_types(teacher_BT.dtype, weights_T.dtype)
-        return teacher_BT.to(dtype), weights_T.to(dtype)
+        gates_T = self.gate_logits.sigmoid()
+        dtype = torch.promote_types(teacher_BT.dtype, gates_T.dtype)
+        return teacher_BT.to(dtype), gates_T.to(dtype)
 
 
 class Aft(GatedRegularizer):
@@ -85,14 +84,14 @@ class Aft(GatedRegularizer):
 
     def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
         *student_BS, teacher_BT = rows.gather_together(*student, teacher_bT)
-        teacher_BT, weights_T = self._weighted(teacher_BT)
+        teacher_BT, gates_T = self._gated(teacher_BT)
         if self.combine == "product":
-            parts, weights = (x.split(self.teacher_dims, dim=-1) for x in (teacher_BT, weights_T))
-            student_bB = kernels.product_kernel(student_BS, rows.keep, rows.gather)
-            teacher_bB = kernels.product_kernel(parts, rows.keep, rows.gather, weights)
+            parts, gates = (x.split(self.teacher_dims, dim=-1) for x in (teacher_BT, gates_T))
+            student_bB = kernels.product_kernel(student_BS, rows.own, rows.gather)
+            teacher_bB = kernels.product_kernel(parts, rows.own, rows.gather, gates)
         else:
-            student_bB = _kernel(student_BS[0], rows)
-            teacher_bB = _kernel(teacher_BT, rows, weights_T)
+            student_bB = kernels.cosine_kernel(student_BS[0], rows.own)
+            teacher_bB = kernels.cosine_kernel(teacher_BT, rows.own, gates_T)
         return self._distance(student_bB, teacher_bB, rows)
 
 
@@ -112,9 +111,9 @@ class AftRbf(GatedRegularizer):
 
     def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
         student_BS, teacher_BT = rows.gather_together(student[0], teacher_bT)
-        teacher_BT, weights_T = self._weighted(teacher_BT)
-        student_bB = _kernel(student_BS, rows, kernel=kernels.rbf_kernel)
-        return self._distance(student_bB, _kernel(teacher_BT, rows, weights_T, kernels.rbf_kernel), rows)
+        teacher_BT, gates_T = self._gated(teacher_BT)
+        student_bB = kernels.rbf_kernel(student_BS, rows.own)
+        return self._distance(student_bB, kernels.rbf_kernel(teacher_BT, rows.own, gates_T), rows)
 
 
 class AftDense(KernelRegularizer):
@@ -126,7 +125,8 @@ class AftDense(KernelRegularizer):
 
     def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
         student_BS, teacher_BT = rows.gather_together(student[0], teacher_bT @ self.projection)
-        return self._distance(_kernel(student_BS, rows), _kernel(teacher_BT, rows), rows)
+        student_bB = kernels.cosine_kernel(student_BS, rows.own)
+        return self._distance(student_bB, kernels.cosine_kernel(teacher_BT, rows.own), rows)
 
 
 class KernelKd(KernelRegularizer):
@@ -138,7 +138,8 @@ class KernelKd(KernelRegularizer):
 
     def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
         student_BS, teacher_BT = rows.gather_together(self.projection(student[0]), teacher_bT)
-        return self._distance(_kernel(student_BS, rows), _kernel(teacher_BT, rows), rows)
+        student_bB = kernels.cosine_kernel(student_BS, rows.own)
+        return self._distance(student_bB, kernels.cosine_kernel(teacher_BT, rows.own), rows)
 
 
 class AftNoKernel(Regularizer):
@@ -151,10 +152,3 @@ class AftNoKernel(Regularizer):
     def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
         difference_bS = student[0] - self.projection(teacher_bT)  # centring is linear, so once on the difference
         return rows.mean_loss((difference_bS - rows.mean(difference_bS)).square().mean(1))
-
-
-def _kernel(
-    x_BD: Tensor, rows: Rows, weights_D: Tensor | None = None, kernel: Kernel = kernels.cosine_kernel
-) -> Tensor:
-    """This worker's rows (b, B) of the kernel of centred, normalised features; gates go through the centring."""
-    return kernel(kernels.centre(x_BD), rows.keep, weights_D)

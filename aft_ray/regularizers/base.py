@@ -65,8 +65,11 @@ class Regularizer(nn.Module, ABC):
         rows = Rows((num_rows,), 0) if self.scope == "worker" else global_rows(num_rows, teacher_features.device)
         if rows.total == 0:
             raise ValueError("student_features and teacher_features must have at least one row, got an empty batch.")
-        with torch.autocast(teacher_features.device.type, enabled=False):
-            return self._value(tuple(map(at_least_float32, student)), at_least_float32(teacher_features.detach()), rows)
+        student, teacher_features = tuple(map(at_least_float32, student)), at_least_float32(teacher_features.detach())
+        if not torch.is_autocast_enabled(teacher_features.device.type):
+            return self._value(student, teacher_features, rows)
+        with torch.autocast(teacher_features.device.type, enabled=False):  # which asks the driver for GPUs each time
+            return self._value(student, teacher_features, rows)
 
     @abstractmethod
     def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:

@@ -42,7 +42,7 @@ MODELS = {"small": ("mobilenetv3_small_050", 224, 8192), "large": ("vit_small_pa
 """Model, pixels, pictures."""
 ON_GPU = {
     "small": ("vit_small_patch16_224", 224, 49_152),
-    "large": ("vit_large_patch16_224", 224, 16_384),
+    "large": ("vit_large_patch16_224", 224, 49_152),
 }
 BATCH_SIZE = {"cpu": 32, "cuda": 256}
 DISTINCT = 256
