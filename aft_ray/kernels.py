@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import mse_loss
 
 EPSILON = 1e-8
@@ -83,14 +84,15 @@ class _CosineKernel(torch.autograd.Function):
         divisor_B = norm_B + EPSILON
         unit_BD = unit_BD.div_(divisor_B[:, None])
         kernel_bB = _own(unit_BD, own) @ unit_BD.T
-        ctx.own, ctx.centred_BD = own, None if gates_D is None else centred_BD
-        ctx.save_for_backward(gates_D, unit_BD, norm_B, divisor_B, kernel_bB)
+        ctx.own = own
+        ctx.save_for_backward(gates_D, None if gates_D is None else centred_BD, unit_BD, norm_B, divisor_B, kernel_bB)
         ctx.set_materialize_grads(False)
         return kernel_bB, norm_B
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, slope_bB: Tensor, norm_slope_B: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:
-        gates_D, unit_BD, norm_B, divisor_B, kernel_bB = ctx.saved_tensors
+        gates_D, centred_BD, unit_BD, norm_B, divisor_B, kernel_bB = ctx.saved_tensors
         inverse_B = (norm_B > 0) / divisor_B
         if _is_all(ctx.own, norm_B):
             slope_BB = slope_bB + slope_bB.T
@@ -109,7 +111,7 @@ class _CosineKernel(torch.autograd.Function):
             grad_BD = slope_bB.T @ unit_BD[ctx.own]
             grad_BD[ctx.own] += slope_bB @ unit_BD
             grad_BD.mul_(inverse_B[:, None]).addcmul_(unit_BD, radial_B[:, None], value=-1)
-        of_gates_D = (grad_BD * ctx.centred_BD).sum(0) if ctx.needs_input_grad[1] else None
+        of_gates_D = (grad_BD * centred_BD).sum(0) if ctx.needs_input_grad[1] else None
         if not ctx.needs_input_grad[0]:
             return None, of_gates_D, None
         return centre(grad_BD if gates_D is None else grad_BD * gates_D), of_gates_D, None

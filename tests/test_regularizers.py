@@ -325,6 +325,13 @@ def test_autocast_does_not_change_the_value(variant: str, dtype: torch.dtype) ->
     assert torch.equal(value, expected)
 
 
+def test_a_second_derivative_is_refused_not_wrong() -> None:
+    student, teacher = inputs("aft")
+    (gradient,) = torch.autograd.grad(build("aft")(student, teacher), student, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_compiles_without_graph_breaks(variant: str) -> None:
     torch._dynamo.reset()
