@@ -6,7 +6,7 @@ It runs in many light processes, so nothing here imports torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +25,8 @@ CROPS = "crops/"
 
 
 @dataclass(frozen=True)
-class ReadShards:
-    """One row per shard of a group: split, shard, `teachers` that lack it, `sample_id`, `bad` samples by row and, under
+class ReadShard:
+    """From a row of the plan, as JSON: split, shard, `teachers` that lack it, `sample_id`, `bad` samples by row and, under
     `crops/<teacher>`, what each of these teachers takes. Teachers' names and bad samples are JSON.
 
     Raises InputError if a shard has more than the watch's `max_bad_samples` pictures that cannot be read, or is not the
@@ -37,36 +37,30 @@ class ReadShards:
     descriptions: Mapping[str, TeacherDescription]
     watch: Watch
 
-    def __call__(self, group: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        for row in json.loads(group["shards"]):
-            yield _read_shard(row, self.workspace, self.descriptions, self.watch)
+    def __call__(self, planned: dict[str, Any]) -> dict[str, Any]:
+        row = json.loads(planned["row"])
+        table = self.workspace.samples(row["split"]).read_shard(row["shard"], identity=row["identity"])
+        wanted = {name: about for name, about in self.descriptions.items() if name in row["teachers"]}
 
+        def work_alone(index: int | None) -> None:
+            make_inputs(table.slice(index or 0, int(index is not None)), wanted)
 
-def _read_shard(
-    row: dict[str, Any], workspace: Workspace, descriptions: Mapping[str, TeacherDescription], watch: Watch
-) -> dict[str, Any]:
-    table = workspace.samples(row["split"]).read_shard(row["shard"], identity=row["identity"])
-    wanted = {name: description for name, description in descriptions.items() if name in row["teachers"]}
-
-    def work_alone(index: int | None) -> None:
-        make_inputs(table.slice(index or 0, int(index is not None)), wanted)
-
-    shard = f"shard {row['shard']} of {row['split']}"
-    sample_ids = table.column("sample_id").to_pylist()
-    bad: dict[int, dict[str, str]] = {}
-    left_out = watch.begin(shard, sample_ids, bad, work_alone)
-    inputs, unreadable = make_inputs(table, wanted, left_out)
-    bad |= unreadable
-    check_bad_samples(list(bad.values()), watch.max_bad_samples)
-    watch.done(shard)
-    return {
-        "split": row["split"],
-        "shard": row["shard"],
-        "teachers": json.dumps(row["teachers"]),
-        "sample_id": sample_ids,
-        "bad": json.dumps(bad),
-        **{CROPS + name: inputs.get(name, []) for name in descriptions},
-    }
+        shard = f"shard {row['shard']} of {row['split']}"
+        sample_ids = table.column("sample_id").to_pylist()
+        bad: dict[int, dict[str, str]] = {}
+        left_out = self.watch.begin(shard, sample_ids, bad, work_alone)
+        inputs, unreadable = make_inputs(table, wanted, left_out)
+        bad |= unreadable
+        check_bad_samples(list(bad.values()), self.watch.max_bad_samples)
+        self.watch.done(shard)
+        return {
+            "split": row["split"],
+            "shard": row["shard"],
+            "teachers": json.dumps(row["teachers"]),
+            "sample_id": sample_ids,
+            "bad": json.dumps(bad),
+            **{CROPS + name: inputs.get(name, []) for name in self.descriptions},
+        }
 
 
 def make_inputs(

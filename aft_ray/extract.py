@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import aft_ray
 from aft_ray.attempts import Attempts, Watch
 from aft_ray.config import InputError, Recipe
-from aft_ray.crops import ReadShards
+from aft_ray.crops import ReadShard
 from aft_ray.embedding import RESULT, EmbedShard
 from aft_ray.gang import Gang
 from aft_ray.gauges import show_gauges
@@ -36,8 +36,6 @@ from aft_ray.teachers import TeacherDescription, describe_teacher
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-NUM_GROUPS = 1000
-"""Of shards, at most: a reader takes a group, and reads its shards one after the other as the teachers take them."""
 ROUND = 10_000
 """Shards that go through one pipeline, at most: Ray keeps some KiB of each in its process for as long as that lives."""
 
@@ -206,12 +204,10 @@ def _pipeline(recipe: Recipe, plan: Plan, attempts: Attempts, rows: list[dict[st
     import ray.data
 
     watched = partial(Watch, attempts, max_bad_samples=recipe.dataset.max_bad_samples)
-    size = -(-len(rows) // NUM_GROUPS)
-    groups = [{"shards": json.dumps(rows[start : start + size])} for start in range(0, len(rows), size)]
-    pipeline = ray.data.from_items(groups, override_num_blocks=len(groups)).flat_map(
-        ReadShards,
+    pipeline = ray.data.from_items([{"row": json.dumps(row)} for row in rows], override_num_blocks=len(rows)).map(
+        ReadShard,
         fn_constructor_args=(plan.workspace, plan.descriptions, watched(work="decoding")),
-        **gang.stage(0, len(groups)),
+        **gang.stage(0, len(rows)),
     )
     for number, teacher in enumerate(plan.teachers, 1):
         watch = watched(work=f"teacher '{teacher.name}'")

@@ -10,7 +10,7 @@ import pytest
 
 from aft_ray.attempts import AttemptsHere, Watch
 from aft_ray.config import InputError
-from aft_ray.crops import CROPS, ReadShards, make_inputs
+from aft_ray.crops import CROPS, ReadShard, make_inputs
 from aft_ray.images import ImageTransform
 from aft_ray.schema import samples_schema
 from aft_ray.shards import shard_identity
@@ -38,23 +38,20 @@ def test_every_teacher_gets_its_own_crop_and_a_broken_picture_is_told(image_fold
     assert list(bad) == [1] and bad[1]["sample_id"] == "top/01.png" and not inputs["small"][1].any()
 
 
-def test_a_group_of_shards_becomes_a_row_for_each(tmp_path: Path, image_folder: Path) -> None:
+def test_a_shard_becomes_a_row_of_what_its_teachers_take(tmp_path: Path, image_folder: Path) -> None:
     workspace = Workspace.at(tmp_path)
     samples = table(image_folder).drop_columns(["text"])
     entries = [workspace.samples("train").write_shard(shard, samples, {}) for shard in range(2)]
     identities = [shard_identity({"fingerprint": {}, "shards": entries}, shard) for shard in range(2)]
-    group = {
-        "shards": json.dumps(
-            [
-                {"split": "train", "shard": 0, "identity": identities[0], "teachers": ["small", "large"]},
-                {"split": "train", "shard": 1, "identity": identities[1], "teachers": ["large"]},
-            ]
-        )
-    }
+    planned = [
+        {"split": "train", "shard": 0, "identity": identities[0], "teachers": ["small", "large"]},
+        {"split": "train", "shard": 1, "identity": identities[1], "teachers": ["large"]},
+    ]
+    rows = [{"row": json.dumps(row)} for row in planned]
     descriptions, watch = {"small": SMALL, "large": LARGE}, partial(Watch, AttemptsHere(), "decoding")
-    both, one = ReadShards(workspace, descriptions, watch(1))(group)
+    both, one = map(ReadShard(workspace, descriptions, watch(1)), rows)
     assert both["sample_id"] == samples.column("sample_id").to_pylist()
     assert len(both[CROPS + "small"]) == len(one[CROPS + "large"]) == 3 and len(one[CROPS + "small"]) == 0
     assert json.loads(both["bad"])["1"]["sample_id"] == "top/01.png"
     with pytest.raises(InputError, match="Sample top/01.png cannot be read"):
-        next(ReadShards(workspace, descriptions, watch(0))(group))
+        ReadShard(workspace, descriptions, watch(0))(rows[0])

@@ -2,7 +2,7 @@
 
 Three tasks, one per modality, go through Ray Data as a user's do, and the student of two towers through Ray Train with two
 workers. A Ray job per task would cost minutes, so for the others what these call is called here in this process:
-`plan_extraction`, `ReadShards`, `EmbedShard`, `write_manifests`, `load_data`, `fit`. `prepare`, `check` and `evaluate`
+`plan_extraction`, `ReadShard`, `EmbedShard`, `write_manifests`, `load_data`, `fit`. `prepare`, `check` and `evaluate`
 are the commands' own everywhere.
 """
 
@@ -18,7 +18,7 @@ import pytest
 from aft_ray.attempts import AttemptsHere, Watch
 from aft_ray.check import check, open_stores
 from aft_ray.config import Recipe, override
-from aft_ray.crops import ReadShards
+from aft_ray.crops import ReadShard
 from aft_ray.data import load_data
 from aft_ray.datasets import hub_tasks
 from aft_ray.embedding import RESULT, EmbedShard
@@ -71,8 +71,9 @@ def extract_here(given: Recipe) -> None:
     plan, entries = plan_extraction(given), Entries()
     watch = Watch(AttemptsHere(), "this test", 0)
     stages = [EmbedShard(config, plan.workspace, plan.fingerprints[config.name], watch) for config in plan.teachers]
-    group = {"shards": json.dumps(plan.rows)}
-    for row in ReadShards(plan.workspace, plan.descriptions, watch)(group):
+    read = ReadShard(plan.workspace, plan.descriptions, watch)
+    for planned in plan.rows:
+        row = read({"row": json.dumps(planned)})
         split, shard = row["split"], row["shard"]
         for stage in stages:
             row = stage(row)

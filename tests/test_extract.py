@@ -84,22 +84,6 @@ def test_a_teacher_that_comes_later_touches_nothing_else_and_a_lowered_batch_is_
 
 
 @pytest.mark.ray
-def test_many_shards_share_a_reading_task(
-    cluster: None, tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("aft_ray.extract.NUM_GROUPS", 4)
-    given = recipe(tmp_path, image_folder, "efficientnet")
-    given = override(given, {"dataset.samples_per_shard": 4})
-    prepare(given)
-    (made,) = extract(given).values()
-    store = open_store(given.workspace, "train", ["efficientnet"])
-    assert (
-        made > 8
-        and sum(len(store.read_shard(index)["label"]) for index in range(store.num_shards)) == store.num_samples
-    )
-
-
-@pytest.mark.ray
 def test_a_teacher_that_cannot_be_loaded_is_named_with_its_reason(
     cluster: None, tmp_path: Path, image_folder: Path
 ) -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 from aft_ray.attempts import AttemptsHere, Watch
 from aft_ray.cli import main
 from aft_ray.config import InputError, Recipe
-from aft_ray.crops import ReadShards
+from aft_ray.crops import ReadShard
 from aft_ray.extract import plan_extraction
 from aft_ray.prepare import prepare
 from aft_ray.sections import StudentConfig, TeacherConfig
@@ -150,9 +150,9 @@ def test_a_samples_shard_in_another_s_place_is_found(
     assert "part-00000.parquet is damaged: its checksum is" in capsys.readouterr().err
     with pytest.raises(InputError, match="part-00000.parquet .* is not the shard that the manifest lists"):
         open_store(recipe.workspace, "train").read_shard(0)
-    group, watch = {"shards": json.dumps(plan.rows)}, Watch(AttemptsHere(), "decoding", 0)
+    watch = Watch(AttemptsHere(), "decoding", 0)
     with pytest.raises(InputError, match="part-00000.parquet .* is not the shard that the manifest lists"):
-        list(ReadShards(plan.workspace, plan.descriptions, watch)(group))
+        ReadShard(plan.workspace, plan.descriptions, watch)({"row": json.dumps(plan.rows[0])})
 
 
 def test_a_features_shard_in_another_s_place_is_found(recipe: Recipe) -> None:

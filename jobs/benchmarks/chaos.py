@@ -45,7 +45,7 @@ KINDS: dict[str, Sequence[str]] = {
 }
 NOT_OURS = ("IDLE", "Agent")
 """Titles of Ray's own processes: with a node's agent dies the node, and that is a kind of its own."""
-WORKERS = {"prepare": "-", "extract": "ReadShards", "train": "RayTrainWorker", "search": "ImplicitFunc"}
+WORKERS = {"prepare": "-", "extract": "ReadShard", "train": "RayTrainWorker", "search": "ImplicitFunc"}
 """What the title of a process has in it that does the stage's own work; the other processes at work are actors."""
 BETWEEN = {"prepare": (10, 25), "extract": (10, 30), "train": (3, 6), "search": (3, 9)}
 """How much of a stage's work is done between two kills: shards, evaluations."""
