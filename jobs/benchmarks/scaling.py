@@ -71,11 +71,10 @@ def constants(folder: Path) -> dict[str, float]:
     for key in ("seconds", "bytes"):
         found[f"prepare_{key}_per_sample"] = (many[key] - few[key]) / 18_000
     rows = [
-        child_of_ours("measure_driver", str(shards), str(teachers)) for teachers in (1, 2) for shards in (200, 1000)
+        child_of_ours("measure_shards", str(shards), str(teachers)) for teachers in (1, 2) for shards in (200, 1000)
     ]
     for teachers, (small, large) in enumerate((rows[:2], rows[2:]), 1):
         found[f"shard_s_{teachers}_teachers"] = (large["seconds"] - small["seconds"]) / 800
-        found[f"driver_cpu_s_per_shard_{teachers}_teachers"] = (large["cpu"] - small["cpu"]) / 800
     return found
 
 
@@ -112,8 +111,8 @@ def measure_prepare(count: str) -> dict[str, float]:
         return {"seconds": seconds, "bytes": 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)}
 
 
-def measure_driver(shards: str, teachers: str) -> dict[str, float]:
-    """Wall seconds of an extraction whose teachers take no time, and CPU seconds of the process that drives it."""
+def measure_shards(shards: str, teachers: str) -> dict[str, float]:
+    """Wall seconds of an extraction whose teachers take no time: those of the process that runs the pipeline."""
     set_environment()
     import ray
 
@@ -124,9 +123,9 @@ def measure_driver(shards: str, teachers: str) -> dict[str, float]:
         sleeping = [sleeper(f"t{number}", 0.0, 1) for number in range(int(teachers))]
         recipe = load(prepared(Path(folder), "work", int(shards), 16, sleeping, 1))
         ray.init(address="local", num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False)
-        started, cpu = time.perf_counter(), time.process_time()
+        started = time.perf_counter()
         extract(recipe)
-        return {"seconds": time.perf_counter() - started, "cpu": time.process_time() - cpu}
+        return {"seconds": time.perf_counter() - started}
 
 
 def sleeper(name: str, sleep_s: float, actors: int, **options: Any) -> dict[str, Any]:
@@ -145,7 +144,7 @@ class Costs:
     cpus: float
     network: float
     storage: float
-    driver: float
+    pipeline: float
 
     @property
     def first(self) -> str:
@@ -165,7 +164,7 @@ def extraction_costs(measured: dict[str, float], samples: float, gpus: int) -> C
         cpus=samples * cpu_s / (gpus * (CPUS_PER_GPU - 1)),  # one CPU of each GPU's share feeds its actor
         network=samples * travels / (nodes * NETWORK_BYTES_PER_S),
         storage=samples * PICTURE_BYTES / (nodes * STORAGE_BYTES_PER_S),
-        driver=rows * (one + (len(PUBLISHED) - 1) * max(0.0, two - one)),
+        pipeline=rows * (one + (len(PUBLISHED) - 1) * max(0.0, two - one)),
     )
 
 
@@ -178,12 +177,12 @@ def search_costs(measured: dict[str, float], samples: float, trials: int, gpus: 
         cpus=seen * (measured["decode_s"] + measured["crop_224_s"]) / (gpus * CPUS_PER_GPU),
         network=0.0,
         storage=seen * (PICTURE_BYTES + feature_bytes) / (nodes * STORAGE_BYTES_PER_S),
-        driver=0.0,
+        pipeline=0.0,
     )
 
 
 def predict(measured: dict[str, float]) -> None:
-    print("| what | GPUs | GPU h | GPUs, h | CPUs, h | network, h | storage, h | driver, h | first bottleneck |")
+    print("| what | GPUs | GPU h | GPUs, h | CPUs, h | network, h | storage, h | pipeline, h | first bottleneck |")
     print("|---" * 9 + "|")
     for what, costs, gpus in (
         ("ImageNet, 3 teachers", extraction_costs(measured, 1_331_167, 8), 8),
