@@ -9,9 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -20,14 +18,13 @@ import torch
 
 from aft_ray.config import InputError, fingerprint
 from aft_ray.order import Shuffle, kept_labels, shuffled
+from aft_ray.prefetch import prefetched
 from aft_ray.quarantine import UNREADABLE, bad_sample, check_bad_samples
 from aft_ray.schema import Batch
 from aft_ray.shared import ArrayCache
 from aft_ray.store import Store
 
 logger = logging.getLogger(__name__)
-A = TypeVar("A")
-T = TypeVar("T")
 
 
 class InputTransform(Protocol):
@@ -156,21 +153,6 @@ def evaluation_batches(split: Samples, batch_size: int, rank: int, world_size: i
     return (own[start : start + batch_size] for start in range(0, len(own), batch_size))
 
 
-def prefetched(make: Callable[[A], T], items: Sequence[A], *, threads: int = 1) -> Iterator[T]:
-    """`make` of every item, in order; `threads` make the next ones, two each, while one is used."""
-    depth = 2 * threads
-    with ThreadPoolExecutor(threads) as pool:
-        pending = deque(pool.submit(make, item) for item in items[:depth])
-        try:
-            for number in range(len(items)):
-                ready = pending.popleft().result()
-                if number + depth < len(items):
-                    pending.append(pool.submit(make, items[number + depth]))
-                yield ready
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
 def load_split(
     store: Store,
     teachers: Sequence[str],
@@ -228,8 +210,7 @@ def _read_arrays(store: Store, transforms: Sequence[InputTransform], max_bad_sam
         arrays |= {f"features{number}": block[good] for number, block in enumerate(shard["features"])}
         return arrays, bad
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        shards = list(threads.map(read, range(store.num_shards)))
+    shards = list(prefetched(read, range(store.num_shards), threads=os.cpu_count() or 1))
     bad = [sample for _, found in shards for sample in found]
     check_bad_samples(bad, max_bad_samples)
     for sample in bad:

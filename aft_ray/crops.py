@@ -6,9 +6,9 @@ It runs in many light processes, so nothing here imports torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,9 +24,21 @@ CROPS = "crops/"
 """Prefix of the pipeline's columns that hold a teacher's inputs."""
 
 
+class MissingShard(NamedTuple):
+    """What is to be computed of one samples shard. Millions of these may wait in the driver.
+
+    identity: of the samples shard, see `shard_identity`. teachers: names of those that lack it.
+    """
+
+    split: str
+    shard: int
+    identity: str
+    teachers: Sequence[str]
+
+
 @dataclass(frozen=True)
 class ReadShard:
-    """From a row of the plan, as JSON: split, shard, `teachers` that lack it, `sample_id`, `bad` samples by row and, under
+    """From a MissingShard, as JSON: split, shard, `teachers` that lack it, `sample_id`, `bad` samples by row and, under
     `crops/<teacher>`, what each of these teachers takes. Teachers' names and bad samples are JSON.
 
     Raises InputError if a shard has more than the watch's `max_bad_samples` pictures that cannot be read, or is not the
@@ -38,14 +50,14 @@ class ReadShard:
     watch: Watch
 
     def __call__(self, planned: dict[str, Any]) -> dict[str, Any]:
-        row = json.loads(planned["row"])
-        table = self.workspace.samples(row["split"]).read_shard(row["shard"], identity=row["identity"])
-        wanted = {name: about for name, about in self.descriptions.items() if name in row["teachers"]}
+        missing = MissingShard(*json.loads(planned["missing"]))
+        table = self.workspace.samples(missing.split).read_shard(missing.shard, identity=missing.identity)
+        wanted = {name: about for name, about in self.descriptions.items() if name in missing.teachers}
 
         def work_alone(index: int | None) -> None:
             make_inputs(table.slice(index or 0, int(index is not None)), wanted)
 
-        shard = f"shard {row['shard']} of {row['split']}"
+        shard = f"shard {missing.shard} of {missing.split}"
         sample_ids = table.column("sample_id").to_pylist()
         bad: dict[int, dict[str, str]] = {}
         left_out = self.watch.begin(shard, sample_ids, bad, work_alone)
@@ -54,9 +66,9 @@ class ReadShard:
         check_bad_samples(list(bad.values()), self.watch.max_bad_samples)
         self.watch.done(shard)
         return {
-            "split": row["split"],
-            "shard": row["shard"],
-            "teachers": json.dumps(row["teachers"]),
+            "split": missing.split,
+            "shard": missing.shard,
+            "teachers": json.dumps(missing.teachers),
             "sample_id": sample_ids,
             "bad": json.dumps(bad),
             **{CROPS + name: inputs.get(name, []) for name in self.descriptions},

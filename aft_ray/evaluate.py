@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from aft_ray.batches import Samples, evaluation_batches, load_split, prefetched
+from aft_ray.batches import Samples, evaluation_batches, load_split
 from aft_ray.config import InputError, Recipe
 from aft_ray.export import Classifier, load_student
 from aft_ray.fit import device_of
+from aft_ray.prefetch import prefetched
 from aft_ray.progress import Progress
 from aft_ray.schema import SPLITS, UNLABELED
 from aft_ray.scores import probabilities, scores_of

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import aft_ray
 from aft_ray.attempts import Attempts, Watch
 from aft_ray.config import InputError, Recipe
-from aft_ray.crops import ReadShard
+from aft_ray.crops import MissingShard, ReadShard
 from aft_ray.embedding import RESULT, EmbedShard
 from aft_ray.gang import Gang
 from aft_ray.gauges import show_gauges
@@ -49,7 +50,7 @@ class Plan:
 
     teachers: the recipe's, for these samples. num_samples: of each samples shard, by split.
     fingerprints: of the features to be, by teacher and split.
-    rows: one for every samples shard that some teacher lacks, as {split, shard, identity, teachers: names}.
+    missing: one for every samples shard that some teacher lacks.
     """
 
     workspace: Workspace
@@ -57,10 +58,10 @@ class Plan:
     descriptions: Mapping[str, TeacherDescription]
     num_samples: Mapping[str, Sequence[int]]
     fingerprints: Mapping[str, dict[str, dict[str, Any]]]
-    rows: list[dict[str, Any]]
+    missing: Sequence[MissingShard]
 
     def missing_shards(self, teacher: str) -> int:
-        return sum(teacher in row["teachers"] for row in self.rows)
+        return sum(teacher in shard.teachers for shard in self.missing)
 
 
 def extract(recipe: Recipe, *, overwrite: bool = False) -> dict[str, int]:
@@ -80,7 +81,7 @@ def extract(recipe: Recipe, *, overwrite: bool = False) -> dict[str, int]:
 
 
 def _extract(recipe: Recipe, plan: Plan) -> dict[str, int]:
-    entries = _run(recipe, plan) if plan.rows else {}
+    entries = _run(recipe, plan) if plan.missing else {}
     write_manifests(recipe, plan, entries)
     return {name: plan.missing_shards(name) for name in plan.descriptions}
 
@@ -124,9 +125,9 @@ def plan_extraction(recipe: Recipe) -> Plan:
         }
         for teacher, description in descriptions.items()
     }
-    rows = _missing_rows(workspace, fingerprints, samples)
+    missing = _missing_shards(workspace, fingerprints, samples)
     num_samples = {split: [shard["num_samples"] for shard in manifest["shards"]] for split, manifest in samples.items()}
-    return Plan(workspace, teachers, descriptions, num_samples, fingerprints, rows)
+    return Plan(workspace, teachers, descriptions, num_samples, fingerprints, missing)
 
 
 def _check_modality(modality: str, descriptions: Mapping[str, TeacherDescription]) -> None:
@@ -139,11 +140,11 @@ def _check_modality(modality: str, descriptions: Mapping[str, TeacherDescription
         raise InputError(faults)
 
 
-def _missing_rows(
+def _missing_shards(
     workspace: Workspace,
     fingerprints: Mapping[str, Mapping[str, dict[str, Any]]],
     samples: Mapping[str, dict[str, Any]],
-) -> list[dict[str, Any]]:
+) -> list[MissingShard]:
     lacking: dict[tuple[str, int], list[str]] = {}
     faults: list[str] = []
     for teacher, by_split in fingerprints.items():
@@ -157,7 +158,7 @@ def _missing_rows(
     if faults:
         raise InputError(faults)
     return [
-        {"split": split, "shard": shard, "identity": shard_identity(samples[split], shard), "teachers": names}
+        MissingShard(split, shard, shard_identity(samples[split], shard), tuple(names))
         for (split, shard), names in lacking.items()
     ]
 
@@ -171,7 +172,7 @@ def _run(recipe: Recipe, plan: Plan) -> Entries:
     tally = Tally(plan.workspace, recipe.teachers, shards)
     entries: Entries = {}
     bad: dict[str, dict[str, str]] = {}
-    left: dict[tuple[str, int], dict[str, Any]] = {}
+    left: dict[tuple[str, int], MissingShard] = {}
 
     def take(row: dict[str, Any]) -> None:
         names = json.loads(row["teachers"])
@@ -180,41 +181,43 @@ def _run(recipe: Recipe, plan: Plan) -> Entries:
             tally.add(name, result)
             show_gauges("extract", name, tally.facts(name))
             if result:
-                entries.setdefault((name, row["split"]), {})[row["shard"]] = result["entry"]
-                bad.update({sample["sample_id"]: sample for sample in result["entry"]["quarantined"]})
+                entry = {sys.intern(key): value for key, value in result["entry"].items()}  # of millions, the same keys
+                entries.setdefault((name, row["split"]), {})[row["shard"]] = entry
+                bad.update({sample["sample_id"]: sample for sample in entry["quarantined"]})
         check_bad_samples(list(bad.values()), recipe.dataset.max_bad_samples)
         del left[row["split"], row["shard"]]
         progress.advance(len(names), tally.note)
 
     with attempts_elsewhere() as attempts, Progress("extract", sum(shards.values()), "shards") as progress:
-        for start in range(0, len(plan.rows), ROUND):
-            left.update({(row["split"], row["shard"]): row for row in plan.rows[start : start + ROUND]})
+        for start in range(0, len(plan.missing), ROUND):
+            left.update({(shard.split, shard.shard): shard for shard in plan.missing[start : start + ROUND]})
             run_pipeline(
                 plan.teachers,
                 recipe.resources,
                 left.values(),
-                partial(_pipeline, recipe, replace(plan, rows=[]), attempts),
+                partial(_pipeline, recipe, replace(plan, missing=()), attempts),
                 take,
             )
     tally.log("end")
     return entries
 
 
-def _pipeline(recipe: Recipe, plan: Plan, attempts: Attempts, rows: list[dict[str, Any]], gang: Gang) -> Dataset:
+def _pipeline(recipe: Recipe, plan: Plan, attempts: Attempts, missing: list[MissingShard], gang: Gang) -> Dataset:
     import ray.data
 
     watched = partial(Watch, attempts, max_bad_samples=recipe.dataset.max_bad_samples)
-    pipeline = ray.data.from_items([{"row": json.dumps(row)} for row in rows], override_num_blocks=len(rows)).map(
+    items = [{"missing": json.dumps(shard)} for shard in missing]
+    pipeline = ray.data.from_items(items, override_num_blocks=len(items)).map(
         ReadShard,
         fn_constructor_args=(plan.workspace, plan.descriptions, watched(work="decoding")),
-        **gang.stage(0, len(rows)),
+        **gang.stage(0, len(items)),
     )
     for number, teacher in enumerate(plan.teachers, 1):
         watch = watched(work=f"teacher '{teacher.name}'")
         pipeline = pipeline.map(
             EmbedShard,
             fn_constructor_args=(teacher, plan.workspace, plan.fingerprints[teacher.name], watch),
-            **gang.stage(number, len(rows), calls=2 if teacher.num_gpus else 1),
+            **gang.stage(number, len(items), calls=2 if teacher.num_gpus else 1),
         )
     return pipeline
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from aft_ray.batches import Samples, prefetched
+from aft_ray.batches import Samples
 from aft_ray.config import InputError, Recipe
 from aft_ray.order import BatchOrder, worker_rows
+from aft_ray.prefetch import prefetched
 from aft_ray.schema import Batch
 from aft_ray.shards import Directory
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from aft_ray.batches import Samples, evaluation_batches, prefetched
+from aft_ray.batches import Samples, evaluation_batches
 from aft_ray.check import regularizer_arguments
 from aft_ray.checkpoint import TrainingState, save_student
 from aft_ray.config import InputError, Recipe
@@ -30,6 +30,7 @@ from aft_ray.gradients import Losses, backward, regularizer_backward
 from aft_ray.metrics import Metrics, StepMeans, best_line, score
 from aft_ray.optimise import Optimisation, learning_rate_factor
 from aft_ray.order import row_counts
+from aft_ray.prefetch import prefetched
 from aft_ray.regularizers import build_regularizer
 from aft_ray.sections import TrainConfig
 from aft_ray.shards import Directory

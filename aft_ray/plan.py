@@ -125,7 +125,7 @@ def _prepared_work(recipe: Recipe) -> _Work | None:
     todo = plan_extraction(recipe)
     missing: dict[str, tuple[int | None, int]] = {}
     for name in recipe.teacher_names():
-        samples = [todo.num_samples[row["split"]][row["shard"]] for row in todo.rows if name in row["teachers"]]
+        samples = [todo.num_samples[shard.split][shard.shard] for shard in todo.missing if name in shard.teachers]
         missing[name] = (todo.missing_shards(name), sum(samples))
     tried = workspace.samples("train").read_shard(0).slice(0, TRIED)
     return _Work({split: sum(counts) for split, counts in todo.num_samples.items()}, missing, tried)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +16,7 @@ from aft_ray.datasets import Listing, list_samples
 from aft_ray.datasets.base import Label, raise_faults
 from aft_ray.images import open_picture
 from aft_ray.lease import lease
+from aft_ray.prefetch import prefetched
 from aft_ray.progress import Progress
 from aft_ray.quarantine import UNREADABLE, bad_sample, check_bad_samples
 from aft_ray.schema import SPLITS, UNLABELED, samples_schema
@@ -243,8 +243,7 @@ class _Split:
 
     def write(self, shards: Sequence[int]) -> Iterator[list[dict[str, str]]]:
         """Writes each of the shards and yields what of it was put aside: id and reason."""
-        with ThreadPoolExecutor(THREADS) as threads:
-            yield from threads.map(self._write_shard, shards)
+        return prefetched(self._write_shard, shards, threads=THREADS)
 
     def _write_shard(self, shard: int) -> list[dict[str, str]]:
         indices = self.indices[shard * self.rows : (shard + 1) * self.rows]

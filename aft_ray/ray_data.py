@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 Row = dict[str, Any]
+Item = TypeVar("Item")
 
 LOST_AFTER_S = 15.0
 """How long actors may have no place before their pipeline begins again on the nodes that there are."""
@@ -39,19 +40,19 @@ KNOWN = (InputError, OSError, GangLost)
 def run_pipeline(
     pools: Sequence[ActorPool],
     resources: ResourcesConfig,
-    rows: Iterable[Row],
-    build: Callable[[list[Row], Gang], Dataset],
+    items: Iterable[Item],
+    build: Callable[[list[Item], Gang], Dataset],
     take: Callable[[Row], None],
 ) -> None:
     """Runs a pipeline, whose rows may be large inside, and hands what comes out to `take`. When nodes are gone for good, it is
-    built again for those that there are, with the rows that are then left.
+    built again for those that there are, with the items that are then left.
 
-    pools: of its stages after reading. rows: those that are left; a view of something that `take` makes smaller. build:
-    makes the pipeline, in another process, for a gang that has room for the pools. Lost nodes may be replaced within
+    pools: of its stages after reading. items: what is left to do, small; a view of something that `take` makes smaller.
+    build: makes the pipeline, in another process, for a gang that has room for the pools. Lost nodes may be replaced within
     `resources.wait_s`, or LOST_AFTER_S.
     Raises InputError and OSError of a task as they were raised there.
     """
-    while left := list(rows):
+    while left := list(items):
         with gang(pools, resources.decode_cpus) as place, beside_driver(Conductor) as conductor:
             lists = conductor.run.remote(left, build, place, max(LOST_AFTER_S, resources.wait_s))
             failure = _failure(lists, take)
@@ -67,14 +68,14 @@ class Conductor:
     add up in the driver's. Ray Data is imported in this process alone."""
 
     def run(
-        self, rows: list[Row], build: Callable[[list[Row], Gang], Dataset], place: Gang, patience_s: float
+        self, items: list[Item], build: Callable[[list[Item], Gang], Dataset], place: Gang, patience_s: float
     ) -> Iterator[list[Row]]:
         """What comes out, in lists: of each Ray notes something at the driver too."""
         _set_context(place, patience_s)
         done: list[Row] = []
         failure, sent = None, -math.inf
         try:
-            for row in build(rows, place).iter_rows():
+            for row in build(items, place).iter_rows():
                 done.append(row)
                 if time.monotonic() > sent + SENT_EVERY_S:
                     yield done

@@ -13,7 +13,6 @@ import os
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +24,7 @@ import pyarrow.parquet as pq
 
 from aft_ray.config import InputError
 from aft_ray.config import fingerprint as short_hash
+from aft_ray.prefetch import prefetched
 from aft_ray.schema import features_schema
 
 MANIFEST = "manifest.json"
@@ -187,8 +187,7 @@ class ShardDirectory(Directory):
             return None
 
         there = [index for index in range(num_shards) if self.shard_name(index) in sizes]
-        with ThreadPoolExecutor(THREADS) as threads:
-            faults = [line for line in threads.map(fault, there) if line]
+        faults = [line for line in prefetched(fault, there, threads=THREADS) if line]
         if faults:
             raise InputError(list(dict.fromkeys(faults)))
         return [index for index in range(num_shards) if self.shard_name(index) not in sizes]
@@ -206,20 +205,21 @@ class ShardDirectory(Directory):
         entries: what `write_shard` returned, by shard, where it is known; the other shards are read again.
         `num_samples` counts what was written, `quarantined` names what was put aside: together, all that went in.
         """
-        known = dict(entries or {})
-        with ThreadPoolExecutor(THREADS) as threads:
-            shards = list(threads.map(lambda index: known.get(index) or self._read_entry(index), range(num_shards)))
+        known = entries or {}
+        unknown = [index for index in range(num_shards) if index not in known]
+        read = dict(zip(unknown, prefetched(self._read_entry, unknown, threads=THREADS), strict=True))
+        shards = [{**(known.get(index) or read[index])} for index in range(num_shards)]
         quarantined = [bad for shard in shards for bad in shard.pop("quarantined", ())]
-        manifest = {
+        head = {
             "num_samples": sum(shard["num_samples"] for shard in shards),
             "quarantined": quarantined,
             "fingerprint": dict(fingerprint),
             **facts,
-            "shards": shards,
         }
-        self.write(MANIFEST, json.dumps(manifest, indent=1).encode())
+        lines = ",\n  ".join(map(json.dumps, shards))  # millions of shards would be indented in minutes and gigabytes
+        self.write(MANIFEST, f'{json.dumps(head, indent=1)[:-2]},\n "shards": [\n  {lines}\n ]\n}}\n'.encode())
         self.delete_left_overs()
-        return manifest
+        return {**head, "shards": shards}
 
     def manifest(self) -> dict[str, Any] | None:
         return json.loads(self.read(MANIFEST)) if self.has(MANIFEST) else None
@@ -239,8 +239,7 @@ class ShardDirectory(Directory):
                 return f"{self}/{shard['file']} is damaged: its checksum is {found[:12]}, not {shard['sha256'][:12]}."
             return None
 
-        with ThreadPoolExecutor(THREADS) as threads:
-            found = [line for line in threads.map(fault, manifest["shards"]) if line]
+        found = [line for line in prefetched(fault, manifest["shards"], threads=THREADS) if line]
         expected = {shard["file"] for shard in manifest["shards"]} | {MANIFEST}
         strangers = sorted(name for name in there - expected if not name.startswith("."))
         return found + [f"{self}/{name} does not belong here." for name in strangers]

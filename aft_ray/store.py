@@ -7,7 +7,6 @@ teachers is reading k files and comparing one column of ids: no shuffle, no inde
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from aft_ray.config import InputError
+from aft_ray.prefetch import prefetched
 from aft_ray.schema import SPLITS
 from aft_ray.sections import WITHOUT_SECRETS, checked_name, has_secret
 from aft_ray.shards import Directory, ShardDirectory, check_fingerprint, samples_fingerprint, shard_identity
@@ -182,8 +182,7 @@ class Store:
         def read(index: int) -> Any:
             return function(self.read_shard(index, columns, side_by_side=side_by_side))
 
-        with ThreadPoolExecutor(2) as threads:
-            return list(threads.map(read, range(self.num_shards)))
+        return list(prefetched(read, range(self.num_shards), threads=2))
 
 
 def _side_by_side(blocks: Sequence[np.ndarray], num_rows: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 
 from aft_ray.attempts import AttemptsHere, Watch
 from aft_ray.config import InputError
-from aft_ray.crops import CROPS, ReadShard, make_inputs
+from aft_ray.crops import CROPS, MissingShard, ReadShard, make_inputs
 from aft_ray.images import ImageTransform
 from aft_ray.schema import samples_schema
 from aft_ray.shards import shard_identity
@@ -44,10 +44,10 @@ def test_a_shard_becomes_a_row_of_what_its_teachers_take(tmp_path: Path, image_f
     entries = [workspace.samples("train").write_shard(shard, samples, {}) for shard in range(2)]
     identities = [shard_identity({"fingerprint": {}, "shards": entries}, shard) for shard in range(2)]
     planned = [
-        {"split": "train", "shard": 0, "identity": identities[0], "teachers": ["small", "large"]},
-        {"split": "train", "shard": 1, "identity": identities[1], "teachers": ["large"]},
+        MissingShard("train", 0, identities[0], ["small", "large"]),
+        MissingShard("train", 1, identities[1], ["large"]),
     ]
-    rows = [{"row": json.dumps(row)} for row in planned]
+    rows = [{"missing": json.dumps(shard)} for shard in planned]
     descriptions, watch = {"small": SMALL, "large": LARGE}, partial(Watch, AttemptsHere(), "decoding")
     both, one = map(ReadShard(workspace, descriptions, watch(1)), rows)
     assert both["sample_id"] == samples.column("sample_id").to_pylist()

@@ -72,8 +72,8 @@ def extract_here(given: Recipe) -> None:
     watch = Watch(AttemptsHere(), "this test", 0)
     stages = [EmbedShard(config, plan.workspace, plan.fingerprints[config.name], watch) for config in plan.teachers]
     read = ReadShard(plan.workspace, plan.descriptions, watch)
-    for planned in plan.rows:
-        row = read({"row": json.dumps(planned)})
+    for missing in plan.missing:
+        row = read({"missing": json.dumps(missing)})
         split, shard = row["split"], row["shard"]
         for stage in stages:
             row = stage(row)

@@ -12,7 +12,19 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LEVELS = {
     **dict.fromkeys(
-        ["aft_ray", "sections", "config", "schema", "distributed", "kernels", "images", "text", "weights", "progress"],
+        [
+            "aft_ray",
+            "sections",
+            "config",
+            "schema",
+            "distributed",
+            "kernels",
+            "images",
+            "text",
+            "weights",
+            "progress",
+            "prefetch",
+        ],
         0,
     ),
     **dict.fromkeys(["search_section", "results", "plots", "rank_picture", "quarantine"], 0),
