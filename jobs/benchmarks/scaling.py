@@ -67,9 +67,9 @@ def constants(folder: Path) -> dict[str, float]:
         transform = ImageTransform(size)
         found[f"crop_{size}_s"] = median_s(lambda transform=transform: transform.crop(picture))
     found |= _bytes_on_disk(folder, random)
-    few, many = (child_of_ours("measure_prepare", str(count)) for count in (2_000, 20_000))
+    few, many = (child_of_ours("measure_prepare", str(count)) for count in (2_000, 100_000))
     for key in ("seconds", "bytes"):
-        found[f"prepare_{key}_per_sample"] = (many[key] - few[key]) / 18_000
+        found[f"prepare_{key}_per_sample"] = (many[key] - few[key]) / 98_000
     rows = [
         child_of_ours("measure_shards", str(shards), str(teachers)) for teachers in (1, 2) for shards in (200, 1000)
     ]
