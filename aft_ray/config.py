@@ -166,12 +166,22 @@ def _validate(content: Mapping[str, Any], changes: Mapping[str, Any], faults: li
     try:
         recipe = Recipe.model_validate(merged)
     except ValidationError as error:
-        entries = error.errors()
-        meant = [entry for entry in entries if entry["type"] not in ("model_type", "tuple_type")] or entries
-        raise InputError([*faults, *(_fault_line(entry) for entry in meant)]) from error
+        raise InputError([*faults, *map(_fault_line, _meant(error.errors()))]) from error
     if faults:
         raise InputError(faults)
     return recipe
+
+
+def _meant(errors: Sequence[Any]) -> list[Any]:
+    """Without what a value of several types is not, where another of the types says what is wrong inside."""
+    inside = [error["loc"] for error in errors if error["type"] not in ("model_type", "tuple_type")]
+
+    def is_told_inside(location: tuple[Any, ...]) -> bool:
+        """Whether `location` is one of several types, whose names have brackets, and not the one that was meant."""
+        of_several = bool(location) and "[" in str(location[-1]) and location not in inside
+        return of_several and any(loc[: len(location) - 1] == location[:-1] for loc in inside)
+
+    return [error for error in errors if not is_told_inside(error["loc"])]
 
 
 def _fault_line(error: Mapping[str, Any]) -> str:
@@ -185,6 +195,10 @@ def _fault_line(error: Mapping[str, Any]) -> str:
         return f"Unknown key '{key}'.{hint} Known: {known}."
     if error["type"] == "missing":
         return f"Missing key '{key}'."
+    if error["type"] == "model_type" and (section := _section(location)):
+        return f"{key} must be a section with keys of {', '.join(_keys(section))}, got {error['input']!r}."
+    if error["type"] == "tuple_type":
+        return f"{key} must be a list, got {error['input']!r}."
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if error["type"] == "value_error":
         return f"{key}{' ' if message.startswith('must') else ': '}{message}." if key else f"{message}."

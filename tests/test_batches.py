@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from aft_ray.batches import Split, evaluation_batches
 from aft_ray.config import InputError
 from aft_ray.order import BatchOrder, WindowShuffle, worker_rows
-from aft_ray.prefetch import prefetched
 from aft_ray.schema import UNLABELED
 
 
@@ -91,23 +90,6 @@ def test_what_cannot_be_trained_on_is_refused() -> None:
         BatchOrder(np.full(10, UNLABELED), 4, 0.5, 0)
     with pytest.raises(InputError, match="global_batch_size is 11, the train split has 10 samples"):
         BatchOrder(np.zeros(10, int), 11, 0.5, 0)
-
-
-def test_prefetching_keeps_the_order_stays_few_ahead_and_brings_faults_to_the_user() -> None:
-    made: list[int] = []
-
-    def make(index: int) -> int:
-        if index == 7:
-            raise InputError("the seventh")
-        made.append(index)
-        return index * index
-
-    batches = prefetched(make, range(10), threads=2)
-    assert next(batches) == 0 and max(made) <= 4
-    assert [next(batches) for _ in range(6)] == [1, 4, 9, 16, 25, 36]
-    with pytest.raises(InputError, match="the seventh"):
-        next(batches)
-    assert list(prefetched(make, [])) == []
 
 
 def test_an_epoch_in_windows_shows_every_sample_once_whatever_the_sizes() -> None:

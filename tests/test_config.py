@@ -74,6 +74,16 @@ def test_all_faults_come_at_once_one_line_each(tmp_path: Path) -> None:
     assert len(lines) == 6
 
 
+def test_what_is_no_section_and_no_list_is_told_beside_other_faults(tmp_path: Path) -> None:
+    text = "workspace: w\ndataset: {name: mnist5k}\nstudent: tiny:cnn\ntrain: {stepps: 3}\nsearch: {beta: [x], compare: aft}"
+    unknown, beta, compare, student = sorted(faults(tmp_path, text))  # one line each, so nothing hides another
+    assert unknown.startswith("Unknown key 'train.stepps'.") and beta.startswith(
+        "search.beta.all.0 must be a valid number"
+    )
+    assert compare == "search.compare must be a list, got 'aft'."
+    assert student.startswith("student must be a section with keys of model, ") and student.endswith("got 'tiny:cnn'.")
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [

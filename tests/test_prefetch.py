@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+
+from aft_ray.config import InputError
+from aft_ray.prefetch import prefetched
+
+
+def test_prefetching_keeps_the_order_stays_few_ahead_and_brings_faults_to_the_user() -> None:
+    made: list[int] = []
+
+    def make(index: int) -> int:
+        if index == 7:
+            raise InputError("the seventh")
+        made.append(index)
+        return index * index
+
+    batches = prefetched(make, range(10), threads=2)
+    assert next(batches) == 0 and max(made) <= 4
+    assert [next(batches) for _ in range(6)] == [1, 4, 9, 16, 25, 36]
+    with pytest.raises(InputError, match="the seventh"):
+        next(batches)
+    assert list(prefetched(make, [])) == []
