@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from aft_ray.config import InputError
+from aft_ray.errors import InputError
 from aft_ray.quarantine import check_bad_samples
 
 PATIENCE = 2

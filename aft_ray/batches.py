@@ -16,11 +16,12 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 
-from aft_ray.config import InputError, fingerprint
+from aft_ray.batch import Batch
+from aft_ray.config import fingerprint
+from aft_ray.errors import InputError
 from aft_ray.order import Shuffle, kept_labels, shuffled
 from aft_ray.prefetch import prefetched
 from aft_ray.quarantine import UNREADABLE, bad_sample, check_bad_samples
-from aft_ray.schema import Batch
 from aft_ray.shared import ArrayCache
 from aft_ray.store import Store
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
 
 from aft_ray import datasets, proposals, students, teachers, trackers
-from aft_ray.config import InputError, Recipe
+from aft_ray.build import regularizer_arguments
+from aft_ray.config import Recipe
+from aft_ray.errors import InputError
 from aft_ray.regularizers import REGULARIZERS, build_regularizer
-from aft_ray.schema import SPLITS
 from aft_ray.space import space_faults, teacher_subsets
-from aft_ray.store import Store, Workspace, open_store
 
 
 def check(recipe: Recipe) -> None:
@@ -103,15 +102,6 @@ def _search_faults(recipe: Recipe) -> list[str]:
     return [*faults, *proposals.faults(recipe), *space_faults(recipe, of_variant)]
 
 
-def regularizer_arguments(recipe: Recipe, student_dim: int | tuple[int, ...]) -> dict[str, Any]:
-    """What `build_regularizer` takes for a student of width `student_dim`, one width per tower."""
-    if isinstance(student_dim, int):
-        return {"student_dim": student_dim, **recipe.regularizer.options}
-    if recipe.regularizer.name == "none":
-        return {"student_dim": student_dim[0], **recipe.regularizer.options}
-    return {"student_dim": student_dim, "combine": "product", **recipe.regularizer.options}
-
-
 def _training_faults(recipe: Recipe) -> list[str]:
     settings = recipe.train
     faults = trackers.faults(recipe)
@@ -134,50 +124,3 @@ def _training_faults(recipe: Recipe) -> list[str]:
     if settings.precision == "fp16" and not settings.use_gpu:
         faults.append("train.precision=fp16 is for GPUs, a CPU is ten times slower with it. Take fp32 or bf16.")
     return faults
-
-
-def open_stores(recipe: Recipe) -> dict[str, Store]:
-    """The samples of every split, those that training needs them for with the features of the recipe's teachers.
-
-    Raises InputError if something is missing, or was made with another setting than the recipe's.
-    """
-    names = recipe.teacher_names()
-    samples = Workspace.at(recipe.workspace).samples("train").manifest() or {}
-    reading = [teacher.reading(samples) for teacher in recipe.teachers]
-    expected = {teacher.name: teachers.describe_teacher(teacher).fingerprint for teacher in reading}
-    with_features = recipe.extracted_splits()
-    stores: dict[str, Store] = {}
-    faults: list[str] = []
-    for split in SPLITS:
-        try:
-            stores[split] = open_store(recipe.workspace, split, names if split in with_features else (), expected)
-        except InputError as error:
-            faults += error.faults
-    if faults:
-        raise InputError(faults)
-    manifest = stores["train"].manifest
-    wanted = set(students.modality(recipe.student).split("+")) - {"features"}
-    if missing := wanted - set(manifest["modality"].split("+")):
-        raise InputError(
-            f"Student '{recipe.student.model}' reads {' and '.join(sorted(wanted))}, the samples have no"
-            f" {' and no '.join(sorted(missing))}. Take another student: aft-ray list students."
-        )
-    if faults := _task_faults(recipe, manifest.get("task", "classification")):
-        raise InputError(faults)
-    return stores
-
-
-def _task_faults(recipe: Recipe, task: str) -> list[str]:
-    """What of the recipe makes sense with one class per sample only, if that is not the task."""
-    if task == "classification":
-        return []
-    used = {
-        "train.label_smoothing": recipe.train.label_smoothing > 0,
-        "train.labels_per_class": recipe.train.labels_per_class is not None,
-        "regularizer.name=btune": recipe.regularizer.name == "btune",
-    }
-    return [
-        f"{key} needs one class per sample; the task is {task}. Leave it out."
-        for key, is_used in used.items()
-        if is_used
-    ]

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import aft_ray
-from aft_ray.config import InputError, Recipe, load
+from aft_ray.config import Recipe, load
+from aft_ray.errors import InputError
 from aft_ray.show import (
     console,
     print_table,
@@ -162,7 +163,8 @@ def _rank(parsed: argparse.Namespace) -> None:
 
 
 def _train(parsed: argparse.Namespace) -> None:
-    from aft_ray.train import read_history, train
+    from aft_ray.runs import read_history
+    from aft_ray.train import train
 
     recipe = _ready(parsed)
     with ray_cluster(recipe, "train"):
@@ -267,7 +269,7 @@ def _submit(parsed: argparse.Namespace) -> int:
 
 
 def _verify(parsed: argparse.Namespace) -> int:
-    from aft_ray.store import Workspace
+    from aft_ray.workspace import Workspace
 
     workspace = Workspace.at(load(parsed.place).workspace if parsed.place.endswith((".yaml", ".yml")) else parsed.place)
     stores = list(workspace.stores())
@@ -297,7 +299,8 @@ def _load(parsed: argparse.Namespace) -> Recipe:
 
 def _ready(parsed: argparse.Namespace) -> Recipe:
     """A recipe whose faults and missing features are found before a cluster is started for it."""
-    from aft_ray.check import check, open_stores
+    from aft_ray.check import check
+    from aft_ray.stores import open_stores
 
     recipe = _load(parsed)
     check(recipe)

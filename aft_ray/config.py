@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError, field_validator, model_validator
 
+from aft_ray.errors import InputError
 from aft_ray.search_section import SearchConfig
 from aft_ray.sections import (
     DatasetConfig,
@@ -28,17 +29,6 @@ from aft_ray.sections import (
     TrainConfig,
     checked_name,
 )
-
-
-class InputError(ValueError):
-    """What the user gave is wrong. `faults` has one line per fault; the command line prints them and exits with 2."""
-
-    def __init__(self, faults: str | Sequence[str]) -> None:
-        self.faults = [faults] if isinstance(faults, str) else list(faults)
-        super().__init__("\n".join(self.faults))
-
-    def __reduce__(self) -> tuple[type[InputError], tuple[list[str]]]:
-        return InputError, (self.faults,)  # Ray carries it from a worker to the driver
 
 
 class Recipe(Model):

@@ -7,17 +7,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aft_ray.batches import InputTransform, Samples, Split, load_split
-from aft_ray.config import InputError, Recipe
+from aft_ray.config import Recipe
 from aft_ray.distributed import world_size
+from aft_ray.errors import InputError
 from aft_ray.order import has_label
+from aft_ray.provenance import joined_origin, origin
 from aft_ray.schema import SPLITS
 from aft_ray.shared import ArrayCache
 from aft_ray.store import Store
 from aft_ray.streaming import stream_split
 from aft_ray.students import student_transforms
-
-MAY_CHANGE = ("num_workers", "use_gpu", "max_failures", "trackers")
-"""Settings of `train` that do not change a run's numbers."""
 
 
 @dataclass(frozen=True)
@@ -64,31 +63,6 @@ def load_data(recipe: Recipe, stores: Mapping[str, Store], cache: ArrayCache | N
             splits[split] = load_split(store, names, transforms, max_bad_samples=bad, cache=cache)
     _check_splits(splits)
     return Data(**splits, origin=origin(stores))
-
-
-def run_inputs(recipe: Recipe, origin: Mapping[str, Any]) -> dict[str, Any]:
-    """All that a run's numbers follow from; what may be another when it goes on, such as the number of workers, is not."""
-    sections = {key: getattr(recipe, key).model_dump(mode="json") for key in ("student", "regularizer", "train")}
-    for key in MAY_CHANGE:
-        del sections["train"][key]
-    names = recipe.teacher_names()
-    of_teachers = {name: found for name, found in origin.get("teachers", {}).items() if name in names}
-    return {"recipe": {**sections, "teachers": list(names)}, "samples": origin.get("samples"), "teachers": of_teachers}
-
-
-def origin(stores: Mapping[str, Store]) -> dict[str, Any]:
-    """The fingerprints of a run's samples and of its teachers' features."""
-    return {
-        "samples": {split: store.manifest["fingerprint"] for split, store in stores.items()},
-        "teachers": {d.path.split("/")[-2]: (d.manifest() or {})["fingerprint"] for d in stores["train"].features},
-    }
-
-
-def joined_origin(origin: Mapping[str, Any]) -> dict[str, Any]:
-    """That of a run on both train and validation."""
-    made_of = origin.get("samples", {})
-    joined = {"train+validation": [made_of.get("train"), made_of.get("validation")], "test": made_of.get("test")}
-    return {**origin, "samples": joined}
 
 
 def transforms_of(recipe: Recipe) -> tuple[InputTransform, ...]:

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from aft_ray.attempts import Watch
-from aft_ray.config import InputError
 from aft_ray.crops import CROPS
+from aft_ray.errors import InputError
+from aft_ray.parquet import features_table
 from aft_ray.sections import TeacherConfig
-from aft_ray.shards import ShardDirectory, features_table
-from aft_ray.store import Workspace
+from aft_ray.shards import ShardDirectory
 from aft_ray.teachers import Teacher, build_teacher
+from aft_ray.workspace import Workspace
 
 RESULT = "result/"
 """Prefix of the pipeline's columns that tell what a teacher did with a shard."""

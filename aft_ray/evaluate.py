@@ -12,15 +12,17 @@ import pyarrow.parquet as pq
 import torch
 
 from aft_ray.batches import Samples, evaluation_batches, load_split
-from aft_ray.config import InputError, Recipe
-from aft_ray.export import Classifier, load_student
-from aft_ray.fit import device_of
+from aft_ray.build import device_of
+from aft_ray.config import Recipe
+from aft_ray.errors import InputError
 from aft_ray.prefetch import prefetched
 from aft_ray.progress import Progress
 from aft_ray.schema import SPLITS, UNLABELED
 from aft_ray.scores import probabilities, scores_of
-from aft_ray.store import Store, Workspace, open_store
+from aft_ray.store import Store, open_store
 from aft_ray.streaming import stream_split
+from aft_ray.student import Classifier, load_student
+from aft_ray.workspace import Workspace
 
 BATCH_SIZE = 512
 

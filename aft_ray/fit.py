@@ -7,8 +7,6 @@ therefore repeats an undisturbed one to the last digit on the same hardware; on 
 from __future__ import annotations
 
 import json
-import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -19,30 +17,24 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from aft_ray.batches import Samples, evaluation_batches
-from aft_ray.check import regularizer_arguments
+from aft_ray.build import build_task, choose_algorithms, device_of
 from aft_ray.checkpoint import TrainingState, save_student
-from aft_ray.config import InputError, Recipe
-from aft_ray.data import Data, run_inputs
+from aft_ray.config import Recipe
+from aft_ray.data import Data
 from aft_ray.distributed import copy_from_main, declared_row_counts, rank, world_size
 from aft_ray.feed import Feed, LossWatch, StepBatches
-from aft_ray.fitted import fitted_options
+from aft_ray.files import Directory
 from aft_ray.gradients import Losses, backward, regularizer_backward
 from aft_ray.metrics import Metrics, StepMeans, best_line, score
 from aft_ray.optimise import Optimisation, learning_rate_factor
 from aft_ray.order import row_counts
 from aft_ray.prefetch import prefetched
-from aft_ray.regularizers import build_regularizer
+from aft_ray.provenance import run_inputs
 from aft_ray.sections import TrainConfig
-from aft_ray.shards import Directory
-from aft_ray.store import Workspace
-from aft_ray.students import build_student
 from aft_ray.task import TransferTask
 from aft_ray.trackers import open_trackers
 
-logger = logging.getLogger(__name__)
-
 EVALUATION_BATCH_SIZE = 512
-BATCH_NORM = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
 
 Report = Callable[[dict[str, Any], TrainingState], bool | None]
 """Takes the metrics of an evaluation and a snapshot of the state. Every worker calls it as often; a main worker's True ends
@@ -226,68 +218,6 @@ class Interval:
         found = next(batches)
         self.waited += time.perf_counter() - asked
         return found
-
-
-def build_task(
-    recipe: Recipe, data: Data, teachers: Sequence[str], device: torch.device, *, weights_follow: bool
-) -> TransferTask:
-    """Student and regularizer on `device`, with initial weights that depend on the recipe's seed and data alone.
-
-    weights_follow: a checkpoint will be loaded over them.
-    """
-    torch.manual_seed(recipe.train.seed)
-    method, train = recipe.regularizer.name, data.train
-    input_dims = [train.feature_dims[name] for name in train.input_teachers]
-    student = build_student(recipe.student, len(train.classes), teacher_dims=input_dims, for_inference=weights_follow)
-    inputs = run_inputs(recipe, data.origin)
-    fitted = fitted_options(
-        method,
-        student,
-        train,
-        data.validation,
-        teachers,
-        device,
-        weights_follow=weights_follow,
-        kept=Workspace.at(recipe.workspace) / "encoders" if data.origin else None,
-        identity=[inputs["samples"], inputs["teachers"]],
-    )
-    regularizer = build_regularizer(
-        method,
-        teacher_dims=[train.feature_dims[name] for name in teachers],
-        **regularizer_arguments(recipe, student.feature_dim),
-        **fitted,
-    )
-    settings = recipe.train
-    task = TransferTask(
-        student,
-        regularizer,
-        recipe.regularizer.beta,
-        kind=train.task,
-        label_smoothing=settings.label_smoothing,
-        precision=settings.precision,
-    )
-    if settings.accumulation_steps > 1 and any(isinstance(layer, BATCH_NORM) for layer in student.modules()):
-        logger.warning("The student has batch norm: with train.accumulation_steps it normalises each part by itself.")
-    if settings.compile:
-        task.student.compile()
-    return task.to(device)
-
-
-def device_of(settings: TrainConfig) -> torch.device:
-    """Raises InputError if the recipe wants a GPU and there is none."""
-    if not settings.use_gpu:
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise InputError("train.use_gpu is true, and torch finds no GPU here. Set train.use_gpu=false.")
-    return torch.device("cuda", torch.cuda.current_device())
-
-
-def choose_algorithms(settings: TrainConfig) -> None:
-    """Of this process: those that `deterministic` asks for. An operation that has none such says so, once."""
-    if settings.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
-    torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)
-    torch.backends.cudnn.deterministic = settings.deterministic
 
 
 def _named_diagnostics(task: TransferTask, teachers: tuple[str, ...]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from aft_ray.config import InputError
+from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform
 from aft_ray.students import Student
 

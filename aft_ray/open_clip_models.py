@@ -9,7 +9,7 @@ from typing import Any
 import open_clip
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
-from aft_ray.config import InputError
+from aft_ray.errors import InputError
 from aft_ray.model_files import ModelFiles
 
 

@@ -20,15 +20,17 @@ import pyarrow.parquet as pq
 import torch
 
 from aft_ray.attempts import Watch
-from aft_ray.config import InputError, Recipe
-from aft_ray.export import load_student
+from aft_ray.config import Recipe
+from aft_ray.errors import InputError
+from aft_ray.files import Directory
 from aft_ray.gang import Gang
 from aft_ray.progress import Progress
 from aft_ray.ray_data import attempts_elsewhere, run_pipeline
 from aft_ray.scores import probabilities
-from aft_ray.shards import Directory, ShardDirectory
-from aft_ray.store import Workspace
+from aft_ray.shards import ShardDirectory
+from aft_ray.student import load_student
 from aft_ray.unseen import DecodeRows, list_unseen
+from aft_ray.workspace import Workspace
 
 if TYPE_CHECKING:
     from ray.data import Dataset

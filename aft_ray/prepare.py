@@ -11,9 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from aft_ray.config import InputError, Recipe
+from aft_ray.config import Recipe
 from aft_ray.datasets import Listing, list_samples
 from aft_ray.datasets.base import Label, raise_faults
+from aft_ray.errors import InputError
 from aft_ray.images import open_picture
 from aft_ray.lease import lease
 from aft_ray.prefetch import prefetched
@@ -22,7 +23,7 @@ from aft_ray.quarantine import UNREADABLE, bad_sample, check_bad_samples
 from aft_ray.schema import SPLITS, UNLABELED, samples_schema
 from aft_ray.sections import DatasetConfig
 from aft_ray.shards import ShardDirectory
-from aft_ray.store import Workspace
+from aft_ray.workspace import Workspace
 
 SHARD_BYTES = 32 << 20
 SHARD_SAMPLES = (16, 512)

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from aft_ray.config import InputError
+from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform, per_channel
 
 NEEDED: dict[str, Any] = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_pad": False}

@@ -17,14 +17,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from aft_ray.check import check, open_stores
-from aft_ray.config import InputError, Recipe
+from aft_ray.check import check
+from aft_ray.config import Recipe
+from aft_ray.errors import InputError
 from aft_ray.order import kept_labels
 from aft_ray.rank_picture import rank_picture
 from aft_ray.regularizers import LogMEStatistics
 from aft_ray.schema import UNLABELED
 from aft_ray.space import teacher_subsets
-from aft_ray.store import Store, Workspace
+from aft_ray.store import Store
+from aft_ray.stores import open_stores
+from aft_ray.workspace import Workspace
 
 NEIGHBOURS = 20
 

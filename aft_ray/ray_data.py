@@ -17,7 +17,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from aft_ray.attempts import Attempts, AttemptsHere
-from aft_ray.config import InputError
+from aft_ray.errors import InputError
 from aft_ray.gang import ActorPool, Gang, GangLost, Watchman, gang
 from aft_ray.sections import ResourcesConfig
 

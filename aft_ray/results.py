@@ -7,10 +7,12 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import stdtr, stdtrit  # Student's t: scipy.stats alone takes a second to import
+
+from aft_ray.trials import Row, SettingKey, setting_key
 
 METHODS = {
     "none": "standard transfer",
@@ -25,9 +27,6 @@ METHODS = {
     "btune": "B-tuning",
 }
 """Every method in words."""
-
-Row = dict[str, Any]
-SettingKey: TypeAlias = tuple[str, float, tuple[str, ...], tuple[tuple[str, Any], ...]]
 
 
 def method_title(method: str) -> str:
@@ -147,13 +146,6 @@ def summarize(rows: Iterable[Row]) -> list[Entry]:
     return sorted(
         entries, key=lambda entry: (not entry.num_seeds, entry.num_seeds and entry.test_error, -entry.val_accuracy)
     )
-
-
-def setting_key(row: Row) -> SettingKey:
-    """What trials have in common that differ in the seed alone: method, beta, teachers, other searched keys."""
-    fixed = ("regularizer.name", "regularizer.beta", "train.seed")
-    others = sorted((key, value) for key, value in row.items() if "." in key and key not in fixed and value is not None)
-    return row["regularizer.name"], row["regularizer.beta"], tuple(row["teachers"]), tuple(others)
 
 
 def _entry(

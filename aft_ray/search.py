@@ -8,37 +8,30 @@ directories: the same command goes on after a crash.
 
 from __future__ import annotations
 
-import logging
 import math
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import ray
-from ray import tune
 
-from aft_ray.check import check, compared_teachers, open_stores
-from aft_ray.config import InputError, Recipe, dump, override
+from aft_ray.check import check, compared_teachers
+from aft_ray.config import Recipe, dump, override
 from aft_ray.data import Data, load_data
-from aft_ray.gauges import show_gauges
+from aft_ray.errors import InputError
+from aft_ray.files import Directory
 from aft_ray.lease import lease
 from aft_ray.metrics import score
-from aft_ray.progress import Progress
 from aft_ray.proposals import Learned, Listed, Proposals
 from aft_ray.rank import rank
-from aft_ray.results import setting_key
-from aft_ray.schedulers import AshaPerMethod, population, reports
 from aft_ray.search_section import Range
-from aft_ray.shards import Directory
 from aft_ray.space import Setting, Space, Trial, final_trials, plan_trials, spaces, top_by_rank
-from aft_ray.store import Store, Workspace
-from aft_ray.train import STOP, decide_streaming
-from aft_ray.trial_training import Shared, data_key, needed, run_trial
-from aft_ray.trials import Row, TrialDirectory, known_rows, write_table
-
-logger = logging.getLogger(__name__)
-WRITE_EVERY_S = 2.0
+from aft_ray.store import Store
+from aft_ray.stores import open_stores
+from aft_ray.train import decide_streaming
+from aft_ray.trial_training import Shared, data_key
+from aft_ray.trials import Row, setting_key
+from aft_ray.tuning import Round
+from aft_ray.workspace import Workspace
 
 
 def search(recipe: Recipe) -> list[Row]:
@@ -64,14 +57,14 @@ def _search(recipe: Recipe, stores: Mapping[str, Store], subsets: Sequence[tuple
     rounds = [[space] for space in methods] if recipe.search.scheduler == "pbt" else [methods]
     rows: list[Row] = []
     for group in rounds:
-        rows += _Round(shared, _proposals(shared, group, subsets), group, "search", rows).run()
+        rows += Round(shared, _proposals(shared, group, subsets), group, "search", rows).run()
     best = best_settings(rows, recipe.search.metric)
     _write_winner(recipe, place, best)
     finals = [trial for setting, _ in best.values() for trial in final_trials(recipe, setting)]
     if recipe.search.final.train_on == "train+validation":
         joined = {key: ray.put(found.with_validation_in_train()) for key, found in data.items()}
         shared = replace(shared, data=joined, with_validation=True)
-    return _Round(shared, Listed(finals), methods, "finals", rows).run(of_all=True)
+    return Round(shared, Listed(finals), methods, "finals", rows).run(of_all=True)
 
 
 def plan_search(recipe: Recipe) -> list[Trial]:
@@ -128,214 +121,6 @@ def _proposals(shared: Shared, group: Sequence[Space], subsets: Sequence[tuple[s
         return Learned(recipe, group, [Trial.of(found) for found in known])
     methods = {space.method for space in group}
     return Listed([trial for trial in plan_trials(recipe, subsets) if trial.setting.method in methods])
-
-
-@dataclass
-class _Round:
-    """Trials that run side by side: those of the search, or the final ones. earlier: rows of the rounds before."""
-
-    shared: Shared
-    proposals: Proposals
-    group: Sequence[Space]
-    title: str
-    earlier: Sequence[Row]
-    names: list[str] = field(default_factory=list)
-    written: float = 0.0
-
-    def run(self, *, of_all: bool = False) -> list[Row]:
-        """Runs what is not over yet; returns this round's rows, or with `of_all` those of the earlier ones too."""
-        recipe = self.shared.recipe
-        scheduler = self._scheduler()
-        first = self.next()
-        if first is not None:
-            self._tune(first, scheduler)
-            if any(self.shared.directory(name).outcome() is None for name in self.names):
-                raise KeyboardInterrupt  # Tune takes Ctrl-C for the end of its trials
-        own = known_rows(self.shared.place / "trials", self.names, recipe.search.metric)
-        write_table(self.shared.place, [*self.earlier, *own])
-        return [*self.earlier, *own] if of_all else own
-
-    def next(self) -> Trial | None:
-        """The next trial that is not over; what is over is told to the searcher instead."""
-        while (trial := self.proposals.next()) is not None:
-            self.names.append(trial.name)
-            directory = self.shared.directory(trial.name)
-            recipe = self.shared.recipe_of(trial)
-            directory.claim(trial, len(self.names), recipe, self.shared.inputs_of(recipe))
-            outcome = directory.outcome()
-            if outcome is None or outcome["status"] == "failed":
-                directory.reopen()
-                return trial
-            self.proposals.tell(trial, self._best(directory))
-        return None
-
-    def over(self, name: str, status: str, error: str | None = None) -> None:
-        """Tune says that a trial has ended; what the trial itself has said of its end stays."""
-        directory = self.shared.directory(name)
-        if directory.outcome() is None:
-            directory.end(status, error)
-        if time.monotonic() - self.written > WRITE_EVERY_S:
-            rows = known_rows(self.shared.place / "trials", self.names, self.shared.recipe.search.metric)
-            write_table(self.shared.place, [*self.earlier, *rows])
-            self.written = time.monotonic()
-
-    def tell(self, trial: Trial) -> None:
-        self.proposals.tell(trial, self._best(self.shared.directory(trial.name)))
-
-    def _best(self, directory: TrialDirectory) -> float | None:
-        """The score of a trial that is over, None of one that failed."""
-        if (directory.outcome() or {}).get("status") == "failed":
-            return None
-        return max((score(line, self.shared.recipe.search.metric) for line in directory.history()), default=None)
-
-    def _scheduler(self) -> Any:
-        recipe = self.shared.recipe
-        if self.title != "search" or recipe.search.scheduler == "none":
-            return None
-        if recipe.search.scheduler == "pbt":
-            return population(recipe, self.group[0])
-        # Ray Train would keep what the workers of a killed trial had reserved.
-        scheduler = AshaPerMethod(recipe, self._ask_to_stop if recipe.search.workers_per_trial > 1 else None)
-        for name in (self.shared.place / "trials").names():
-            directory = self.shared.directory(name)
-            outcome, facts = directory.outcome(), directory.facts()
-            if outcome and outcome["status"] != "failed" and facts["stage"] == "search":
-                history = directory.history()
-                scores = [score(line, recipe.search.metric) for line in history]
-                scheduler.remember(facts["method"], name, reports(history, scores))
-        return scheduler
-
-    def _ask_to_stop(self, name: str) -> None:
-        self.shared.directory(name).place.write(STOP, b"")
-
-    def _tune(self, first: Trial, scheduler: Any) -> None:
-        recipe = self.shared.recipe
-        num_trials = self._num_trials()
-        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is a row of the table
-        with Progress(self.title, num_trials, "trials") as progress:
-            progress.advance(len(self.names) - 1, "done before")
-            proposed: dict[str, Any] = {"search_alg": _Proposer(self, first), "num_samples": -1}
-            space: dict[str, Any] = {}
-            if recipe.search.scheduler == "pbt" and scheduler:  # which wants to know its population beforehand
-                space = {"trial": tune.grid_search([_config(t)["trial"] for t in (first, *iter(self.next, None))])}
-                proposed = {}
-            tuner = tune.Tuner(
-                tune.with_resources(tune.with_parameters(run_trial, shared=self.shared), _reserved(recipe)),
-                param_space=space,
-                tune_config=tune.TuneConfig(
-                    metric="score",
-                    mode="max",
-                    scheduler=scheduler,
-                    **proposed,
-                    max_concurrent_trials=_concurrency(recipe),
-                    trial_name_creator=_name,
-                    reuse_actors=recipe.search.workers_per_trial == 1,  # do not wait for a process that imports torch
-                ),
-                run_config=tune.RunConfig(
-                    name=f"tune-{self.title}-{time.strftime('%Y%m%d-%H%M%S')}",
-                    storage_path=self.shared.place.path,
-                    storage_filesystem=None if self.shared.place.is_local else self.shared.place.filesystem,
-                    failure_config=tune.FailureConfig(max_failures=recipe.train.max_failures),
-                    callbacks=[_Watch(self, progress)],
-                    verbose=0,
-                ),
-            )
-            tuner.fit()
-        for name in self.shared.place.names():
-            if name.startswith("tune-"):  # all that is worth keeping lies in the trials' directories
-                (self.shared.place / name).delete()
-
-    def _num_trials(self) -> int:
-        """How many there will be, as far as that is known."""
-        if isinstance(self.proposals, Listed):
-            return len(self.names) + len(self.proposals.waiting)
-        search = self.shared.recipe.search
-        return sum(int(min(space.size(), search.num_samples or math.inf)) for space in self.group) * search.seeds
-
-
-def _config(trial: Trial) -> dict[str, Any]:
-    """What Tune hands to a trial's process."""
-    return {"trial": trial.to_json()}
-
-
-def _name(tune_trial: Any) -> str:
-    """The trial's directory. Asked once, so it stays where `pbt` changes the setting."""
-    return Trial.of(tune_trial.config["trial"]).name
-
-
-class _Proposer(tune.search.Searcher):
-    """Hands the trials of a round to Tune."""
-
-    def __init__(self, of: _Round, first: Trial) -> None:
-        super().__init__(metric="score", mode="max")
-        self.round, self.first = of, first
-        self.trials: dict[str, Trial] = {}
-
-    def suggest(self, trial_id: str) -> Any:
-        trial = self.round.next() if self.trials else self.first
-        if trial is None:
-            return tune.search.Searcher.FINISHED
-        self.trials[trial_id] = trial
-        return _config(trial)
-
-    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        if trial_id in self.trials:
-            self.round.tell(self.trials[trial_id])
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: what is known lies in the trials' directories."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore."""
-
-
-class _Watch(tune.Callback):
-    """Writes down how trials end, and shows it."""
-
-    def __init__(self, of: _Round, progress: Progress) -> None:
-        self.round, self.progress = of, progress
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.round.over(trial.custom_trial_name, "stopped")
-        value = trial.last_result["score"]
-        shown = f"score {value:.3f}" if self.round.title == "search" else "on test"
-        self._advance(shown if math.isfinite(value) else "a trial failed")
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        reason = str(trial.get_error() or "its process died").strip().splitlines()[-1]
-        self.round.over(trial.custom_trial_name, "failed", reason)
-        self._advance("a trial failed")
-
-    def _advance(self, note: str) -> None:
-        self.progress.advance(1, note)
-        left = {"trials_left": self.progress.total - self.progress.done}
-        show_gauges(self.round.title, self.round.shared.recipe.run, left)
-
-
-def _reserved(recipe: Recipe) -> dict[str, float]:
-    """What Tune reserves for a trial; the workers of one with several reserve their own, which may be all the CPUs there
-    are. Tune wants something to be reserved all the same: a byte."""
-    if recipe.search.workers_per_trial > 1:
-        return {"memory": 1}
-    return needed(recipe)
-
-
-def _concurrency(recipe: Recipe) -> int:
-    """How many trials may run at the same time. Raises InputError if the cluster has no room for one."""
-    there, per_trial, search = ray.cluster_resources(), needed(recipe), recipe.search
-    fitting = int(min(there.get(kind, 0) / count + 1e-9 for kind, count in per_trial.items()))
-    if not fitting:
-        lacking = ", ".join(f"{count:g} {kind}s ({there.get(kind, 0):g} there)" for kind, count in per_trial.items())
-        raise InputError(
-            f"The cluster has no room for a trial: it needs {lacking}. Lower search.workers_per_trial,"
-            " search.cpus_per_trial or search.gpus_per_trial, or use another cluster."
-        )
-    asked = search.max_concurrent_trials
-    if asked is not None and asked > fitting:
-        logger.warning(
-            "search.max_concurrent_trials is %d, the cluster has room for %d: the others wait.", asked, fitting
-        )
-    return fitting if asked is None else min(asked, fitting)
 
 
 def best_settings(rows: Iterable[Row], metric: str | None) -> dict[str, tuple[Setting, float]]:

@@ -9,102 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import time
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from aft_ray.config import InputError
 from aft_ray.config import fingerprint as short_hash
+from aft_ray.errors import InputError
+from aft_ray.files import Directory
+from aft_ray.parquet import FINGERPRINT_KEY, NOTES_KEY, content_digest, encode_table, features_array, plain_features
 from aft_ray.prefetch import prefetched
-from aft_ray.schema import features_schema
 
 MANIFEST = "manifest.json"
-FINGERPRINT_KEY, NOTES_KEY, PLAIN_KEY = b"aft_ray.fingerprint", b"aft_ray.notes", b"aft_ray.plain_features"
-FEATURES_PATH = "features.list.element"
-COMPRESSED = ("sample_id", "text", "image_uri")
-"""Columns worth compressing; pictures are compressed already, and float16 features shrink by less than a tenth."""
-LARGEST_PAGE = 1 << 30
-STALE_AFTER_S = 3600.0
 THREADS = 16
-
-
-@dataclass(frozen=True)
-class Directory:
-    """A directory on any filesystem that pyarrow knows, written atomically: a reader sees a whole file or none."""
-
-    filesystem: pafs.FileSystem
-    path: str
-
-    def __truediv__(self, name: str) -> Directory:
-        return Directory(self.filesystem, f"{self.path}/{name}")
-
-    def __str__(self) -> str:
-        return self.path
-
-    @property
-    def is_local(self) -> bool:
-        return isinstance(self.filesystem, pafs.LocalFileSystem)
-
-    def sizes(self) -> dict[str, int]:
-        """Bytes of each file directly inside, by name; 0 for a directory. Empty if this directory does not exist."""
-        selector = pafs.FileSelector(self.path, allow_not_found=True)
-        return {info.base_name: info.size or 0 for info in self.filesystem.get_file_info(selector)}
-
-    def names(self) -> list[str]:
-        """Names of the files and directories directly inside, sorted; empty if the directory does not exist."""
-        return sorted(self.sizes())
-
-    def has(self, name: str) -> bool:
-        return self.filesystem.get_file_info(f"{self.path}/{name}").type != pafs.FileType.NotFound
-
-    def read(self, name: str) -> bytes:
-        with self.filesystem.open_input_stream(f"{self.path}/{name}", compression=None) as stream:
-            return stream.read()
-
-    def buffer(self, name: str) -> pa.Buffer:
-        """The content of a file: mapped into memory where the disk is local, else read whole."""
-        if self.is_local:
-            with pa.memory_map(f"{self.path}/{name}") as file:
-                return file.read_buffer()
-        return pa.py_buffer(self.read(name))
-
-    def write(self, name: str, content: bytes | pa.Buffer) -> None:
-        """On local disk: a temporary file, synced, then renamed. On an object store: one upload, visible when whole."""
-        if self.is_local:
-            target = Path(self.path) / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-            try:
-                with temporary.open("wb") as stream:
-                    stream.write(content)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                os.replace(temporary, target)
-            finally:
-                temporary.unlink(missing_ok=True)
-        else:
-            with self.filesystem.open_output_stream(f"{self.path}/{name}", compression=None) as stream:
-                stream.write(content)
-
-    def delete(self) -> None:
-        if self.filesystem.get_file_info(self.path).type == pafs.FileType.Directory:
-            self.filesystem.delete_dir(self.path)
-
-    def delete_left_overs(self) -> None:
-        """Removes what processes that were killed while writing have left, an hour ago or earlier."""
-        if self.is_local:
-            for path in Path(self.path).glob(".*.tmp"):
-                if path.exists() and time.time() - path.stat().st_mtime > STALE_AFTER_S:
-                    path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -130,7 +50,7 @@ class ShardDirectory(Directory):
             FINGERPRINT_KEY: json.dumps(fingerprint, sort_keys=True).encode(),
             NOTES_KEY: json.dumps(notes, sort_keys=True).encode(),
         }
-        content = _encode(table, metadata)
+        content = encode_table(table, metadata)
         self.write(self.shard_name(index), content)
         return self._entry(index, content, notes)
 
@@ -293,17 +213,6 @@ def check_fingerprint(where: Directory, on_disk: Mapping[str, Any], expected: Ma
         raise InputError(f"{where}: {'; '.join(differing)}. Use another name, or replace it with --overwrite.")
 
 
-def content_digest(table: pa.Table) -> str:
-    """Hash of everything a teacher may see of a samples shard: ids and content, not the labels."""
-    digest = hashlib.sha256()
-    for name in table.column_names:
-        if name != "label":
-            for value in table.column(name).to_pylist():
-                raw = value if isinstance(value, bytes) else str(value).encode()
-                digest.update(len(raw).to_bytes(8, "little") + raw)
-    return digest.hexdigest()
-
-
 def shard_identity(manifest: Mapping[str, Any], index: int) -> str:
     """A hash of what a manifest says of a shard and the shard says of itself: one put in another's place differs."""
     return _identity(manifest["fingerprint"], manifest["shards"][index])
@@ -317,79 +226,3 @@ def samples_fingerprint(manifest: Mapping[str, Any]) -> str:
     """The identity of a split's samples: their content in order, whatever wrote the files."""
     digests = "".join(shard["content"] for shard in manifest["shards"])
     return hashlib.sha256(digests.encode()).hexdigest()[:16]
-
-
-def features_table(
-    sample_ids: Sequence[str] | pa.Array, features: np.ndarray, dtype: str = "float16", bad: Iterable[int] = ()
-) -> pa.Table:
-    """A features shard from n ids and (n, T) float features, stored as `dtype`.
-
-    bad: rows of samples that were put aside; they hold NaN.
-    Raises InputError where another row has a value that is not finite, or too large for `dtype`.
-    """
-    with np.errstate(over="ignore"):  # found and named below
-        stored = np.array(features, dtype)  # a copy: rows are blanked below
-    left_out = list(bad)
-    stored[left_out] = 0
-    if not np.isfinite(stored).all():
-        row, column = np.argwhere(~np.isfinite(stored))[0]
-        value = features[row, column]
-        way_out = (
-            "Store this teacher with features_dtype: float32."
-            if np.isfinite(value)
-            else "Run this teacher with precision: fp32, or look at the sample."
-        )
-        raise InputError(
-            f"Feature {column} of sample {sample_ids[int(row)]} is {value:g}, no number of {dtype}. {way_out}"
-        )
-    stored[left_out] = np.nan
-    schema = features_schema(stored.shape[1], dtype)
-    values = pa.FixedSizeListArray.from_arrays(pa.array(stored.reshape(-1)), type=schema.field("features").type)
-    return pa.table([pa.array(sample_ids, pa.string()), values], schema=schema)
-
-
-def features_array(table: pa.Table) -> np.ndarray:
-    """(n, T) of a features table in the stored type, without a copy."""
-    column = table.column("features").combine_chunks()
-    return column.flatten().to_numpy(zero_copy_only=True).reshape(len(column), column.type.list_size)
-
-
-def plain_features(file: pq.ParquetFile, buffer: pa.Buffer) -> np.ndarray | None:
-    """The features as a view of the file's bytes, or None if they are not laid out so.
-
-    Decoding a list column costs more than a nanosecond per number. `write_shard` leaves the numbers uncompressed in a
-    single page, where they end the column's bytes; it marks a shard so only after it has compared them.
-    """
-    if PLAIN_KEY not in (file.metadata.metadata or {}):
-        return None
-    group = file.metadata.row_group(0)
-    column = next(group.column(i) for i in range(group.num_columns) if group.column(i).path_in_schema == FEATURES_PATH)
-    kind = file.schema_arrow.field("features").type
-    dtype = np.dtype(kind.value_type.to_pandas_dtype()).newbyteorder("<")
-    count = group.num_rows * kind.list_size
-    end = column.data_page_offset + column.total_compressed_size
-    return np.frombuffer(buffer, dtype, count, end - count * dtype.itemsize).reshape(group.num_rows, kind.list_size)
-
-
-def _encode(table: pa.Table, metadata: Mapping[bytes, bytes]) -> pa.Buffer:
-    """A table as a Parquet file."""
-    if "features" in table.column_names and table.num_rows:
-        content = _write_parquet(table, {**metadata, PLAIN_KEY: b"1"})
-        found = plain_features(pq.ParquetFile(pa.BufferReader(content)), content)
-        if np.array_equal(cast(np.ndarray, found).view(np.uint8), features_array(table).view(np.uint8)):
-            return content
-    return _write_parquet(table, metadata)
-
-
-def _write_parquet(table: pa.Table, metadata: Mapping[bytes, bytes]) -> pa.Buffer:
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        table.replace_schema_metadata(metadata),
-        sink,
-        compression={name: "zstd" for name in COMPRESSED if name in table.column_names} or "none",
-        use_dictionary=False,
-        write_statistics=False,
-        data_page_size=LARGEST_PAGE,
-        row_group_size=max(1, table.num_rows),
-    )
-    return sink.getvalue()

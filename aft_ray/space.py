@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from aft_ray.config import InputError, Recipe, fingerprint, override
+from aft_ray.config import Recipe, fingerprint, override
+from aft_ray.errors import InputError
 from aft_ray.regularizers import REGULARIZERS
 from aft_ray.search_section import TOP_BY_RANK, Range, Values
 from aft_ray.sections import RegularizerConfig

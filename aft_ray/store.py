@@ -6,97 +6,20 @@ teachers is reading k files and comparing one column of ids: no shuffle, no inde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs as pafs
 
-from aft_ray.config import InputError
+from aft_ray.contents import IMAGE_COLUMNS, content_reader
+from aft_ray.errors import InputError
 from aft_ray.prefetch import prefetched
-from aft_ray.schema import SPLITS
-from aft_ray.sections import WITHOUT_SECRETS, checked_name, has_secret
-from aft_ray.shards import Directory, ShardDirectory, check_fingerprint, samples_fingerprint, shard_identity
-
-IMAGE_COLUMNS = ("image", "image_uri", "num_bytes")
-"""What a samples shard may have of a picture: its bytes, or where they lie."""
-
-
-@dataclass(frozen=True)
-class Workspace(Directory):
-    """Everything about one data set. `Workspace.at` takes a path or a URL (`s3://bucket/key`, `gs://...`)."""
-
-    @classmethod
-    def at(cls, location: str | Path) -> Workspace:
-        filesystem, path = filesystem_of(str(location))
-        return cls(filesystem, path)
-
-    def samples(self, split: str) -> ShardDirectory:
-        return ShardDirectory(self.filesystem, f"{self.path}/samples/{split}")
-
-    def features(self, teacher: str, split: str) -> ShardDirectory:
-        return ShardDirectory(self.filesystem, f"{self.path}/features/{checked_name(teacher)}/{split}")
-
-    def run(self, name: str) -> Directory:
-        return Directory(self.filesystem, f"{self.path}/runs/{checked_name(name)}")
-
-    def search(self, name: str) -> Directory:
-        return Directory(self.filesystem, f"{self.path}/searches/{checked_name(name)}")
-
-    def stores(self) -> Iterator[ShardDirectory]:
-        """Every shard directory there is."""
-        for split in SPLITS:
-            if split in (self / "samples").names():
-                yield self.samples(split)
-        for teacher in (self / "features").names():
-            for split in (self / "features" / teacher).names():
-                yield self.features(teacher, split)
-
-
-def filesystem_of(location: str) -> tuple[pafs.FileSystem, str]:
-    """The filesystem of a path or URL, and the path on it.
-
-    Raises InputError if pyarrow does not know the URL's scheme, cannot reach the place, or the URL holds a secret.
-    """
-    if has_secret(location):
-        raise InputError(f"A place's URL must not hold a secret: {WITHOUT_SECRETS}.")
-    if "://" not in location:
-        return pafs.LocalFileSystem(), str(Path(location).expanduser().resolve())
-    try:
-        filesystem, path = pafs.FileSystem.from_uri(location)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{location} cannot be opened: {error}") from error
-    return filesystem, path.rstrip("/")
-
-
-def content_reader(samples: pa.Table) -> Callable[[int], bytes]:
-    """`read(row)` gives the encoded bytes of a samples shard's picture, from the shard or from where it lies.
-
-    `read` raises OSError if there is no file, InputError if the file is not what it was when the samples were prepared.
-    """
-    if "image" in samples.column_names:
-        images = samples.column("image")
-        return lambda row: images[row].as_py()
-    uris, sizes = samples.column("image_uri").to_pylist(), samples.column("num_bytes").to_pylist()
-    place_of = lru_cache(maxsize=8)(lambda parent: filesystem_of(parent))
-
-    def read(row: int) -> bytes:
-        parent, _, name = uris[row].rpartition("/")
-        filesystem, directory = place_of(parent)
-        with filesystem.open_input_stream(f"{directory}/{name}", compression=None) as stream:
-            content = stream.read()
-        if len(content) != sizes[row]:
-            raise InputError(
-                f"{uris[row]} has {len(content)} bytes and had {sizes[row]} when it was prepared."
-                " Run 'aft-ray prepare --overwrite'."
-            )
-        return content
-
-    return read
+from aft_ray.shards import ShardDirectory, check_fingerprint, samples_fingerprint, shard_identity
+from aft_ray.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 import aft_ray
-from aft_ray.config import InputError, Recipe, dump, fingerprint
+from aft_ray.config import Recipe, dump, fingerprint
+from aft_ray.errors import InputError
 
 LARGEST_UPLOAD = DASHBOARD_CLIENT_MAX_SIZE
 """Bytes that Ray's job server takes in one request."""

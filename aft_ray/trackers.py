@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from aft_ray.config import Recipe, fingerprint
 from aft_ray.distributed import rank
-from aft_ray.shards import Directory
+from aft_ray.files import Directory
 
 
 class Tracker(Protocol):

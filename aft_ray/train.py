@@ -20,27 +20,25 @@ import torch.distributed
 from ray.train import Checkpoint, CheckpointConfig, CheckpointUploadMode, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from aft_ray.check import check, open_stores
-from aft_ray.checkpoint import COMMIT, TrainingState, differing_keys
-from aft_ray.config import InputError, Recipe, dump, override
-from aft_ray.data import joined_origin, load_data, origin, run_inputs, transforms_of
+from aft_ray.check import check
+from aft_ray.checkpoint import TrainingState
+from aft_ray.config import Recipe, override
+from aft_ray.data import load_data, transforms_of
 from aft_ray.distributed import rank
+from aft_ray.errors import InputError
+from aft_ray.files import Directory
 from aft_ray.fit import fit
 from aft_ray.gang import nodes_resources
 from aft_ray.gauges import show_gauges
 from aft_ray.lease import lease
 from aft_ray.progress import Progress
-from aft_ray.shards import Directory
+from aft_ray.provenance import joined_origin, origin, run_inputs
+from aft_ray.runs import FAULTS, STOP, claim, last_checkpoint, read_history
 from aft_ray.shared import ArrayCache
-from aft_ray.store import Store, Workspace
+from aft_ray.store import Store
+from aft_ray.stores import open_stores
 from aft_ray.streaming import SampleError, decoded_bytes
-
-STOP = "stop"
-"""A file that asks a run to end at its next evaluation."""
-FAULTS = "faults.json"
-"""What one worker alone has met: it ends the run for all."""
-SNAPSHOT = "checkpoint_manager_snapshot.json"
-"""Ray Train's own list of checkpoints, which it does not write atomically."""
+from aft_ray.workspace import Workspace
 
 
 def train(recipe: Recipe) -> Directory:
@@ -77,11 +75,11 @@ def train_in(
     on_evaluation: is told each evaluation and the steps since the one before, in a thread of this process.
     """
     made_of = origin(stores)
-    _claim(run, recipe, run_inputs(recipe, joined_origin(made_of) if with_validation else made_of))
+    claim(run, recipe, run_inputs(recipe, joined_origin(made_of) if with_validation else made_of))
     if run.has("student/student.json"):
         return
     _check_resources(recipe)
-    resume = _last_checkpoint(run)
+    resume = last_checkpoint(run)
     trainer = TorchTrainer(
         _work,
         train_loop_config={
@@ -111,7 +109,7 @@ def train_in(
             raise
     if result.return_value:
         raise InputError(result.return_value)
-    _last_checkpoint(run)
+    last_checkpoint(run)
 
 
 @contextmanager
@@ -143,13 +141,6 @@ def _note(line: Mapping[str, Any]) -> str:
     return "  ".join([*shown, f"{line['samples_per_s']:.0f} samples/s"])
 
 
-def read_history(run: Directory) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`; empty if there is none."""
-    if not run.has("metrics.jsonl"):
-        return []
-    return [json.loads(line) for line in run.read("metrics.jsonl").splitlines()]
-
-
 def decide_streaming(recipe: Recipe, stores: Mapping[str, Store], run: Directory | None = None) -> Recipe:
     """The recipe with `train.streaming` true or false: as the run was started, or by what the nodes can hold.
 
@@ -163,18 +154,6 @@ def decide_streaming(recipe: Recipe, stores: Mapping[str, Store], run: Directory
         memory = [node["Resources"].get("memory", 0) for node in ray.nodes() if node["Resources"].get("CPU")]
         streaming = sum(decoded_bytes(store, transforms_of(recipe)) for store in stores.values()) > min(memory) / 2
     return override(recipe, {"train.streaming": streaming})
-
-
-def _claim(run: Directory, recipe: Recipe, facts: dict[str, Any]) -> None:
-    """Writes the resolved recipe and what it is run on beside the run, or checks that they are those there."""
-    if run.has("inputs.json"):
-        if differing := differing_keys(json.loads(run.read("inputs.json")), facts):
-            raise InputError(
-                f"{run} holds a run with another {', '.join(differing)}. Give this one a name with run=NAME,"
-                " or delete the directory."
-            )
-    run.write("config.yaml", dump(recipe).encode())
-    run.write("inputs.json", json.dumps(facts, indent=1).encode())
 
 
 def _scaling(recipe: Recipe) -> ScalingConfig:
@@ -199,20 +178,6 @@ def _check_resources(recipe: Recipe) -> None:
             f"{key} is {wanted}, the cluster has room for {room} of {each['CPU']:g} CPUs{' and a GPU' if gpu else ''}."
             f" Lower it or resources.cpus_per_worker{', or set train.use_gpu=false' if gpu else ''}."
         )
-
-
-def _last_checkpoint(run: Directory) -> Directory | None:
-    """The last whole checkpoint. Deletes what else a job that is over has left: other checkpoints, why it ended, and
-    Ray's list of checkpoints, which is half-written if a kill came at the wrong moment."""
-    for place, name in ((run, FAULTS), (run / "checkpoints", SNAPSHOT)):
-        if place.has(name):
-            place.filesystem.delete_file(f"{place}/{name}")
-    saved = [run / "checkpoints" / name for name in (run / "checkpoints").names() if name.startswith("step-")]
-    last = max((checkpoint for checkpoint in saved if checkpoint.has(COMMIT)), key=str, default=None)
-    for checkpoint in saved:
-        if checkpoint != last:
-            checkpoint.delete()
-    return last
 
 
 def _work(config: dict[str, Any]) -> list[str]:

@@ -11,15 +11,16 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aft_ray.checkpoint import COMMIT, TrainingState, differing_keys
-from aft_ray.config import InputError, Recipe, dump
+from aft_ray.config import Recipe, dump
+from aft_ray.errors import InputError
+from aft_ray.files import Directory
 from aft_ray.metrics import best_line
-from aft_ray.shards import Directory
 from aft_ray.space import Trial
 
 Row = dict[str, Any]
@@ -178,3 +179,13 @@ def _column(values: Sequence[Any]) -> pa.Array:
 def known_rows(trials: Directory, names: Iterable[str], metric: str | None) -> list[Row]:
     """Rows of the trials that are on disk, in the order of `names`."""
     return [TrialDirectory(trials / name).row(metric) for name in names if (trials / name).has("trial.json")]
+
+
+SettingKey: TypeAlias = tuple[str, float, tuple[str, ...], tuple[tuple[str, Any], ...]]
+
+
+def setting_key(row: Row) -> SettingKey:
+    """What trials have in common that differ in the seed alone: method, beta, teachers, other searched keys."""
+    fixed = ("regularizer.name", "regularizer.beta", "train.seed")
+    others = sorted((key, value) for key, value in row.items() if "." in key and key not in fixed and value is not None)
+    return row["regularizer.name"], row["regularizer.beta"], tuple(row["teachers"]), tuple(others)

@@ -20,10 +20,10 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from aft_ray.attempts import Watch
-from aft_ray.config import InputError
 from aft_ray.datasets.image_folder import SUFFIXES as IMAGES
+from aft_ray.errors import InputError
 from aft_ray.quarantine import UNREADABLE, bad_sample
-from aft_ray.store import filesystem_of
+from aft_ray.workspace import filesystem_of
 
 READERS = {".csv": pyarrow.csv.read_csv, ".jsonl": pyarrow.json.read_json, ".parquet": pq.read_table}
 IDS = ("id", "sample_id")

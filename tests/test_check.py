@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from aft_ray.check import check, compared_teachers, open_stores
-from aft_ray.config import InputError, Recipe, override
+from aft_ray.check import check, compared_teachers
+from aft_ray.config import Recipe, override
+from aft_ray.errors import InputError
 from aft_ray.prepare import prepare
+from aft_ray.stores import open_stores
 
 
 def faults(**sections: object) -> list[str]:

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from aft_ray.check import check, open_stores
-from aft_ray.config import InputError, Recipe, override
+from aft_ray.check import check
+from aft_ray.config import Recipe, override
 from aft_ray.data import load_data
+from aft_ray.errors import InputError
 from aft_ray.metrics import best_line
-from aft_ray.store import Workspace
+from aft_ray.stores import open_stores
+from aft_ray.workspace import Workspace
 from tests.training import TEST, TRAIN, VALIDATION, made_split, made_store, run
 
 

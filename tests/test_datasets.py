@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from aft_ray import datasets
-from aft_ray.config import InputError, Recipe
+from aft_ray.config import Recipe
 from aft_ray.datasets import list_samples
+from aft_ray.errors import InputError
 from aft_ray.prepare import choose_splits, prepare
 from aft_ray.sections import DatasetConfig
 from aft_ray.store import open_store

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from aft_ray import datasets
-from aft_ray.config import InputError, Recipe, override
+from aft_ray.config import Recipe, override
 from aft_ray.datasets import NAMED, hub, hub_tasks, list_samples
+from aft_ray.errors import InputError
 from aft_ray.prepare import prepare
 from aft_ray.sections import DatasetConfig
 from aft_ray.store import open_store

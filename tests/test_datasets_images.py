@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aft_ray.config import InputError, Recipe
+from aft_ray.config import Recipe
+from aft_ray.errors import InputError
 from aft_ray.images import decode
 from aft_ray.prepare import prepare
 from aft_ray.store import open_store

@@ -16,19 +16,22 @@ import numpy as np
 import pytest
 
 from aft_ray.attempts import AttemptsHere, Watch
-from aft_ray.check import check, open_stores
+from aft_ray.check import check
 from aft_ray.config import Recipe, override
 from aft_ray.crops import ReadShard
 from aft_ray.data import load_data
 from aft_ray.datasets import hub_tasks
 from aft_ray.embedding import RESULT, EmbedShard
 from aft_ray.evaluate import evaluate
-from aft_ray.export import load_student
 from aft_ray.extract import Entries, extract, plan_extraction, write_manifests
 from aft_ray.fit import fit
 from aft_ray.prepare import prepare
-from aft_ray.store import Workspace, open_store
-from aft_ray.train import read_history, train
+from aft_ray.runs import read_history
+from aft_ray.store import open_store
+from aft_ray.stores import open_stores
+from aft_ray.student import load_student
+from aft_ray.train import train
+from aft_ray.workspace import Workspace
 from tests import hub
 from tests.hub_data import write_copy
 from tests.small_students import small_config

@@ -16,7 +16,7 @@ from aft_ray.crops import CROPS
 from aft_ray.embedding import RESULT, EmbedShard, embed, without
 from aft_ray.sections import TeacherConfig
 from aft_ray.shards import ShardDirectory
-from aft_ray.store import Workspace
+from aft_ray.workspace import Workspace
 from tests.own_teachers import Means, calls
 
 CPU = torch.device("cpu")

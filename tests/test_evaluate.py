@@ -10,19 +10,20 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from aft_ray.check import open_stores
 from aft_ray.checkpoint import save_student
 from aft_ray.cli import main
-from aft_ray.config import InputError, Recipe, dump, override
+from aft_ray.config import Recipe, dump, override
 from aft_ray.data import load_data
+from aft_ray.errors import InputError
 from aft_ray.evaluate import evaluate
-from aft_ray.export import load_student
 from aft_ray.fit import fit
 from aft_ray.prepare import prepare
 from aft_ray.schema import features_schema, samples_schema
 from aft_ray.shards import samples_fingerprint
-from aft_ray.store import Workspace
+from aft_ray.stores import open_stores
+from aft_ray.student import load_student
 from aft_ray.students import build_student
+from aft_ray.workspace import Workspace
 
 TEXTS = ["good and kind", "bad", "good", "so bad and sad", "kind", ""]
 

@@ -18,12 +18,14 @@ from safetensors.torch import load_file, save_file
 
 from aft_ray import onnx_file
 from aft_ray.checkpoint import save_student
-from aft_ray.config import InputError, Recipe
-from aft_ray.export import export, load_student
+from aft_ray.config import Recipe
+from aft_ray.errors import InputError
+from aft_ray.export import export
 from aft_ray.images import normalise
 from aft_ray.onnx_file import write_onnx
-from aft_ray.store import Workspace
+from aft_ray.student import load_student
 from aft_ray.students import LibraryStudent
+from aft_ray.workspace import Workspace
 from tests import hub
 from tests.small_students import TEACHER_DIMS, batch, small_config, small_student
 

@@ -21,10 +21,11 @@ import ray
 import yaml
 from ray._private.state import actors
 
-from aft_ray.config import InputError, Recipe, override
+from aft_ray.config import Recipe, override
+from aft_ray.errors import InputError
 from aft_ray.extract import extract
 from aft_ray.prepare import prepare
-from aft_ray.store import Workspace
+from aft_ray.workspace import Workspace
 from tests.conftest import draw_pictures
 from tests.node_drill import SHARD
 from tests.own_teachers import Means, calls

@@ -14,13 +14,14 @@ import torch
 from torch.nn.functional import cross_entropy, linear, mse_loss, normalize
 
 from aft_ray.checkpoint import TrainingState
-from aft_ray.config import InputError, override
+from aft_ray.config import override
+from aft_ray.errors import InputError
 from aft_ray.fit import fit
 from aft_ray.optimise import learning_rate_factor
 from aft_ray.order import BatchOrder
 from aft_ray.regularizers import REGULARIZERS
-from aft_ray.store import Workspace
 from aft_ray.students import build_student
+from aft_ray.workspace import Workspace
 from tests.training import DATA, TEACHERS, TEST, TRAIN, VALIDATION, killed_after, recipe, run, timeless
 
 PLAIN = {"learning_rate": 0.0005}
@@ -160,7 +161,7 @@ def test_the_kept_student_is_the_one_of_the_best_validation_accuracy(tmp_path: P
     best = max(line["val_accuracy"] for line in history)
     assert facts["val_accuracy"] == best
     assert facts["step"] == next(line["step"] for line in history if line["val_accuracy"] == best)
-    from aft_ray.export import load_student
+    from aft_ray.student import load_student
 
     student = load_student(tmp_path)
     right = student(torch.tensor(TEST.inputs)).argmax(1).numpy() == TEST.labels

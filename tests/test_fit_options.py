@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from aft_ray.config import InputError, override
+from aft_ray.build import build_task
+from aft_ray.config import override
 from aft_ray.data import Data
-from aft_ray.fit import build_task, is_over
+from aft_ray.errors import InputError
+from aft_ray.fit import is_over
 from aft_ray.metrics import best_line
-from aft_ray.store import Workspace
+from aft_ray.workspace import Workspace
 from tests.training import (
     DATA,
     TEACHERS,
@@ -113,7 +115,7 @@ def test_bf16_runs_the_student_in_bf16_and_the_losses_in_float32(tmp_path: Path)
 def test_a_compiled_student_has_the_same_curve_and_the_same_file(tmp_path: Path) -> None:
     plain, compiled = (run(recipe(steps=2, compile=flag), tmp_path / str(flag)) for flag in (False, True))
     assert losses(compiled) == pytest.approx(losses(plain), rel=1e-4)
-    from aft_ray.export import load_student
+    from aft_ray.student import load_student
 
     student = load_student(tmp_path / "True")
     right = student(torch.tensor(TEST.inputs)).argmax(1).numpy() == TEST.labels

@@ -14,8 +14,9 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
 
+from aft_ray.build import build_task
 from aft_ray.data import Data
-from aft_ray.fit import build_task, evaluate
+from aft_ray.fit import evaluate
 from tests.training import DATA, TEACHERS, TEST, VALIDATION, recipe, run
 
 STEPS = 50

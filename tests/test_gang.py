@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aft_ray.config import InputError
+from aft_ray.errors import InputError
 from aft_ray.gang import Share, share_of
 from aft_ray.sections import TeacherConfig
 

@@ -20,15 +20,18 @@ from PIL import Image
 
 from aft_ray.attempts import AttemptsHere, Watch
 from aft_ray.cli import main
-from aft_ray.config import InputError, Recipe
+from aft_ray.config import Recipe
 from aft_ray.crops import ReadShard
+from aft_ray.errors import InputError
 from aft_ray.extract import plan_extraction
+from aft_ray.parquet import features_table
 from aft_ray.prepare import prepare
 from aft_ray.sections import StudentConfig, TeacherConfig
-from aft_ray.shards import ShardDirectory, features_table, samples_fingerprint
-from aft_ray.store import Workspace, open_store
+from aft_ray.shards import ShardDirectory, samples_fingerprint
+from aft_ray.store import open_store
 from aft_ray.students import build_student
 from aft_ray.teachers import build_teacher
+from aft_ray.workspace import Workspace
 from tests.hub import Payload
 
 TEACHER = {"name": "means", "model": "tests.own_teachers:Means"}

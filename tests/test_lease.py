@@ -14,7 +14,7 @@ import pytest
 
 from aft_ray import lease as module
 from aft_ray.lease import lease
-from aft_ray.store import Workspace
+from aft_ray.workspace import Workspace
 
 COUNT = """
 import sys, time

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import EntryNotFoundError
 
-from aft_ray.config import InputError
+from aft_ray.errors import InputError
 from aft_ray.model_files import Directory, Repository, model_files
 from tests import hub
 

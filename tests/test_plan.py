@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from aft_ray.config import InputError, Recipe
+from aft_ray.config import Recipe
+from aft_ray.errors import InputError
 from aft_ray.extract import extract
 from aft_ray.plan import plan
 from aft_ray.prepare import prepare

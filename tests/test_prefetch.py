@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from aft_ray.config import InputError
+from aft_ray.errors import InputError
 from aft_ray.prefetch import prefetched
 
 

@@ -10,7 +10,7 @@ import torch
 import transformers
 from PIL import Image
 
-from aft_ray.config import InputError
+from aft_ray.errors import InputError
 from aft_ray.images import normalise
 from aft_ray.processors import processor_transform
 from tests.hub import CROPPED, SQUASHED

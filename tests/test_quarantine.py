@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from PIL import UnidentifiedImageError
 
-from aft_ray.config import InputError
+from aft_ray.errors import InputError
 from aft_ray.quarantine import bad_sample, check_bad_samples
 
 

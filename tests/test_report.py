@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 
-from aft_ray.config import InputError, Recipe, dump, fingerprint, override
+from aft_ray.config import Recipe, dump, fingerprint, override
+from aft_ray.errors import InputError
 from aft_ray.pictures import draw_betas, draw_contributions, draw_quality
 from aft_ray.plots import INK, Line, draw_lines, spread
 from aft_ray.report import leaderboard, report

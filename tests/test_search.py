@@ -16,13 +16,14 @@ import pytest
 import ray
 import yaml
 
-from aft_ray.check import open_stores
-from aft_ray.config import InputError, Recipe, dump, load, override
+from aft_ray.config import Recipe, dump, load, override
 from aft_ray.data import load_data
+from aft_ray.errors import InputError
 from aft_ray.fit import fit
 from aft_ray.search import best_settings, plan_search, search
-from aft_ray.store import Workspace
+from aft_ray.stores import open_stores
 from aft_ray.trials import Row, as_table
+from aft_ray.workspace import Workspace
 from tests.training import made_workspace, timeless
 
 SHORT = {"steps": 12, "global_batch_size": 20, "evaluate_every": 4, "learning_rate": 0.003}

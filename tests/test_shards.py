@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aft_ray.config import InputError
+from aft_ray.errors import InputError
+from aft_ray.parquet import PLAIN_KEY, content_digest, features_array, features_table
 from aft_ray.schema import samples_schema
-from aft_ray.shards import PLAIN_KEY, ShardDirectory, content_digest, features_array, features_table
-from aft_ray.store import Workspace
+from aft_ray.shards import ShardDirectory
+from aft_ray.workspace import Workspace
 
 FINGERPRINT = {"model": "one"}
 

@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from aft_ray.batches import Samples, load_split
-from aft_ray.config import InputError, Recipe
+from aft_ray.build import build_task
+from aft_ray.config import Recipe
 from aft_ray.data import Data, load_data
+from aft_ray.errors import InputError
 from aft_ray.feed import Feed
-from aft_ray.fit import build_task, evaluate
+from aft_ray.fit import evaluate
 from aft_ray.order import LANES, WindowShuffle
 from aft_ray.sections import StudentConfig
 from aft_ray.store import Store

@@ -13,14 +13,14 @@ from safetensors.torch import save_file
 
 from aft_ray import students
 from aft_ray.checkpoint import save_student
-from aft_ray.config import InputError
-from aft_ray.export import load_student
+from aft_ray.errors import InputError
 from aft_ray.sections import StudentConfig
-from aft_ray.store import Workspace
+from aft_ray.student import load_student
 from aft_ray.students import build_student, modality, student_transforms
 from aft_ray.students.product_head import ProductHead
 from aft_ray.text import PADDING, HashedWords, Tokens
 from aft_ray.weights import load_state_dict
+from aft_ray.workspace import Workspace
 from tests import hub
 from tests.small_students import KINDS, TEACHER_DIMS, batch, rows, small_config, small_student
 

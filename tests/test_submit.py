@@ -18,8 +18,9 @@ import pytest
 
 from aft_ray import preflight, submit
 from aft_ray.cli import main
-from aft_ray.config import InputError, load
-from aft_ray.store import Workspace
+from aft_ray.config import load
+from aft_ray.errors import InputError
+from aft_ray.workspace import Workspace
 from tests.conftest import SMALL, SmallDemo
 from tests.jobs import ROOT, Started, free_ports, started
 

@@ -8,10 +8,10 @@ from tensorboardX.proto.event_pb2 import Event
 
 from aft_ray import trackers
 from aft_ray.check import check
-from aft_ray.config import InputError
-from aft_ray.shards import Directory
-from aft_ray.store import Workspace
+from aft_ray.errors import InputError
+from aft_ray.files import Directory
 from aft_ray.trackers import WandbTracker, open_trackers
+from aft_ray.workspace import Workspace
 from tests.training import Killed, killed_after, recipe, run
 
 

@@ -18,12 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from aft_ray.checkpoint import TrainingState
-from aft_ray.config import InputError, Recipe, dump, override
+from aft_ray.config import Recipe, dump, override
 from aft_ray.data import load_data
-from aft_ray.export import load_student
-from aft_ray.store import Workspace
+from aft_ray.errors import InputError
+from aft_ray.runs import SNAPSHOT, read_history
+from aft_ray.student import load_student
 from aft_ray.teachers import describe_teacher
-from aft_ray.train import SNAPSHOT, read_history, train
+from aft_ray.train import train
+from aft_ray.workspace import Workspace
 from tests.extraction import recipe as extract_recipe
 from tests.training import TEST, TRAIN, VALIDATION, made_store, run, timeless
 

@@ -19,10 +19,12 @@ from aft_ray.checkpoint import TrainingState
 from aft_ray.config import Recipe, override
 from aft_ray.data import Data
 from aft_ray.fit import fit
+from aft_ray.parquet import features_table
 from aft_ray.schema import samples_schema
-from aft_ray.shards import features_table, samples_fingerprint
-from aft_ray.store import Store, Workspace, open_store
+from aft_ray.shards import samples_fingerprint
+from aft_ray.store import Store, open_store
 from aft_ray.teachers import describe_teacher
+from aft_ray.workspace import Workspace
 
 TEACHERS = ("one", "two")
 WIDTHS = (5, 3)

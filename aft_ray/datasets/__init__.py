@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 
-from aft_ray.config import InputError
 from aft_ray.datasets import hub_tasks
 from aft_ray.datasets.base import Item, Listing, NamedDataset, Source
 from aft_ray.datasets.bundled import BUNDLED_IMAGES
@@ -21,6 +20,7 @@ from aft_ray.datasets.tables import open_tables
 from aft_ray.datasets.tabular import check_columns, list_tables
 from aft_ray.datasets.torchvision_source import check_torchvision, list_torchvision
 from aft_ray.datasets.webdataset import find_tars, list_webdataset
+from aft_ray.errors import InputError
 from aft_ray.sections import DatasetConfig
 
 __all__ = ["NAMED", "SOURCES", "Item", "Listing", "NamedDataset", "faults", "list_samples"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from aft_ray.config import InputError
+from aft_ray.errors import InputError
 from aft_ray.sections import DatasetConfig
 
 Modality = Literal["image", "text", "image+text"]

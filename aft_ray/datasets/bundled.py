@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from aft_ray.config import InputError
 from aft_ray.datasets.base import Item, Listing, NamedDataset
+from aft_ray.errors import InputError
 from aft_ray.sections import DatasetConfig
 from aft_ray.weights import locate
 

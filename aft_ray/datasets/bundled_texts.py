@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from aft_ray.config import InputError
 from aft_ray.datasets.base import Item, Listing, NamedDataset
+from aft_ray.errors import InputError
 from aft_ray.sections import DatasetConfig
 
 GLOSS_FILE = "/usr/share/wordnet/data.noun"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from aft_ray.config import InputError
 from aft_ray.datasets.base import Item, Listing, NamedDataset
+from aft_ray.errors import InputError
 from aft_ray.sections import DatasetConfig
 
 CLASSES = (

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aft_ray.config import InputError
 from aft_ray.datasets.splits import own_split, split_names
 from aft_ray.datasets.tables import SUFFIXES, Row, Table, find_files, open_table, raise_missing_splits
+from aft_ray.errors import InputError
 from aft_ray.sections import DatasetConfig
 
 CONVERTED = "refs/convert/parquet"

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from aft_ray.config import InputError
 from aft_ray.datasets.base import Listing, Modality, NamedDataset
 from aft_ray.datasets.hub import check_hub, download_hint, hub_tables, local_folder
 from aft_ray.datasets.tabular import check_columns, list_tables
+from aft_ray.errors import InputError
 from aft_ray.sections import DatasetConfig
 
 KEYS = frozenset(

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aft_ray.config import InputError
 from aft_ray.datasets.base import LISTED, Label, Task, raise_faults
+from aft_ray.errors import InputError
 from aft_ray.schema import UNLABELED
 
 NOTHING = (None, "")

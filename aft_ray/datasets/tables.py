@@ -16,9 +16,9 @@ from typing import Any, TextIO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from aft_ray.config import InputError
 from aft_ray.datasets.base import raise_faults
 from aft_ray.datasets.splits import own_split, split_names
+from aft_ray.errors import InputError
 from aft_ray.sections import DatasetConfig
 
 Row = dict[str, Any]

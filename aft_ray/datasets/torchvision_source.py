@@ -7,8 +7,8 @@ import io
 from pathlib import Path
 from typing import Any
 
-from aft_ray.config import InputError
 from aft_ray.datasets.base import Item, Listing, raise_faults
+from aft_ray.errors import InputError
 from aft_ray.schema import UNLABELED
 from aft_ray.sections import DatasetConfig
 

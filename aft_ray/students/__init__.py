@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from aft_ray.config import InputError
+from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform
 from aft_ray.sections import StudentConfig
 from aft_ray.students.base import LibraryStudent, Student, first_line

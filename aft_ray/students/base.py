@@ -10,7 +10,7 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import nn
 
-from aft_ray.config import InputError
+from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform
 from aft_ray.sections import StudentConfig
 from aft_ray.text import PADDING, TextTransform

@@ -21,7 +21,8 @@ import torch
 from safetensors.torch import save_file
 
 from aft_ray import open_clip_models
-from aft_ray.config import InputError, fingerprint
+from aft_ray.config import fingerprint
+from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform, normalise
 from aft_ray.model_files import Directory, repository
 from aft_ray.sections import StudentConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from aft_ray.config import InputError
+from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform
 from aft_ray.sections import StudentConfig
 from aft_ray.students import tiny_cnn, tiny_text

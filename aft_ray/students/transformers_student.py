@@ -18,7 +18,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from aft_ray.config import InputError, fingerprint
+from aft_ray.config import fingerprint
+from aft_ray.errors import InputError
 from aft_ray.model_files import ModelFiles, Repository, model_files
 from aft_ray.sections import StudentConfig
 from aft_ray.students.base import Inputs, LibraryStudent, Student, load_weights, refuse, trimmed

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from aft_ray.config import InputError
+from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform
 from aft_ray.sections import TeacherConfig
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from aft_ray.config import InputError
+from aft_ray.errors import InputError
 from aft_ray.sections import TeacherConfig
 from aft_ray.teachers import LIBRARIES
 

@@ -16,7 +16,8 @@ import open_clip
 import torch
 
 from aft_ray import open_clip_models
-from aft_ray.config import InputError, fingerprint
+from aft_ray.config import fingerprint
+from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform, normalise
 from aft_ray.model_files import Directory, ModelFiles, Repository, model_files, repository
 from aft_ray.sections import TeacherConfig

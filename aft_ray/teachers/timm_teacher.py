@@ -17,7 +17,7 @@ from timm.data import resolve_data_config
 from timm.models._hub import load_model_config_from_path
 
 from aft_ray import timm_models
-from aft_ray.config import InputError
+from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform, normalise
 from aft_ray.model_files import Directory, ModelFiles, Repository, repository
 from aft_ray.sections import TeacherConfig

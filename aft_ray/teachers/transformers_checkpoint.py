@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING
 
-from aft_ray.config import InputError
+from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform
 from aft_ray.model_files import ModelFiles, Repository, model_files
 from aft_ray.processors import processor_transform

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from aft_ray.config import InputError
+from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform, normalise
 from aft_ray.sections import TeacherConfig
 from aft_ray.teachers.base import TeacherDescription

@@ -13,13 +13,14 @@ import torch
 
 from aft_ray.check import check
 from aft_ray.cli import ray_cluster
-from aft_ray.config import InputError, Recipe, override
+from aft_ray.config import Recipe, override
+from aft_ray.errors import InputError
 from aft_ray.extract import extract
 from aft_ray.prepare import prepare
 from aft_ray.rank import rank
 from aft_ray.schema import SPLITS
 from aft_ray.search import plan_search, search
-from aft_ray.store import Workspace
+from aft_ray.workspace import Workspace
 from jobs.benchmarks.own_models import cut_encoder
 from jobs.benchmarks.results_found import MADE, finished_methods, place_of
 

@@ -1,0 +1,96 @@
+"""Builds the student and the regularizer of a run."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from aft_ray.config import Recipe
+from aft_ray.data import Data
+from aft_ray.errors import InputError
+from aft_ray.fitted import fitted_options
+from aft_ray.provenance import run_inputs
+from aft_ray.regularizers import build_regularizer
+from aft_ray.sections import TrainConfig
+from aft_ray.students import build_student
+from aft_ray.task import TransferTask
+from aft_ray.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+BATCH_NORM = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
+
+
+def regularizer_arguments(recipe: Recipe, student_dim: int | tuple[int, ...]) -> dict[str, Any]:
+    """What `build_regularizer` takes for a student of width `student_dim`, one width per tower."""
+    if isinstance(student_dim, int):
+        return {"student_dim": student_dim, **recipe.regularizer.options}
+    if recipe.regularizer.name == "none":
+        return {"student_dim": student_dim[0], **recipe.regularizer.options}
+    return {"student_dim": student_dim, "combine": "product", **recipe.regularizer.options}
+
+
+def build_task(
+    recipe: Recipe, data: Data, teachers: Sequence[str], device: torch.device, *, weights_follow: bool
+) -> TransferTask:
+    """Student and regularizer on `device`, with initial weights that depend on the recipe's seed and data alone.
+
+    weights_follow: a checkpoint will be loaded over them.
+    """
+    torch.manual_seed(recipe.train.seed)
+    method, train = recipe.regularizer.name, data.train
+    input_dims = [train.feature_dims[name] for name in train.input_teachers]
+    student = build_student(recipe.student, len(train.classes), teacher_dims=input_dims, for_inference=weights_follow)
+    inputs = run_inputs(recipe, data.origin)
+    fitted = fitted_options(
+        method,
+        student,
+        train,
+        data.validation,
+        teachers,
+        device,
+        weights_follow=weights_follow,
+        kept=Workspace.at(recipe.workspace) / "encoders" if data.origin else None,
+        identity=[inputs["samples"], inputs["teachers"]],
+    )
+    regularizer = build_regularizer(
+        method,
+        teacher_dims=[train.feature_dims[name] for name in teachers],
+        **regularizer_arguments(recipe, student.feature_dim),
+        **fitted,
+    )
+    settings = recipe.train
+    task = TransferTask(
+        student,
+        regularizer,
+        recipe.regularizer.beta,
+        kind=train.task,
+        label_smoothing=settings.label_smoothing,
+        precision=settings.precision,
+    )
+    if settings.accumulation_steps > 1 and any(isinstance(layer, BATCH_NORM) for layer in student.modules()):
+        logger.warning("The student has batch norm: with train.accumulation_steps it normalises each part by itself.")
+    if settings.compile:
+        task.student.compile()
+    return task.to(device)
+
+
+def device_of(settings: TrainConfig) -> torch.device:
+    """Raises InputError if the recipe wants a GPU and there is none."""
+    if not settings.use_gpu:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise InputError("train.use_gpu is true, and torch finds no GPU here. Set train.use_gpu=false.")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def choose_algorithms(settings: TrainConfig) -> None:
+    """Of this process: those that `deterministic` asks for. An operation that has none such says so, once."""
+    if settings.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)
+    torch.backends.cudnn.deterministic = settings.deterministic

@@ -1,0 +1,40 @@
+"""The bytes of a sample's picture, from its shard or from where it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import pyarrow as pa
+
+from aft_ray.errors import InputError
+from aft_ray.workspace import filesystem_of
+
+IMAGE_COLUMNS = ("image", "image_uri", "num_bytes")
+"""What a samples shard may have of a picture: its bytes, or where they lie."""
+
+
+def content_reader(samples: pa.Table) -> Callable[[int], bytes]:
+    """`read(row)` gives the encoded bytes of a samples shard's picture, from the shard or from where it lies.
+
+    `read` raises OSError if there is no file, InputError if the file is not what it was when the samples were prepared.
+    """
+    if "image" in samples.column_names:
+        images = samples.column("image")
+        return lambda row: images[row].as_py()
+    uris, sizes = samples.column("image_uri").to_pylist(), samples.column("num_bytes").to_pylist()
+    place_of = lru_cache(maxsize=8)(lambda parent: filesystem_of(parent))
+
+    def read(row: int) -> bytes:
+        parent, _, name = uris[row].rpartition("/")
+        filesystem, directory = place_of(parent)
+        with filesystem.open_input_stream(f"{directory}/{name}", compression=None) as stream:
+            content = stream.read()
+        if len(content) != sizes[row]:
+            raise InputError(
+                f"{uris[row]} has {len(content)} bytes and had {sizes[row]} when it was prepared."
+                " Run 'aft-ray prepare --overwrite'."
+            )
+        return content
+
+    return read

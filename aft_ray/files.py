@@ -1,0 +1,84 @@
+"""Directories on any filesystem that pyarrow knows, whose files are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+STALE_AFTER_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Directory:
+    """A directory on any filesystem that pyarrow knows, written atomically: a reader sees a whole file or none."""
+
+    filesystem: pafs.FileSystem
+    path: str
+
+    def __truediv__(self, name: str) -> Directory:
+        return Directory(self.filesystem, f"{self.path}/{name}")
+
+    def __str__(self) -> str:
+        return self.path
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.filesystem, pafs.LocalFileSystem)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file directly inside, by name; 0 for a directory. Empty if this directory does not exist."""
+        selector = pafs.FileSelector(self.path, allow_not_found=True)
+        return {info.base_name: info.size or 0 for info in self.filesystem.get_file_info(selector)}
+
+    def names(self) -> list[str]:
+        """Names of the files and directories directly inside, sorted; empty if the directory does not exist."""
+        return sorted(self.sizes())
+
+    def has(self, name: str) -> bool:
+        return self.filesystem.get_file_info(f"{self.path}/{name}").type != pafs.FileType.NotFound
+
+    def read(self, name: str) -> bytes:
+        with self.filesystem.open_input_stream(f"{self.path}/{name}", compression=None) as stream:
+            return stream.read()
+
+    def buffer(self, name: str) -> pa.Buffer:
+        """The content of a file: mapped into memory where the disk is local, else read whole."""
+        if self.is_local:
+            with pa.memory_map(f"{self.path}/{name}") as file:
+                return file.read_buffer()
+        return pa.py_buffer(self.read(name))
+
+    def write(self, name: str, content: bytes | pa.Buffer) -> None:
+        """On local disk: a temporary file, synced, then renamed. On an object store: one upload, visible when whole."""
+        if self.is_local:
+            target = Path(self.path) / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+            try:
+                with temporary.open("wb") as stream:
+                    stream.write(content)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                os.replace(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
+        else:
+            with self.filesystem.open_output_stream(f"{self.path}/{name}", compression=None) as stream:
+                stream.write(content)
+
+    def delete(self) -> None:
+        if self.filesystem.get_file_info(self.path).type == pafs.FileType.Directory:
+            self.filesystem.delete_dir(self.path)
+
+    def delete_left_overs(self) -> None:
+        """Removes what processes that were killed while writing have left, an hour ago or earlier."""
+        if self.is_local:
+            for path in Path(self.path).glob(".*.tmp"):
+                if path.exists() and time.time() - path.stat().st_mtime > STALE_AFTER_S:
+                    path.unlink(missing_ok=True)
