@@ -79,7 +79,7 @@ def extracted_once(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> R
     """The pictures of `image_folder` with the features of two small teachers."""
     from aft_ray.extract import extract
     from aft_ray.prepare import prepare
-    from tests.extraction import recipe
+    from tests.helpers.extraction import recipe
 
     place = tmp_path_factory.mktemp("extracted")
     given = recipe(place, draw_pictures(place / "pictures"), "efficientnet", "resnet")

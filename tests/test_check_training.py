@@ -15,7 +15,7 @@ from aft_ray.errors import InputError
 from aft_ray.metrics import best_line
 from aft_ray.stores import open_stores
 from aft_ray.workspace import Workspace
-from tests.training import TEST, TRAIN, VALIDATION, made_split, made_store, run
+from tests.helpers.training import TEST, TRAIN, VALIDATION, made_split, made_store, run
 
 
 def recipe(place: Path | str = "w", **changes: Any) -> Recipe:

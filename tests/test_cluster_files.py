@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.jobs import ROOT, free_ports, started
+from tests.helpers import ROOT
+from tests.helpers.jobs import free_ports, started
 
 CLUSTER = yaml.safe_load((ROOT / "cluster.yaml").read_text())
 RAY_JOB = yaml.safe_load((ROOT / "jobs" / "kuberay.yaml").read_text())
@@ -138,7 +139,7 @@ def test_nodes_come_for_work_that_asks_for_gpus_and_go_when_it_is_done(tmp_path:
     nothing = ("cluster_synced_files", "initialization_commands", "setup_commands", "rsync_exclude", "rsync_filter")
     scaling |= dict.fromkeys([*nothing, *commands], [])
     recipe = tmp_path / "recipe.yaml"
-    teacher = {"name": "means", "model": "tests.own_teachers:Means", "num_actors": 2, "num_gpus": 1}
+    teacher = {"name": "means", "model": "tests.helpers.own_teachers:Means", "num_actors": 2, "num_gpus": 1}
     recipe.write_text(
         yaml.safe_dump(
             {

@@ -25,7 +25,7 @@ from aft_ray.errors import InputError
 from aft_ray.prepare import choose_splits, prepare
 from aft_ray.sections import DatasetConfig
 from aft_ray.store import open_store
-from tests.hub_data import png
+from tests.helpers.hub_data import png
 
 TEXT = {"text": "text"}
 

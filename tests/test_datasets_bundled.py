@@ -20,7 +20,7 @@ from aft_ray.datasets.bundled_texts import GLOSSES_PER_CLASS
 from aft_ray.prepare import choose_splits, prepare
 from aft_ray.sections import DatasetConfig
 from aft_ray.store import open_store
-from tests.hub_data import png
+from tests.helpers.hub_data import png
 
 
 def recipe(tmp_path: Path, **dataset: object) -> Recipe:

@@ -16,7 +16,7 @@ from aft_ray.errors import InputError
 from aft_ray.prepare import prepare
 from aft_ray.sections import DatasetConfig
 from aft_ray.store import open_store
-from tests.hub_data import REPOSITORIES, as_dataset, write_copy
+from tests.helpers.hub_data import REPOSITORIES, as_dataset, write_copy
 
 TASKS = {task.name: task for task in (*hub_tasks.IMAGES, *hub_tasks.TEXTS, *hub_tasks.PAIRS)}
 PROMPTS = {

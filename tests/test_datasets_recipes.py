@@ -11,8 +11,9 @@ from aft_ray.config import load
 from aft_ray.datasets import NAMED, SOURCES
 from aft_ray.regularizers import REGULARIZERS
 from aft_ray.teachers import LIBRARIES
+from tests.helpers import ROOT
 
-RECIPES = sorted((Path(__file__).parent.parent / "jobs" / "recipes").glob("*.yaml"))
+RECIPES = sorted((ROOT / "jobs" / "recipes").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

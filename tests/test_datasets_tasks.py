@@ -32,9 +32,9 @@ from aft_ray.stores import open_stores
 from aft_ray.student import load_student
 from aft_ray.train import train
 from aft_ray.workspace import Workspace
-from tests import hub
-from tests.hub_data import write_copy
-from tests.small_students import small_config
+from tests.helpers import hub
+from tests.helpers.hub_data import write_copy
+from tests.helpers.small_students import small_config
 from tests.test_teachers_open_clip import TINY, save
 
 TASKS = {task.name: task for task in (*hub_tasks.IMAGES, *hub_tasks.TEXTS, *hub_tasks.PAIRS)}

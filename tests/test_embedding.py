@@ -17,14 +17,14 @@ from aft_ray.embedding import RESULT, EmbedShard, embed, without
 from aft_ray.sections import TeacherConfig
 from aft_ray.shards import ShardDirectory
 from aft_ray.workspace import Workspace
-from tests.own_teachers import Means, calls
+from tests.helpers.own_teachers import Means, calls
 
 CPU = torch.device("cpu")
 WATCH = Watch(AttemptsHere(), "teacher 'means'", 1)
 
 
 def means(**options: object) -> TeacherConfig:
-    return TeacherConfig(name="means", model="tests.own_teachers:Means", batch_size=4, options=options)
+    return TeacherConfig(name="means", model="tests.helpers.own_teachers:Means", batch_size=4, options=options)
 
 
 def crops(count: int) -> np.ndarray:

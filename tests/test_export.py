@@ -26,8 +26,8 @@ from aft_ray.onnx_file import write_onnx
 from aft_ray.student import load_student
 from aft_ray.students import LibraryStudent
 from aft_ray.workspace import Workspace
-from tests import hub
-from tests.small_students import TEACHER_DIMS, batch, small_config, small_student
+from tests.helpers import hub
+from tests.helpers.small_students import TEACHER_DIMS, batch, small_config, small_student
 
 CLASSES = ["cat", "dog", "bird: [/small]", "fish", "newt"]
 ALONE = """

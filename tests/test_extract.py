@@ -21,7 +21,7 @@ from aft_ray.sections import TeacherConfig
 from aft_ray.store import open_store
 from aft_ray.teachers import build_teacher, describe_teacher
 from aft_ray.workspace import Workspace
-from tests.extraction import recipe
+from tests.helpers.extraction import recipe
 
 
 def stamps(workspace: Workspace) -> dict[str, int]:
@@ -75,7 +75,7 @@ def test_a_teacher_that_comes_later_touches_nothing_else_and_a_lowered_batch_is_
 ) -> None:
     given = extracted
     before = stamps(Workspace.at(given.workspace))
-    means = {"name": "means", "model": "tests.own_teachers:Means", "batch_size": 6, "options": {"room": 3}}
+    means = {"name": "means", "model": "tests.helpers.own_teachers:Means", "batch_size": 6, "options": {"room": 3}}
     both = Recipe.model_validate(given.model_dump() | {"teachers": [*given.model_dump()["teachers"], means]})
     extract(both)
     after = stamps(Workspace.at(given.workspace))

@@ -27,12 +27,12 @@ from aft_ray.extract import extract
 from aft_ray.prepare import prepare
 from aft_ray.workspace import Workspace
 from tests.conftest import draw_pictures
-from tests.node_drill import SHARD
-from tests.own_teachers import Means, calls
+from tests.helpers import ROOT
+from tests.helpers.node_drill import SHARD
+from tests.helpers.own_teachers import Means, calls
 
 pytestmark = pytest.mark.ray
 
-ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": str(ROOT),
@@ -46,7 +46,7 @@ ENVIRONMENT = {
 def recipe(tmp_path: Path, image_folder: Path, workspace: str, num_actors: int = 1, **options: object) -> Recipe:
     teacher = {
         "name": "means",
-        "model": "tests.own_teachers:Means",
+        "model": "tests.helpers.own_teachers:Means",
         "batch_size": 1,
         "num_actors": num_actors,
         "options": {"log": str(tmp_path / f"{workspace}.log"), **options},
@@ -172,7 +172,14 @@ def test_the_job_is_killed_five_times(undisturbed: Recipe, tmp_path: Path, image
 def test_a_node_is_killed(undisturbed: Recipe, tmp_path: Path, image_folder: Path, cpus: tuple[str, ...]) -> None:
     given = recipe(tmp_path, image_folder, "killed", num_actors=len(cpus) - 1, pause_s=0.2)
     prepare(given)
-    command = [sys.executable, "-m", "tests.node_drill", str(write_recipe(given, tmp_path)), str(log_of(given)), *cpus]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.helpers.node_drill",
+        str(write_recipe(given, tmp_path)),
+        str(log_of(given)),
+        *cpus,
+    ]
     job = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, cwd=ROOT, timeout=240)
     assert job.returncode == 0, job.stdout + job.stderr
     assert f"nodes alive: {len(cpus) - 1}" in job.stdout

@@ -22,7 +22,7 @@ from aft_ray.order import BatchOrder
 from aft_ray.regularizers import REGULARIZERS
 from aft_ray.students import build_student
 from aft_ray.workspace import Workspace
-from tests.training import DATA, TEACHERS, TEST, TRAIN, VALIDATION, killed_after, recipe, run, timeless
+from tests.helpers.training import DATA, TEACHERS, TEST, TRAIN, VALIDATION, killed_after, recipe, run, timeless
 
 PLAIN = {"learning_rate": 0.0005}
 """So low that rounding stays rounding: Adam makes a whole step of a gradient that is nothing else."""

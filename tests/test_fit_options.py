@@ -18,7 +18,7 @@ from aft_ray.errors import InputError
 from aft_ray.fit import is_over
 from aft_ray.metrics import best_line
 from aft_ray.workspace import Workspace
-from tests.training import (
+from tests.helpers.training import (
     DATA,
     TEACHERS,
     TEST,

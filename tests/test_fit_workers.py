@@ -17,7 +17,7 @@ from torch.multiprocessing.spawn import start_processes
 from aft_ray.build import build_task
 from aft_ray.data import Data
 from aft_ray.fit import evaluate
-from tests.training import DATA, TEACHERS, TEST, VALIDATION, recipe, run
+from tests.helpers.training import DATA, TEACHERS, TEST, VALIDATION, recipe, run
 
 STEPS = 50
 RATE = 1e-4
@@ -84,7 +84,7 @@ def _join(rank: int, world_size: int, store: Path) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("workers")
     # A server that has imported torch forks the workers: they need not import it each.
-    multiprocessing.set_forkserver_preload(["torch._dynamo", "tests.training"])
+    multiprocessing.set_forkserver_preload(["torch._dynamo", "tests.helpers.training"])
     start_processes(run_worker, (found,), nprocs=4, start_method="forkserver")
     return found
 

@@ -2,15 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from aft_ray.errors import InputError
 from aft_ray.gang import Share, share_of
 from aft_ray.sections import TeacherConfig
-
-ROOT = Path(__file__).parent.parent
+from tests.helpers import ROOT
 
 
 def on_cpus(count: int) -> list[TeacherConfig]:

@@ -32,10 +32,10 @@ from aft_ray.student import load_student
 from aft_ray.teachers import build_teacher, describe_teacher
 from aft_ray.train import train
 from aft_ray.workspace import Workspace
-from tests import hub
-from tests.extraction import recipe as extraction_recipe
+from tests.helpers import hub
+from tests.helpers.extraction import recipe as extraction_recipe
+from tests.helpers.training import killed_after, recipe, run, saved_weights, timeless
 from tests.test_regularizers import GOLDEN_CASES, assert_gradient, golden_case, golden_parameter, tensors
-from tests.training import killed_after, recipe, run, saved_weights, timeless
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -155,7 +155,7 @@ def test_where_the_device_has_no_memory_left_the_batch_is_halved(little_memory: 
 def test_two_teachers_share_a_gpu_and_a_third_has_none(cluster: None, tmp_path: Path, image_folder: Path) -> None:
     given = extraction_recipe(tmp_path, image_folder, "efficientnet", "resnet")
     teachers = [teacher.model_dump() | {"num_gpus": 0.5, "batch_size": 100} for teacher in given.teachers]
-    place = {"model": "tests.own_teachers:Place"}
+    place = {"model": "tests.helpers.own_teachers:Place"}
     teachers += [{"name": "on-gpu", "num_gpus": 0.01, **place}, {"name": "on-cpu", **place}]
     given = override(given, {"teachers": [*teachers[:1], teachers[1] | {"num_gpus": 0.49}, *teachers[2:]]})
     prepare(given)
@@ -180,7 +180,7 @@ def test_two_teachers_share_a_gpu_and_a_third_has_none(cluster: None, tmp_path: 
 @pytest.mark.ray
 def test_a_lowered_batch_is_recorded(cluster: None, tmp_path: Path, image_folder: Path) -> None:
     given = extraction_recipe(tmp_path, image_folder, "resnet")
-    tight = {"model": "tests.own_teachers:Tight", "num_gpus": 1, "batch_size": 8}
+    tight = {"model": "tests.helpers.own_teachers:Tight", "num_gpus": 1, "batch_size": 8}
     given = override(given, {"teachers": [{"name": "tight", **tight}]})
     prepare(given)
     extract(given)

@@ -32,9 +32,9 @@ from aft_ray.store import open_store
 from aft_ray.students import build_student
 from aft_ray.teachers import build_teacher
 from aft_ray.workspace import Workspace
-from tests.hub import Payload
+from tests.helpers.hub import Payload
 
-TEACHER = {"name": "means", "model": "tests.own_teachers:Means"}
+TEACHER = {"name": "means", "model": "tests.helpers.own_teachers:Means"}
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_a_features_shard_in_another_s_place_is_found(recipe: Recipe) -> None:
 SECRETS = {
     "workspace": "s3://AKIAIOSFODNN7EXAMPLE:wJalrXUtnFEMI/K7MDENG@bucket/work",
     "dataset.path": "abfss://user:hunter2@account.dfs.core.windows.net/data",
-    "teachers": "[{model: 'tests.own_teachers:Means', options: {log: 'https://x.org/a?sig=abc%3D'}}]",
+    "teachers": "[{model: 'tests.helpers.own_teachers:Means', options: {log: 'https://x.org/a?sig=abc%3D'}}]",
     "student.weights": "https://host/weights.safetensors?X-Amz-Signature=0123",
     "dataset.revision": "hf_abcdefghijABCDEFGHIJ0123456789abcd",
 }

@@ -1,7 +1,5 @@
 """LogME against values of the authors' code, against textbook Bayesian regression, and as a sum over shards."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,8 +7,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from aft_ray.regularizers import LogMEStatistics, btune_options, log_me
+from tests.helpers import DATA
 
-GOLDEN = np.load(Path(__file__).parent / "data" / "reference_logme.npz")
+GOLDEN = np.load(DATA / "reference_logme.npz")
 
 
 def samples(seed: int, num_samples: int = 60, feature_dim: int = 8) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -11,7 +11,7 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from aft_ray.errors import InputError
 from aft_ray.model_files import Directory, Repository, model_files
-from tests import hub
+from tests.helpers import hub
 
 
 @pytest.fixture

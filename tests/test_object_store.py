@@ -44,7 +44,9 @@ def recipe(location: str, image_folder: Path) -> Recipe:
         {
             "workspace": location,
             "dataset": {"source": "image_folder", "path": str(image_folder), "samples_per_shard": 9},
-            "teachers": [{"name": "means", "model": "tests.own_teachers:Means", "options": {"log": "/dev/null"}}],
+            "teachers": [
+                {"name": "means", "model": "tests.helpers.own_teachers:Means", "options": {"log": "/dev/null"}}
+            ],
             "student": {"model": "tiny:cnn"},
         }
     )
@@ -112,7 +114,7 @@ def test_a_writer_that_dies_leaves_nothing_on_s3(s3: str) -> None:
     """SIGKILL in the middle of an upload: the object is not there, because an upload is visible when it is whole."""
     location = f"s3://bucket/dying?{s3}"
     code = (
-        "import os, signal\nfrom aft_ray.store import Workspace\n"
+        "import os, signal\nfrom aft_ray.workspace import Workspace\n"
         f"place = Workspace.at({location!r})\n"
         "stream = place.filesystem.open_output_stream(place.path + '/shard')\n"
         "stream.write(b'x' * (12 << 20)); stream.flush()\n"

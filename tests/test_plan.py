@@ -14,7 +14,12 @@ pytestmark = pytest.mark.ray
 
 
 def recipe(tmp_path: Path, image_folder: Path, **teacher: object) -> Recipe:
-    means = {"name": "means", "model": "tests.own_teachers:Means", "options": {"pause_s": 0.02}, "batch_size": 10}
+    means = {
+        "name": "means",
+        "model": "tests.helpers.own_teachers:Means",
+        "options": {"pause_s": 0.02},
+        "batch_size": 10,
+    }
     return Recipe.model_validate(
         {
             "workspace": str(tmp_path / "work"),

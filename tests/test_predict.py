@@ -24,8 +24,8 @@ from aft_ray.scores import probabilities
 from aft_ray.student import Classifier, load_student
 from aft_ray.unseen import DecodeRows, list_unseen
 from aft_ray.workspace import Workspace
-from tests.deadly import Crop
-from tests.small_students import TEACHER_DIMS, small_config, small_student
+from tests.helpers.deadly import Crop
+from tests.helpers.small_students import TEACHER_DIMS, small_config, small_student
 
 CLASSES = ["cat", "dog", "fish"]
 

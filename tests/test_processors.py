@@ -13,7 +13,7 @@ from PIL import Image
 from aft_ray.errors import InputError
 from aft_ray.images import normalise
 from aft_ray.processors import processor_transform
-from tests.hub import CROPPED, SQUASHED
+from tests.helpers.hub import CROPPED, SQUASHED
 
 DEIT = {"image_processor_type": "DeiTImageProcessor", "size": 40, "crop_size": {"height": 32, "width": 32}}
 

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,9 @@ from torch.nn.functional import normalize, smooth_l1_loss
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aft_ray.regularizers import REGULARIZERS, FeatureEncoder, Regularizer, build_regularizer, log_me
+from tests.helpers import DATA
 
-GOLDEN = np.load(Path(__file__).parent / "data" / "reference_losses.npz")
+GOLDEN = np.load(DATA / "reference_losses.npz")
 GOLDEN_CASES = sorted(key.rsplit("/", 1)[0] for key in GOLDEN if key.endswith("/loss"))
 TEACHER_DIMS = [10, 9]
 STUDENT_DIM, MODALITY_DIMS = 12, (6, 7)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from aft_ray.search_plan import estimate_search
-from tests.training import made_workspace
+from tests.helpers.training import made_workspace
 
 
 def test_a_dry_run_counts_trials_and_their_time_and_writes_nothing(tmp_path: Path) -> None:

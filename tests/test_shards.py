@@ -134,7 +134,7 @@ def test_a_failed_write_leaves_neither_a_shard_nor_a_temporary_file(
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("aft_ray.shards.os.replace", full)
+    monkeypatch.setattr("aft_ray.files.os.replace", full)
     with pytest.raises(OSError, match="no space left"):
         directory.write_shard(7, features_table(["a"], np.ones((1, 2))), {})
     assert directory.names() == ["manifest.json", "part-00000.parquet", "part-00001.parquet"]

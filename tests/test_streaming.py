@@ -23,7 +23,7 @@ from aft_ray.sections import StudentConfig
 from aft_ray.store import Store
 from aft_ray.streaming import SampleError, decoded_bytes, stream_split
 from aft_ray.students import student_transforms
-from tests.training import (
+from tests.helpers.training import (
     TEACHERS,
     TEST,
     TRAIN,

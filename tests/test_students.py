@@ -21,8 +21,8 @@ from aft_ray.students.product_head import ProductHead
 from aft_ray.text import PADDING, HashedWords, Tokens
 from aft_ray.weights import load_state_dict
 from aft_ray.workspace import Workspace
-from tests import hub
-from tests.small_students import KINDS, TEACHER_DIMS, batch, rows, small_config, small_student
+from tests.helpers import hub
+from tests.helpers.small_students import KINDS, TEACHER_DIMS, batch, rows, small_config, small_student
 
 LIBRARIES = ("timm", "bert", "distilbert", "roberta", "gpt2", "open_clip")
 

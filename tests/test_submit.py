@@ -22,7 +22,8 @@ from aft_ray.config import load
 from aft_ray.errors import InputError
 from aft_ray.workspace import Workspace
 from tests.conftest import SMALL, SmallDemo
-from tests.jobs import ROOT, Started, free_ports, started
+from tests.helpers import ROOT
+from tests.helpers.jobs import Started, free_ports, started
 
 DEMO = ROOT / "jobs" / "recipes" / "demo.yaml"
 AFT_RAY = (sys.executable, "-m", "aft_ray.cli")

@@ -17,7 +17,7 @@ from aft_ray import teachers
 from aft_ray.errors import InputError
 from aft_ray.sections import TeacherConfig
 from aft_ray.teachers import build_teacher, describe_teacher
-from tests import hub
+from tests.helpers import hub
 
 CPU = torch.device("cpu")
 

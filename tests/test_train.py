@@ -26,8 +26,8 @@ from aft_ray.student import load_student
 from aft_ray.teachers import describe_teacher
 from aft_ray.train import train
 from aft_ray.workspace import Workspace
-from tests.extraction import recipe as extract_recipe
-from tests.training import TEST, TRAIN, VALIDATION, made_store, run, timeless
+from tests.helpers.extraction import recipe as extract_recipe
+from tests.helpers.training import TEST, TRAIN, VALIDATION, made_store, run, timeless
 
 
 @pytest.fixture

@@ -46,6 +46,7 @@ from aft_ray.fit import fit
 from aft_ray.regularizers.base import Scope
 from aft_ray.students import build_student
 from aft_ray.workspace import Workspace
+from jobs.benchmarks.made_store import made_store
 
 MIB = 2**20
 TEACHER_DIM = 3072
@@ -255,8 +256,6 @@ def make_teacher(setting: Setting) -> Callable[[torch.Tensor], torch.Tensor]:
 
 def run_command(setting: Setting) -> Measured:
     """`aft-ray train` on a workspace made for it; first_step_s: from its start to its first step."""
-    from tests.training import made_store
-
     with tempfile.TemporaryDirectory() as folder:
         data = made_data(setting)
         given = override(recipe(setting, folder), {"teachers": [], "regularizer.name": "none"})

@@ -1,5 +1,7 @@
-"""`python -m tests.node_drill RECIPE LOG CPUS ...`: extract on local nodes with so many CPUs, of which one is killed while the
-teacher on it is in the middle of a shard. It is not the first, where the driver is: of two it is the other, whatever it does."""
+"""`python -m tests.helpers.node_drill RECIPE LOG CPUS ...`: extract on local nodes with so many CPUs; one of them is killed.
+
+It dies while its teacher is in the middle of a shard. It is never the first node, where the driver runs.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ def drill(recipe_path: str, log: Path, cpus: list[int]) -> None:
     from aft_ray import ray_data
     from aft_ray.config import load
     from aft_ray.extract import extract
-    from tests.own_teachers import calls
+    from tests.helpers.own_teachers import calls
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], "object_store_memory": 80 << 20})
     workers = [cluster.add_node(num_cpus=count, object_store_memory=80 << 20) for count in cpus[1:]]

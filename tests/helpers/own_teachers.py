@@ -1,4 +1,4 @@
-"""Teachers of a user's own, as recipes name them: `tests.own_teachers:Means`."""
+"""Teachers of a user's own, as recipes name them: `tests.helpers.own_teachers:Means`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from aft_ray.sections import TeacherConfig
 from aft_ray.teachers.base import TeacherDescription
-from tests.deadly import Crop, end_at
+from tests.helpers.deadly import Crop, end_at
 
 SIZE = 8
 

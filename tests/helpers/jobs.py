@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from tests.helpers import ROOT
+
 RAY = str(Path(sys.executable).parent / "ray")
 
 

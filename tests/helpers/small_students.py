@@ -11,7 +11,7 @@ import torch
 
 from aft_ray.sections import StudentConfig
 from aft_ray.students import Student, build_student
-from tests import hub
+from tests.helpers import hub
 
 KINDS = (
     "tiny:cnn",
