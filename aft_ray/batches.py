@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from aft_ray.batch import Batch
-from aft_ray.config import fingerprint
-from aft_ray.errors import InputError
 from aft_ray.order import Shuffle, kept_labels, shuffled
 from aft_ray.prefetch import prefetched
 from aft_ray.quarantine import UNREADABLE, bad_sample, check_bad_samples
+from aft_ray.recipe.config import fingerprint
+from aft_ray.recipe.errors import InputError
 from aft_ray.shared import ArrayCache
 from aft_ray.store import Store
 

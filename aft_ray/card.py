@@ -9,7 +9,7 @@ import jinja2
 import yaml
 
 import aft_ray
-from aft_ray.config import fingerprint
+from aft_ray.recipe.config import fingerprint
 
 LISTED_CLASSES = 50
 PIPELINES = {"image": "image-classification", "text": "text-classification"}

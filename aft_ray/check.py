@@ -6,8 +6,8 @@ import inspect
 
 from aft_ray import datasets, proposals, students, teachers, trackers
 from aft_ray.build import regularizer_arguments
-from aft_ray.config import Recipe
-from aft_ray.errors import InputError
+from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.errors import InputError
 from aft_ray.regularizers import REGULARIZERS, build_regularizer
 from aft_ray.space import space_faults, teacher_subsets
 

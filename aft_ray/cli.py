@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import aft_ray
-from aft_ray.config import Recipe, load
-from aft_ray.errors import InputError
+from aft_ray.recipe.config import Recipe, load
+from aft_ray.recipe.errors import InputError
 from aft_ray.show import (
     console,
     print_table,

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import pyarrow as pa
 
-from aft_ray.errors import InputError
+from aft_ray.recipe.errors import InputError
 from aft_ray.workspace import filesystem_of
 
 IMAGE_COLUMNS = ("image", "image_uri", "num_bytes")

@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from aft_ray.attempts import Watch
 from aft_ray.contents import content_reader
-from aft_ray.errors import InputError
 from aft_ray.images import decode
 from aft_ray.quarantine import UNREADABLE, bad_sample, check_bad_samples
+from aft_ray.recipe.errors import InputError
 from aft_ray.teachers.base import TeacherDescription
 from aft_ray.workspace import Workspace
 

@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 import aft_ray
 from aft_ray.attempts import Attempts, Watch
-from aft_ray.config import Recipe
 from aft_ray.crops import MissingShard, ReadShard
 from aft_ray.embedding import RESULT, EmbedShard
-from aft_ray.errors import InputError
 from aft_ray.gang import Gang
 from aft_ray.gauges import show_gauges
 from aft_ray.lease import lease
 from aft_ray.progress import Progress
 from aft_ray.quarantine import check_bad_samples
 from aft_ray.ray_data import attempts_elsewhere, run_pipeline
-from aft_ray.sections import TeacherConfig
+from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.shards import samples_fingerprint, shard_identity
 from aft_ray.tally import Tally
 from aft_ray.teachers import TeacherDescription, describe_teacher

@@ -21,7 +21,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from aft_ray.errors import InputError
+from aft_ray.recipe.errors import InputError
 
 TOLD_AFTER_S, LOOKED_EVERY_S = 5.0, 1.0
 

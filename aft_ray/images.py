@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from aft_ray.errors import InputError
+from aft_ray.recipe.errors import InputError
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from aft_ray.errors import InputError
+from aft_ray.recipe.errors import InputError
 from aft_ray.weights import PACKAGE_SCHEME, locate, sha256
 
 VOCABULARIES = (

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform
+from aft_ray.recipe.errors import InputError
 from aft_ray.students import Student
 
 NEEDED = ("onnx", "onnxruntime", "onnxscript")

@@ -9,8 +9,8 @@ from typing import Any
 import open_clip
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
-from aft_ray.errors import InputError
 from aft_ray.model_files import ModelFiles
+from aft_ray.recipe.errors import InputError
 
 
 def saved(files: ModelFiles) -> tuple[dict[str, Any], dict[str, Any]]:

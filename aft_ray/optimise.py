@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from aft_ray.config import Recipe
-from aft_ray.sections import TrainConfig
+from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.sections import TrainConfig
 from aft_ray.task import TransferTask
 
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from aft_ray.errors import InputError
+from aft_ray.recipe.errors import InputError
 from aft_ray.schema import UNLABELED
 
 Shuffle: TypeAlias = Callable[[np.ndarray, tuple[int, ...]], np.ndarray]

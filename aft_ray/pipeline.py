@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from aft_ray.config import Recipe, load_text, override
 from aft_ray.extract import extract
 from aft_ray.prepare import prepare
 from aft_ray.rank import has_one_class_per_sample, rank
+from aft_ray.recipe.config import Recipe, load_text, override
 from aft_ray.report import report
 from aft_ray.search import search
 from aft_ray.train import train

@@ -15,9 +15,9 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from aft_ray.config import Recipe
-from aft_ray.errors import InputError
 from aft_ray.gang import Bundle, named, total
+from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.errors import InputError
 from aft_ray.workspace import Workspace
 
 PACKAGES = ("aft-ray", "ray", "torch", "timm")

@@ -11,8 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform, per_channel
+from aft_ray.recipe.errors import InputError
 
 NEEDED: dict[str, Any] = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_pad": False}
 """Settings that can be reproduced with this one value only."""

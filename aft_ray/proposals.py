@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from aft_ray.config import Recipe
-from aft_ray.errors import InputError
-from aft_ray.search_section import Range
+from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.search_section import Range
 from aft_ray.space import BETA, TEACHERS, Setting, Space, Trial, rounded, seeded
 
 TRIES, LEARNED_TRIES = 100, 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aft_ray.config import Recipe
+from aft_ray.recipe.config import Recipe
 from aft_ray.store import Store
 
 MAY_CHANGE = ("num_workers", "use_gpu", "max_failures", "trackers")

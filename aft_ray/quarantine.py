@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image, UnidentifiedImageError
 
-from aft_ray.errors import InputError
+from aft_ray.recipe.errors import InputError
 
 UNREADABLE = (Image.DecompressionBombError, OSError, SyntaxError, ValueError)
 """What reading a file and decoding a picture with Pillow raise."""

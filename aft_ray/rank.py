@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aft_ray.check import check
-from aft_ray.config import Recipe
-from aft_ray.errors import InputError
 from aft_ray.order import kept_labels
 from aft_ray.rank_picture import rank_picture
+from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.errors import InputError
 from aft_ray.regularizers import LogMEStatistics
 from aft_ray.schema import UNLABELED
 from aft_ray.space import teacher_subsets

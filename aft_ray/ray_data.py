@@ -17,9 +17,9 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from aft_ray.attempts import Attempts, AttemptsHere
-from aft_ray.errors import InputError
 from aft_ray.gang import ActorPool, Gang, GangLost, Watchman, gang
-from aft_ray.sections import ResourcesConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import ResourcesConfig
 
 if TYPE_CHECKING:
     from ray.data import Dataset

@@ -9,8 +9,8 @@ from typing import Any
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining
 
-from aft_ray.config import Recipe
-from aft_ray.search_section import Range
+from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.search_section import Range
 from aft_ray.space import BETA, Space, rounded
 
 

@@ -15,15 +15,15 @@ from dataclasses import replace
 import ray
 
 from aft_ray.check import check, compared_teachers
-from aft_ray.config import Recipe, dump, override
 from aft_ray.data import Data, load_data
-from aft_ray.errors import InputError
 from aft_ray.files import Directory
 from aft_ray.lease import lease
 from aft_ray.metrics import score
 from aft_ray.proposals import Learned, Listed, Proposals
 from aft_ray.rank import rank
-from aft_ray.search_section import Range
+from aft_ray.recipe.config import Recipe, dump, override
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.search_section import Range
 from aft_ray.space import Setting, Space, Trial, final_trials, plan_trials, spaces, top_by_rank
 from aft_ray.store import Store
 from aft_ray.stores import open_stores

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from aft_ray.config import Recipe
+from aft_ray.recipe.config import Recipe
 
 if TYPE_CHECKING:
     from aft_ray.plan import Estimate
@@ -210,7 +210,7 @@ def show_list(kind: str) -> None:
     """Everything of a kind that a recipe can name."""
     if kind == "datasets":
         from aft_ray.datasets import NAMED, SOURCES
-        from aft_ray.sections import DatasetConfig
+        from aft_ray.recipe.sections import DatasetConfig
 
         rows: list[list[Any]] = []
         for name, found in NAMED.items():

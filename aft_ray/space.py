@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from aft_ray.config import Recipe, fingerprint, override
-from aft_ray.errors import InputError
+from aft_ray.recipe.config import Recipe, fingerprint, override
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.search_section import TOP_BY_RANK, Range, Values
+from aft_ray.recipe.sections import RegularizerConfig
 from aft_ray.regularizers import REGULARIZERS
-from aft_ray.search_section import TOP_BY_RANK, Range, Values
-from aft_ray.sections import RegularizerConfig
 
 LONGEST_NAME = 120
 BETA, TEACHERS = "regularizer.beta", "teachers"

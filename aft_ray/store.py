@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from aft_ray.contents import IMAGE_COLUMNS, content_reader
-from aft_ray.errors import InputError
 from aft_ray.prefetch import prefetched
+from aft_ray.recipe.errors import InputError
 from aft_ray.shards import ShardDirectory, check_fingerprint, samples_fingerprint, shard_identity
 from aft_ray.workspace import Workspace
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from aft_ray import students, teachers
-from aft_ray.config import Recipe
-from aft_ray.errors import InputError
+from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.errors import InputError
 from aft_ray.schema import SPLITS
 from aft_ray.store import Store, open_store
 from aft_ray.workspace import Workspace

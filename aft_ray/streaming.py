@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from aft_ray.batches import InputTransform, Samples, decode, split_facts
-from aft_ray.errors import InputError
 from aft_ray.order import LANES, WINDOW_SHARDS, Shuffle, WindowShuffle
+from aft_ray.recipe.errors import InputError
 from aft_ray.store import Store
 
 MOST_THREADS = 8

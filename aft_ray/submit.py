@@ -22,8 +22,8 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 import aft_ray
-from aft_ray.config import Recipe, dump, fingerprint
-from aft_ray.errors import InputError
+from aft_ray.recipe.config import Recipe, dump, fingerprint
+from aft_ray.recipe.errors import InputError
 
 LARGEST_UPLOAD = DASHBOARD_CLIENT_MAX_SIZE
 """Bytes that Ray's job server takes in one request."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aft_ray.files import Directory
-from aft_ray.sections import TeacherConfig
+from aft_ray.recipe.sections import TeacherConfig
 
 LOG = "extract.jsonl"
 

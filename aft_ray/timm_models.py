@@ -8,7 +8,7 @@ from typing import Any
 import timm
 from timm.models import parse_model_name
 
-from aft_ray.errors import InputError
+from aft_ray.recipe.errors import InputError
 
 
 def parsed(name: str) -> tuple[str | None, str]:

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aft_ray.checkpoint import COMMIT, TrainingState, differing_keys
-from aft_ray.config import Recipe, dump
-from aft_ray.errors import InputError
 from aft_ray.files import Directory
 from aft_ray.metrics import best_line
+from aft_ray.recipe.config import Recipe, dump
+from aft_ray.recipe.errors import InputError
 from aft_ray.space import Trial
 
 Row = dict[str, Any]

@@ -12,12 +12,12 @@ from typing import Any
 import ray
 from ray import tune
 
-from aft_ray.config import Recipe
-from aft_ray.errors import InputError
 from aft_ray.gauges import show_gauges
 from aft_ray.metrics import score
 from aft_ray.progress import Progress
 from aft_ray.proposals import Listed, Proposals
+from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.errors import InputError
 from aft_ray.runs import STOP
 from aft_ray.schedulers import AshaPerMethod, population, reports
 from aft_ray.space import Space, Trial

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from aft_ray.cli import set_environment
-from aft_ray.config import Recipe
+from aft_ray.recipe.config import Recipe
 
 set_environment()
 os.environ.setdefault("RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S", "120")

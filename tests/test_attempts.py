@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 
 from aft_ray.attempts import AttemptsHere, Watch
-from aft_ray.errors import InputError
+from aft_ray.recipe.errors import InputError
 
 IDS = [f"s{row}" for row in range(9)]
 SHARD = "shard 3 of train"

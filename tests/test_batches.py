@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aft_ray.batches import Split, evaluation_batches
-from aft_ray.errors import InputError
 from aft_ray.order import BatchOrder, WindowShuffle, worker_rows
+from aft_ray.recipe.errors import InputError
 from aft_ray.schema import UNLABELED
 
 

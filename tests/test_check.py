@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from aft_ray.check import check, compared_teachers
-from aft_ray.config import Recipe, override
-from aft_ray.errors import InputError
 from aft_ray.prepare import prepare
+from aft_ray.recipe.config import Recipe, override
+from aft_ray.recipe.errors import InputError
 from aft_ray.stores import open_stores
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from aft_ray.attempts import AttemptsHere, Watch
 from aft_ray.crops import CROPS, MissingShard, ReadShard, make_inputs
-from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform
+from aft_ray.recipe.errors import InputError
 from aft_ray.schema import samples_schema
 from aft_ray.shards import shard_identity
 from aft_ray.teachers.base import TeacherDescription

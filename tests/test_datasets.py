@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from aft_ray import datasets
-from aft_ray.config import Recipe
 from aft_ray.datasets import list_samples
-from aft_ray.errors import InputError
 from aft_ray.prepare import choose_splits, prepare
-from aft_ray.sections import DatasetConfig
+from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store import open_store
 from tests.helpers.hub_data import png
 
@@ -497,7 +497,7 @@ def test_torchvision_classes(tmp_path: Path) -> None:
 MEMORY = """
 import sys
 from pathlib import Path
-from aft_ray.config import Recipe
+from aft_ray.recipe.config import Recipe
 from aft_ray.prepare import prepare
 import aft_ray.datasets, pyarrow.parquet, PIL.PngImagePlugin
 

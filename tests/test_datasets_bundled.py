@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from aft_ray import datasets
-from aft_ray.config import Recipe
 from aft_ray.datasets import NAMED, list_samples
 from aft_ray.datasets.bundled_texts import GLOSSES_PER_CLASS
 from aft_ray.prepare import choose_splits, prepare
-from aft_ray.sections import DatasetConfig
+from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store import open_store
 from tests.helpers.hub_data import png
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from aft_ray import datasets
-from aft_ray.config import Recipe, override
 from aft_ray.datasets import NAMED, hub, hub_tasks, list_samples
-from aft_ray.errors import InputError
 from aft_ray.prepare import prepare
-from aft_ray.sections import DatasetConfig
+from aft_ray.recipe.config import Recipe, override
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store import open_store
 from tests.helpers.hub_data import REPOSITORIES, as_dataset, write_copy
 

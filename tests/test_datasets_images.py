@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aft_ray.config import Recipe
-from aft_ray.errors import InputError
 from aft_ray.images import decode
 from aft_ray.prepare import prepare
+from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.errors import InputError
 from aft_ray.store import open_store
 
 RAMP = np.linspace(0, 1, 48).reshape(6, 8)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from aft_ray import students
-from aft_ray.config import load
 from aft_ray.datasets import NAMED, SOURCES
+from aft_ray.recipe.config import load
 from aft_ray.regularizers import REGULARIZERS
 from aft_ray.teachers import LIBRARIES
 from tests.helpers import ROOT

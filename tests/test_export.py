@@ -18,11 +18,11 @@ from safetensors.torch import load_file, save_file
 
 from aft_ray import onnx_file
 from aft_ray.checkpoint import save_student
-from aft_ray.config import Recipe
-from aft_ray.errors import InputError
 from aft_ray.export import export
 from aft_ray.images import normalise
 from aft_ray.onnx_file import write_onnx
+from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.errors import InputError
 from aft_ray.student import load_student
 from aft_ray.students import LibraryStudent
 from aft_ray.workspace import Workspace

@@ -12,12 +12,12 @@ import torch
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from safetensors.torch import save_file
 
-from aft_ray.config import Recipe, override
-from aft_ray.errors import InputError
 from aft_ray.extract import extract
 from aft_ray.prepare import prepare
+from aft_ray.recipe.config import Recipe, override
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.schema import samples_schema
-from aft_ray.sections import TeacherConfig
 from aft_ray.store import open_store
 from aft_ray.teachers import build_teacher, describe_teacher
 from aft_ray.workspace import Workspace

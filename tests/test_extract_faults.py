@@ -21,10 +21,10 @@ import ray
 import yaml
 from ray._private.state import actors
 
-from aft_ray.config import Recipe, override
-from aft_ray.errors import InputError
 from aft_ray.extract import extract
 from aft_ray.prepare import prepare
+from aft_ray.recipe.config import Recipe, override
+from aft_ray.recipe.errors import InputError
 from aft_ray.workspace import Workspace
 from tests.conftest import draw_pictures
 from tests.helpers import ROOT

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from aft_ray.build import build_task
-from aft_ray.config import override
 from aft_ray.data import Data
-from aft_ray.errors import InputError
 from aft_ray.fit import is_over
 from aft_ray.metrics import best_line
+from aft_ray.recipe.config import override
+from aft_ray.recipe.errors import InputError
 from aft_ray.workspace import Workspace
 from tests.helpers.training import (
     DATA,

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from aft_ray.errors import InputError
 from aft_ray.gang import Share, share_of
-from aft_ray.sections import TeacherConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import TeacherConfig
 from tests.helpers import ROOT
 
 
@@ -84,7 +84,7 @@ from aft_ray.cli import set_environment
 set_environment()
 import ray
 from aft_ray.gang import gang
-from aft_ray.sections import TeacherConfig
+from aft_ray.recipe.sections import TeacherConfig
 
 ray.init("local", num_cpus=3, include_dashboard=False, log_to_driver=False)
 teachers = [TeacherConfig(name=name, model="timm:x") for name in "ab"]

@@ -15,18 +15,18 @@ import pytest
 import timm
 import torch
 
-from aft_ray.config import Recipe, override
 from aft_ray.embedding import embed
-from aft_ray.errors import InputError
 from aft_ray.evaluate import evaluate
 from aft_ray.extract import extract
 from aft_ray.images import normalise
 from aft_ray.plan import plan
 from aft_ray.predict import predict
 from aft_ray.prepare import prepare
+from aft_ray.recipe.config import Recipe, override
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.runs import read_history
 from aft_ray.search import search
-from aft_ray.sections import TeacherConfig
 from aft_ray.store import open_store
 from aft_ray.student import load_student
 from aft_ray.teachers import build_teacher, describe_teacher

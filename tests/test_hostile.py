@@ -20,13 +20,13 @@ from PIL import Image
 
 from aft_ray.attempts import AttemptsHere, Watch
 from aft_ray.cli import main
-from aft_ray.config import Recipe
 from aft_ray.crops import ReadShard
-from aft_ray.errors import InputError
 from aft_ray.extract import plan_extraction
 from aft_ray.parquet import features_table
 from aft_ray.prepare import prepare
-from aft_ray.sections import StudentConfig, TeacherConfig
+from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import StudentConfig, TeacherConfig
 from aft_ray.shards import ShardDirectory, samples_fingerprint
 from aft_ray.store import open_store
 from aft_ray.students import build_student

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform, normalise
+from aft_ray.recipe.errors import InputError
 
 
 def encoded(width: int, height: int, mode: str = "RGB") -> bytes:

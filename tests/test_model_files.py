@@ -9,8 +9,8 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import EntryNotFoundError
 
-from aft_ray.errors import InputError
 from aft_ray.model_files import Directory, Repository, model_files
+from aft_ray.recipe.errors import InputError
 from tests.helpers import hub
 
 

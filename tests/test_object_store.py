@@ -14,11 +14,11 @@ import pytest
 import yaml
 
 from aft_ray.cli import main
-from aft_ray.config import Recipe
-from aft_ray.errors import InputError
 from aft_ray.extract import extract
 from aft_ray.lease import lease
 from aft_ray.prepare import prepare
+from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.errors import InputError
 from aft_ray.store import open_store
 from aft_ray.workspace import Workspace
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from aft_ray.config import Recipe
-from aft_ray.errors import InputError
 from aft_ray.extract import extract
 from aft_ray.plan import plan
 from aft_ray.prepare import prepare
+from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.errors import InputError
 
 pytestmark = pytest.mark.ray
 

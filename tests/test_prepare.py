@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from aft_ray import datasets
-from aft_ray.config import Recipe
 from aft_ray.datasets import Item, Listing, list_samples
-from aft_ray.errors import InputError
 from aft_ray.prepare import choose_splits, prepare, samples_per_shard
-from aft_ray.sections import DatasetConfig
+from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store import open_store
 from aft_ray.workspace import Workspace
 

@@ -10,9 +10,9 @@ import torch
 import transformers
 from PIL import Image
 
-from aft_ray.errors import InputError
 from aft_ray.images import normalise
 from aft_ray.processors import processor_transform
+from aft_ray.recipe.errors import InputError
 from tests.helpers.hub import CROPPED, SQUASHED
 
 DEIT = {"image_processor_type": "DeiTImageProcessor", "size": 40, "crop_size": {"height": 32, "width": 32}}

@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 
-from aft_ray.config import Recipe, dump, fingerprint, override
-from aft_ray.errors import InputError
 from aft_ray.pictures import draw_betas, draw_contributions, draw_quality
 from aft_ray.plots import INK, Line, draw_lines, spread
+from aft_ray.recipe.config import Recipe, dump, fingerprint, override
+from aft_ray.recipe.errors import InputError
 from aft_ray.report import leaderboard, report
 from aft_ray.results import METHODS, Entry, compare, headline, summarize
 

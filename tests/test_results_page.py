@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from aft_ray.config import Recipe, override
+from aft_ray.recipe.config import Recipe, override
 from aft_ray.teachers import build_teacher
 from aft_ray.trials import COLUMNS, Row, write_table
 from jobs.benchmarks.results import CLAIMS, QUICK

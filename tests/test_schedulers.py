@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aft_ray.config import Recipe, override
+from aft_ray.recipe.config import Recipe, override
 from aft_ray.schedulers import AshaPerMethod, population, reports
 from aft_ray.space import spaces
 from tests.test_space import planned

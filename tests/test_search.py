@@ -16,10 +16,10 @@ import pytest
 import ray
 import yaml
 
-from aft_ray.config import Recipe, dump, load, override
 from aft_ray.data import load_data
-from aft_ray.errors import InputError
 from aft_ray.fit import fit
+from aft_ray.recipe.config import Recipe, dump, load, override
+from aft_ray.recipe.errors import InputError
 from aft_ray.search import best_settings, plan_search, search
 from aft_ray.stores import open_stores
 from aft_ray.trials import Row, as_table
@@ -199,7 +199,7 @@ KILLED = """
 import sys, ray
 from aft_ray.cli import set_environment
 set_environment()
-from aft_ray.config import load
+from aft_ray.recipe.config import load
 from aft_ray.search import search
 ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
 search(load(sys.argv[1]))

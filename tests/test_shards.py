@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aft_ray.errors import InputError
 from aft_ray.parquet import PLAIN_KEY, content_digest, features_array, features_table
+from aft_ray.recipe.errors import InputError
 from aft_ray.schema import samples_schema
 from aft_ray.shards import ShardDirectory
 from aft_ray.workspace import Workspace

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from aft_ray.config import Recipe, override
-from aft_ray.errors import InputError
+from aft_ray.recipe.config import Recipe, override
+from aft_ray.recipe.errors import InputError
 from aft_ray.space import Setting, Trial, final_trials, plan_trials, space_faults, spaces, teacher_subsets, top_by_rank
 
 

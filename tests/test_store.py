@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from aft_ray.contents import content_reader
-from aft_ray.errors import InputError
 from aft_ray.parquet import features_table
+from aft_ray.recipe.errors import InputError
 from aft_ray.schema import samples_schema
 from aft_ray.shards import ShardDirectory, samples_fingerprint
 from aft_ray.store import Store, open_store

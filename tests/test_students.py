@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 from aft_ray import students
 from aft_ray.checkpoint import save_student
-from aft_ray.errors import InputError
-from aft_ray.sections import StudentConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import StudentConfig
 from aft_ray.student import load_student
 from aft_ray.students import build_student, modality, student_transforms
 from aft_ray.students.product_head import ProductHead

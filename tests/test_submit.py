@@ -18,8 +18,8 @@ import pytest
 
 from aft_ray import preflight, submit
 from aft_ray.cli import main
-from aft_ray.config import load
-from aft_ray.errors import InputError
+from aft_ray.recipe.config import load
+from aft_ray.recipe.errors import InputError
 from aft_ray.workspace import Workspace
 from tests.conftest import SMALL, SmallDemo
 from tests.helpers import ROOT

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from aft_ray.sections import TeacherConfig
+from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.tally import Tally
 from aft_ray.workspace import Workspace
 

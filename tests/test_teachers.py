@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from timm.data import create_transform, resolve_data_config
 
 from aft_ray import teachers
-from aft_ray.errors import InputError
-from aft_ray.sections import TeacherConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.teachers import build_teacher, describe_teacher
 from tests.helpers import hub
 

@@ -13,8 +13,8 @@ from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from aft_ray.errors import InputError
-from aft_ray.sections import TeacherConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.teachers import build_teacher, describe_teacher
 from aft_ray.weights import as_timm, load_state_dict, locate
 from tests.helpers import hub

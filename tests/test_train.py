@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from aft_ray.checkpoint import TrainingState
-from aft_ray.config import Recipe, dump, override
 from aft_ray.data import load_data
-from aft_ray.errors import InputError
+from aft_ray.recipe.config import Recipe, dump, override
+from aft_ray.recipe.errors import InputError
 from aft_ray.runs import SNAPSHOT, read_history
 from aft_ray.student import load_student
 from aft_ray.teachers import describe_teacher

@@ -20,8 +20,8 @@ from aft_ray.datasets.tables import open_tables
 from aft_ray.datasets.tabular import check_columns, list_tables
 from aft_ray.datasets.torchvision_source import check_torchvision, list_torchvision
 from aft_ray.datasets.webdataset import find_tars, list_webdataset
-from aft_ray.errors import InputError
-from aft_ray.sections import DatasetConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import DatasetConfig
 
 __all__ = ["NAMED", "SOURCES", "Item", "Listing", "NamedDataset", "faults", "list_samples"]
 

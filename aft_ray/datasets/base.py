@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from aft_ray.errors import InputError
-from aft_ray.sections import DatasetConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import DatasetConfig
 
 Modality = Literal["image", "text", "image+text"]
 Task = Literal["classification", "multilabel", "regression"]

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from aft_ray.datasets.base import Item, Listing, NamedDataset
-from aft_ray.errors import InputError
-from aft_ray.sections import DatasetConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.weights import locate
 
 DIGITS = tuple(str(digit) for digit in range(10))

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from aft_ray.datasets.base import Item, Listing, NamedDataset
-from aft_ray.errors import InputError
-from aft_ray.sections import DatasetConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import DatasetConfig
 
 GLOSS_FILE = "/usr/share/wordnet/data.noun"
 GLOSSES_PER_CLASS = 400

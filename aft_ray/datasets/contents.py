@@ -17,7 +17,7 @@ from typing import Any
 
 from aft_ray.datasets.base import Content
 from aft_ray.datasets.tables import Row
-from aft_ray.sections import PROMPT_NAME
+from aft_ray.recipe.sections import PROMPT_NAME
 
 GOOD, BAD = b"+", b"-"
 """Before the content itself, and before the reason why there is none."""

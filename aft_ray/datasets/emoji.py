@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from aft_ray.datasets.base import Item, Listing, NamedDataset
-from aft_ray.errors import InputError
-from aft_ray.sections import DatasetConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import DatasetConfig
 
 CLASSES = (
     "Activities",

@@ -12,8 +12,8 @@ from typing import Any
 
 from aft_ray.datasets.splits import own_split, split_names
 from aft_ray.datasets.tables import SUFFIXES, Row, Table, find_files, open_table, raise_missing_splits
-from aft_ray.errors import InputError
-from aft_ray.sections import DatasetConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import DatasetConfig
 
 CONVERTED = "refs/convert/parquet"
 """The branch where the hub keeps a Parquet copy of what the repository has in another form."""

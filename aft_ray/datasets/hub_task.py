@@ -11,8 +11,8 @@ from pydantic import BaseModel, ValidationError
 from aft_ray.datasets.base import Listing, Modality, NamedDataset
 from aft_ray.datasets.hub import check_hub, download_hint, hub_tables, local_folder
 from aft_ray.datasets.tabular import check_columns, list_tables
-from aft_ray.errors import InputError
-from aft_ray.sections import DatasetConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import DatasetConfig
 
 KEYS = frozenset(
     {"path", "repo", "subset", "revision", "columns", "splits", "label_names", "prompt", "truncation_side"}

@@ -8,8 +8,8 @@ from pathlib import Path
 from aft_ray.datasets.base import Item, Listing, raise_faults
 from aft_ray.datasets.splits import split_names
 from aft_ray.datasets.tables import raise_missing_splits
-from aft_ray.errors import InputError
-from aft_ray.sections import DatasetConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import DatasetConfig
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 

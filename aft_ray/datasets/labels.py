@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aft_ray.datasets.base import LISTED, Label, Task, raise_faults
-from aft_ray.errors import InputError
+from aft_ray.recipe.errors import InputError
 from aft_ray.schema import UNLABELED
 
 NOTHING = (None, "")

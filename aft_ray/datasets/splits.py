@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
 
-from aft_ray.sections import DatasetConfig
+from aft_ray.recipe.sections import DatasetConfig
 
 USUAL = {
     "train": "train",

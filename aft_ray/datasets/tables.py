@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from aft_ray.datasets.base import raise_faults
 from aft_ray.datasets.splits import own_split, split_names
-from aft_ray.errors import InputError
-from aft_ray.sections import DatasetConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import DatasetConfig
 
 Row = dict[str, Any]
 

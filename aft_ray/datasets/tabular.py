@@ -11,15 +11,15 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from aft_ray.config import fingerprint
 from aft_ray.datasets.base import Content, Item, Listing, Modality, raise_faults
 from aft_ray.datasets.contents import Contents, RowContent, image_bytes
 from aft_ray.datasets.labels import Labels
 from aft_ray.datasets.splits import split_names
 from aft_ray.datasets.tables import Row, Table, read_ordered
-from aft_ray.errors import InputError
+from aft_ray.recipe.config import fingerprint
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import ColumnsConfig, DatasetConfig
 from aft_ray.schema import SPLITS
-from aft_ray.sections import ColumnsConfig, DatasetConfig
 
 
 def row_content(config: DatasetConfig) -> RowContent:

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform
-from aft_ray.sections import StudentConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import StudentConfig
 from aft_ray.students.base import LibraryStudent, Student, first_line
 from aft_ray.text import TextTransform
 

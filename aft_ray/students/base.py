@@ -10,9 +10,9 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import nn
 
-from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform
-from aft_ray.sections import StudentConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import StudentConfig
 from aft_ray.text import PADDING, TextTransform
 
 Inputs: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...]

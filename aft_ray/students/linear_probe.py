@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from aft_ray.errors import InputError
-from aft_ray.sections import StudentConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import StudentConfig
 from aft_ray.students.base import Inputs, Student, refuse
 
 

@@ -21,11 +21,11 @@ import torch
 from safetensors.torch import save_file
 
 from aft_ray import open_clip_models
-from aft_ray.config import fingerprint
-from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform, normalise
 from aft_ray.model_files import Directory, repository
-from aft_ray.sections import StudentConfig
+from aft_ray.recipe.config import fingerprint
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import StudentConfig
 from aft_ray.students.base import Inputs, LibraryStudent, Student
 from aft_ray.students.product_head import ProductHead
 from aft_ray.weights import locate

@@ -15,9 +15,9 @@ from timm.data import resolve_data_config
 from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
 
 from aft_ray import timm_models
-from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform, normalise
-from aft_ray.sections import StudentConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import StudentConfig
 from aft_ray.students.base import Inputs, LibraryStudent, Student, load_weights, refuse
 from aft_ray.weights import as_timm, load_state_dict, locate
 

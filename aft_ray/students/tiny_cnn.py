@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform, normalise
-from aft_ray.sections import StudentConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import StudentConfig
 from aft_ray.students.base import Inputs, Student, refuse
 
 IMAGE_SIZE = 28

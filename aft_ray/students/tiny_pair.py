@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform
-from aft_ray.sections import StudentConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import StudentConfig
 from aft_ray.students import tiny_cnn, tiny_text
 from aft_ray.students.base import Inputs, Student, refuse
 from aft_ray.students.product_head import ProductHead

@@ -18,10 +18,10 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from aft_ray.config import fingerprint
-from aft_ray.errors import InputError
 from aft_ray.model_files import ModelFiles, Repository, model_files
-from aft_ray.sections import StudentConfig
+from aft_ray.recipe.config import fingerprint
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import StudentConfig
 from aft_ray.students.base import Inputs, LibraryStudent, Student, load_weights, refuse, trimmed
 from aft_ray.text import PADDING, Tokens
 from aft_ray.weights import load_state_dict, locate

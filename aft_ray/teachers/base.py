@@ -31,9 +31,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform
-from aft_ray.sections import TeacherConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import TeacherConfig
 
 if TYPE_CHECKING:
     import torch

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from aft_ray.errors import InputError
-from aft_ray.sections import TeacherConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.teachers import LIBRARIES
 
 

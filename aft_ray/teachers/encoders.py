@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from aft_ray.errors import InputError
+from aft_ray.recipe.errors import InputError
 from aft_ray.teachers.transformers_checkpoint import TWO_TOWERS
 
 Encoder = Callable[..., torch.Tensor]

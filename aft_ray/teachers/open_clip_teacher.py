@@ -16,11 +16,11 @@ import open_clip
 import torch
 
 from aft_ray import open_clip_models
-from aft_ray.config import fingerprint
-from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform, normalise
 from aft_ray.model_files import Directory, ModelFiles, Repository, model_files, repository
-from aft_ray.sections import TeacherConfig
+from aft_ray.recipe.config import fingerprint
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.teachers.base import TeacherDescription, refuse
 from aft_ray.teachers.device import arithmetic, to_device
 from aft_ray.weights import locate, sha256

@@ -17,10 +17,10 @@ from timm.data import resolve_data_config
 from timm.models._hub import load_model_config_from_path
 
 from aft_ray import timm_models
-from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform, normalise
 from aft_ray.model_files import Directory, ModelFiles, Repository, repository
-from aft_ray.sections import TeacherConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.teachers.base import TeacherDescription, refuse
 from aft_ray.teachers.device import arithmetic, to_device
 from aft_ray.weights import as_timm, load_state_dict, locate, sha256

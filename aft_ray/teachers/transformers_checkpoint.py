@@ -7,11 +7,11 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING
 
-from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform
 from aft_ray.model_files import ModelFiles, Repository, model_files
 from aft_ray.processors import processor_transform
-from aft_ray.sections import TeacherConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.teachers.base import refuse
 
 TWO_TOWERS = ("clip", "siglip")

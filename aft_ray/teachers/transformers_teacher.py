@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from aft_ray.errors import InputError
 from aft_ray.images import ImageTransform, normalise
-from aft_ray.sections import TeacherConfig
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.teachers.base import TeacherDescription
 from aft_ray.teachers.device import arithmetic, to_device
 from aft_ray.teachers.encoders import Encoder, image_encoder, text_encoder

@@ -33,9 +33,9 @@ import torch
 from PIL import Image, ImageFilter
 
 from aft_ray.cli import set_environment
-from aft_ray.config import Recipe
 from aft_ray.images import ImageTransform
-from aft_ray.sections import TeacherConfig
+from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.teachers.base import TeacherDescription
 
 MODELS = {"small": ("mobilenetv3_small_050", 224, 8192), "large": ("vit_small_patch16_224", 224, 256)}
@@ -123,8 +123,8 @@ def measure_pipeline(recipe_path: str) -> dict[str, Any]:
     set_environment()
     import ray
 
-    from aft_ray.config import load
     from aft_ray.extract import extract
+    from aft_ray.recipe.config import load
 
     recipe = load(recipe_path)
     cpus = os.cpu_count() if any(teacher.num_gpus for teacher in recipe.teachers) else 2
@@ -179,8 +179,8 @@ def measure_scaling(recipe_path: str, num_actors: str) -> dict[str, Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    from aft_ray.config import load
     from aft_ray.extract import extract
+    from aft_ray.recipe.config import load
 
     recipe, actors = load(recipe_path), int(num_actors)
     per_node = -(-actors // 3)
@@ -211,7 +211,7 @@ def measure_memory(recipe_path: str, in_a_round: str) -> dict[str, Any]:
     from ray._private.state import actors
 
     from aft_ray import extract as extraction
-    from aft_ray.config import load
+    from aft_ray.recipe.config import load
 
     extraction.ROUND = int(in_a_round)
     recipe = load(recipe_path)
@@ -254,8 +254,8 @@ def teacher(name: str, folder: Path, device: str = "cpu") -> dict[str, Any]:
 
 def prepared(folder: Path, name: str, count: int, size: int, teachers: list[dict[str, Any]], rows: int) -> str:
     """A recipe whose samples are prepared."""
-    from aft_ray.config import load
     from aft_ray.prepare import prepare
+    from aft_ray.recipe.config import load
 
     pictures = folder / f"pictures{count}"
     if not pictures.exists():

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from aft_ray.images import ImageTransform
-from aft_ray.sections import TeacherConfig
+from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.teachers.base import TeacherDescription
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aft_ray.images import ImageTransform
-from aft_ray.sections import TeacherConfig
+from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.teachers.base import TeacherDescription
 from aft_ray.weights import locate
 

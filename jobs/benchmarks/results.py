@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from aft_ray.cli import set_environment
-from aft_ray.config import Recipe, load, override
+from aft_ray.recipe.config import Recipe, load, override
 
 RECIPES = Path(__file__).parent / "recipes"
 PAGE, QUICK_PAGE = Path("docs/results.md"), Path("work/results/quick.md")

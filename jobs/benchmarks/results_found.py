@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from aft_ray.config import Recipe
 from aft_ray.files import Directory
+from aft_ray.recipe.config import Recipe
 from aft_ray.report import read_trainings, read_trials
 from aft_ray.results import METHODS, Entry, Row, summarize
 from aft_ray.trials import COLUMNS

@@ -99,8 +99,8 @@ def child_of_ours(*arguments: str) -> dict[str, Any]:
 
 def measure_prepare(count: str) -> dict[str, float]:
     """Wall seconds of `prepare` and the rise of its peak memory, with pictures of no size worth naming."""
-    from aft_ray.config import load
     from aft_ray.prepare import prepare
+    from aft_ray.recipe.config import load
 
     with tempfile.TemporaryDirectory() as folder:
         write_pictures(Path(folder) / "pictures", int(count), 16)
@@ -117,8 +117,8 @@ def measure_shards(shards: str, teachers: str) -> dict[str, float]:
     set_environment()
     import ray
 
-    from aft_ray.config import load
     from aft_ray.extract import extract
+    from aft_ray.recipe.config import load
 
     with tempfile.TemporaryDirectory() as folder:
         sleeping = [sleeper(f"t{number}", 0.0, 1) for number in range(int(teachers))]
@@ -249,8 +249,8 @@ def measure_simulation(recipe_path: str, gpus: str, log: str) -> dict[str, float
     import ray
     from ray.cluster_utils import Cluster
 
-    from aft_ray.config import load
     from aft_ray.extract import extract
+    from aft_ray.recipe.config import load
 
     per_node = -(-int(gpus) // 3)
     node = {"num_cpus": per_node + 2, "num_gpus": per_node, "object_store_memory": 100 << 20}

@@ -27,7 +27,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from aft_ray.config import load
+from aft_ray.recipe.config import load
 from aft_ray.report import read_trainings
 from aft_ray.results import Row
 from aft_ray.workspace import Workspace

@@ -40,9 +40,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from aft_ray.batches import Split
-from aft_ray.config import Recipe, dump, override
 from aft_ray.data import Data
 from aft_ray.fit import fit
+from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.regularizers.base import Scope
 from aft_ray.students import build_student
 from aft_ray.workspace import Workspace

@@ -8,7 +8,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from aft_ray.config import Recipe
+from aft_ray.recipe.config import Recipe
 
 
 def recipe(tmp_path: Path, image_folder: Path, *teachers: str) -> Recipe:

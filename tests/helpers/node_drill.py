@@ -22,8 +22,8 @@ def drill(recipe_path: str, log: Path, cpus: list[int]) -> None:
     from ray.util.state import list_actors
 
     from aft_ray import ray_data
-    from aft_ray.config import load
     from aft_ray.extract import extract
+    from aft_ray.recipe.config import load
     from tests.helpers.own_teachers import calls
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], "object_store_memory": 80 << 20})

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from aft_ray.sections import StudentConfig
+from aft_ray.recipe.sections import StudentConfig
 from aft_ray.students import Student, build_student
 from tests.helpers import hub
 

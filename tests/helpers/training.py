@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 
 from aft_ray.batches import Split
 from aft_ray.checkpoint import TrainingState
-from aft_ray.config import Recipe, override
 from aft_ray.data import Data
 from aft_ray.fit import fit
+from aft_ray.recipe.config import Recipe, override
 from aft_ray.teachers import describe_teacher
 from aft_ray.workspace import Workspace
 from jobs.benchmarks.made_store import made_store

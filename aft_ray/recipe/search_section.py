@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
-from aft_ray.sections import Model
+from aft_ray.recipe.sections import Model
 
 TOP_BY_RANK = re.compile(r"top_([1-9]\d*)_by_rank")
 

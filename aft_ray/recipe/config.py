@@ -17,9 +17,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError, field_validator, model_validator
 
-from aft_ray.errors import InputError
-from aft_ray.search_section import SearchConfig
-from aft_ray.sections import (
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.search_section import SearchConfig
+from aft_ray.recipe.sections import (
     DatasetConfig,
     Model,
     RegularizerConfig,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from aft_ray.config import Recipe, dump, fingerprint, load, load_text, override
-from aft_ray.errors import InputError
+from aft_ray.recipe.config import Recipe, dump, fingerprint, load, load_text, override
+from aft_ray.recipe.errors import InputError
 
 MINIMAL = "workspace: w\ndataset: {name: mnist5k}\nstudent: {model: 'tiny:cnn'}\n"
 
