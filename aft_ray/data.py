@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aft_ray.batches import InputTransform, Samples, Split, load_split
-from aft_ray.distributed import world_size
 from aft_ray.order import has_label
 from aft_ray.provenance import joined_origin, origin
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
+from aft_ray.regularizers.distributed import world_size
 from aft_ray.schema import SPLITS
 from aft_ray.shared import ArrayCache
 from aft_ray.store import Store

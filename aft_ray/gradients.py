@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from aft_ray.batch import Batch
-from aft_ray.distributed import sum_over_workers, world_size
+from aft_ray.regularizers.distributed import sum_over_workers, world_size
 from aft_ray.task import TransferTask, flat
 
 Losses = dict[str, torch.Tensor]

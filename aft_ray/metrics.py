@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from aft_ray.distributed import sum_over_workers
+from aft_ray.regularizers.distributed import sum_over_workers
 from aft_ray.schema import UNLABELED
 
 FOLD = 50

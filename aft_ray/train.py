@@ -23,7 +23,6 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from aft_ray.check import check
 from aft_ray.checkpoint import TrainingState
 from aft_ray.data import load_data, transforms_of
-from aft_ray.distributed import rank
 from aft_ray.files import Directory
 from aft_ray.fit import fit
 from aft_ray.gang import nodes_resources
@@ -33,6 +32,7 @@ from aft_ray.progress import Progress
 from aft_ray.provenance import joined_origin, origin, run_inputs
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
+from aft_ray.regularizers.distributed import rank
 from aft_ray.runs import FAULTS, STOP, claim, last_checkpoint, read_history
 from aft_ray.shared import ArrayCache
 from aft_ray.store import Store

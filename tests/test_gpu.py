@@ -35,7 +35,7 @@ from aft_ray.workspace import Workspace
 from tests.helpers import hub
 from tests.helpers.extraction import recipe as extraction_recipe
 from tests.helpers.training import killed_after, recipe, run, saved_weights, timeless
-from tests.test_regularizers import GOLDEN_CASES, assert_gradient, golden_case, golden_parameter, tensors
+from tests.regularizers.test_regularizers import GOLDEN_CASES, assert_gradient, golden_case, golden_parameter, tensors
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

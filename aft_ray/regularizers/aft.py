@@ -18,9 +18,9 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from aft_ray import kernels
-from aft_ray.distributed import Rows
+from aft_ray.regularizers import kernels
 from aft_ray.regularizers.base import Combine, Regularizer, Scope, StudentDim, check_choice
+from aft_ray.regularizers.distributed import Rows
 
 Normalize: TypeAlias = Literal["none", "per_teacher"]
 

@@ -7,8 +7,8 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from aft_ray.distributed import Rows, global_rows
-from aft_ray.kernels import at_least_float32
+from aft_ray.regularizers.distributed import Rows, global_rows
+from aft_ray.regularizers.kernels import at_least_float32
 
 Scope: TypeAlias = Literal["global", "worker"]
 Combine: TypeAlias = Literal["concat", "product"]

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from aft_ray.distributed import Rows
 from aft_ray.regularizers.autoencoder import FeatureEncoder
 from aft_ray.regularizers.base import Combine, Regularizer, Scope, StudentDim
+from aft_ray.regularizers.distributed import Rows
 from aft_ray.regularizers.logme import LogMEStatistics
 
 TEMPERATURE = 0.1

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
-from aft_ray import kernels
-from aft_ray.distributed import Rows
+from aft_ray.regularizers import kernels
 from aft_ray.regularizers.base import Regularizer, Scope
+from aft_ray.regularizers.distributed import Rows
 
 BLOCK_SIZE = 2**20
 """Cosines at hand at once, out of B^3: 4 MiB in float32."""

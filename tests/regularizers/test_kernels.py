@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aft_ray import kernels
+from aft_ray.regularizers import kernels
 
 seeds = st.integers(0, 2**31 - 1)
 fast = settings(max_examples=25, deadline=None)

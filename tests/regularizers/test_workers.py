@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
-from aft_ray.distributed import declared_row_counts
 from aft_ray.regularizers import REGULARIZERS, FeatureEncoder, build_regularizer
+from aft_ray.regularizers.distributed import declared_row_counts
 
 NUM_ROWS = 9
 SHARES: dict[int, list[tuple[int, ...]]] = {2: [(6, 3)], 3: [(4, 3, 2), (5, 0, 4)]}

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
-from aft_ray.distributed import (
+from aft_ray.regularizers.distributed import (
     Rows,
     copy_from_main,
     declared_row_counts,
