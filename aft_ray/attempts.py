@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from aft_ray.quarantine import check_bad_samples
 from aft_ray.recipe.errors import InputError
+from aft_ray.store.quarantine import check_bad_samples
 
 PATIENCE = 2
 """Times that a shard is begun before its samples are tried alone."""

@@ -18,12 +18,12 @@ import torch
 
 from aft_ray.batch import Batch
 from aft_ray.order import Shuffle, kept_labels, shuffled
-from aft_ray.prefetch import prefetched
-from aft_ray.quarantine import UNREADABLE, bad_sample, check_bad_samples
 from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.errors import InputError
 from aft_ray.shared import ArrayCache
-from aft_ray.store import Store
+from aft_ray.store.prefetch import prefetched
+from aft_ray.store.quarantine import UNREADABLE, bad_sample, check_bad_samples
+from aft_ray.store.side_by_side import Store
 
 logger = logging.getLogger(__name__)
 

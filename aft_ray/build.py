@@ -16,9 +16,9 @@ from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TrainConfig
 from aft_ray.regularizers import build_regularizer
+from aft_ray.store.workspace import Workspace
 from aft_ray.students import build_student
 from aft_ray.task import TransferTask
-from aft_ray.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 

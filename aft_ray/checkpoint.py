@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
-from aft_ray.files import Directory
 from aft_ray.recipe.errors import InputError
+from aft_ray.store.files import Directory
 
 Tensors = dict[str, torch.Tensor]
 COMMIT = "checkpoint.json"

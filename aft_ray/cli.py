@@ -269,7 +269,7 @@ def _submit(parsed: argparse.Namespace) -> int:
 
 
 def _verify(parsed: argparse.Namespace) -> int:
-    from aft_ray.workspace import Workspace
+    from aft_ray.store.workspace import Workspace
 
     workspace = Workspace.at(load(parsed.place).workspace if parsed.place.endswith((".yaml", ".yml")) else parsed.place)
     stores = list(workspace.stores())

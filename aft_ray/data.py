@@ -12,9 +12,9 @@ from aft_ray.provenance import joined_origin, origin
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.regularizers.distributed import world_size
-from aft_ray.schema import SPLITS
 from aft_ray.shared import ArrayCache
-from aft_ray.store import Store
+from aft_ray.store.schema import SPLITS
+from aft_ray.store.side_by_side import Store
 from aft_ray.streaming import stream_split
 from aft_ray.students import student_transforms
 

@@ -15,12 +15,12 @@ import numpy as np
 
 from aft_ray.attempts import Watch
 from aft_ray.crops import CROPS
-from aft_ray.parquet import features_table
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig
-from aft_ray.shards import ShardDirectory
+from aft_ray.store.parquet import features_table
+from aft_ray.store.shards import ShardDirectory
+from aft_ray.store.workspace import Workspace
 from aft_ray.teachers import Teacher, build_teacher
-from aft_ray.workspace import Workspace
 
 RESULT = "result/"
 """Prefix of the pipeline's columns that tell what a teacher did with a shard."""

@@ -13,16 +13,16 @@ import torch
 
 from aft_ray.batches import Samples, evaluation_batches, load_split
 from aft_ray.build import device_of
-from aft_ray.prefetch import prefetched
 from aft_ray.progress import Progress
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
-from aft_ray.schema import SPLITS, UNLABELED
 from aft_ray.scores import probabilities, scores_of
-from aft_ray.store import Store, open_store
+from aft_ray.store.prefetch import prefetched
+from aft_ray.store.schema import SPLITS, UNLABELED
+from aft_ray.store.side_by_side import Store, open_store
+from aft_ray.store.workspace import Workspace
 from aft_ray.streaming import stream_split
 from aft_ray.student import Classifier, load_student
-from aft_ray.workspace import Workspace
 
 BATCH_SIZE = 512
 

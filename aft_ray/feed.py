@@ -11,11 +11,11 @@ import torch
 
 from aft_ray.batch import Batch
 from aft_ray.batches import Samples
-from aft_ray.files import Directory
 from aft_ray.order import BatchOrder, worker_rows
-from aft_ray.prefetch import prefetched
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
+from aft_ray.store.files import Directory
+from aft_ray.store.prefetch import prefetched
 
 LOOK_EVERY = 50
 NAMED = 8

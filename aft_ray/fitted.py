@@ -11,10 +11,10 @@ import safetensors.torch
 import torch
 
 from aft_ray.batches import Samples, evaluation_batches
-from aft_ray.files import Directory
 from aft_ray.lease import lease
 from aft_ray.recipe.config import fingerprint
 from aft_ray.regularizers import FeatureEncoder, LogMEStatistics, btune_options, fit_encoder
+from aft_ray.store.files import Directory
 from aft_ray.students import Student
 
 BATCH_SIZE = 512

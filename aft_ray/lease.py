@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import pyarrow.fs as pafs
 
-from aft_ray.files import Directory
+from aft_ray.store.files import Directory
 
 RENEWED_EVERY_S, DEAD_AFTER_S, LOOKED_EVERY_S = 5.0, 60.0, 1.0
 DRAWING = 0

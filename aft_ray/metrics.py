@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from aft_ray.regularizers.distributed import sum_over_workers
-from aft_ray.schema import UNLABELED
+from aft_ray.store.schema import UNLABELED
 
 FOLD = 50
 """Steps whose numbers `StepMeans` adds up at once."""

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from aft_ray.recipe.errors import InputError
-from aft_ray.schema import UNLABELED
+from aft_ray.store.schema import UNLABELED
 
 Shuffle: TypeAlias = Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
 """Puts ascending items into the order of an epoch that the seed names."""

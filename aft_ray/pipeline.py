@@ -10,8 +10,8 @@ from aft_ray.rank import has_one_class_per_sample, rank
 from aft_ray.recipe.config import Recipe, load_text, override
 from aft_ray.report import report
 from aft_ray.search import search
+from aft_ray.store.workspace import Workspace
 from aft_ray.train import train
-from aft_ray.workspace import Workspace
 
 
 def pipeline(recipe: Recipe, announce: Callable[[str], None]) -> str:

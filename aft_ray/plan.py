@@ -21,10 +21,10 @@ from aft_ray.prepare import choose_splits, samples_table
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig
-from aft_ray.shards import MANIFEST
+from aft_ray.store.shards import MANIFEST
+from aft_ray.store.workspace import Workspace
 from aft_ray.teachers import build_teacher, describe_teacher
 from aft_ray.teachers.device import device_of
-from aft_ray.workspace import Workspace
 
 TRIAL_S = 3.0
 """How long each teacher is timed, once it is warm."""

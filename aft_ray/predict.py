@@ -20,17 +20,17 @@ import pyarrow.parquet as pq
 import torch
 
 from aft_ray.attempts import Watch
-from aft_ray.files import Directory
 from aft_ray.gang import Gang
 from aft_ray.progress import Progress
 from aft_ray.ray_data import attempts_elsewhere, run_pipeline
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.scores import probabilities
-from aft_ray.shards import ShardDirectory
+from aft_ray.store.files import Directory
+from aft_ray.store.shards import ShardDirectory
+from aft_ray.store.workspace import Workspace
 from aft_ray.student import load_student
 from aft_ray.unseen import DecodeRows, list_unseen
-from aft_ray.workspace import Workspace
 
 if TYPE_CHECKING:
     from ray.data import Dataset

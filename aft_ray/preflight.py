@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from aft_ray.gang import Bundle, named, total
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
-from aft_ray.workspace import Workspace
+from aft_ray.store.workspace import Workspace
 
 PACKAGES = ("aft-ray", "ray", "torch", "timm")
 

@@ -15,15 +15,15 @@ from aft_ray.datasets import Listing, list_samples
 from aft_ray.datasets.base import Label, raise_faults
 from aft_ray.images import open_picture
 from aft_ray.lease import lease
-from aft_ray.prefetch import prefetched
 from aft_ray.progress import Progress
-from aft_ray.quarantine import UNREADABLE, bad_sample, check_bad_samples
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
-from aft_ray.schema import SPLITS, UNLABELED, samples_schema
-from aft_ray.shards import ShardDirectory
-from aft_ray.workspace import Workspace
+from aft_ray.store.prefetch import prefetched
+from aft_ray.store.quarantine import UNREADABLE, bad_sample, check_bad_samples
+from aft_ray.store.schema import SPLITS, UNLABELED, samples_schema
+from aft_ray.store.shards import ShardDirectory
+from aft_ray.store.workspace import Workspace
 
 SHARD_BYTES = 32 << 20
 SHARD_SAMPLES = (16, 512)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aft_ray.recipe.config import Recipe
-from aft_ray.store import Store
+from aft_ray.store.side_by_side import Store
 
 MAY_CHANGE = ("num_workers", "use_gpu", "max_failures", "trackers")
 """Settings of `train` that do not change a run's numbers."""

@@ -23,11 +23,11 @@ from aft_ray.rank_picture import rank_picture
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.regularizers import LogMEStatistics
-from aft_ray.schema import UNLABELED
 from aft_ray.space import teacher_subsets
-from aft_ray.store import Store
+from aft_ray.store.schema import UNLABELED
+from aft_ray.store.side_by_side import Store
+from aft_ray.store.workspace import Workspace
 from aft_ray.stores import open_stores
-from aft_ray.workspace import Workspace
 
 NEIGHBOURS = 20
 

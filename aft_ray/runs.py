@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 from aft_ray.checkpoint import COMMIT, differing_keys
-from aft_ray.files import Directory
 from aft_ray.recipe.config import Recipe, dump
 from aft_ray.recipe.errors import InputError
+from aft_ray.store.files import Directory
 
 STOP = "stop"
 """A file that asks a run to end at its next evaluation."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from aft_ray.schema import UNLABELED
+from aft_ray.store.schema import UNLABELED
 
 NUM_BINS = 15
 """Bins of equal width for the calibration error."""

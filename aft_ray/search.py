@@ -16,7 +16,6 @@ import ray
 
 from aft_ray.check import check, compared_teachers
 from aft_ray.data import Data, load_data
-from aft_ray.files import Directory
 from aft_ray.lease import lease
 from aft_ray.metrics import score
 from aft_ray.proposals import Learned, Listed, Proposals
@@ -25,13 +24,14 @@ from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.search_section import Range
 from aft_ray.space import Setting, Space, Trial, final_trials, plan_trials, spaces, top_by_rank
-from aft_ray.store import Store
+from aft_ray.store.files import Directory
+from aft_ray.store.side_by_side import Store
+from aft_ray.store.workspace import Workspace
 from aft_ray.stores import open_stores
 from aft_ray.train import decide_streaming
 from aft_ray.trial_training import Shared, data_key
 from aft_ray.trials import Row, setting_key
 from aft_ray.tuning import Round
-from aft_ray.workspace import Workspace
 
 
 def search(recipe: Recipe) -> list[Row]:

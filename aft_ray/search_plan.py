@@ -14,8 +14,8 @@ from aft_ray.fit import fit, next_evaluation
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.search import plan_search
 from aft_ray.space import Trial
+from aft_ray.store.workspace import Workspace
 from aft_ray.stores import open_stores
-from aft_ray.workspace import Workspace
 
 PROBE_STEPS = 4
 

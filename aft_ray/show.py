@@ -93,7 +93,7 @@ def show_estimate(recipe: Recipe, found: Estimate) -> None:
 
 def show_ranking(recipe: Recipe, ranking: Ranking) -> None:
     """Combinations of teachers, and how alike the teachers are."""
-    from aft_ray.workspace import Workspace
+    from aft_ray.store.workspace import Workspace
 
     rows = [
         [

@@ -5,9 +5,9 @@ from __future__ import annotations
 from aft_ray import students, teachers
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
-from aft_ray.schema import SPLITS
-from aft_ray.store import Store, open_store
-from aft_ray.workspace import Workspace
+from aft_ray.store.schema import SPLITS
+from aft_ray.store.side_by_side import Store, open_store
+from aft_ray.store.workspace import Workspace
 
 
 def open_stores(recipe: Recipe) -> dict[str, Store]:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aft_ray.files import Directory
 from aft_ray.recipe.sections import TeacherConfig
+from aft_ray.store.files import Directory
 
 LOG = "extract.jsonl"
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from aft_ray.files import Directory
 from aft_ray.recipe.config import Recipe, fingerprint
 from aft_ray.regularizers.distributed import rank
+from aft_ray.store.files import Directory
 
 
 class Tracker(Protocol):

@@ -23,7 +23,6 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from aft_ray.check import check
 from aft_ray.checkpoint import TrainingState
 from aft_ray.data import load_data, transforms_of
-from aft_ray.files import Directory
 from aft_ray.fit import fit
 from aft_ray.gang import nodes_resources
 from aft_ray.gauges import show_gauges
@@ -35,10 +34,11 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.regularizers.distributed import rank
 from aft_ray.runs import FAULTS, STOP, claim, last_checkpoint, read_history
 from aft_ray.shared import ArrayCache
-from aft_ray.store import Store
+from aft_ray.store.files import Directory
+from aft_ray.store.side_by_side import Store
+from aft_ray.store.workspace import Workspace
 from aft_ray.stores import open_stores
 from aft_ray.streaming import SampleError, decoded_bytes
-from aft_ray.workspace import Workspace
 
 
 def train(recipe: Recipe) -> Directory:

@@ -19,14 +19,14 @@ from ray import tune
 
 from aft_ray.checkpoint import TrainingState, history_of
 from aft_ray.data import transforms_of
-from aft_ray.files import Directory
 from aft_ray.fit import fit
 from aft_ray.metrics import score
 from aft_ray.provenance import joined_origin, origin, run_inputs
 from aft_ray.recipe.config import Recipe, dump, fingerprint, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.space import Trial
-from aft_ray.store import Store
+from aft_ray.store.files import Directory
+from aft_ray.store.side_by_side import Store
 from aft_ray.train import train_in
 from aft_ray.trials import Clock, TrialDirectory
 

@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 
 from aft_ray.attempts import Watch
 from aft_ray.datasets.image_folder import SUFFIXES as IMAGES
-from aft_ray.quarantine import UNREADABLE, bad_sample
 from aft_ray.recipe.errors import InputError
-from aft_ray.workspace import filesystem_of
+from aft_ray.store.quarantine import UNREADABLE, bad_sample
+from aft_ray.store.workspace import filesystem_of
 
 READERS = {".csv": pyarrow.csv.read_csv, ".jsonl": pyarrow.json.read_json, ".parquet": pq.read_table}
 IDS = ("id", "sample_id")

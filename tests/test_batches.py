@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from aft_ray.batches import Split, evaluation_batches
 from aft_ray.order import BatchOrder, WindowShuffle, worker_rows
 from aft_ray.recipe.errors import InputError
-from aft_ray.schema import UNLABELED
+from aft_ray.store.schema import UNLABELED
 
 
 def split(num_samples: int, classes: int = 4) -> Split:

@@ -24,7 +24,7 @@ from aft_ray.prepare import choose_splits, prepare
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
-from aft_ray.store import open_store
+from aft_ray.store.side_by_side import open_store
 from tests.helpers.hub_data import png
 
 TEXT = {"text": "text"}

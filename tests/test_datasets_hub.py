@@ -15,7 +15,7 @@ from aft_ray.prepare import prepare
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
-from aft_ray.store import open_store
+from aft_ray.store.side_by_side import open_store
 from tests.helpers.hub_data import REPOSITORIES, as_dataset, write_copy
 
 TASKS = {task.name: task for task in (*hub_tasks.IMAGES, *hub_tasks.TEXTS, *hub_tasks.PAIRS)}

@@ -16,7 +16,7 @@ from aft_ray.images import decode
 from aft_ray.prepare import prepare
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
-from aft_ray.store import open_store
+from aft_ray.store.side_by_side import open_store
 
 RAMP = np.linspace(0, 1, 48).reshape(6, 8)
 """(height, width) from black to white."""

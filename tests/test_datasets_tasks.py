@@ -27,11 +27,11 @@ from aft_ray.fit import fit
 from aft_ray.prepare import prepare
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.runs import read_history
-from aft_ray.store import open_store
+from aft_ray.store.side_by_side import open_store
+from aft_ray.store.workspace import Workspace
 from aft_ray.stores import open_stores
 from aft_ray.student import load_student
 from aft_ray.train import train
-from aft_ray.workspace import Workspace
 from tests.helpers import hub
 from tests.helpers.hub_data import write_copy
 from tests.helpers.small_students import small_config

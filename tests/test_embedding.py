@@ -15,8 +15,8 @@ from aft_ray.attempts import AttemptsHere, Watch
 from aft_ray.crops import CROPS
 from aft_ray.embedding import RESULT, EmbedShard, embed, without
 from aft_ray.recipe.sections import TeacherConfig
-from aft_ray.shards import ShardDirectory
-from aft_ray.workspace import Workspace
+from aft_ray.store.shards import ShardDirectory
+from aft_ray.store.workspace import Workspace
 from tests.helpers.own_teachers import Means, calls
 
 CPU = torch.device("cpu")

@@ -18,12 +18,12 @@ from aft_ray.fit import fit
 from aft_ray.prepare import prepare
 from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.recipe.errors import InputError
-from aft_ray.schema import features_schema, samples_schema
-from aft_ray.shards import samples_fingerprint
+from aft_ray.store.schema import features_schema, samples_schema
+from aft_ray.store.shards import samples_fingerprint
+from aft_ray.store.workspace import Workspace
 from aft_ray.stores import open_stores
 from aft_ray.student import load_student
 from aft_ray.students import build_student
-from aft_ray.workspace import Workspace
 
 TEXTS = ["good and kind", "bad", "good", "so bad and sad", "kind", ""]
 

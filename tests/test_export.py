@@ -23,9 +23,9 @@ from aft_ray.images import normalise
 from aft_ray.onnx_file import write_onnx
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
+from aft_ray.store.workspace import Workspace
 from aft_ray.student import load_student
 from aft_ray.students import LibraryStudent
-from aft_ray.workspace import Workspace
 from tests.helpers import hub
 from tests.helpers.small_students import TEACHER_DIMS, batch, small_config, small_student
 

@@ -17,10 +17,10 @@ from aft_ray.prepare import prepare
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig
-from aft_ray.schema import samples_schema
-from aft_ray.store import open_store
+from aft_ray.store.schema import samples_schema
+from aft_ray.store.side_by_side import open_store
+from aft_ray.store.workspace import Workspace
 from aft_ray.teachers import build_teacher, describe_teacher
-from aft_ray.workspace import Workspace
 from tests.helpers.extraction import recipe
 
 

@@ -25,7 +25,7 @@ from aft_ray.extract import extract
 from aft_ray.prepare import prepare
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
-from aft_ray.workspace import Workspace
+from aft_ray.store.workspace import Workspace
 from tests.conftest import draw_pictures
 from tests.helpers import ROOT
 from tests.helpers.node_drill import SHARD

@@ -20,8 +20,8 @@ from aft_ray.order import BatchOrder
 from aft_ray.recipe.config import override
 from aft_ray.recipe.errors import InputError
 from aft_ray.regularizers import REGULARIZERS
+from aft_ray.store.workspace import Workspace
 from aft_ray.students import build_student
-from aft_ray.workspace import Workspace
 from tests.helpers.training import DATA, TEACHERS, TEST, TRAIN, VALIDATION, killed_after, recipe, run, timeless
 
 PLAIN = {"learning_rate": 0.0005}

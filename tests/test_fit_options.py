@@ -17,7 +17,7 @@ from aft_ray.fit import is_over
 from aft_ray.metrics import best_line
 from aft_ray.recipe.config import override
 from aft_ray.recipe.errors import InputError
-from aft_ray.workspace import Workspace
+from aft_ray.store.workspace import Workspace
 from tests.helpers.training import (
     DATA,
     TEACHERS,

@@ -22,16 +22,16 @@ from aft_ray.attempts import AttemptsHere, Watch
 from aft_ray.cli import main
 from aft_ray.crops import ReadShard
 from aft_ray.extract import plan_extraction
-from aft_ray.parquet import features_table
 from aft_ray.prepare import prepare
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import StudentConfig, TeacherConfig
-from aft_ray.shards import ShardDirectory, samples_fingerprint
-from aft_ray.store import open_store
+from aft_ray.store.parquet import features_table
+from aft_ray.store.shards import ShardDirectory, samples_fingerprint
+from aft_ray.store.side_by_side import open_store
+from aft_ray.store.workspace import Workspace
 from aft_ray.students import build_student
 from aft_ray.teachers import build_teacher
-from aft_ray.workspace import Workspace
 from tests.helpers.hub import Payload
 
 TEACHER = {"name": "means", "model": "tests.helpers.own_teachers:Means"}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aft_ray.metrics import FOLD, Metrics, StepMeans
-from aft_ray.schema import UNLABELED
+from aft_ray.store.schema import UNLABELED
 
 
 def test_batches_of_any_size_give_the_metrics_of_the_whole() -> None:

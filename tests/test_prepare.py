@@ -10,8 +10,8 @@ from aft_ray.prepare import choose_splits, prepare, samples_per_shard
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
-from aft_ray.store import open_store
-from aft_ray.workspace import Workspace
+from aft_ray.store.side_by_side import open_store
+from aft_ray.store.workspace import Workspace
 
 
 def recipe(tmp_path: Path, **dataset: object) -> Recipe:

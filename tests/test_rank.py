@@ -8,15 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from aft_ray import check
-from aft_ray.parquet import features_table
 from aft_ray.prepare import prepare
 from aft_ray.rank import _Covariance, _Neighbours, rank
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.regularizers import log_me
-from aft_ray.shards import samples_fingerprint
-from aft_ray.store import open_store
-from aft_ray.workspace import Workspace
+from aft_ray.store.parquet import features_table
+from aft_ray.store.shards import samples_fingerprint
+from aft_ray.store.side_by_side import open_store
+from aft_ray.store.workspace import Workspace
 
 
 @pytest.fixture

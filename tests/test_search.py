@@ -21,9 +21,9 @@ from aft_ray.fit import fit
 from aft_ray.recipe.config import Recipe, dump, load, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.search import best_settings, plan_search, search
+from aft_ray.store.workspace import Workspace
 from aft_ray.stores import open_stores
 from aft_ray.trials import Row, as_table
-from aft_ray.workspace import Workspace
 from tests.helpers.training import made_workspace, timeless
 
 SHORT = {"steps": 12, "global_batch_size": 20, "evaluate_every": 4, "learning_rate": 0.003}

@@ -20,7 +20,7 @@ from aft_ray.order import LANES, WindowShuffle
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import StudentConfig
-from aft_ray.store import Store
+from aft_ray.store.side_by_side import Store
 from aft_ray.streaming import SampleError, decoded_bytes, stream_split
 from aft_ray.students import student_transforms
 from tests.helpers.training import (

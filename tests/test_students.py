@@ -15,12 +15,12 @@ from aft_ray import students
 from aft_ray.checkpoint import save_student
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import StudentConfig
+from aft_ray.store.workspace import Workspace
 from aft_ray.student import load_student
 from aft_ray.students import build_student, modality, student_transforms
 from aft_ray.students.product_head import ProductHead
 from aft_ray.text import PADDING, HashedWords, Tokens
 from aft_ray.weights import load_state_dict
-from aft_ray.workspace import Workspace
 from tests.helpers import hub
 from tests.helpers.small_students import KINDS, TEACHER_DIMS, batch, rows, small_config, small_student
 

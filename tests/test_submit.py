@@ -20,7 +20,7 @@ from aft_ray import preflight, submit
 from aft_ray.cli import main
 from aft_ray.recipe.config import load
 from aft_ray.recipe.errors import InputError
-from aft_ray.workspace import Workspace
+from aft_ray.store.workspace import Workspace
 from tests.conftest import SMALL, SmallDemo
 from tests.helpers import ROOT
 from tests.helpers.jobs import Started, free_ports, started

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from aft_ray.recipe.sections import TeacherConfig
+from aft_ray.store.workspace import Workspace
 from aft_ray.tally import Tally
-from aft_ray.workspace import Workspace
 
 
 def result(samples: int, batch_size: int) -> dict:

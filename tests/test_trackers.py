@@ -8,10 +8,10 @@ from tensorboardX.proto.event_pb2 import Event
 
 from aft_ray import trackers
 from aft_ray.check import check
-from aft_ray.files import Directory
 from aft_ray.recipe.errors import InputError
+from aft_ray.store.files import Directory
+from aft_ray.store.workspace import Workspace
 from aft_ray.trackers import WandbTracker, open_trackers
-from aft_ray.workspace import Workspace
 from tests.helpers.training import Killed, killed_after, recipe, run
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from aft_ray.datasets.base import LISTED, Label, Task, raise_faults
 from aft_ray.recipe.errors import InputError
-from aft_ray.schema import UNLABELED
+from aft_ray.store.schema import UNLABELED
 
 NOTHING = (None, "")
 """A label that is not there: null, or an empty field of a CSV."""

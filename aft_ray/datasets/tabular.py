@@ -19,7 +19,7 @@ from aft_ray.datasets.tables import Row, Table, read_ordered
 from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import ColumnsConfig, DatasetConfig
-from aft_ray.schema import SPLITS
+from aft_ray.store.schema import SPLITS
 
 
 def row_content(config: DatasetConfig) -> RowContent:

@@ -10,7 +10,7 @@ from typing import Any
 from aft_ray.datasets.base import Item, Listing, raise_faults
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
-from aft_ray.schema import UNLABELED
+from aft_ray.store.schema import UNLABELED
 
 FILES = ("_image_files", "_images")
 """Attributes in which torchvision's classes keep the paths of pictures."""

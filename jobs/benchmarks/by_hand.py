@@ -24,7 +24,7 @@ import yaml
 
 from aft_ray.metrics import best_line
 from aft_ray.runs import read_history
-from aft_ray.workspace import Workspace
+from aft_ray.store.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "by_hand"

@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from aft_ray.cli import set_environment
-from aft_ray.workspace import Workspace
+from aft_ray.store.workspace import Workspace
 
 STAGES = ("prepare", "extract", "train", "search")
 KINDS: dict[str, Sequence[str]] = {

@@ -334,11 +334,11 @@ def memory(folder: Path, repeats: int) -> None:
 
 
 def read(folder: Path, repeats: int) -> None:
-    from aft_ray.parquet import features_table
-    from aft_ray.schema import samples_schema
-    from aft_ray.shards import samples_fingerprint
-    from aft_ray.store import open_store
-    from aft_ray.workspace import Workspace
+    from aft_ray.store.parquet import features_table
+    from aft_ray.store.schema import samples_schema
+    from aft_ray.store.shards import samples_fingerprint
+    from aft_ray.store.side_by_side import open_store
+    from aft_ray.store.workspace import Workspace
 
     rows, width, shards = 512, 1536, 16
     workspace = Workspace.at(folder / "read")

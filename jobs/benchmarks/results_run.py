@@ -18,9 +18,9 @@ from aft_ray.prepare import prepare
 from aft_ray.rank import rank
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
-from aft_ray.schema import SPLITS
 from aft_ray.search import plan_search, search
-from aft_ray.workspace import Workspace
+from aft_ray.store.schema import SPLITS
+from aft_ray.store.workspace import Workspace
 from jobs.benchmarks.own_models import cut_encoder
 from jobs.benchmarks.results_found import MADE, finished_methods, place_of
 

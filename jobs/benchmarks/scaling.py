@@ -26,9 +26,9 @@ from PIL import Image, ImageFilter
 
 from aft_ray.cli import set_environment
 from aft_ray.images import ImageTransform, decode
-from aft_ray.parquet import features_table
-from aft_ray.shards import MANIFEST
-from aft_ray.workspace import Workspace
+from aft_ray.store.parquet import features_table
+from aft_ray.store.shards import MANIFEST
+from aft_ray.store.workspace import Workspace
 
 PUBLISHED = {"dinov2-g": (35.02, 518, 1536), "bit-101x3": (152.4, 448, 6144), "clip-g": (258.64, 224, 1408)}
 """Samples/s of one RTX 4090 (timm's benchmark-infer-amp table, AMP), pixels, width of the features."""

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from aft_ray.contents import IMAGE_COLUMNS, content_reader
-from aft_ray.prefetch import prefetched
 from aft_ray.recipe.errors import InputError
-from aft_ray.shards import ShardDirectory, check_fingerprint, samples_fingerprint, shard_identity
-from aft_ray.workspace import Workspace
+from aft_ray.store.contents import IMAGE_COLUMNS, content_reader
+from aft_ray.store.prefetch import prefetched
+from aft_ray.store.shards import ShardDirectory, check_fingerprint, samples_fingerprint, shard_identity
+from aft_ray.store.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aft_ray.recipe.errors import InputError
-from aft_ray.schema import features_schema
+from aft_ray.store.schema import features_schema
 
 FINGERPRINT_KEY, NOTES_KEY, PLAIN_KEY = b"aft_ray.fingerprint", b"aft_ray.notes", b"aft_ray.plain_features"
 FEATURES_PATH = "features.list.element"

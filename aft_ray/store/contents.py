@@ -8,7 +8,7 @@ from functools import lru_cache
 import pyarrow as pa
 
 from aft_ray.recipe.errors import InputError
-from aft_ray.workspace import filesystem_of
+from aft_ray.store.workspace import filesystem_of
 
 IMAGE_COLUMNS = ("image", "image_uri", "num_bytes")
 """What a samples shard may have of a picture: its bytes, or where they lie."""

@@ -9,11 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from aft_ray.files import Directory
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import WITHOUT_SECRETS, checked_name, has_secret
-from aft_ray.schema import SPLITS
-from aft_ray.shards import ShardDirectory
+from aft_ray.store.files import Directory
+from aft_ray.store.schema import SPLITS
+from aft_ray.store.shards import ShardDirectory
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from aft_ray.lease import lease
 from aft_ray.prepare import prepare
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
-from aft_ray.store import open_store
-from aft_ray.workspace import Workspace
+from aft_ray.store.side_by_side import open_store
+from aft_ray.store.workspace import Workspace
 
 pytestmark = pytest.mark.ray
 
@@ -114,7 +114,7 @@ def test_a_writer_that_dies_leaves_nothing_on_s3(s3: str) -> None:
     """SIGKILL in the middle of an upload: the object is not there, because an upload is visible when it is whole."""
     location = f"s3://bucket/dying?{s3}"
     code = (
-        "import os, signal\nfrom aft_ray.workspace import Workspace\n"
+        "import os, signal\nfrom aft_ray.store.workspace import Workspace\n"
         f"place = Workspace.at({location!r})\n"
         "stream = place.filesystem.open_output_stream(place.path + '/shard')\n"
         "stream.write(b'x' * (12 << 20)); stream.flush()\n"

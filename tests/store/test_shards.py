@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aft_ray.parquet import PLAIN_KEY, content_digest, features_array, features_table
 from aft_ray.recipe.errors import InputError
-from aft_ray.schema import samples_schema
-from aft_ray.shards import ShardDirectory
-from aft_ray.workspace import Workspace
+from aft_ray.store.parquet import PLAIN_KEY, content_digest, features_array, features_table
+from aft_ray.store.schema import samples_schema
+from aft_ray.store.shards import ShardDirectory
+from aft_ray.store.workspace import Workspace
 
 FINGERPRINT = {"model": "one"}
 
@@ -134,7 +134,7 @@ def test_a_failed_write_leaves_neither_a_shard_nor_a_temporary_file(
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("aft_ray.files.os.replace", full)
+    monkeypatch.setattr("aft_ray.store.files.os.replace", full)
     with pytest.raises(OSError, match="no space left"):
         directory.write_shard(7, features_table(["a"], np.ones((1, 2))), {})
     assert directory.names() == ["manifest.json", "part-00000.parquet", "part-00001.parquet"]

@@ -17,11 +17,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from aft_ray.files import Directory
-from aft_ray.parquet import FINGERPRINT_KEY, NOTES_KEY, content_digest, encode_table, features_array, plain_features
-from aft_ray.prefetch import prefetched
 from aft_ray.recipe.config import fingerprint as short_hash
 from aft_ray.recipe.errors import InputError
+from aft_ray.store.files import Directory
+from aft_ray.store.parquet import (
+    FINGERPRINT_KEY,
+    NOTES_KEY,
+    content_digest,
+    encode_table,
+    features_array,
+    plain_features,
+)
+from aft_ray.store.prefetch import prefetched
 
 MANIFEST = "manifest.json"
 THREADS = 16

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from PIL import UnidentifiedImageError
 
-from aft_ray.quarantine import bad_sample, check_bad_samples
 from aft_ray.recipe.errors import InputError
+from aft_ray.store.quarantine import bad_sample, check_bad_samples
 
 
 def test_a_reason_is_one_line() -> None:

@@ -6,13 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from aft_ray.contents import content_reader
-from aft_ray.parquet import features_table
 from aft_ray.recipe.errors import InputError
-from aft_ray.schema import samples_schema
-from aft_ray.shards import ShardDirectory, samples_fingerprint
-from aft_ray.store import Store, open_store
-from aft_ray.workspace import Workspace
+from aft_ray.store.contents import content_reader
+from aft_ray.store.parquet import features_table
+from aft_ray.store.schema import samples_schema
+from aft_ray.store.shards import ShardDirectory, samples_fingerprint
+from aft_ray.store.side_by_side import Store, open_store
+from aft_ray.store.workspace import Workspace
 
 SAMPLES = {"dataset": "made up"}
 

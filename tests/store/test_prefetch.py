@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from aft_ray.prefetch import prefetched
 from aft_ray.recipe.errors import InputError
+from aft_ray.store.prefetch import prefetched
 
 
 def test_prefetching_keeps_the_order_stays_few_ahead_and_brings_faults_to_the_user() -> None:
