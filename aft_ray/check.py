@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 
-from aft_ray import datasets, proposals, students, teachers, trackers
+from aft_ray import datasets, proposals, trackers
 from aft_ray.build import regularizer_arguments
+from aft_ray.models import students, teachers
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.regularizers import REGULARIZERS, build_regularizer

@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 from aft_ray.attempts import Watch
-from aft_ray.images import decode
+from aft_ray.models.images import decode
+from aft_ray.models.teachers.base import TeacherDescription
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.contents import content_reader
 from aft_ray.store.quarantine import UNREADABLE, bad_sample, check_bad_samples
 from aft_ray.store.workspace import Workspace
-from aft_ray.teachers.base import TeacherDescription
 
 CROPS = "crops/"
 """Prefix of the pipeline's columns that hold a teacher's inputs."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aft_ray.batches import InputTransform, Samples, Split, load_split
+from aft_ray.models.students import student_transforms
 from aft_ray.order import has_label
 from aft_ray.provenance import joined_origin, origin
 from aft_ray.recipe.config import Recipe
@@ -16,7 +17,6 @@ from aft_ray.shared import ArrayCache
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.side_by_side import Store
 from aft_ray.streaming import stream_split
-from aft_ray.students import student_transforms
 
 
 @dataclass(frozen=True)

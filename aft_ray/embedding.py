@@ -15,12 +15,12 @@ import numpy as np
 
 from aft_ray.attempts import Watch
 from aft_ray.crops import CROPS
+from aft_ray.models.teachers import Teacher, build_teacher
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.store.parquet import features_table
 from aft_ray.store.shards import ShardDirectory
 from aft_ray.store.workspace import Workspace
-from aft_ray.teachers import Teacher, build_teacher
 
 RESULT = "result/"
 """Prefix of the pipeline's columns that tell what a teacher did with a shard."""
@@ -37,7 +37,7 @@ class EmbedShard:
         self, config: TeacherConfig, workspace: Workspace, fingerprints: dict[str, dict[str, Any]], watch: Watch
     ) -> None:
         """fingerprints: of the features to be, by split."""
-        from aft_ray.teachers.device import device_of
+        from aft_ray.models.teachers.device import device_of
 
         self.config, self.workspace, self.fingerprints, self.watch = config, workspace, fingerprints, watch
         self.batch_size = config.batch_size

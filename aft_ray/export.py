@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from aft_ray.card import model_card
+from aft_ray.models.students import LibraryStudent, modality
 from aft_ray.onnx_file import check_onnx, write_onnx
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.sections import StudentConfig
@@ -15,7 +16,6 @@ from aft_ray.store.files import Directory
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.workspace import Workspace
 from aft_ray.student import Classifier, load_student
-from aft_ray.students import LibraryStudent, modality
 
 OWN_FILES = ("student.safetensors", "student.json")
 OWN_USAGE = """\

@@ -24,6 +24,7 @@ from aft_ray.embedding import RESULT, EmbedShard
 from aft_ray.gang import Gang
 from aft_ray.gauges import show_gauges
 from aft_ray.lease import lease
+from aft_ray.models.teachers import TeacherDescription, describe_teacher
 from aft_ray.progress import Progress
 from aft_ray.ray_data import attempts_elsewhere, run_pipeline
 from aft_ray.recipe.config import Recipe
@@ -33,7 +34,6 @@ from aft_ray.store.quarantine import check_bad_samples
 from aft_ray.store.shards import samples_fingerprint, shard_identity
 from aft_ray.store.workspace import Workspace
 from aft_ray.tally import Tally
-from aft_ray.teachers import TeacherDescription, describe_teacher
 
 if TYPE_CHECKING:
     from ray.data import Dataset

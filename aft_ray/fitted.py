@@ -12,10 +12,10 @@ import torch
 
 from aft_ray.batches import Samples, evaluation_batches
 from aft_ray.lease import lease
+from aft_ray.models.students import Student
 from aft_ray.recipe.config import fingerprint
 from aft_ray.regularizers import FeatureEncoder, LogMEStatistics, btune_options, fit_encoder
 from aft_ray.store.files import Directory
-from aft_ray.students import Student
 
 BATCH_SIZE = 512
 HELD_OUT = 10

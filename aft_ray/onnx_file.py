@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from aft_ray.images import ImageTransform
+from aft_ray.models.images import ImageTransform
+from aft_ray.models.students import Student
 from aft_ray.recipe.errors import InputError
-from aft_ray.students import Student
 
 NEEDED = ("onnx", "onnxruntime", "onnxscript")
 TOLERANCE = 1e-4

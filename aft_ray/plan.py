@@ -17,14 +17,14 @@ from aft_ray.datasets import list_samples
 from aft_ray.embedding import embed
 from aft_ray.extract import plan_extraction
 from aft_ray.gang import nodes_resources, share_of
+from aft_ray.models.teachers import build_teacher, describe_teacher
+from aft_ray.models.teachers.device import device_of
 from aft_ray.prepare import choose_splits, samples_table
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.store.shards import MANIFEST
 from aft_ray.store.workspace import Workspace
-from aft_ray.teachers import build_teacher, describe_teacher
-from aft_ray.teachers.device import device_of
 
 TRIAL_S = 3.0
 """How long each teacher is timed, once it is warm."""

@@ -227,12 +227,12 @@ def show_list(kind: str) -> None:
         rows = [[name, (kind.__doc__ or "").splitlines()[0]] for name, kind in REGULARIZERS.items()]
         print_table("Regularizers", ["name", "what it does"], rows)
     elif kind == "students":
-        from aft_ray.students import KINDS
+        from aft_ray.models.students import KINDS
 
         rows = [[kind.form, kind.modality, kind.summary] for kind in KINDS.values()]
         print_table("Students", ["model", "reads", "what it is"], rows)
     else:
-        from aft_ray.teachers import FORMS
+        from aft_ray.models.teachers import FORMS
 
         print_table("Teachers", ["model", "reads", "what it is"], FORMS)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aft_ray import students, teachers
+from aft_ray.models import students, teachers
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.schema import SPLITS

@@ -10,12 +10,12 @@ import pytest
 
 from aft_ray.attempts import AttemptsHere, Watch
 from aft_ray.crops import CROPS, MissingShard, ReadShard, make_inputs
-from aft_ray.images import ImageTransform
+from aft_ray.models.images import ImageTransform
+from aft_ray.models.teachers.base import TeacherDescription
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.schema import samples_schema
 from aft_ray.store.shards import shard_identity
 from aft_ray.store.workspace import Workspace
-from aft_ray.teachers.base import TeacherDescription
 
 SMALL = TeacherDescription("image", ImageTransform(4), {})
 LARGE = TeacherDescription("image", ImageTransform(12), {})

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aft_ray.images import decode
+from aft_ray.models.images import decode
 from aft_ray.prepare import prepare
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from aft_ray import students
 from aft_ray.datasets import NAMED, SOURCES
+from aft_ray.models import students
+from aft_ray.models.teachers import LIBRARIES
 from aft_ray.recipe.config import load
 from aft_ray.regularizers import REGULARIZERS
-from aft_ray.teachers import LIBRARIES
 from tests.helpers import ROOT
 
 RECIPES = sorted((ROOT / "jobs" / "recipes").glob("*.yaml"))

@@ -35,7 +35,7 @@ from aft_ray.train import train
 from tests.helpers import hub
 from tests.helpers.hub_data import write_copy
 from tests.helpers.small_students import small_config
-from tests.test_teachers_open_clip import TINY, save
+from tests.models.teachers.test_open_clip_teacher import TINY, save
 
 TASKS = {task.name: task for task in (*hub_tasks.IMAGES, *hub_tasks.TEXTS, *hub_tasks.PAIRS)}
 THROUGH_RAY = ("cifar10", "rte", "snli_ve")

@@ -15,6 +15,7 @@ from aft_ray.cli import main
 from aft_ray.data import load_data
 from aft_ray.evaluate import evaluate
 from aft_ray.fit import fit
+from aft_ray.models.students import build_student
 from aft_ray.prepare import prepare
 from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.recipe.errors import InputError
@@ -23,7 +24,6 @@ from aft_ray.store.shards import samples_fingerprint
 from aft_ray.store.workspace import Workspace
 from aft_ray.stores import open_stores
 from aft_ray.student import load_student
-from aft_ray.students import build_student
 
 TEXTS = ["good and kind", "bad", "good", "so bad and sad", "kind", ""]
 

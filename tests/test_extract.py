@@ -13,6 +13,7 @@ from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from safetensors.torch import save_file
 
 from aft_ray.extract import extract
+from aft_ray.models.teachers import build_teacher, describe_teacher
 from aft_ray.prepare import prepare
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
@@ -20,7 +21,6 @@ from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.store.schema import samples_schema
 from aft_ray.store.side_by_side import open_store
 from aft_ray.store.workspace import Workspace
-from aft_ray.teachers import build_teacher, describe_teacher
 from tests.helpers.extraction import recipe
 
 

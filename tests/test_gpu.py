@@ -18,7 +18,8 @@ import torch
 from aft_ray.embedding import embed
 from aft_ray.evaluate import evaluate
 from aft_ray.extract import extract
-from aft_ray.images import normalise
+from aft_ray.models.images import normalise
+from aft_ray.models.teachers import build_teacher, describe_teacher
 from aft_ray.plan import plan
 from aft_ray.predict import predict
 from aft_ray.prepare import prepare
@@ -30,7 +31,6 @@ from aft_ray.search import search
 from aft_ray.store.side_by_side import open_store
 from aft_ray.store.workspace import Workspace
 from aft_ray.student import load_student
-from aft_ray.teachers import build_teacher, describe_teacher
 from aft_ray.train import train
 from tests.helpers import hub
 from tests.helpers.extraction import recipe as extraction_recipe

@@ -22,6 +22,8 @@ from aft_ray.attempts import AttemptsHere, Watch
 from aft_ray.cli import main
 from aft_ray.crops import ReadShard
 from aft_ray.extract import plan_extraction
+from aft_ray.models.students import build_student
+from aft_ray.models.teachers import build_teacher
 from aft_ray.prepare import prepare
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
@@ -30,8 +32,6 @@ from aft_ray.store.parquet import features_table
 from aft_ray.store.shards import ShardDirectory, samples_fingerprint
 from aft_ray.store.side_by_side import open_store
 from aft_ray.store.workspace import Workspace
-from aft_ray.students import build_student
-from aft_ray.teachers import build_teacher
 from tests.helpers.hub import Payload
 
 TEACHER = {"name": "means", "model": "tests.helpers.own_teachers:Means"}
@@ -123,7 +123,7 @@ def test_a_decompression_bomb_is_an_unreadable_sample(
     assert [bad["sample_id"] for manifest in manifests for bad in manifest["quarantined"]] == ["top/bomb.png"]
 
     code = (
-        "import resource, sys\nfrom pathlib import Path\nfrom aft_ray.images import decode\n"
+        "import resource, sys\nfrom pathlib import Path\nfrom aft_ray.models.images import decode\n"
         "content = Path(sys.argv[1]).read_bytes()\n"
         "used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nbefore = used()\n"
         "try: decode(content)\nexcept ValueError: print(used() - before)"

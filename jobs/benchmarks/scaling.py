@@ -25,7 +25,7 @@ from extraction import child, prepared, write_pictures, write_recipe  # type: ig
 from PIL import Image, ImageFilter
 
 from aft_ray.cli import set_environment
-from aft_ray.images import ImageTransform, decode
+from aft_ray.models.images import ImageTransform, decode
 from aft_ray.store.parquet import features_table
 from aft_ray.store.shards import MANIFEST
 from aft_ray.store.workspace import Workspace

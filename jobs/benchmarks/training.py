@@ -42,10 +42,10 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from aft_ray.batches import Split
 from aft_ray.data import Data
 from aft_ray.fit import fit
+from aft_ray.models.students import build_student
 from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.regularizers.base import Scope
 from aft_ray.store.workspace import Workspace
-from aft_ray.students import build_student
 from jobs.benchmarks.made_store import made_store
 
 MIB = 2**20

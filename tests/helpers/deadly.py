@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from aft_ray.images import ImageTransform
+from aft_ray.models.images import ImageTransform
 
 
 def end_at(crop: np.ndarray, deadly: str | None) -> None:

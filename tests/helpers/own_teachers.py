@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from aft_ray.models.teachers.base import TeacherDescription
 from aft_ray.recipe.sections import TeacherConfig
-from aft_ray.teachers.base import TeacherDescription
 from tests.helpers.deadly import Crop, end_at
 
 SIZE = 8

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from aft_ray.models.students import Student, build_student
 from aft_ray.recipe.sections import StudentConfig
-from aft_ray.students import Student, build_student
 from tests.helpers import hub
 
 KINDS = (

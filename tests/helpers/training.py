@@ -15,9 +15,9 @@ from aft_ray.batches import Split
 from aft_ray.checkpoint import TrainingState
 from aft_ray.data import Data
 from aft_ray.fit import fit
+from aft_ray.models.teachers import describe_teacher
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.store.workspace import Workspace
-from aft_ray.teachers import describe_teacher
 from jobs.benchmarks.made_store import made_store
 
 TEACHERS = ("one", "two")

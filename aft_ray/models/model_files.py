@@ -1,0 +1,210 @@
+"""A model's files, in a directory or in a repository of the model hub: what is there, and what identifies it.
+
+The hub need not be asked for what its cache holds, and nothing large is downloaded to be identified: the cache names a
+file by the hash that the hub gives for it, SHA-256 for the large ones.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from aft_ray.models.weights import PACKAGE_SCHEME, locate, sha256
+from aft_ray.recipe.errors import InputError
+
+VOCABULARIES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "vocab.txt",
+    "merges.txt",
+)
+"""Files that hold a whole tokenizer or its vocabulary, the fullest first."""
+
+
+class ModelFiles(ABC):
+    """The files of one model by name."""
+
+    @property
+    @abstractmethod
+    def way_out(self) -> str:
+        """What to do where a file is missing."""
+
+    @abstractmethod
+    def digest(self, name: str) -> str | None:
+        """Hash of the file's content; None if there is no such file."""
+
+    @abstractmethod
+    def fetch(self, name: str) -> Path:
+        """The file, which must exist, on this machine."""
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """Content of a JSON file; None if there is no such file."""
+        if self.digest(name) is None:
+            return None
+        content: dict[str, Any] = json.loads(self.fetch(name).read_text(encoding="utf-8"))
+        return content
+
+    def first(self, *names: str) -> str | None:
+        """The first of `names` that there is."""
+        return next((name for name in names if self.digest(name) is not None), None)
+
+    def digests(self, *names: str) -> dict[str, str]:
+        """Hashes of those of the files that there are, by name; an index of shards stands for the shards too.
+
+        Raises InputError if a shard is missing.
+        """
+        found: dict[str, str] = {}
+        for name in names:
+            digest = self.digest(name)
+            if digest is None:
+                continue
+            found[name] = digest
+            if name.endswith(".index.json"):
+                shards = set((self.read_json(name) or {})["weight_map"].values())
+                found |= self.digests(*sorted(shards))
+                if lacking := sorted(shards - found.keys()):
+                    raise InputError(f"{self} lacks {', '.join(lacking)} of {name}.{self.way_out}")
+        return found
+
+    def weights(self, names: Sequence[str]) -> dict[str, str]:
+        """Hashes of the first of `names` that there is, and of its shards.
+
+        Raises InputError if there is none of them.
+        """
+        name = self.first(*names)
+        if name is None:
+            raise InputError(f"{self} has no weights: {', '.join(names)} are looked for.{self.way_out}")
+        return self.digests(name)
+
+    def tokenizer(self) -> dict[str, str]:
+        """Hashes of what decides how the model's tokenizer cuts a text. Raises InputError if there is no vocabulary."""
+        vocabulary = self.first(*VOCABULARIES)
+        if vocabulary is None:
+            raise InputError(f"{self} has no tokenizer: {', '.join(VOCABULARIES)} are looked for.{self.way_out}")
+        return self.digests(vocabulary, "tokenizer_config.json")
+
+
+@dataclass(frozen=True)
+class Directory(ModelFiles):
+    """A directory on this machine."""
+
+    path: Path
+
+    def digest(self, name: str) -> str | None:
+        path = self.path / name
+        return sha256(path) if path.is_file() else None
+
+    def fetch(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def way_out(self) -> str:
+        return ""
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True)
+class Repository(ModelFiles):
+    """A repository of the model hub at one revision: a branch, a tag or a commit; None is its main branch."""
+
+    name: str
+    revision: str | None = None
+
+    @property
+    def commit(self) -> str | None:
+        """What to load: the commit that this machine's cache has of the revision, or else the revision.
+
+        Without it a library would load another commit than was identified, once the hub has a newer one.
+        """
+        return self._cached_commit() or self.revision
+
+    def digest(self, name: str) -> str | None:
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import EntryNotFoundError
+
+        cached = try_to_load_from_cache(self.name, name, revision=self.revision)
+        if isinstance(cached, str):
+            return _hash_in_cache(Path(cached))
+        if cached is not None:
+            return None  # the cache knows that the repository has no such file
+        try:
+            return _hash_on_hub(self.name, name, self.commit)
+        except EntryNotFoundError:
+            return None
+        except Exception as error:  # each version of the hub's client has network errors of its own
+            if self._cached_commit():
+                return None  # what was needed of the repository is cached
+            raise self._out_of_reach(error) from error
+
+    def fetch(self, name: str) -> Path:
+        from huggingface_hub import hf_hub_download
+
+        try:
+            return Path(hf_hub_download(self.name, name, revision=self.commit))
+        except Exception as error:
+            raise self._out_of_reach(error) from error
+
+    @property
+    def way_out(self) -> str:
+        revision = f" --revision {self.revision}" if self.revision else ""
+        return f" Run 'hf download {self.name}{revision}' where there is a network, or name a local directory."
+
+    def __str__(self) -> str:
+        return self.name if self.revision is None else f"{self.name}@{self.revision}"
+
+    def _cached_commit(self) -> str | None:
+        from huggingface_hub import constants
+        from huggingface_hub.file_download import repo_folder_name
+
+        folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=self.name, repo_type="model")
+        revision = self.revision or "main"
+        if (folder / "refs" / revision).is_file():
+            return (folder / "refs" / revision).read_text().strip()
+        return revision if (folder / "snapshots" / revision).is_dir() else None
+
+    def _out_of_reach(self, error: Exception) -> InputError:
+        reason = str(error).strip().splitlines()[0]
+        return InputError(
+            f"{self} is not in the model hub's cache, and the hub does not give it ({reason}).{self.way_out}"
+        )
+
+
+def _hash_in_cache(path: Path) -> str:
+    """The hub's own hash, which is the name of the file that the cache's link leads to; without links, SHA-256."""
+    target = path.resolve()
+    return target.name if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", target.name) else sha256(target)
+
+
+@lru_cache(maxsize=1024)
+def _hash_on_hub(repository: str, name: str, revision: str | None) -> str | None:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    return get_hf_file_metadata(hf_hub_url(repository, name, revision=revision)).etag
+
+
+def model_files(place: str) -> ModelFiles:
+    """The files of the model that `place` names: a directory, also `package://MODULE/DIRECTORY`, or a repository.
+
+    Raises FileNotFoundError if the directory does not exist, InputError if the name is that of no repository.
+    """
+    if place.startswith((PACKAGE_SCHEME, "/", "./", "../", "~")) or Path(place).is_dir():
+        return Directory(locate(place))
+    return repository(place)
+
+
+def repository(place: str) -> Repository:
+    """The repository ORGANISATION/NAME[@REVISION]. Raises InputError if that cannot be one's name."""
+    name, _, revision = place.partition("@")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise InputError(f"'{place}' is neither a directory nor a repository of the model hub, ORGANISATION/NAME.")
+    return Repository(name, revision or None)

@@ -1,0 +1,134 @@
+"""Small models that are trained: each gives logits and the features its last layer takes."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aft_ray.models.images import ImageTransform
+from aft_ray.models.students.base import LibraryStudent, Student, first_line
+from aft_ray.models.text import TextTransform
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import StudentConfig
+
+__all__ = ["KINDS", "LibraryStudent", "Student", "build_student", "faults", "modality", "student_transforms"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Students that one module builds. form: how to name them. modality: what a data set must have for them."""
+
+    form: str
+    modality: str
+    module: str
+    summary: str
+
+
+KINDS = {
+    "tiny:cnn": Kind("tiny:cnn", "image", "tiny_cnn", "26 thousand weights on 28 pixel images, for laptops"),
+    "tiny:text": Kind("tiny:text", "text", "tiny_text", "half a million weights on hashed words, for laptops"),
+    "tiny:pair": Kind(
+        "tiny:pair", "image+text", "tiny_pair", "tiny:cnn and tiny:text, and a head on the product of their features"
+    ),
+    "timm": Kind(
+        "timm:NAME", "image", "timm_student", "an image model: NAME, hf-hub:REPOSITORY or local-dir:DIRECTORY"
+    ),
+    "transformers": Kind(
+        "transformers:REPO_OR_DIRECTORY",
+        "text",
+        "transformers_student",
+        "a sequence classifier: BERT, DistilBERT, RoBERTa, T5, GPT-2, ...",
+    ),
+    "open_clip": Kind(
+        "open_clip:ARCHITECTURE[/TAG]",
+        "image+text",
+        "open_clip_student",
+        "both towers of a CLIP, and a head on the product of their features",
+    ),
+    "linear_probe": Kind(
+        "linear_probe", "features", "linear_probe", "a linear layer on the teachers' features: what they know already"
+    ),
+}
+"""What can stand in `student.model`: a whole name, or the library in LIBRARY:MODEL."""
+
+
+def build_student(
+    config: StudentConfig, num_outputs: int, *, teacher_dims: Sequence[int] = (), for_inference: bool = False
+) -> Student:
+    """The student with a fresh head for `num_outputs`; random initial weights come from torch's global generator.
+
+    teacher_dims: widths of the teachers' features, which are a linear probe's input.
+    for_inference: the weights will be loaded over it, so none are fetched.
+    Raises InputError if the model or its weights cannot be found, or do not fit.
+    """
+    with _faults_named(config):
+        student: Student = _adapter(config).build(config, num_outputs, tuple(teacher_dims), for_inference=for_inference)
+    return student
+
+
+def student_transforms(config: StudentConfig) -> tuple[ImageTransform | TextTransform, ...]:
+    """How a sample becomes the student's inputs: one transform per modality, none for a linear probe.
+
+    Raises InputError if the model or its weights cannot be found.
+    """
+    with _faults_named(config):
+        transforms: tuple[ImageTransform | TextTransform, ...] = _adapter(config).transforms(config)
+    return transforms
+
+
+def modality(config: StudentConfig) -> str:
+    """What the student reads: `image`, `text`, `image+text`, or the teachers' `features`.
+
+    Raises InputError if there is no such kind of student.
+    """
+    return _kind(config).modality
+
+
+def faults(config: StudentConfig) -> list[str]:
+    """What is wrong with the recipe's `student`, one line each."""
+    try:
+        student_transforms(config)
+    except InputError as error:
+        return error.faults
+    return []
+
+
+def _kind(config: StudentConfig) -> Kind:
+    library, separator, model = config.model.partition(":")
+    kind = KINDS.get(config.model) or (KINDS.get(library) if model else None)
+    if kind is not None:
+        return kind
+    own = [name for name in KINDS if name.startswith(f"{library}:")]
+    if model and own:
+        raise InputError(f"Unknown student '{config.model}'. Known {library} students: {', '.join(own)}.")
+    if not model:
+        raise InputError(f"Student '{config.model}' must have the form LIBRARY:MODEL, such as tiny:cnn.")
+    libraries = ", ".join(dict.fromkeys(name.partition(":")[0] for name in KINDS))
+    raise InputError(f"Unknown student library '{library}' in '{config.model}'. Known: {libraries}.")
+
+
+def _adapter(config: StudentConfig) -> Any:
+    return importlib.import_module(f"{__name__}.{_kind(config).module}")
+
+
+@contextmanager
+def _faults_named(config: StudentConfig) -> Iterator[None]:
+    """Turns what the libraries raise for files that are missing, unsafe or of another model into one line."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"student.weights: {error}" if config.weights else f"{config.model}: {error}") from error
+    except OSError as error:
+        raise InputError(
+            f"{config.model} cannot be loaded: {first_line(error)} Where there is no network, fill the model hub's cache"
+            " beforehand, name a local directory, or set student.pretrained=false."
+        ) from error
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"The weights of {config.model} are pickled objects, which could execute code; only tensors are read."
+            " Use a safetensors file."
+        ) from error

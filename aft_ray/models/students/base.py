@@ -1,0 +1,93 @@
+"""What every student is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, TypeAlias
+
+import torch
+from torch import nn
+
+from aft_ray.models.images import ImageTransform
+from aft_ray.models.text import PADDING, TextTransform
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import StudentConfig
+
+Inputs: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...]
+Features: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...]
+
+
+class Student(nn.Module, ABC):
+    """A trainable model whose last layer is linear.
+
+    transforms: how a sample becomes its inputs, one per modality; none where they are the teachers' features.
+    feature_dim: width S of the features, one per tower where there are two. num_outputs: width C of the logits.
+    axes: name of each tensor that `prepare` gives, and of those of its first axes that have any length.
+    """
+
+    axes: ClassVar[Mapping[str, tuple[str, ...]]]
+    transforms: tuple[ImageTransform | TextTransform, ...]
+    feature_dim: int | tuple[int, int]
+    num_outputs: int
+
+    def forward(self, inputs: Inputs) -> tuple[torch.Tensor, Features]:
+        """Logits (B, C) and features (B, S), the input of the last layer, or a tuple of both towers' features.
+
+        inputs: what the transforms give, stacked: (B, height, width, 3) uint8 images, (B, L) int32 token ids, a tuple of
+        both, or (B, T) float32 features.
+        """
+        return self.run(*self.prepare(inputs))
+
+    @abstractmethod
+    def prepare(self, inputs: Inputs) -> tuple[torch.Tensor, ...]:
+        """What the network itself takes: normalised pixels (B, 3, height, width), ids (B, L) int64, ..."""
+
+    @abstractmethod
+    def run(self, *prepared: torch.Tensor) -> tuple[torch.Tensor, Features]:
+        """Logits and features from what `prepare` gives, with no step that depends on the values in it."""
+
+
+class LibraryStudent(Student):
+    """A student that its own library can load without aft_ray. library: the name of that on the model hub."""
+
+    library: ClassVar[str]
+
+    @abstractmethod
+    def save(self, directory: Path, classes: Sequence[str], task: str) -> str:
+        """Writes the model as its library loads it. Returns the lines of Python that do.
+
+        Raises InputError if the library's format has no place for what was trained.
+        """
+
+
+def refuse(config: StudentConfig, *keys: str, why: str) -> None:
+    """Raises InputError if the recipe sets one of `keys`, which have no effect on this student."""
+    faults = [f"student.{key} has no meaning for {why}." for key in keys if getattr(config, key)]
+    if faults:
+        raise InputError(faults)
+
+
+def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], location: str) -> None:
+    """Loads those tensors of `state` that the model has. Raises InputError if one is missing or has another shape."""
+    wanted = model.state_dict()
+    if missing := sorted(wanted.keys() - state.keys()):
+        raise InputError(
+            f"{location} lacks {len(missing)} of the model's {len(wanted)} tensors, such as '{missing[0]}'."
+        )
+    for name, tensor in wanted.items():
+        if state[name].shape != tensor.shape:
+            shapes = f"{tuple(state[name].shape)} there, {tuple(tensor.shape)} in the model"
+            raise InputError(f"{location} is of another model: '{name}' is {shapes}.")
+    model.load_state_dict({name: state[name] for name in wanted})
+
+
+def first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def trimmed(ids_BL: torch.Tensor) -> torch.Tensor:
+    """Token ids without the columns that are padding in every row, as int64; at least one column."""
+    longest = int((ids_BL != PADDING).sum(1).max()) if len(ids_BL) else 0
+    return ids_BL[:, : max(1, longest)].long()

@@ -1,0 +1,48 @@
+"""A student of image and text for laptops: the towers of `tiny:cnn` and `tiny:text`, and a head on their product."""
+
+from __future__ import annotations
+
+import torch
+
+from aft_ray.models.images import ImageTransform
+from aft_ray.models.students import tiny_cnn, tiny_text
+from aft_ray.models.students.base import Inputs, Student, refuse
+from aft_ray.models.students.product_head import ProductHead
+from aft_ray.models.text import HashedWords
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import StudentConfig
+
+
+def transforms(config: StudentConfig) -> tuple[ImageTransform, HashedWords]:
+    if config.pretrained or config.weights:
+        raise InputError("tiny:pair has no published weights: leave out student.pretrained and student.weights.")
+    refuse(config, "gradient_checkpointing", why="tiny:pair")
+    of_image, of_text = (config.model_copy(update={key: None}) for key in ("max_length", "image_size"))
+    return *tiny_cnn.transforms(of_image), *tiny_text.transforms(of_text)
+
+
+def build(config: StudentConfig, num_outputs: int, teacher_dims: tuple[int, ...], *, for_inference: bool) -> Student:
+    return TinyPair(*transforms(config), num_outputs)
+
+
+class TinyPair(Student):
+    """Features are those of both towers, each 256 wide, the image's first."""
+
+    axes = {"pixels": ("batch",), "ids": ("batch", "length")}
+
+    def __init__(self, image: ImageTransform, text: HashedWords, num_outputs: int) -> None:
+        super().__init__()
+        self.transforms = (image, text)
+        self.image, self.text = tiny_cnn.TinyCNN(image, num_outputs), tiny_text.TinyText(text, num_outputs)
+        del self.image.head, self.text.head
+        self.feature_dim, self.num_outputs = (self.image.feature_dim, self.text.feature_dim), num_outputs
+        self.head = ProductHead(self.image.feature_dim, self.text.feature_dim, num_outputs)
+
+    def prepare(self, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+        images, ids = inputs
+        return *self.image.prepare(images), *self.text.prepare(ids)
+
+    def run(self, *prepared: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        pixels, ids = prepared
+        features = self.image.features(pixels), self.text.features(ids)
+        return self.head(*features), features

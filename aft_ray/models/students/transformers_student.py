@@ -1,0 +1,215 @@
+"""transformers sequence classifiers as students: a directory (also in a package), or a repository of the model hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
+from transformers.utils import logging
+
+from aft_ray.models.model_files import ModelFiles, Repository, model_files
+from aft_ray.models.students.base import Inputs, LibraryStudent, Student, load_weights, refuse, trimmed
+from aft_ray.models.text import PADDING, Tokens
+from aft_ray.models.weights import load_state_dict, locate
+from aft_ray.recipe.config import fingerprint
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import StudentConfig
+
+MOST_TOKENS, FEWEST_TOKENS = 512, 4
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+COUNT_FROM_PADDING = ("camembert", "data2vec-text", "longformer", "roberta", "roberta-prelayernorm", "xlm-roberta")
+"""Families whose first token has the position behind that of the padding."""
+PROBLEMS = {
+    "classification": "single_label_classification",
+    "multilabel": "multi_label_classification",
+    "regression": "regression",
+}
+USAGE = """\
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+model = AutoModelForSequenceClassification.from_pretrained("DIRECTORY").eval()  # or NAME, once it is on the hub
+tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")
+"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint's files, and its `config.json`."""
+
+    files: ModelFiles
+    settings: dict[str, Any]
+
+    @classmethod
+    def of(cls, config: StudentConfig) -> Source:
+        """Raises InputError if it is no sequence classifier, or has no weights where the recipe wants them."""
+        files = model_files(config.model.partition(":")[2])
+        settings = files.read_json("config.json")
+        if settings is None:
+            raise InputError(f"{files} has no config.json.{files.way_out}")
+        family = str(settings.get("model_type"))
+        if family not in CONFIG_MAPPING or CONFIG_MAPPING[family] not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+            raise InputError(f"transformers has no sequence classifier for {files}, whose model type is '{family}'.")
+        if config.pretrained and config.weights is None:
+            files.weights(WEIGHTS)
+        return cls(files, settings)
+
+    @property
+    def place(self) -> str:
+        return self.files.name if isinstance(self.files, Repository) else str(self.files)
+
+    @property
+    def revision(self) -> str | None:
+        return self.files.commit if isinstance(self.files, Repository) else None
+
+    def tokens(self, max_length: int | None) -> Tokens:
+        """The tokenizer, for as many tokens as the model can read or fewer."""
+        positions = self.settings.get("max_position_embeddings") or self.settings.get("n_positions")
+        if positions and self.settings["model_type"] in COUNT_FROM_PADDING:
+            positions -= self.settings.get("pad_token_id", 1) + 1
+        known = (self.files.read_json("tokenizer_config.json") or {}).get("model_max_length")
+        longest = min(limit for limit in (positions, known, int(1e9)) if limit)
+        if max_length is not None and not FEWEST_TOKENS <= max_length <= longest:
+            raise InputError(f"student.max_length must be from {FEWEST_TOKENS} to {longest} for {self.files}.")
+        length = max_length or int(min(longest, MOST_TOKENS))
+        return Tokens(self.place, self.revision, length, fingerprint(self.files.tokenizer()))
+
+    def model(self, num_outputs: int, *, pretrained: bool) -> Any:
+        """The classifier on the CPU. Raises InputError if the checkpoint lacks weights of the encoder."""
+        pinned = {"revision": self.revision, "trust_remote_code": False}
+        if not pretrained:
+            config = AutoConfig.from_pretrained(self.place, num_labels=num_outputs, **pinned)
+            return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        with _quietly():
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                self.place,
+                num_labels=num_outputs,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                dtype=torch.float32,
+                **pinned,
+            )
+        if lacking := sorted(name for name in report["missing_keys"] if _in_encoder(name, model)):
+            raise InputError(f"{self.files} lacks {len(lacking)} of the model's tensors, such as '{lacking[0]}'.")
+        return model
+
+
+def transforms(config: StudentConfig) -> tuple[Tokens]:
+    refuse(config, "image_size", why="transformers models, which read text")
+    if config.weights is not None:
+        locate(config.weights)
+    return (Source.of(config).tokens(config.max_length),)
+
+
+def build(config: StudentConfig, num_outputs: int, teacher_dims: tuple[int, ...], *, for_inference: bool) -> Student:
+    return TransformersStudent(config, num_outputs, for_inference=for_inference)
+
+
+class TransformersStudent(LibraryStudent):
+    """A sequence classifier with a fresh last layer; features are what that layer takes, after the model's own head.
+
+    The model's last layer is an identity here, so that its `logits` are the features; `save` puts the head in its place.
+    """
+
+    library = "transformers"
+    axes = {"input_ids": ("batch", "length"), "attention_mask": ("batch", "length")}
+
+    def __init__(self, config: StudentConfig, num_outputs: int, *, for_inference: bool) -> None:
+        super().__init__()
+        source = Source.of(config)
+        (self.tokens,) = self.transforms = (source.tokens(config.max_length),)
+        own = config.weights is not None
+        self.model = source.model(num_outputs, pretrained=config.pretrained and not own and not for_inference)
+        if config.weights is not None and not for_inference:
+            _load_encoder(self.model, load_state_dict(config.weights), config.weights)
+        self.model.config.use_cache = False
+        if self.model.config.pad_token_id is None:  # decoders find a text's end by it
+            self.model.config.pad_token_id = self.model.config.eos_token_id or 0
+        self.padding_id = int(self.model.config.pad_token_id)
+        self.last = _last_layer(self.model, num_outputs)
+        last = self.model.get_submodule(self.last)
+        self.feature_dim, self.num_outputs = last.in_features, num_outputs
+        self.head = torch.nn.Linear(last.in_features, num_outputs, bias=last.bias is not None)
+        self.model.set_submodule(self.last, torch.nn.Identity())
+        if config.gradient_checkpointing:
+            if not self.model.supports_gradient_checkpointing:
+                raise InputError(
+                    f"{config.model} has no gradient checkpointing: set student.gradient_checkpointing=false."
+                )
+            enable = getattr(self.model, "activation_checkpointing_enable", None)  # its name from version 5 on
+            (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
+        self.train()
+
+    def prepare(self, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+        assert isinstance(inputs, torch.Tensor)
+        ids_BL = trimmed(inputs)
+        mask_BL = ids_BL != PADDING
+        return ids_BL.where(mask_BL, self.padding_id), mask_BL.long()
+
+    def run(self, *prepared: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        ids_BL, mask_BL = prepared
+        features = self.model(input_ids=ids_BL, attention_mask=mask_BL).logits
+        return self.head(features), features
+
+    def save(self, directory: Path, classes: Sequence[str], task: str) -> str:
+        """Writes what `save_pretrained` does: the model with its head, the names of its classes, its tokenizer."""
+        config = self.model.config
+        config.id2label, config.problem_type = dict(enumerate(classes)), PROBLEMS[task]
+        config.label2id = {name: number for number, name in enumerate(classes)}
+        self.model.set_submodule(self.last, self.head)
+        try:
+            self.model.save_pretrained(directory)
+        finally:
+            self.model.set_submodule(self.last, torch.nn.Identity())
+        tokenizer = AutoTokenizer.from_pretrained(self.tokens.place, revision=self.tokens.revision)
+        tokenizer.model_max_length = self.tokens.length
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(self.padding_id)
+        tokenizer.save_pretrained(directory)
+        return USAGE
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without a report on the fresh head and a progress bar, which are for another use of the library."""
+    before, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _last_layer(model: Any, num_outputs: int) -> str:
+    """Name of the layer that makes the logits. Raises InputError if that is no linear layer."""
+    linear = [name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)]
+    if not linear or model.get_submodule(linear[-1]).out_features != num_outputs or _in_encoder(linear[-1], model):
+        raise InputError(f"{type(model).__name__} does not end in a linear layer: it cannot be a student.")
+    return linear[-1]
+
+
+def _in_encoder(name: str, model: Any) -> bool:
+    """Whether a weight is the encoder's; its pooler is trained with the head where a checkpoint has none."""
+    return name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name
+
+
+def _load_encoder(model: Any, state: dict[str, torch.Tensor], location: str) -> None:
+    """Weights of the encoder, alone or inside a model with any head."""
+    prefix = f"{model.base_model_prefix}."
+    if any(name.startswith(prefix) for name in state):
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    encoder = model.base_model
+    fresh = {name: tensor for name, tensor in encoder.state_dict().items() if name.startswith("pooler.")}
+    load_weights(encoder, fresh | state, location)

@@ -1,0 +1,163 @@
+"""Frozen pretrained models that turn samples into features: one class per library, and classes of your own.
+
+`timm:`, `open_clip:` and `transformers:` are short names of the three classes here; any other `module:Class` is imported.
+What such a class must have is said in `aft_ray.models.teachers.base`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from aft_ray.models.teachers.base import Teacher, TeacherDescription, refuse
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import TeacherConfig
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["FORMS", "LIBRARIES", "Teacher", "TeacherDescription", "build_teacher", "describe_teacher", "faults"]
+
+ADAPTERS = {
+    "open_clip": "aft_ray.models.teachers.open_clip_teacher:OpenClipTeacher",
+    "timm": "aft_ray.models.teachers.timm_teacher:TimmTeacher",
+    "transformers": "aft_ray.models.teachers.transformers_teacher:TransformersTeacher",
+}
+LIBRARIES = tuple(ADAPTERS)
+FORMS = (
+    ("timm:NAME", "image", "any published image model of timm; also timm:hf-hub:REPO, timm:local-dir:DIRECTORY"),
+    ("open_clip:ARCHITECTURE/TAG", "image or text", "one tower of a CLIP model; also hf-hub:REPO, local-dir:DIRECTORY"),
+    (
+        "transformers:REPO_OR_DIRECTORY",
+        "image or text",
+        "BERT, DistilBERT, RoBERTa, T5, GPT-2, LLaMA and its like, sentence-transformers; DINOv2, ViT, CLIP, SigLIP",
+    ),
+    ("MODULE:Class", "image or text", "a class of your own; aft_ray/teachers/base.py shows one"),
+)
+"""What `model` may be: its form, what the teacher reads, what it is."""
+
+
+def describe_teacher(config: TeacherConfig) -> TeacherDescription:
+    """What a teacher eats and what identifies its features, without loading its weights.
+
+    Raises InputError if the model or its weights cannot be found, or the recipe asks of it what it cannot do.
+    """
+    adapter = _adapter(config)
+    with _faults_named(config):
+        description = adapter.describe(config)
+        if not isinstance(description, TeacherDescription):
+            raise InputError(f"{config.model}.describe must return a TeacherDescription, got {description!r}.")
+    return replace(description, fingerprint=_common_fingerprint(config, description) | description.fingerprint)
+
+
+def build_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
+    """The teacher in evaluation mode on `device`.
+
+    Raises InputError if its weights cannot be fetched, are those of another model, or would have to execute code.
+    """
+    adapter = _adapter(config)
+    with _faults_named(config):
+        teacher: Teacher = adapter(config, device)
+    return teacher
+
+
+def faults(configs: Sequence[TeacherConfig]) -> list[str]:
+    """What is wrong with the recipe's `teachers`, one line each."""
+    lines: list[str] = []
+    for config in configs:
+        try:
+            describe_teacher(config)
+        except InputError as error:
+            lines += error.faults
+    return lines
+
+
+def _common_fingerprint(config: TeacherConfig, description: TeacherDescription) -> dict[str, Any]:
+    """What changes the features of any teacher: not how fast, where or with which versions they are computed."""
+    return {
+        "model": config.model,
+        "transform": description.transform.fingerprint() if description.transform else None,
+        "options": config.options,
+        "precision": config.precision,
+        "features_dtype": config.features_dtype,
+    }
+
+
+@contextmanager
+def _faults_named(config: TeacherConfig) -> Iterator[None]:
+    """Says of every fault whose it is; turns what the libraries raise for missing or unsafe files into one line."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError([f"Teacher '{config.name}': {fault}" for fault in error.faults]) from error
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        if isinstance(error, FileNotFoundError):
+            raise InputError(f"Teacher '{config.name}': {reason}") from error
+        raise InputError(
+            f"Teacher '{config.name}': {config.model} cannot be loaded: {reason} Where there is no network, fill the model"
+            " hub's cache beforehand, or name a local file or directory."
+        ) from error
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        if "weights_only" in str(error):
+            fault = "are pickled objects, which could execute code; only tensors are read. Use a safetensors file."
+        elif "in loading state_dict" in str(error):
+            fault = f"do not fit the model: {' '.join(str(error).split())[:200]}"
+        else:
+            raise
+        raise InputError(f"Teacher '{config.name}': the weights of {config.model} {fault}") from error
+
+
+def _adapter(config: TeacherConfig) -> Any:
+    """The class that `model` names. Raises InputError that says which there are, or what the class lacks."""
+    library, separator, model = config.model.partition(":")
+    if not separator or not model:
+        raise InputError(f"Teacher '{config.model}' must have the form LIBRARY:MODEL, such as timm:resnet50.a1_in1k.")
+    if library in ADAPTERS:
+        with _faults_named(config):
+            refuse(config, "options", why=f"{library} models, only for a class of your own")
+        return _imported(ADAPTERS[library])
+    unknown = (
+        f"Unknown teacher library '{library}' in '{config.model}'. Known: {', '.join(LIBRARIES)}."
+        " A class of your own is written MODULE:Class"
+    )
+    if not model.isidentifier() or not all(part.isidentifier() for part in library.split(".")):
+        raise InputError(f"{unknown}.")
+    try:
+        adapter = _imported(config.model)
+    except ModuleNotFoundError as error:
+        if not f"{library}.".startswith(f"{error.name}."):
+            raise InputError(f"Teacher '{config.name}': module {library} cannot be imported: {error}.") from error
+        raise InputError(f"{unknown}; no module '{error.name}' is installed or on PYTHONPATH.") from error
+    except AttributeError as error:
+        raise InputError(f"{unknown}; module {library} has no {model}.") from error
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"Teacher '{config.name}': module {library} cannot be imported: {reason}.") from error
+    _check_class(config, adapter)
+    return adapter
+
+
+def _imported(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _check_class(config: TeacherConfig, adapter: Any) -> None:
+    if not inspect.isclass(adapter):
+        raise InputError(f"Teacher '{config.name}': {config.model} must be a class, got a {type(adapter).__name__}.")
+    lacking = []
+    if not isinstance(inspect.getattr_static(adapter, "describe", None), classmethod | staticmethod):
+        lacking.append(
+            "lacks 'describe'; write @classmethod def describe(cls, config): return TeacherDescription('image' or 'text',"
+            " ImageTransform(...) or None, {'weights': what identifies them})"
+        )
+    if not any("__call__" in vars(base) for base in adapter.__mro__):
+        lacking.append("lacks '__call__'; write def __call__(self, inputs): return (n, feature_dim) float32 features")
+    if lacking:
+        raise InputError([f"Teacher '{config.name}': class {config.model} {what}." for what in lacking])
