@@ -246,7 +246,7 @@ def _run_pipeline(recipe: Recipe) -> None:
 
 
 def _submit(parsed: argparse.Namespace) -> int:
-    from aft_ray.submit import connect, follow, submit
+    from aft_ray.cluster.submit import connect, follow, submit
 
     own = argparse.ArgumentParser(add_help=False)
     own.add_argument("--address", default=parsed.address)
@@ -339,7 +339,7 @@ def ray_cluster(recipe: Recipe, verb: str) -> Iterator[None]:
     ray.init(address=address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
     try:
         if address != "local":
-            from aft_ray.preflight import preflight
+            from aft_ray.cluster.preflight import preflight
 
             preflight(recipe, verb)
         yield

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from aft_ray.attempts import Watch
+from aft_ray.cluster.attempts import Watch
 from aft_ray.models.images import decode
 from aft_ray.models.teachers.base import TeacherDescription
 from aft_ray.recipe.errors import InputError

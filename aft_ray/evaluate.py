@@ -13,7 +13,7 @@ import torch
 
 from aft_ray.batches import Samples, evaluation_batches, load_split
 from aft_ray.build import device_of
-from aft_ray.progress import Progress
+from aft_ray.cluster.progress import Progress
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.scores import probabilities, scores_of

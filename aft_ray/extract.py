@@ -18,15 +18,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import aft_ray
-from aft_ray.attempts import Attempts, Watch
+from aft_ray.cluster.attempts import Attempts, Watch
+from aft_ray.cluster.gang import Gang
+from aft_ray.cluster.gauges import show_gauges
+from aft_ray.cluster.lease import lease
+from aft_ray.cluster.pipelines import attempts_elsewhere, run_pipeline
+from aft_ray.cluster.progress import Progress
 from aft_ray.crops import MissingShard, ReadShard
 from aft_ray.embedding import RESULT, EmbedShard
-from aft_ray.gang import Gang
-from aft_ray.gauges import show_gauges
-from aft_ray.lease import lease
 from aft_ray.models.teachers import TeacherDescription, describe_teacher
-from aft_ray.progress import Progress
-from aft_ray.ray_data import attempts_elsewhere, run_pipeline
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig

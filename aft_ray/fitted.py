@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from aft_ray.batches import Samples, evaluation_batches
-from aft_ray.lease import lease
+from aft_ray.cluster.lease import lease
 from aft_ray.models.students import Student
 from aft_ray.recipe.config import fingerprint
 from aft_ray.regularizers import FeatureEncoder, LogMEStatistics, btune_options, fit_encoder

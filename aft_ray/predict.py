@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from aft_ray.attempts import Watch
-from aft_ray.gang import Gang
-from aft_ray.progress import Progress
-from aft_ray.ray_data import attempts_elsewhere, run_pipeline
+from aft_ray.cluster.attempts import Watch
+from aft_ray.cluster.gang import Gang
+from aft_ray.cluster.pipelines import attempts_elsewhere, run_pipeline
+from aft_ray.cluster.progress import Progress
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.scores import probabilities

@@ -11,11 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from aft_ray.cluster.lease import lease
+from aft_ray.cluster.progress import Progress
 from aft_ray.datasets import Listing, list_samples
 from aft_ray.datasets.base import Label, raise_faults
-from aft_ray.lease import lease
 from aft_ray.models.images import open_picture
-from aft_ray.progress import Progress
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig

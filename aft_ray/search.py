@@ -15,8 +15,8 @@ from dataclasses import replace
 import ray
 
 from aft_ray.check import check, compared_teachers
+from aft_ray.cluster.lease import lease
 from aft_ray.data import Data, load_data
-from aft_ray.lease import lease
 from aft_ray.metrics import score
 from aft_ray.proposals import Learned, Listed, Proposals
 from aft_ray.rank import rank

@@ -22,12 +22,12 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from aft_ray.check import check
 from aft_ray.checkpoint import TrainingState
+from aft_ray.cluster.gang import nodes_resources
+from aft_ray.cluster.gauges import show_gauges
+from aft_ray.cluster.lease import lease
+from aft_ray.cluster.progress import Progress
 from aft_ray.data import load_data, transforms_of
 from aft_ray.fit import fit
-from aft_ray.gang import nodes_resources
-from aft_ray.gauges import show_gauges
-from aft_ray.lease import lease
-from aft_ray.progress import Progress
 from aft_ray.provenance import joined_origin, origin, run_inputs
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError

@@ -12,9 +12,9 @@ from typing import Any
 import ray
 from ray import tune
 
-from aft_ray.gauges import show_gauges
+from aft_ray.cluster.gauges import show_gauges
+from aft_ray.cluster.progress import Progress
 from aft_ray.metrics import score
-from aft_ray.progress import Progress
 from aft_ray.proposals import Listed, Proposals
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError

@@ -19,7 +19,7 @@ import pyarrow.fs as pafs
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from aft_ray.attempts import Watch
+from aft_ray.cluster.attempts import Watch
 from aft_ray.datasets.image_folder import SUFFIXES as IMAGES
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.quarantine import UNREADABLE, bad_sample

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from aft_ray.attempts import AttemptsHere, Watch
+from aft_ray.cluster.attempts import AttemptsHere, Watch
 from aft_ray.crops import CROPS, MissingShard, ReadShard, make_inputs
 from aft_ray.models.images import ImageTransform
 from aft_ray.models.teachers.base import TeacherDescription

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aft_ray.attempts import AttemptsHere, Watch
 from aft_ray.check import check
+from aft_ray.cluster.attempts import AttemptsHere, Watch
 from aft_ray.crops import ReadShard
 from aft_ray.data import load_data
 from aft_ray.datasets import hub_tasks

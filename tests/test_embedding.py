@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from aft_ray.attempts import AttemptsHere, Watch
+from aft_ray.cluster.attempts import AttemptsHere, Watch
 from aft_ray.crops import CROPS
 from aft_ray.embedding import RESULT, EmbedShard, embed, without
 from aft_ray.recipe.sections import TeacherConfig

@@ -18,8 +18,8 @@ import torch
 import yaml
 from PIL import Image
 
-from aft_ray.attempts import AttemptsHere, Watch
 from aft_ray.cli import main
+from aft_ray.cluster.attempts import AttemptsHere, Watch
 from aft_ray.crops import ReadShard
 from aft_ray.extract import plan_extraction
 from aft_ray.models.students import build_student

@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from aft_ray.attempts import AttemptsHere, Watch
 from aft_ray.checkpoint import save_student
 from aft_ray.cli import main
+from aft_ray.cluster.attempts import AttemptsHere, Watch
 from aft_ray.predict import predict
 from aft_ray.recipe.config import Recipe, dump
 from aft_ray.recipe.errors import InputError

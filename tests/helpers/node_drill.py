@@ -21,7 +21,7 @@ def drill(recipe_path: str, log: Path, cpus: list[int]) -> None:
     from ray.cluster_utils import Cluster
     from ray.util.state import list_actors
 
-    from aft_ray import ray_data
+    from aft_ray.cluster import pipelines
     from aft_ray.extract import extract
     from aft_ray.recipe.config import load
     from tests.helpers.own_teachers import calls
@@ -30,7 +30,7 @@ def drill(recipe_path: str, log: Path, cpus: list[int]) -> None:
     workers = [cluster.add_node(num_cpus=count, object_store_memory=80 << 20) for count in cpus[1:]]
     ray.init(address=cluster.address, log_to_driver=False)
 
-    ray_data.LOST_AFTER_S = 3.0  # nobody brings another node
+    pipelines.LOST_AFTER_S = 3.0  # nobody brings another node
 
     def kill() -> None:
         while True:

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from aft_ray.cli import main
+from aft_ray.cluster.lease import lease
 from aft_ray.extract import extract
-from aft_ray.lease import lease
 from aft_ray.prepare import prepare
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
@@ -91,7 +91,7 @@ def test_a_bucket_that_is_not_there_is_one_line(
 
 
 def test_turns_are_kept_on_s3(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aft_ray.lease.LOOKED_EVERY_S", 0.01)
+    monkeypatch.setattr("aft_ray.cluster.lease.LOOKED_EVERY_S", 0.01)
     place, inside, counts = Workspace.at(f"s3://bucket/turns?{s3}"), [], []
 
     def come() -> None:

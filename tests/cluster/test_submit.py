@@ -16,8 +16,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from aft_ray import preflight, submit
 from aft_ray.cli import main
+from aft_ray.cluster import preflight, submit
 from aft_ray.recipe.config import load
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.workspace import Workspace

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from aft_ray.gang import Share, share_of
+from aft_ray.cluster.gang import Share, share_of
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig
 from tests.helpers import ROOT
@@ -83,7 +83,7 @@ import os, threading
 from aft_ray.cli import set_environment
 set_environment()
 import ray
-from aft_ray.gang import gang
+from aft_ray.cluster.gang import gang
 from aft_ray.recipe.sections import TeacherConfig
 
 ray.init("local", num_cpus=3, include_dashboard=False, log_to_driver=False)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from aft_ray.attempts import Attempts, AttemptsHere
-from aft_ray.gang import ActorPool, Gang, GangLost, Watchman, gang
+from aft_ray.cluster.attempts import Attempts, AttemptsHere
+from aft_ray.cluster.gang import ActorPool, Gang, GangLost, Watchman, gang
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import ResourcesConfig
 

@@ -7,7 +7,7 @@ import urllib.request
 
 import pytest
 
-from aft_ray.gauges import show_gauges
+from aft_ray.cluster.gauges import show_gauges
 
 
 @pytest.mark.ray

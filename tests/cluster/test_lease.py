@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from aft_ray import lease as module
-from aft_ray.lease import lease
+from aft_ray.cluster import lease as module
+from aft_ray.cluster.lease import lease
 from aft_ray.store.workspace import Workspace
 
 COUNT = """
 import sys, time
 from pathlib import Path
-from aft_ray import lease as module
-from aft_ray.lease import lease
+from aft_ray.cluster import lease as module
+from aft_ray.cluster.lease import lease
 from aft_ray.store.workspace import Workspace
 module.LOOKED_EVERY_S = 0.01
 place, counter = Workspace.at(sys.argv[1]), Path(sys.argv[1], "counter")
@@ -32,7 +32,7 @@ for _ in range(6):
 """
 HOLD = """
 import sys, time
-from aft_ray.lease import lease
+from aft_ray.cluster.lease import lease
 from aft_ray.store.workspace import Workspace
 with lease(Workspace.at(sys.argv[1]), "runs/main"):
     print("inside", flush=True)

@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from aft_ray.attempts import AttemptsHere, Watch
+from aft_ray.cluster.attempts import AttemptsHere, Watch
 from aft_ray.recipe.errors import InputError
 
 IDS = [f"s{row}" for row in range(9)]
