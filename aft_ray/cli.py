@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _prepare(parsed: argparse.Namespace) -> None:
-    from aft_ray.prepare import prepare
+    from aft_ray.datasets.prepare import prepare
 
     recipe = _load(parsed)
     manifests = prepare(recipe, overwrite=parsed.overwrite)

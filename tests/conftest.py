@@ -77,8 +77,8 @@ def small_demo(tmp_path_factory: pytest.TempPathFactory) -> SmallDemo:
 @pytest.fixture(scope="session")
 def extracted_once(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """The pictures of `image_folder` with the features of two small teachers."""
+    from aft_ray.datasets.prepare import prepare
     from aft_ray.extract import extract
-    from aft_ray.prepare import prepare
     from tests.helpers.extraction import recipe
 
     place = tmp_path_factory.mktemp("extracted")

@@ -13,10 +13,10 @@ import torch
 from aft_ray.checkpoint import save_student
 from aft_ray.cli import main
 from aft_ray.data import load_data
+from aft_ray.datasets.prepare import prepare
 from aft_ray.evaluate import evaluate
 from aft_ray.fit import fit
 from aft_ray.models.students import build_student
-from aft_ray.prepare import prepare
 from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.schema import features_schema, samples_schema

@@ -12,9 +12,9 @@ import torch
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from safetensors.torch import save_file
 
+from aft_ray.datasets.prepare import prepare
 from aft_ray.extract import extract
 from aft_ray.models.teachers import build_teacher, describe_teacher
-from aft_ray.prepare import prepare
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig

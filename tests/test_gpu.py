@@ -15,6 +15,7 @@ import pytest
 import timm
 import torch
 
+from aft_ray.datasets.prepare import prepare
 from aft_ray.embedding import embed
 from aft_ray.evaluate import evaluate
 from aft_ray.extract import extract
@@ -22,7 +23,6 @@ from aft_ray.models.images import normalise
 from aft_ray.models.teachers import build_teacher, describe_teacher
 from aft_ray.plan import plan
 from aft_ray.predict import predict
-from aft_ray.prepare import prepare
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig

@@ -16,6 +16,7 @@ from PIL import Image
 from aft_ray.checkpoint import save_student
 from aft_ray.cli import main
 from aft_ray.cluster.attempts import AttemptsHere, Watch
+from aft_ray.datasets.unlabelled import DecodeRows, list_unseen
 from aft_ray.predict import predict
 from aft_ray.recipe.config import Recipe, dump
 from aft_ray.recipe.errors import InputError
@@ -23,7 +24,6 @@ from aft_ray.scores import probabilities
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
 from aft_ray.student import Classifier, load_student
-from aft_ray.unseen import DecodeRows, list_unseen
 from tests.helpers.deadly import Crop
 from tests.helpers.small_students import TEACHER_DIMS, small_config, small_student
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from aft_ray import check
-from aft_ray.prepare import prepare
+from aft_ray.datasets.prepare import prepare
 from aft_ray.rank import _Covariance, _Neighbours, rank
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import difflib
 
-from aft_ray.datasets import hub_tasks
 from aft_ray.datasets.base import Item, Listing, NamedDataset, Source
-from aft_ray.datasets.bundled import BUNDLED_IMAGES
-from aft_ray.datasets.bundled_texts import BUNDLED_TEXTS
-from aft_ray.datasets.emoji import EMOJI
-from aft_ray.datasets.hub import check_hub, hub_tables
-from aft_ray.datasets.hub_task import KEYS
-from aft_ray.datasets.image_folder import list_image_folder
-from aft_ray.datasets.tables import open_tables
-from aft_ray.datasets.tabular import check_columns, list_tables
-from aft_ray.datasets.torchvision_source import check_torchvision, list_torchvision
-from aft_ray.datasets.webdataset import find_tars, list_webdataset
+from aft_ray.datasets.named import hub_tasks
+from aft_ray.datasets.named.bundled import BUNDLED_IMAGES
+from aft_ray.datasets.named.bundled_texts import BUNDLED_TEXTS
+from aft_ray.datasets.named.emoji import EMOJI
+from aft_ray.datasets.named.hub_task import KEYS
+from aft_ray.datasets.sources.hub import check_hub, hub_tables
+from aft_ray.datasets.sources.image_folder import list_image_folder
+from aft_ray.datasets.sources.tables import open_tables
+from aft_ray.datasets.sources.tabular import check_columns, list_tables
+from aft_ray.datasets.sources.torchvision_source import check_torchvision, list_torchvision
+from aft_ray.datasets.sources.webdataset import find_tars, list_webdataset
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 

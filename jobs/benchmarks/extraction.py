@@ -254,7 +254,7 @@ def teacher(name: str, folder: Path, device: str = "cpu") -> dict[str, Any]:
 
 def prepared(folder: Path, name: str, count: int, size: int, teachers: list[dict[str, Any]], rows: int) -> str:
     """A recipe whose samples are prepared."""
-    from aft_ray.prepare import prepare
+    from aft_ray.datasets.prepare import prepare
     from aft_ray.recipe.config import load
 
     pictures = folder / f"pictures{count}"

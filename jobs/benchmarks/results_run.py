@@ -13,8 +13,8 @@ import torch
 
 from aft_ray.check import check
 from aft_ray.cli import ray_cluster
+from aft_ray.datasets.prepare import prepare
 from aft_ray.extract import extract
-from aft_ray.prepare import prepare
 from aft_ray.rank import rank
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError

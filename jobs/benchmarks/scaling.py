@@ -99,7 +99,7 @@ def child_of_ours(*arguments: str) -> dict[str, Any]:
 
 def measure_prepare(count: str) -> dict[str, float]:
     """Wall seconds of `prepare` and the rise of its peak memory, with pictures of no size worth naming."""
-    from aft_ray.prepare import prepare
+    from aft_ray.datasets.prepare import prepare
     from aft_ray.recipe.config import load
 
     with tempfile.TemporaryDirectory() as folder:

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aft_ray.datasets.splits import own_split, split_names
-from aft_ray.datasets.tables import SUFFIXES, Row, Table, find_files, open_table, raise_missing_splits
+from aft_ray.datasets.sources.splits import own_split, split_names
+from aft_ray.datasets.sources.tables import SUFFIXES, Row, Table, find_files, open_table, raise_missing_splits
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 

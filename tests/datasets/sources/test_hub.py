@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from aft_ray import datasets
-from aft_ray.datasets import NAMED, hub, hub_tasks, list_samples
-from aft_ray.prepare import prepare
+from aft_ray.datasets import NAMED, list_samples
+from aft_ray.datasets.named import hub_tasks
+from aft_ray.datasets.prepare import prepare
+from aft_ray.datasets.sources import hub
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from aft_ray.datasets.base import Item, Listing, raise_faults
-from aft_ray.datasets.splits import split_names
-from aft_ray.datasets.tables import raise_missing_splits
+from aft_ray.datasets.sources.splits import split_names
+from aft_ray.datasets.sources.tables import raise_missing_splits
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from aft_ray.datasets.hub import CONVERTED
-from aft_ray.datasets.hub_task import HubTask
+from aft_ray.datasets.named.hub_task import HubTask
+from aft_ray.datasets.sources.hub import CONVERTED
 
 IMAGE = {"image": "image"}
 

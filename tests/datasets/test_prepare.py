@@ -6,7 +6,7 @@ import pytest
 
 from aft_ray import datasets
 from aft_ray.datasets import Item, Listing, list_samples
-from aft_ray.prepare import choose_splits, prepare, samples_per_shard
+from aft_ray.datasets.prepare import choose_splits, prepare, samples_per_shard
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from aft_ray.datasets.base import Content, Item, Listing, Modality, raise_faults
-from aft_ray.datasets.contents import Contents, RowContent, image_bytes
-from aft_ray.datasets.labels import Labels
-from aft_ray.datasets.splits import split_names
-from aft_ray.datasets.tables import Row, Table, read_ordered
+from aft_ray.datasets.sources.contents import Contents, RowContent, image_bytes
+from aft_ray.datasets.sources.labels import Labels
+from aft_ray.datasets.sources.splits import split_names
+from aft_ray.datasets.sources.tables import Row, Table, read_ordered
 from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import ColumnsConfig, DatasetConfig

@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from aft_ray.datasets.base import Content, Item, Listing, Modality, raise_faults
-from aft_ray.datasets.labels import Labels
-from aft_ray.datasets.splits import own_split, split_names
-from aft_ray.datasets.tables import find_files, raise_missing_splits
-from aft_ray.datasets.tabular import check_classes_of_splits
+from aft_ray.datasets.sources.labels import Labels
+from aft_ray.datasets.sources.splits import own_split, split_names
+from aft_ray.datasets.sources.tables import find_files, raise_missing_splits
+from aft_ray.datasets.sources.tabular import check_classes_of_splits
 from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from aft_ray.datasets.base import Listing, Modality, NamedDataset
-from aft_ray.datasets.hub import check_hub, download_hint, hub_tables, local_folder
-from aft_ray.datasets.tabular import check_columns, list_tables
+from aft_ray.datasets.sources.hub import check_hub, download_hint, hub_tables, local_folder
+from aft_ray.datasets.sources.tabular import check_columns, list_tables
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 

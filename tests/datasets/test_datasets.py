@@ -20,7 +20,7 @@ import pytest
 
 from aft_ray import datasets
 from aft_ray.datasets import list_samples
-from aft_ray.prepare import choose_splits, prepare
+from aft_ray.datasets.prepare import choose_splits, prepare
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
@@ -498,7 +498,7 @@ MEMORY = """
 import sys
 from pathlib import Path
 from aft_ray.recipe.config import Recipe
-from aft_ray.prepare import prepare
+from aft_ray.datasets.prepare import prepare
 import aft_ray.datasets, pyarrow.parquet, PIL.PngImagePlugin
 
 def peak():

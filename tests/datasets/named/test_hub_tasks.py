@@ -19,12 +19,12 @@ from aft_ray.check import check
 from aft_ray.cluster.attempts import AttemptsHere, Watch
 from aft_ray.crops import ReadShard
 from aft_ray.data import load_data
-from aft_ray.datasets import hub_tasks
+from aft_ray.datasets.named import hub_tasks
+from aft_ray.datasets.prepare import prepare
 from aft_ray.embedding import RESULT, EmbedShard
 from aft_ray.evaluate import evaluate
 from aft_ray.extract import Entries, extract, plan_extraction, write_manifests
 from aft_ray.fit import fit
-from aft_ray.prepare import prepare
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.runs import read_history
 from aft_ray.store.side_by_side import open_store

@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Any
 
 from aft_ray.datasets.base import Content
-from aft_ray.datasets.tables import Row
+from aft_ray.datasets.sources.tables import Row
 from aft_ray.recipe.sections import PROMPT_NAME
 
 GOOD, BAD = b"+", b"-"

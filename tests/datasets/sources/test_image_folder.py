@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from aft_ray.datasets.prepare import prepare
 from aft_ray.models.images import decode
-from aft_ray.prepare import prepare
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.side_by_side import open_store

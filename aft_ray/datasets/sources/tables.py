@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aft_ray.datasets.base import raise_faults
-from aft_ray.datasets.splits import own_split, split_names
+from aft_ray.datasets.sources.splits import own_split, split_names
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 
