@@ -133,8 +133,8 @@ def _prepare(parsed: argparse.Namespace) -> None:
 
 
 def _plan(parsed: argparse.Namespace) -> None:
-    from aft_ray.check import check
     from aft_ray.plan import plan
+    from aft_ray.training.check import check
 
     recipe = _load(parsed)
     check(recipe)
@@ -144,8 +144,8 @@ def _plan(parsed: argparse.Namespace) -> None:
 
 
 def _extract(parsed: argparse.Namespace) -> None:
-    from aft_ray.check import check
     from aft_ray.extract import extract
+    from aft_ray.training.check import check
 
     recipe = _load(parsed)
     check(recipe)
@@ -163,8 +163,8 @@ def _rank(parsed: argparse.Namespace) -> None:
 
 
 def _train(parsed: argparse.Namespace) -> None:
-    from aft_ray.runs import read_history
-    from aft_ray.train import train
+    from aft_ray.training.runs import read_history
+    from aft_ray.training.train import train
 
     recipe = _ready(parsed)
     with ray_cluster(recipe, "train"):
@@ -230,8 +230,8 @@ def _demo(parsed: argparse.Namespace) -> None:
 
 
 def _run_pipeline(recipe: Recipe) -> None:
-    from aft_ray.check import check
     from aft_ray.pipeline import pipeline
+    from aft_ray.training.check import check
 
     check(recipe)
     started = time.perf_counter()
@@ -299,8 +299,8 @@ def _load(parsed: argparse.Namespace) -> Recipe:
 
 def _ready(parsed: argparse.Namespace) -> Recipe:
     """A recipe whose faults and missing features are found before a cluster is started for it."""
-    from aft_ray.check import check
-    from aft_ray.stores import open_stores
+    from aft_ray.training.check import check
+    from aft_ray.training.inputs.stores import open_stores
 
     recipe = _load(parsed)
     check(recipe)

@@ -11,8 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from aft_ray.batches import Samples, evaluation_batches, load_split
-from aft_ray.build import device_of
 from aft_ray.cluster.progress import Progress
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
@@ -21,8 +19,10 @@ from aft_ray.store.prefetch import prefetched
 from aft_ray.store.schema import SPLITS, UNLABELED
 from aft_ray.store.side_by_side import Store, open_store
 from aft_ray.store.workspace import Workspace
-from aft_ray.streaming import stream_split
 from aft_ray.student import Classifier, load_student
+from aft_ray.training.build import device_of
+from aft_ray.training.inputs.batches import Samples, evaluation_batches, load_split
+from aft_ray.training.inputs.streaming import stream_split
 
 BATCH_SIZE = 512
 

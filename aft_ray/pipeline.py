@@ -11,7 +11,7 @@ from aft_ray.recipe.config import Recipe, load_text, override
 from aft_ray.report import report
 from aft_ray.search import search
 from aft_ray.store.workspace import Workspace
-from aft_ray.train import train
+from aft_ray.training.train import train
 
 
 def pipeline(recipe: Recipe, announce: Callable[[str], None]) -> str:

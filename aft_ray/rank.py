@@ -17,8 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from aft_ray.check import check
-from aft_ray.order import kept_labels
 from aft_ray.rank_picture import rank_picture
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
@@ -27,7 +25,9 @@ from aft_ray.space import teacher_subsets
 from aft_ray.store.schema import UNLABELED
 from aft_ray.store.side_by_side import Store
 from aft_ray.store.workspace import Workspace
-from aft_ray.stores import open_stores
+from aft_ray.training.check import check
+from aft_ray.training.inputs.order import kept_labels
+from aft_ray.training.inputs.stores import open_stores
 
 NEIGHBOURS = 20
 

@@ -28,10 +28,10 @@ from aft_ray.plots import COLOURS
 from aft_ray.recipe.config import Recipe, dump, fingerprint
 from aft_ray.recipe.errors import InputError
 from aft_ray.results import Entry, Group, Row, Training, headline, method_title, runs_in_words, summarize
-from aft_ray.runs import read_history
 from aft_ray.store.files import Directory
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.workspace import Workspace
+from aft_ray.training.runs import read_history
 
 
 def report(recipe: Recipe) -> str:

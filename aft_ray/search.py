@@ -14,10 +14,7 @@ from dataclasses import replace
 
 import ray
 
-from aft_ray.check import check, compared_teachers
 from aft_ray.cluster.lease import lease
-from aft_ray.data import Data, load_data
-from aft_ray.metrics import score
 from aft_ray.proposals import Learned, Listed, Proposals
 from aft_ray.rank import rank
 from aft_ray.recipe.config import Recipe, dump, override
@@ -27,8 +24,11 @@ from aft_ray.space import Setting, Space, Trial, final_trials, plan_trials, spac
 from aft_ray.store.files import Directory
 from aft_ray.store.side_by_side import Store
 from aft_ray.store.workspace import Workspace
-from aft_ray.stores import open_stores
-from aft_ray.train import decide_streaming
+from aft_ray.training.check import check, compared_teachers
+from aft_ray.training.inputs.data import Data, load_data
+from aft_ray.training.inputs.stores import open_stores
+from aft_ray.training.metrics import score
+from aft_ray.training.train import decide_streaming
 from aft_ray.trial_training import Shared, data_key
 from aft_ray.trials import Row, setting_key
 from aft_ray.tuning import Round

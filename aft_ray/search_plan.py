@@ -8,14 +8,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from aft_ray.checkpoint import TrainingState
-from aft_ray.data import load_data
-from aft_ray.fit import fit, next_evaluation
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.search import plan_search
 from aft_ray.space import Trial
 from aft_ray.store.workspace import Workspace
-from aft_ray.stores import open_stores
+from aft_ray.training.checkpoint import TrainingState
+from aft_ray.training.fit import fit, next_evaluation
+from aft_ray.training.inputs.data import load_data
+from aft_ray.training.inputs.stores import open_stores
 
 PROBE_STEPS = 4
 

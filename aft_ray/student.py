@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from aft_ray.checkpoint import read_student
 from aft_ray.models.students import Student, build_student
 from aft_ray.recipe.sections import StudentConfig
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
+from aft_ray.training.checkpoint import read_student
 
 
 class Classifier(nn.Module):

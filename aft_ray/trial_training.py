@@ -17,17 +17,17 @@ import pyarrow.fs as pafs
 import ray
 from ray import tune
 
-from aft_ray.checkpoint import TrainingState, history_of
-from aft_ray.data import transforms_of
-from aft_ray.fit import fit
-from aft_ray.metrics import score
-from aft_ray.provenance import joined_origin, origin, run_inputs
 from aft_ray.recipe.config import Recipe, dump, fingerprint, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.space import Trial
 from aft_ray.store.files import Directory
 from aft_ray.store.side_by_side import Store
-from aft_ray.train import train_in
+from aft_ray.training.checkpoint import TrainingState, history_of
+from aft_ray.training.fit import fit
+from aft_ray.training.inputs.data import transforms_of
+from aft_ray.training.metrics import score
+from aft_ray.training.provenance import joined_origin, origin, run_inputs
+from aft_ray.training.train import train_in
 from aft_ray.trials import Clock, TrialDirectory
 
 

@@ -16,12 +16,12 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from aft_ray.checkpoint import COMMIT, TrainingState, differing_keys
-from aft_ray.metrics import best_line
 from aft_ray.recipe.config import Recipe, dump
 from aft_ray.recipe.errors import InputError
 from aft_ray.space import Trial
 from aft_ray.store.files import Directory
+from aft_ray.training.checkpoint import COMMIT, TrainingState, differing_keys
+from aft_ray.training.metrics import best_line
 
 Row = dict[str, Any]
 

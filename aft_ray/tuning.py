@@ -14,13 +14,13 @@ from ray import tune
 
 from aft_ray.cluster.gauges import show_gauges
 from aft_ray.cluster.progress import Progress
-from aft_ray.metrics import score
 from aft_ray.proposals import Listed, Proposals
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
-from aft_ray.runs import STOP
 from aft_ray.schedulers import AshaPerMethod, population, reports
 from aft_ray.space import Space, Trial
+from aft_ray.training.metrics import score
+from aft_ray.training.runs import STOP
 from aft_ray.trial_training import Shared, needed, run_trial
 from aft_ray.trials import Row, TrialDirectory, known_rows, write_table
 

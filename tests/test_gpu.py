@@ -26,12 +26,12 @@ from aft_ray.predict import predict
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig
-from aft_ray.runs import read_history
 from aft_ray.search import search
 from aft_ray.store.side_by_side import open_store
 from aft_ray.store.workspace import Workspace
 from aft_ray.student import load_student
-from aft_ray.train import train
+from aft_ray.training.runs import read_history
+from aft_ray.training.train import train
 from tests.helpers import hub
 from tests.helpers.extraction import recipe as extraction_recipe
 from tests.helpers.training import killed_after, recipe, run, saved_weights, timeless

@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from aft_ray.checkpoint import save_student
 from aft_ray.cli import main
 from aft_ray.cluster.attempts import AttemptsHere, Watch
 from aft_ray.datasets.unlabelled import DecodeRows, list_unseen
@@ -24,6 +23,7 @@ from aft_ray.scores import probabilities
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
 from aft_ray.student import Classifier, load_student
+from aft_ray.training.checkpoint import save_student
 from tests.helpers.deadly import Crop
 from tests.helpers.small_students import TEACHER_DIMS, small_config, small_student
 

@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from aft_ray import check
 from aft_ray.datasets.prepare import prepare
 from aft_ray.rank import _Covariance, _Neighbours, rank
 from aft_ray.recipe.config import Recipe
@@ -17,6 +16,7 @@ from aft_ray.store.parquet import features_table
 from aft_ray.store.shards import samples_fingerprint
 from aft_ray.store.side_by_side import open_store
 from aft_ray.store.workspace import Workspace
+from aft_ray.training import check
 
 
 @pytest.fixture

@@ -16,13 +16,13 @@ import pytest
 import ray
 import yaml
 
-from aft_ray.data import load_data
-from aft_ray.fit import fit
 from aft_ray.recipe.config import Recipe, dump, load, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.search import best_settings, plan_search, search
 from aft_ray.store.workspace import Workspace
-from aft_ray.stores import open_stores
+from aft_ray.training.fit import fit
+from aft_ray.training.inputs.data import load_data
+from aft_ray.training.inputs.stores import open_stores
 from aft_ray.trials import Row, as_table
 from tests.helpers.training import made_workspace, timeless
 

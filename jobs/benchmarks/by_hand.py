@@ -22,9 +22,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import yaml
 
-from aft_ray.metrics import best_line
-from aft_ray.runs import read_history
 from aft_ray.store.workspace import Workspace
+from aft_ray.training.metrics import best_line
+from aft_ray.training.runs import read_history
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "by_hand"

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from aft_ray.batches import Split
 from aft_ray.store.parquet import features_table
 from aft_ray.store.schema import samples_schema
 from aft_ray.store.shards import samples_fingerprint
 from aft_ray.store.side_by_side import Store, open_store
 from aft_ray.store.workspace import Workspace
+from aft_ray.training.inputs.batches import Split
 
 
 def made_store(

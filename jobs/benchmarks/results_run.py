@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from aft_ray.check import check
 from aft_ray.cli import ray_cluster
 from aft_ray.datasets.prepare import prepare
 from aft_ray.extract import extract
@@ -21,6 +20,7 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.search import plan_search, search
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.workspace import Workspace
+from aft_ray.training.check import check
 from jobs.benchmarks.own_models import cut_encoder
 from jobs.benchmarks.results_found import MADE, finished_methods, place_of
 

@@ -39,13 +39,13 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from aft_ray.batches import Split
-from aft_ray.data import Data
-from aft_ray.fit import fit
 from aft_ray.models.students import build_student
 from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.regularizers.base import Scope
 from aft_ray.store.workspace import Workspace
+from aft_ray.training.fit import fit
+from aft_ray.training.inputs.batches import Split
+from aft_ray.training.inputs.data import Data
 from jobs.benchmarks.made_store import made_store
 
 MIB = 2**20
@@ -342,7 +342,7 @@ def worker(function: Callable[..., Measured], setting: Setting, rank: int, folde
 def in_processes(function: Callable[..., Measured], setting: Setting, threads: int) -> Measured:
     """What the slowest of the setting's workers measured; each has a process of its own, with `threads` threads."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", "timm", "aft_ray.fit"])
+    context.set_forkserver_preload(["torch._dynamo", "timm", "aft_ray.training.fit"])
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(setting.workers, context) as pool:
         calls = [pool.submit(worker, function, setting, rank, folder, threads) for rank in range(setting.workers)]
         found = [call.result() for call in calls]

@@ -11,13 +11,13 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from aft_ray.batches import Split
-from aft_ray.checkpoint import TrainingState
-from aft_ray.data import Data
-from aft_ray.fit import fit
 from aft_ray.models.teachers import describe_teacher
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.store.workspace import Workspace
+from aft_ray.training.checkpoint import TrainingState
+from aft_ray.training.fit import fit
+from aft_ray.training.inputs.batches import Split
+from aft_ray.training.inputs.data import Data
 from jobs.benchmarks.made_store import made_store
 
 TEACHERS = ("one", "two")

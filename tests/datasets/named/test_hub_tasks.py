@@ -15,23 +15,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aft_ray.check import check
 from aft_ray.cluster.attempts import AttemptsHere, Watch
 from aft_ray.crops import ReadShard
-from aft_ray.data import load_data
 from aft_ray.datasets.named import hub_tasks
 from aft_ray.datasets.prepare import prepare
 from aft_ray.embedding import RESULT, EmbedShard
 from aft_ray.evaluate import evaluate
 from aft_ray.extract import Entries, extract, plan_extraction, write_manifests
-from aft_ray.fit import fit
 from aft_ray.recipe.config import Recipe, override
-from aft_ray.runs import read_history
 from aft_ray.store.side_by_side import open_store
 from aft_ray.store.workspace import Workspace
-from aft_ray.stores import open_stores
 from aft_ray.student import load_student
-from aft_ray.train import train
+from aft_ray.training.check import check
+from aft_ray.training.fit import fit
+from aft_ray.training.inputs.data import load_data
+from aft_ray.training.inputs.stores import open_stores
+from aft_ray.training.runs import read_history
+from aft_ray.training.train import train
 from tests.helpers import hub
 from tests.helpers.hub_data import write_copy
 from tests.helpers.small_students import small_config

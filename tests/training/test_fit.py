@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, linear, mse_loss, normalize
 
-from aft_ray.checkpoint import TrainingState
-from aft_ray.fit import fit
 from aft_ray.models.students import build_student
-from aft_ray.optimise import learning_rate_factor
-from aft_ray.order import BatchOrder
 from aft_ray.recipe.config import override
 from aft_ray.recipe.errors import InputError
 from aft_ray.regularizers import REGULARIZERS
 from aft_ray.store.workspace import Workspace
+from aft_ray.training.checkpoint import TrainingState
+from aft_ray.training.fit import fit
+from aft_ray.training.inputs.order import BatchOrder
+from aft_ray.training.optimise import learning_rate_factor
 from tests.helpers.training import DATA, TEACHERS, TEST, TRAIN, VALIDATION, killed_after, recipe, run, timeless
 
 PLAIN = {"learning_rate": 0.0005}

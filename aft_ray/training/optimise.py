@@ -9,7 +9,7 @@ import torch
 
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.sections import TrainConfig
-from aft_ray.task import TransferTask
+from aft_ray.training.task import TransferTask
 
 
 class Optimisation:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from aft_ray.check import check
-from aft_ray.data import load_data
-from aft_ray.metrics import best_line
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.workspace import Workspace
-from aft_ray.stores import open_stores
+from aft_ray.training.check import check
+from aft_ray.training.inputs.data import load_data
+from aft_ray.training.inputs.stores import open_stores
+from aft_ray.training.metrics import best_line
 from tests.helpers.training import TEST, TRAIN, VALIDATION, made_split, made_store, run
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aft_ray.shared import ArrayCache
+from aft_ray.training.inputs.machine_cache import ArrayCache
 
 CONTEXT = multiprocessing.get_context("fork")
 
@@ -80,7 +80,7 @@ def test_a_crash_leaves_nothing_that_stops_the_next(directory: Path) -> None:
 def test_what_nobody_has_used_for_a_day_is_deleted_and_what_is_used_stays(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aft_ray.shared.STALE_AFTER_S", -1.0)
+    monkeypatch.setattr("aft_ray.training.inputs.machine_cache.STALE_AFTER_S", -1.0)
     with ArrayCache(directory) as one:
         one.get("used", lambda: made(directory))
         (directory / "unused").mkdir()
@@ -91,6 +91,8 @@ def test_what_nobody_has_used_for_a_day_is_deleted_and_what_is_used_stays(
 
 
 def test_without_room_on_the_disk_every_process_has_its_own(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aft_ray.shared.shutil.disk_usage", lambda path: type("Usage", (), {"free": 10})())
+    monkeypatch.setattr(
+        "aft_ray.training.inputs.machine_cache.shutil.disk_usage", lambda path: type("Usage", (), {"free": 10})()
+    )
     with ArrayCache(directory) as cache:
         assert cache.get("key", lambda: made(directory))["numbers"].flags.writeable and left(directory) == set()

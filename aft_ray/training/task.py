@@ -9,11 +9,11 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
-from aft_ray.batch import Batch
-from aft_ray.metrics import task_errors
 from aft_ray.models.students import Student
 from aft_ray.regularizers import Regularizer
 from aft_ray.regularizers.distributed import begin_sum_of_losses
+from aft_ray.training.inputs.batch import Batch
+from aft_ray.training.metrics import task_errors
 
 Inputs: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...]
 Features: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 
-from aft_ray import datasets, proposals, trackers
-from aft_ray.build import regularizer_arguments
+from aft_ray import datasets, proposals
 from aft_ray.models import students, teachers
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.regularizers import REGULARIZERS, build_regularizer
 from aft_ray.space import space_faults, teacher_subsets
+from aft_ray.training import trackers
+from aft_ray.training.build import regularizer_arguments
 
 
 def check(recipe: Recipe) -> None:

@@ -20,25 +20,25 @@ import torch.distributed
 from ray.train import Checkpoint, CheckpointConfig, CheckpointUploadMode, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from aft_ray.check import check
-from aft_ray.checkpoint import TrainingState
 from aft_ray.cluster.gang import nodes_resources
 from aft_ray.cluster.gauges import show_gauges
 from aft_ray.cluster.lease import lease
 from aft_ray.cluster.progress import Progress
-from aft_ray.data import load_data, transforms_of
-from aft_ray.fit import fit
-from aft_ray.provenance import joined_origin, origin, run_inputs
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.regularizers.distributed import rank
-from aft_ray.runs import FAULTS, STOP, claim, last_checkpoint, read_history
-from aft_ray.shared import ArrayCache
 from aft_ray.store.files import Directory
 from aft_ray.store.side_by_side import Store
 from aft_ray.store.workspace import Workspace
-from aft_ray.stores import open_stores
-from aft_ray.streaming import SampleError, decoded_bytes
+from aft_ray.training.check import check
+from aft_ray.training.checkpoint import TrainingState
+from aft_ray.training.fit import fit
+from aft_ray.training.inputs.data import load_data, transforms_of
+from aft_ray.training.inputs.machine_cache import ArrayCache
+from aft_ray.training.inputs.stores import open_stores
+from aft_ray.training.inputs.streaming import SampleError, decoded_bytes
+from aft_ray.training.provenance import joined_origin, origin, run_inputs
+from aft_ray.training.runs import FAULTS, STOP, claim, last_checkpoint, read_history
 
 
 def train(recipe: Recipe) -> Directory:

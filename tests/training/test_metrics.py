@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from aft_ray.metrics import FOLD, Metrics, StepMeans
 from aft_ray.store.schema import UNLABELED
+from aft_ray.training.metrics import FOLD, Metrics, StepMeans
 
 
 def test_batches_of_any_size_give_the_metrics_of_the_whole() -> None:

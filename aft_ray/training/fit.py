@@ -16,23 +16,23 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from aft_ray.batches import Samples, evaluation_batches
-from aft_ray.build import build_task, choose_algorithms, device_of
-from aft_ray.checkpoint import TrainingState, save_student
-from aft_ray.data import Data
-from aft_ray.feed import Feed, LossWatch, StepBatches
-from aft_ray.gradients import Losses, backward, regularizer_backward
-from aft_ray.metrics import Metrics, StepMeans, best_line, score
-from aft_ray.optimise import Optimisation, learning_rate_factor
-from aft_ray.order import row_counts
-from aft_ray.provenance import run_inputs
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.sections import TrainConfig
 from aft_ray.regularizers.distributed import copy_from_main, declared_row_counts, rank, world_size
 from aft_ray.store.files import Directory
 from aft_ray.store.prefetch import prefetched
-from aft_ray.task import TransferTask
-from aft_ray.trackers import open_trackers
+from aft_ray.training.build import build_task, choose_algorithms, device_of
+from aft_ray.training.checkpoint import TrainingState, save_student
+from aft_ray.training.gradients import Losses, backward, regularizer_backward
+from aft_ray.training.inputs.batches import Samples, evaluation_batches
+from aft_ray.training.inputs.data import Data
+from aft_ray.training.inputs.feed import Feed, LossWatch, StepBatches
+from aft_ray.training.inputs.order import row_counts
+from aft_ray.training.metrics import Metrics, StepMeans, best_line, score
+from aft_ray.training.optimise import Optimisation, learning_rate_factor
+from aft_ray.training.provenance import run_inputs
+from aft_ray.training.task import TransferTask
+from aft_ray.training.trackers import open_trackers
 
 EVALUATION_BATCH_SIZE = 512
 

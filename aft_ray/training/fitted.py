@@ -10,12 +10,12 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from aft_ray.batches import Samples, evaluation_batches
 from aft_ray.cluster.lease import lease
 from aft_ray.models.students import Student
 from aft_ray.recipe.config import fingerprint
 from aft_ray.regularizers import FeatureEncoder, LogMEStatistics, btune_options, fit_encoder
 from aft_ray.store.files import Directory
+from aft_ray.training.inputs.batches import Samples, evaluation_batches
 
 BATCH_SIZE = 512
 HELD_OUT = 10

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from aft_ray.build import build_task
-from aft_ray.data import Data
-from aft_ray.fit import is_over
-from aft_ray.metrics import best_line
 from aft_ray.recipe.config import override
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.workspace import Workspace
+from aft_ray.training.build import build_task
+from aft_ray.training.fit import is_over
+from aft_ray.training.inputs.data import Data
+from aft_ray.training.metrics import best_line
 from tests.helpers.training import (
     DATA,
     TEACHERS,
@@ -95,7 +95,7 @@ def test_the_student_rests_while_the_regularizer_trains(tmp_path: Path) -> None:
     still = recipe("aft", steps=2, learning_rate=1e-30, optimizer="sgd")
     before = build_task(still, DATA, TEACHERS, CPU, weights_follow=False).student.state_dict()
     run(override(still, {"regularizer.steps_per_student_step": 4, "regularizer.learning_rate": 1.0}), tmp_path)
-    from aft_ray.checkpoint import read_student
+    from aft_ray.training.checkpoint import read_student
 
     _, after = read_student(Workspace.at(tmp_path))
     assert all(torch.allclose(value, after[name], rtol=0, atol=1e-20) for name, value in before.items())
@@ -150,7 +150,7 @@ def test_a_loss_that_is_not_finite_names_the_first_step_and_its_samples(parts: i
     features[sick] = 3e38  # finite as it is stored, not when it is squared
     data = Data(replace(TRAIN, features={**TRAIN.features, "one": features}), VALIDATION, TEST)
     given = recipe("kd", steps=12, evaluate_every=2, accumulation_steps=parts)
-    from aft_ray.order import BatchOrder
+    from aft_ray.training.inputs.order import BatchOrder
 
     order = BatchOrder(TRAIN.labels, 20, 0.5, 0)
     first = next(step for step in range(12) if sick in order.all(step))

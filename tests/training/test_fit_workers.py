@@ -14,9 +14,9 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
 
-from aft_ray.build import build_task
-from aft_ray.data import Data
-from aft_ray.fit import evaluate
+from aft_ray.training.build import build_task
+from aft_ray.training.fit import evaluate
+from aft_ray.training.inputs.data import Data
 from tests.helpers.training import DATA, TEACHERS, TEST, VALIDATION, recipe, run
 
 STEPS = 50

@@ -23,9 +23,9 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from aft_ray.batch import Batch
 from aft_ray.regularizers.distributed import sum_over_workers, world_size
-from aft_ray.task import TransferTask, flat
+from aft_ray.training.inputs.batch import Batch
+from aft_ray.training.task import TransferTask, flat
 
 Losses = dict[str, torch.Tensor]
 

@@ -17,15 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aft_ray.checkpoint import TrainingState
-from aft_ray.data import load_data
 from aft_ray.models.teachers import describe_teacher
 from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.recipe.errors import InputError
-from aft_ray.runs import SNAPSHOT, read_history
 from aft_ray.store.workspace import Workspace
 from aft_ray.student import load_student
-from aft_ray.train import train
+from aft_ray.training.checkpoint import TrainingState
+from aft_ray.training.inputs.data import load_data
+from aft_ray.training.runs import SNAPSHOT, read_history
+from aft_ray.training.train import train
 from tests.helpers.extraction import recipe as extract_recipe
 from tests.helpers.training import TEST, TRAIN, VALIDATION, made_store, run, timeless
 

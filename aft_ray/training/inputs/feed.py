@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from aft_ray.batch import Batch
-from aft_ray.batches import Samples
-from aft_ray.order import BatchOrder, worker_rows
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory
 from aft_ray.store.prefetch import prefetched
+from aft_ray.training.inputs.batch import Batch
+from aft_ray.training.inputs.batches import Samples
+from aft_ray.training.inputs.order import BatchOrder, worker_rows
 
 LOOK_EVERY = 50
 NAMED = 8

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from aft_ray.batches import InputTransform, Samples, Split, load_split
 from aft_ray.models.students import student_transforms
-from aft_ray.order import has_label
-from aft_ray.provenance import joined_origin, origin
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.regularizers.distributed import world_size
-from aft_ray.shared import ArrayCache
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.side_by_side import Store
-from aft_ray.streaming import stream_split
+from aft_ray.training.inputs.batches import InputTransform, Samples, Split, load_split
+from aft_ray.training.inputs.machine_cache import ArrayCache
+from aft_ray.training.inputs.order import has_label
+from aft_ray.training.inputs.streaming import stream_split
+from aft_ray.training.provenance import joined_origin, origin
 
 
 @dataclass(frozen=True)

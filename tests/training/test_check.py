@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from aft_ray.check import check, compared_teachers
 from aft_ray.datasets.prepare import prepare
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
-from aft_ray.stores import open_stores
+from aft_ray.training.check import check, compared_teachers
+from aft_ray.training.inputs.stores import open_stores
 
 
 def faults(**sections: object) -> list[str]:

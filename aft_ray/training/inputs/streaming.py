@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from aft_ray.batches import InputTransform, Samples, decode, split_facts
-from aft_ray.order import LANES, WINDOW_SHARDS, Shuffle, WindowShuffle
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.side_by_side import Store
+from aft_ray.training.inputs.batches import InputTransform, Samples, decode, split_facts
+from aft_ray.training.inputs.order import LANES, WINDOW_SHARDS, Shuffle, WindowShuffle
 
 MOST_THREADS = 8
 WAY_OUT = "A stream cannot leave samples out: mend or remove it and prepare again, or set train.streaming=false."

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from aft_ray import trackers
-from aft_ray.check import check
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
-from aft_ray.trackers import WandbTracker, open_trackers
+from aft_ray.training import trackers
+from aft_ray.training.check import check
+from aft_ray.training.trackers import WandbTracker, open_trackers
 from tests.helpers.training import Killed, killed_after, recipe, run
 
 

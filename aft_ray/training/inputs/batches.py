@@ -16,14 +16,14 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 
-from aft_ray.batch import Batch
-from aft_ray.order import Shuffle, kept_labels, shuffled
 from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.errors import InputError
-from aft_ray.shared import ArrayCache
 from aft_ray.store.prefetch import prefetched
 from aft_ray.store.quarantine import UNREADABLE, bad_sample, check_bad_samples
 from aft_ray.store.side_by_side import Store
+from aft_ray.training.inputs.batch import Batch
+from aft_ray.training.inputs.machine_cache import ArrayCache
+from aft_ray.training.inputs.order import Shuffle, kept_labels, shuffled
 
 logger = logging.getLogger(__name__)
 

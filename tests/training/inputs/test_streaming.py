@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from aft_ray.batches import Samples, load_split
-from aft_ray.build import build_task
-from aft_ray.data import Data, load_data
-from aft_ray.feed import Feed
-from aft_ray.fit import evaluate
 from aft_ray.models.students import student_transforms
-from aft_ray.order import LANES, WindowShuffle
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import StudentConfig
 from aft_ray.store.side_by_side import Store
-from aft_ray.streaming import SampleError, decoded_bytes, stream_split
+from aft_ray.training.build import build_task
+from aft_ray.training.fit import evaluate
+from aft_ray.training.inputs.batches import Samples, load_split
+from aft_ray.training.inputs.data import Data, load_data
+from aft_ray.training.inputs.feed import Feed
+from aft_ray.training.inputs.order import LANES, WindowShuffle
+from aft_ray.training.inputs.streaming import SampleError, decoded_bytes, stream_split
 from tests.helpers.training import (
     TEACHERS,
     TEST,

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aft_ray.batches import Split, evaluation_batches
-from aft_ray.order import BatchOrder, WindowShuffle, worker_rows
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.schema import UNLABELED
+from aft_ray.training.inputs.batches import Split, evaluation_batches
+from aft_ray.training.inputs.order import BatchOrder, WindowShuffle, worker_rows
 
 
 def split(num_samples: int, classes: int = 4) -> Split:

@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 
-from aft_ray.data import Data
-from aft_ray.fitted import fitted_options
 from aft_ray.models.students import build_student
-from aft_ray.provenance import run_inputs
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TrainConfig
 from aft_ray.regularizers import build_regularizer
 from aft_ray.store.workspace import Workspace
-from aft_ray.task import TransferTask
+from aft_ray.training.fitted import fitted_options
+from aft_ray.training.inputs.data import Data
+from aft_ray.training.provenance import run_inputs
+from aft_ray.training.task import TransferTask
 
 logger = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from aft_ray.checkpoint import COMMIT, differing_keys
 from aft_ray.recipe.config import Recipe, dump
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory
+from aft_ray.training.checkpoint import COMMIT, differing_keys
 
 STOP = "stop"
 """A file that asks a run to end at its next evaluation."""

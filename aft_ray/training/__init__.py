@@ -1,0 +1,1 @@
+"""Training: the loop in plain PyTorch, and Ray Train around it."""
