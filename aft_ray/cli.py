@@ -155,7 +155,7 @@ def _extract(parsed: argparse.Namespace) -> None:
 
 
 def _rank(parsed: argparse.Namespace) -> None:
-    from aft_ray.rank import rank
+    from aft_ray.search.rank import rank
 
     recipe = _load(parsed)
     ranking = rank(recipe)
@@ -176,11 +176,11 @@ def _train(parsed: argparse.Namespace) -> None:
 
 
 def _search(parsed: argparse.Namespace) -> None:
-    from aft_ray.search import search
+    from aft_ray.search.search import search
 
     recipe = _ready(parsed)
     if parsed.dry_run:
-        from aft_ray.search_plan import estimate_search
+        from aft_ray.search.estimate import estimate_search
 
         show_search_plan(recipe, estimate_search(recipe))
         return

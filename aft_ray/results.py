@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import stdtr, stdtrit  # Student's t: scipy.stats alone takes a second to import
 
-from aft_ray.trials import Row, SettingKey, setting_key
+from aft_ray.search.trials import Row, SettingKey, setting_key
 
 METHODS = {
     "none": "standard transfer",

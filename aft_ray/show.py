@@ -18,8 +18,8 @@ from aft_ray.recipe.config import Recipe
 
 if TYPE_CHECKING:
     from aft_ray.plan import Estimate
-    from aft_ray.rank import Ranking
-    from aft_ray.search_plan import SearchPlan
+    from aft_ray.search.estimate import SearchPlan
+    from aft_ray.search.rank import Ranking
 
 console = Console(width=None if sys.stdout.isatty() else 120)  # a log has no width of its own
 LISTED_CLASSES = 20

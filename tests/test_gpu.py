@@ -26,7 +26,7 @@ from aft_ray.predict import predict
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig
-from aft_ray.search import search
+from aft_ray.search.search import search
 from aft_ray.store.side_by_side import open_store
 from aft_ray.store.workspace import Workspace
 from aft_ray.student import load_student

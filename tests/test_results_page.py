@@ -12,7 +12,7 @@ import torch
 
 from aft_ray.models.teachers import build_teacher
 from aft_ray.recipe.config import Recipe, override
-from aft_ray.trials import COLUMNS, Row, write_table
+from aft_ray.search.trials import COLUMNS, Row, write_table
 from jobs.benchmarks.results import CLAIMS, QUICK
 from jobs.benchmarks.results_found import MADE, Found, collect, is_finished, place_of, read
 from jobs.benchmarks.results_page import SECTIONS, write_page

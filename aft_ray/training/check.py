@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 
-from aft_ray import datasets, proposals
+from aft_ray import datasets
 from aft_ray.models import students, teachers
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.regularizers import REGULARIZERS, build_regularizer
-from aft_ray.space import space_faults, teacher_subsets
+from aft_ray.search import proposals
+from aft_ray.search.space import space_faults, teacher_subsets
 from aft_ray.training import trackers
 from aft_ray.training.build import regularizer_arguments
 

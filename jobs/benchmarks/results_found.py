@@ -14,9 +14,9 @@ from typing import Any
 from aft_ray.recipe.config import Recipe
 from aft_ray.report import read_trainings, read_trials
 from aft_ray.results import METHODS, Entry, Row, summarize
+from aft_ray.search.trials import COLUMNS
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
-from aft_ray.trials import COLUMNS
 
 MADE = "made.json"
 """Beside `trials.parquet`: when and on what the search was run, what its teachers know, how many labels there are."""

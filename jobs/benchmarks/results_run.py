@@ -14,10 +14,10 @@ import torch
 from aft_ray.cli import ray_cluster
 from aft_ray.datasets.prepare import prepare
 from aft_ray.extract import extract
-from aft_ray.rank import rank
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
-from aft_ray.search import plan_search, search
+from aft_ray.search.rank import rank
+from aft_ray.search.search import plan_search, search
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.check import check

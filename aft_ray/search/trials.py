@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from aft_ray.recipe.config import Recipe, dump
 from aft_ray.recipe.errors import InputError
-from aft_ray.space import Trial
+from aft_ray.search.space import Trial
 from aft_ray.store.files import Directory
 from aft_ray.training.checkpoint import COMMIT, TrainingState, differing_keys
 from aft_ray.training.metrics import best_line

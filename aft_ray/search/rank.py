@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from aft_ray.rank_picture import rank_picture
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.regularizers import LogMEStatistics
-from aft_ray.space import teacher_subsets
+from aft_ray.search.rank_picture import rank_picture
+from aft_ray.search.space import teacher_subsets
 from aft_ray.store.schema import UNLABELED
 from aft_ray.store.side_by_side import Store
 from aft_ray.store.workspace import Workspace

@@ -3,9 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 from aft_ray.recipe.config import Recipe, override
-from aft_ray.schedulers import AshaPerMethod, population, reports
-from aft_ray.space import spaces
-from tests.test_space import planned
+from aft_ray.search.schedulers import AshaPerMethod, population, reports
+from aft_ray.search.space import spaces
+from tests.search.test_space import planned
 
 
 class FakeTrial:

@@ -15,12 +15,15 @@ from dataclasses import replace
 import ray
 
 from aft_ray.cluster.lease import lease
-from aft_ray.proposals import Learned, Listed, Proposals
-from aft_ray.rank import rank
 from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.search_section import Range
-from aft_ray.space import Setting, Space, Trial, final_trials, plan_trials, spaces, top_by_rank
+from aft_ray.search.proposals import Learned, Listed, Proposals
+from aft_ray.search.rank import rank
+from aft_ray.search.space import Setting, Space, Trial, final_trials, plan_trials, spaces, top_by_rank
+from aft_ray.search.trial import Shared, data_key
+from aft_ray.search.trials import Row, setting_key
+from aft_ray.search.tuning import Round
 from aft_ray.store.files import Directory
 from aft_ray.store.side_by_side import Store
 from aft_ray.store.workspace import Workspace
@@ -29,9 +32,6 @@ from aft_ray.training.inputs.data import Data, load_data
 from aft_ray.training.inputs.stores import open_stores
 from aft_ray.training.metrics import score
 from aft_ray.training.train import decide_streaming
-from aft_ray.trial_training import Shared, data_key
-from aft_ray.trials import Row, setting_key
-from aft_ray.tuning import Round
 
 
 def search(recipe: Recipe) -> list[Row]:

@@ -11,7 +11,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTra
 
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.search_section import Range
-from aft_ray.space import BETA, Space, rounded
+from aft_ray.search.space import BETA, Space, rounded
 
 
 def grace_steps(recipe: Recipe) -> int:

@@ -18,12 +18,12 @@ import yaml
 
 from aft_ray.recipe.config import Recipe, dump, load, override
 from aft_ray.recipe.errors import InputError
-from aft_ray.search import best_settings, plan_search, search
+from aft_ray.search.search import best_settings, plan_search, search
+from aft_ray.search.trials import Row, as_table
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.fit import fit
 from aft_ray.training.inputs.data import load_data
 from aft_ray.training.inputs.stores import open_stores
-from aft_ray.trials import Row, as_table
 from tests.helpers.training import made_workspace, timeless
 
 SHORT = {"steps": 12, "global_batch_size": 20, "evaluate_every": 4, "learning_rate": 0.003}
@@ -200,7 +200,7 @@ import sys, ray
 from aft_ray.cli import set_environment
 set_environment()
 from aft_ray.recipe.config import load
-from aft_ray.search import search
+from aft_ray.search.search import search
 ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
 search(load(sys.argv[1]))
 """

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from aft_ray.proposals import Learned, Listed
-from aft_ray.space import Setting, Trial, plan_trials, spaces, teacher_subsets
-from tests.test_space import planned
+from aft_ray.search.proposals import Learned, Listed
+from aft_ray.search.space import Setting, Trial, plan_trials, spaces, teacher_subsets
+from tests.search.test_space import planned
 
 
 def learned(known: list[Trial], **section: Any) -> Learned:

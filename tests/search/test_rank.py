@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from aft_ray.datasets.prepare import prepare
-from aft_ray.rank import _Covariance, _Neighbours, rank
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.regularizers import log_me
+from aft_ray.search.rank import _Covariance, _Neighbours, rank
 from aft_ray.store.parquet import features_table
 from aft_ray.store.shards import samples_fingerprint
 from aft_ray.store.side_by_side import open_store

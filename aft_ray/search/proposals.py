@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.search_section import Range
-from aft_ray.space import BETA, TEACHERS, Setting, Space, Trial, rounded, seeded
+from aft_ray.search.space import BETA, TEACHERS, Setting, Space, Trial, rounded, seeded
 
 TRIES, LEARNED_TRIES = 100, 5
 """How often a setting that was proposed before is proposed again, in a row, until the space counts as tried out; after the

@@ -14,15 +14,15 @@ from ray import tune
 
 from aft_ray.cluster.gauges import show_gauges
 from aft_ray.cluster.progress import Progress
-from aft_ray.proposals import Listed, Proposals
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
-from aft_ray.schedulers import AshaPerMethod, population, reports
-from aft_ray.space import Space, Trial
+from aft_ray.search.proposals import Listed, Proposals
+from aft_ray.search.schedulers import AshaPerMethod, population, reports
+from aft_ray.search.space import Space, Trial
+from aft_ray.search.trial import Shared, needed, run_trial
+from aft_ray.search.trials import Row, TrialDirectory, known_rows, write_table
 from aft_ray.training.metrics import score
 from aft_ray.training.runs import STOP
-from aft_ray.trial_training import Shared, needed, run_trial
-from aft_ray.trials import Row, TrialDirectory, known_rows, write_table
 
 logger = logging.getLogger(__name__)
 WRITE_EVERY_S = 2.0

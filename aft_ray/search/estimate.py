@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from aft_ray.recipe.config import Recipe, override
-from aft_ray.search import plan_search
-from aft_ray.space import Trial
+from aft_ray.search.search import plan_search
+from aft_ray.search.space import Trial
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.checkpoint import TrainingState
 from aft_ray.training.fit import fit, next_evaluation

@@ -19,7 +19,8 @@ from ray import tune
 
 from aft_ray.recipe.config import Recipe, dump, fingerprint, override
 from aft_ray.recipe.errors import InputError
-from aft_ray.space import Trial
+from aft_ray.search.space import Trial
+from aft_ray.search.trials import Clock, TrialDirectory
 from aft_ray.store.files import Directory
 from aft_ray.store.side_by_side import Store
 from aft_ray.training.checkpoint import TrainingState, history_of
@@ -28,7 +29,6 @@ from aft_ray.training.inputs.data import transforms_of
 from aft_ray.training.metrics import score
 from aft_ray.training.provenance import joined_origin, origin, run_inputs
 from aft_ray.training.train import train_in
-from aft_ray.trials import Clock, TrialDirectory
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aft_ray.search_plan import estimate_search
+from aft_ray.search.estimate import estimate_search
 from tests.helpers.training import made_workspace
 
 

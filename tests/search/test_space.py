@@ -8,7 +8,16 @@ import pytest
 
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
-from aft_ray.space import Setting, Trial, final_trials, plan_trials, space_faults, spaces, teacher_subsets, top_by_rank
+from aft_ray.search.space import (
+    Setting,
+    Trial,
+    final_trials,
+    plan_trials,
+    space_faults,
+    spaces,
+    teacher_subsets,
+    top_by_rank,
+)
 
 
 def planned(**section: Any) -> Recipe:
