@@ -190,7 +190,7 @@ def _search(parsed: argparse.Namespace) -> None:
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
-    from aft_ray.evaluate import evaluate
+    from aft_ray.export.evaluate import evaluate
 
     recipe = _load(parsed)
     result = evaluate(recipe, parsed.split)
@@ -198,7 +198,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
 
 
 def _export(parsed: argparse.Namespace) -> None:
-    from aft_ray.export import export
+    from aft_ray.export.export import export
 
     place = export(_load(parsed), onnx=parsed.onnx)
     rows = [[name, size(num_bytes)] for name, num_bytes in sorted(place.sizes().items())]
@@ -207,7 +207,7 @@ def _export(parsed: argparse.Namespace) -> None:
 
 
 def _predict(parsed: argparse.Namespace) -> None:
-    from aft_ray.predict import predict
+    from aft_ray.export.predict import predict
 
     recipe = _load(parsed)
     with ray_cluster(recipe, "predict"):

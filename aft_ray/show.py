@@ -119,7 +119,7 @@ def show_ranking(recipe: Recipe, ranking: Ranking) -> None:
 
 def show_scores(recipe: Recipe, result: Mapping[str, Any]) -> None:
     """Of a run on one split."""
-    from aft_ray.card import SCORES
+    from aft_ray.export.card import SCORES
 
     rows = [[text, f"{result[key]:.4f}"] for key, text in SCORES.items() if result.get(key) is not None]
     title = f"Run '{recipe.run}' on {result['num_samples']} samples of split {result['split']}"

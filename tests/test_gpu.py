@@ -17,19 +17,19 @@ import torch
 
 from aft_ray.datasets.prepare import prepare
 from aft_ray.embedding import embed
-from aft_ray.evaluate import evaluate
+from aft_ray.export.evaluate import evaluate
+from aft_ray.export.predict import predict
+from aft_ray.export.student import load_student
 from aft_ray.extract import extract
 from aft_ray.models.images import normalise
 from aft_ray.models.teachers import build_teacher, describe_teacher
 from aft_ray.plan import plan
-from aft_ray.predict import predict
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.search.search import search
 from aft_ray.store.side_by_side import open_store
 from aft_ray.store.workspace import Workspace
-from aft_ray.student import load_student
 from aft_ray.training.runs import read_history
 from aft_ray.training.train import train
 from tests.helpers import hub

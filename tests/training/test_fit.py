@@ -161,7 +161,7 @@ def test_the_kept_student_is_the_one_of_the_best_validation_accuracy(tmp_path: P
     best = max(line["val_accuracy"] for line in history)
     assert facts["val_accuracy"] == best
     assert facts["step"] == next(line["step"] for line in history if line["val_accuracy"] == best)
-    from aft_ray.student import load_student
+    from aft_ray.export.student import load_student
 
     student = load_student(tmp_path)
     right = student(torch.tensor(TEST.inputs)).argmax(1).numpy() == TEST.labels

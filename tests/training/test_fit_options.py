@@ -115,7 +115,7 @@ def test_bf16_runs_the_student_in_bf16_and_the_losses_in_float32(tmp_path: Path)
 def test_a_compiled_student_has_the_same_curve_and_the_same_file(tmp_path: Path) -> None:
     plain, compiled = (run(recipe(steps=2, compile=flag), tmp_path / str(flag)) for flag in (False, True))
     assert losses(compiled) == pytest.approx(losses(plain), rel=1e-4)
-    from aft_ray.student import load_student
+    from aft_ray.export.student import load_student
 
     student = load_student(tmp_path / "True")
     right = student(torch.tensor(TEST.inputs)).argmax(1).numpy() == TEST.labels

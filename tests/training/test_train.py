@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from aft_ray.export.student import load_student
 from aft_ray.models.teachers import describe_teacher
 from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.workspace import Workspace
-from aft_ray.student import load_student
 from aft_ray.training.checkpoint import TrainingState
 from aft_ray.training.inputs.data import load_data
 from aft_ray.training.runs import SNAPSHOT, read_history

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from aft_ray.export.student import load_student
 from aft_ray.models import students
 from aft_ray.models.students import build_student, modality, student_transforms
 from aft_ray.models.students.product_head import ProductHead
@@ -19,7 +20,6 @@ from aft_ray.models.weights import load_state_dict
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import StudentConfig
 from aft_ray.store.workspace import Workspace
-from aft_ray.student import load_student
 from aft_ray.training.checkpoint import save_student
 from tests.helpers import hub
 from tests.helpers.small_students import KINDS, TEACHER_DIMS, batch, rows, small_config, small_student

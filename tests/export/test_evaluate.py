@@ -12,14 +12,14 @@ import torch
 
 from aft_ray.cli import main
 from aft_ray.datasets.prepare import prepare
-from aft_ray.evaluate import evaluate
+from aft_ray.export.evaluate import evaluate
+from aft_ray.export.student import load_student
 from aft_ray.models.students import build_student
 from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.schema import features_schema, samples_schema
 from aft_ray.store.shards import samples_fingerprint
 from aft_ray.store.workspace import Workspace
-from aft_ray.student import load_student
 from aft_ray.training.checkpoint import save_student
 from aft_ray.training.fit import fit
 from aft_ray.training.inputs.data import load_data

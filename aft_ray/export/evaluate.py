@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import torch
 
 from aft_ray.cluster.progress import Progress
+from aft_ray.export.scores import probabilities, scores_of
+from aft_ray.export.student import Classifier, load_student
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
-from aft_ray.scores import probabilities, scores_of
 from aft_ray.store.prefetch import prefetched
 from aft_ray.store.schema import SPLITS, UNLABELED
 from aft_ray.store.side_by_side import Store, open_store
 from aft_ray.store.workspace import Workspace
-from aft_ray.student import Classifier, load_student
 from aft_ray.training.build import device_of
 from aft_ray.training.inputs.batches import Samples, evaluation_batches, load_split
 from aft_ray.training.inputs.streaming import stream_split

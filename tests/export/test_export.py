@@ -16,15 +16,15 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from aft_ray import onnx_file
-from aft_ray.export import export
+from aft_ray.export import onnx_file
+from aft_ray.export.export import export
+from aft_ray.export.onnx_file import write_onnx
+from aft_ray.export.student import load_student
 from aft_ray.models.images import normalise
 from aft_ray.models.students import LibraryStudent
-from aft_ray.onnx_file import write_onnx
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.workspace import Workspace
-from aft_ray.student import load_student
 from aft_ray.training.checkpoint import save_student
 from tests.helpers import hub
 from tests.helpers.small_students import TEACHER_DIMS, batch, small_config, small_student

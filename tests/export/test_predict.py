@@ -16,13 +16,13 @@ from PIL import Image
 from aft_ray.cli import main
 from aft_ray.cluster.attempts import AttemptsHere, Watch
 from aft_ray.datasets.unlabelled import DecodeRows, list_unseen
-from aft_ray.predict import predict
+from aft_ray.export.predict import predict
+from aft_ray.export.scores import probabilities
+from aft_ray.export.student import Classifier, load_student
 from aft_ray.recipe.config import Recipe, dump
 from aft_ray.recipe.errors import InputError
-from aft_ray.scores import probabilities
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
-from aft_ray.student import Classifier, load_student
 from aft_ray.training.checkpoint import save_student
 from tests.helpers.deadly import Crop
 from tests.helpers.small_students import TEACHER_DIMS, small_config, small_student
@@ -103,7 +103,7 @@ def test_a_folder_of_images_with_a_broken_one(tmp_path: Path, cluster: None, mon
         found.transforms = (Crop(**vars(transform), deadly=images[-1].tobytes().hex()),)
         return found
 
-    monkeypatch.setattr("aft_ray.predict.load_student", with_a_deadly_picture)
+    monkeypatch.setattr("aft_ray.export.predict.load_student", with_a_deadly_picture)
     again = read(
         predict(recipe, str(folder), all_probabilities=True, part_size=3, output=str(tmp_path / "2"))["output"]
     )

@@ -24,13 +24,13 @@ from aft_ray.cluster.gang import Gang
 from aft_ray.cluster.pipelines import attempts_elsewhere, run_pipeline
 from aft_ray.cluster.progress import Progress
 from aft_ray.datasets.unlabelled import DecodeRows, list_unseen
+from aft_ray.export.scores import probabilities
+from aft_ray.export.student import load_student
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
-from aft_ray.scores import probabilities
 from aft_ray.store.files import Directory
 from aft_ray.store.shards import ShardDirectory
 from aft_ray.store.workspace import Workspace
-from aft_ray.student import load_student
 
 if TYPE_CHECKING:
     from ray.data import Dataset

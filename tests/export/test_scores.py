@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aft_ray.scores import Scores, average_precision, probabilities, scores_of
+from aft_ray.export.scores import Scores, average_precision, probabilities, scores_of
 
 sk = pytest.importorskip("sklearn.metrics")
 RANDOM = np.random.default_rng(0)

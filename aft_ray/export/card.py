@@ -51,7 +51,7 @@ def model_card(
     name = str(data.get("name") or data.get("path") or "unknown")
     scores = _scores(facts, evaluation)
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("aft_ray", ""),
+        loader=jinja2.PackageLoader("aft_ray.export", ""),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

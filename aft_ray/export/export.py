@@ -7,24 +7,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from aft_ray.card import model_card
+from aft_ray.export.card import model_card
+from aft_ray.export.onnx_file import check_onnx, write_onnx
+from aft_ray.export.student import Classifier, load_student
 from aft_ray.models.students import LibraryStudent, modality
-from aft_ray.onnx_file import check_onnx, write_onnx
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.sections import StudentConfig
 from aft_ray.store.files import Directory
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.workspace import Workspace
-from aft_ray.student import Classifier, load_student
 
 OWN_FILES = ("student.safetensors", "student.json")
 OWN_USAGE = """\
-from aft_ray.export import load_student
+from aft_ray.export.export import load_student
 model = load_student("DIRECTORY")  # in evaluation mode; gives logits
 (transform,) = model.transforms  # from encoded bytes, or a text, to one row of its input
 """
 PROBE_USAGE = """\
-from aft_ray.export import load_student
+from aft_ray.export.export import load_student
 model = load_student("DIRECTORY")  # in evaluation mode; gives logits from the teachers' features side by side
 """
 
