@@ -133,7 +133,7 @@ def _prepare(parsed: argparse.Namespace) -> None:
 
 
 def _plan(parsed: argparse.Namespace) -> None:
-    from aft_ray.plan import plan
+    from aft_ray.extraction.estimate import plan
     from aft_ray.training.check import check
 
     recipe = _load(parsed)
@@ -144,7 +144,7 @@ def _plan(parsed: argparse.Namespace) -> None:
 
 
 def _extract(parsed: argparse.Namespace) -> None:
-    from aft_ray.extract import extract
+    from aft_ray.extraction.extract import extract
     from aft_ray.training.check import check
 
     recipe = _load(parsed)

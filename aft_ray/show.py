@@ -17,7 +17,7 @@ from rich.text import Text
 from aft_ray.recipe.config import Recipe
 
 if TYPE_CHECKING:
-    from aft_ray.plan import Estimate
+    from aft_ray.extraction.estimate import Estimate
     from aft_ray.search.estimate import SearchPlan
     from aft_ray.search.rank import Ranking
 

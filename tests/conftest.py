@@ -78,7 +78,7 @@ def small_demo(tmp_path_factory: pytest.TempPathFactory) -> SmallDemo:
 def extracted_once(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """The pictures of `image_folder` with the features of two small teachers."""
     from aft_ray.datasets.prepare import prepare
-    from aft_ray.extract import extract
+    from aft_ray.extraction.extract import extract
     from tests.helpers.extraction import recipe
 
     place = tmp_path_factory.mktemp("extracted")

@@ -16,14 +16,14 @@ import timm
 import torch
 
 from aft_ray.datasets.prepare import prepare
-from aft_ray.embedding import embed
 from aft_ray.export.evaluate import evaluate
 from aft_ray.export.predict import predict
 from aft_ray.export.student import load_student
-from aft_ray.extract import extract
+from aft_ray.extraction.estimate import plan
+from aft_ray.extraction.extract import extract
+from aft_ray.extraction.features import embed
 from aft_ray.models.images import normalise
 from aft_ray.models.teachers import build_teacher, describe_teacher
-from aft_ray.plan import plan
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig

@@ -123,7 +123,7 @@ def measure_pipeline(recipe_path: str) -> dict[str, Any]:
     set_environment()
     import ray
 
-    from aft_ray.extract import extract
+    from aft_ray.extraction.extract import extract
     from aft_ray.recipe.config import load
 
     recipe = load(recipe_path)
@@ -179,7 +179,7 @@ def measure_scaling(recipe_path: str, num_actors: str) -> dict[str, Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    from aft_ray.extract import extract
+    from aft_ray.extraction.extract import extract
     from aft_ray.recipe.config import load
 
     recipe, actors = load(recipe_path), int(num_actors)
@@ -210,7 +210,7 @@ def measure_memory(recipe_path: str, in_a_round: str) -> dict[str, Any]:
     from ray._private.internal_api import get_memory_info_reply, get_state_from_address
     from ray._private.state import actors
 
-    from aft_ray import extract as extraction
+    from aft_ray.extraction import extract as extraction
     from aft_ray.recipe.config import load
 
     extraction.ROUND = int(in_a_round)

@@ -13,7 +13,7 @@ import torch
 
 from aft_ray.cli import ray_cluster
 from aft_ray.datasets.prepare import prepare
-from aft_ray.extract import extract
+from aft_ray.extraction.extract import extract
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.search.rank import rank

@@ -117,7 +117,7 @@ def measure_shards(shards: str, teachers: str) -> dict[str, float]:
     set_environment()
     import ray
 
-    from aft_ray.extract import extract
+    from aft_ray.extraction.extract import extract
     from aft_ray.recipe.config import load
 
     with tempfile.TemporaryDirectory() as folder:
@@ -249,7 +249,7 @@ def measure_simulation(recipe_path: str, gpus: str, log: str) -> dict[str, float
     import ray
     from ray.cluster_utils import Cluster
 
-    from aft_ray.extract import extract
+    from aft_ray.extraction.extract import extract
     from aft_ray.recipe.config import load
 
     per_node = -(-int(gpus) // 3)

@@ -22,7 +22,7 @@ def drill(recipe_path: str, log: Path, cpus: list[int]) -> None:
     from ray.util.state import list_actors
 
     from aft_ray.cluster import pipelines
-    from aft_ray.extract import extract
+    from aft_ray.extraction.extract import extract
     from aft_ray.recipe.config import load
     from tests.helpers.own_teachers import calls
 

@@ -16,7 +16,7 @@ import yaml
 from aft_ray.cli import main
 from aft_ray.cluster.lease import lease
 from aft_ray.datasets.prepare import prepare
-from aft_ray.extract import extract
+from aft_ray.extraction.extract import extract
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.side_by_side import open_store

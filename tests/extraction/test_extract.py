@@ -13,7 +13,7 @@ from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from safetensors.torch import save_file
 
 from aft_ray.datasets.prepare import prepare
-from aft_ray.extract import extract
+from aft_ray.extraction.extract import extract
 from aft_ray.models.teachers import build_teacher, describe_teacher
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
@@ -100,7 +100,7 @@ def test_a_teacher_that_cannot_be_loaded_is_named_with_its_reason(
 def test_a_transformers_teacher_reads_texts_shard_by_shard_in_rounds(
     cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aft_ray.extract.ROUND", 3)
+    monkeypatch.setattr("aft_ray.extraction.extract.ROUND", 3)
     texts = ["A cat on a mat.", "Stocks fell.", "It rained all day in the hills.", "A feline on a rug.", "Fine."]
     workspace = Workspace.at(tmp_path / "work")
     for split in ("train", "validation"):

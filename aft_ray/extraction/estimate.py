@@ -13,11 +13,11 @@ import pyarrow as pa
 import ray
 
 from aft_ray.cluster.gang import nodes_resources, share_of
-from aft_ray.crops import make_inputs
 from aft_ray.datasets import list_samples
 from aft_ray.datasets.prepare import choose_splits, samples_table
-from aft_ray.embedding import embed
-from aft_ray.extract import plan_extraction
+from aft_ray.extraction.extract import plan_extraction
+from aft_ray.extraction.features import embed
+from aft_ray.extraction.reading import make_inputs
 from aft_ray.models.teachers import build_teacher, describe_teacher
 from aft_ray.models.teachers.device import device_of
 from aft_ray.recipe.config import Recipe

@@ -3,9 +3,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from aft_ray.extraction.log import Tally
 from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.store.workspace import Workspace
-from aft_ray.tally import Tally
 
 
 def result(samples: int, batch_size: int) -> dict:

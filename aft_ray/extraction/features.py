@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from aft_ray.cluster.attempts import Watch
-from aft_ray.crops import CROPS
+from aft_ray.extraction.reading import CROPS
 from aft_ray.models.teachers import Teacher, build_teacher
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig

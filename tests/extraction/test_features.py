@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from aft_ray.cluster.attempts import AttemptsHere, Watch
-from aft_ray.crops import CROPS
-from aft_ray.embedding import RESULT, EmbedShard, embed, without
+from aft_ray.extraction.features import RESULT, EmbedShard, embed, without
+from aft_ray.extraction.reading import CROPS
 from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.store.shards import ShardDirectory
 from aft_ray.store.workspace import Workspace

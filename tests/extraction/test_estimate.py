@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from aft_ray.datasets.prepare import prepare
-from aft_ray.extract import extract
-from aft_ray.plan import plan
+from aft_ray.extraction.estimate import plan
+from aft_ray.extraction.extract import extract
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from aft_ray.cluster.attempts import AttemptsHere, Watch
-from aft_ray.crops import CROPS, MissingShard, ReadShard, make_inputs
+from aft_ray.extraction.reading import CROPS, MissingShard, ReadShard, make_inputs
 from aft_ray.models.images import ImageTransform
 from aft_ray.models.teachers.base import TeacherDescription
 from aft_ray.recipe.errors import InputError

@@ -24,8 +24,9 @@ from aft_ray.cluster.gauges import show_gauges
 from aft_ray.cluster.lease import lease
 from aft_ray.cluster.pipelines import attempts_elsewhere, run_pipeline
 from aft_ray.cluster.progress import Progress
-from aft_ray.crops import MissingShard, ReadShard
-from aft_ray.embedding import RESULT, EmbedShard
+from aft_ray.extraction.features import RESULT, EmbedShard
+from aft_ray.extraction.log import Tally
+from aft_ray.extraction.reading import MissingShard, ReadShard
 from aft_ray.models.teachers import TeacherDescription, describe_teacher
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
@@ -33,7 +34,6 @@ from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.store.quarantine import check_bad_samples
 from aft_ray.store.shards import samples_fingerprint, shard_identity
 from aft_ray.store.workspace import Workspace
-from aft_ray.tally import Tally
 
 if TYPE_CHECKING:
     from ray.data import Dataset

@@ -22,7 +22,7 @@ import yaml
 from ray._private.state import actors
 
 from aft_ray.datasets.prepare import prepare
-from aft_ray.extract import extract
+from aft_ray.extraction.extract import extract
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.workspace import Workspace

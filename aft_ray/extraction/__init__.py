@@ -1,0 +1,1 @@
+"""Extraction on Ray Data: read on CPUs, compute features on devices, write shards."""
