@@ -216,7 +216,7 @@ def _predict(parsed: argparse.Namespace) -> None:
 
 
 def _report(parsed: argparse.Namespace) -> None:
-    from aft_ray.report import report
+    from aft_ray.report.report import report
 
     console.print(f"report: {report(_load(parsed))}", soft_wrap=True)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from aft_ray.datasets.prepare import prepare
 from aft_ray.extraction.extract import extract
 from aft_ray.recipe.config import Recipe, load_text, override
-from aft_ray.report import report
+from aft_ray.report.report import report
 from aft_ray.search.rank import has_one_class_per_sample, rank
 from aft_ray.search.search import search
 from aft_ray.store.workspace import Workspace

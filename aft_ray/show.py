@@ -178,7 +178,7 @@ def show_search_plan(recipe: Recipe, plan: SearchPlan) -> None:
 
 def show_leaderboard(recipe: Recipe) -> None:
     """Each method at its best setting."""
-    from aft_ray.report import leaderboard
+    from aft_ray.report.report import leaderboard
 
     entries = leaderboard(recipe)
     has_others = any(entry.others for entry in entries)

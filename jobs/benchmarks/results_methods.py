@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scipy.stats import ttest_1samp
 
-from aft_ray.results import METHODS, Entry, method_title, paired_test
+from aft_ray.report.results import METHODS, Entry, method_title, paired_test
 from jobs.benchmarks.results_found import Found, mean_relative_error
 from jobs.benchmarks.results_pictures import draw_methods
 from jobs.benchmarks.results_text import CLEAR, accuracy, chance, table

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scipy.stats import pearsonr
 
-from aft_ray.results import METHODS, method_title, paired_test
+from aft_ray.report.results import METHODS, method_title, paired_test
 from jobs.benchmarks.results_found import Found
 from jobs.benchmarks.results_methods import methods_in_short, methods_section
 from jobs.benchmarks.results_pictures import draw_teachers

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aft_ray.plots import COLOURS
-from aft_ray.results import method_title
+from aft_ray.report.plots import COLOURS
+from aft_ray.report.results import method_title
 from jobs.benchmarks.results_found import Found, mean_relative_error
 
 

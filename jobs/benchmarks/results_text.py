@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from aft_ray.results import Entry
+from aft_ray.report.results import Entry
 
 CLEAR = 0.05
 """Differences with a p-value below this are marked."""

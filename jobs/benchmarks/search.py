@@ -28,8 +28,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from aft_ray.recipe.config import load
-from aft_ray.report import read_trainings
-from aft_ray.results import Row
+from aft_ray.report.report import read_trainings
+from aft_ray.report.results import Row
 from aft_ray.store.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,8 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from aft_ray.report import report
-from tests.test_report import recipe_at, write_everything
+from aft_ray.report.report import report
+from tests.report.test_report import recipe_at, write_everything
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 OPTIONS = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")

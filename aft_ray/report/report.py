@@ -23,11 +23,11 @@ import safetensors.numpy
 import yaml
 from markupsafe import Markup
 
-from aft_ray import pictures
-from aft_ray.plots import COLOURS
 from aft_ray.recipe.config import Recipe, dump, fingerprint
 from aft_ray.recipe.errors import InputError
-from aft_ray.results import Entry, Group, Row, Training, headline, method_title, runs_in_words, summarize
+from aft_ray.report import pictures
+from aft_ray.report.plots import COLOURS
+from aft_ray.report.results import Entry, Group, Row, Training, headline, method_title, runs_in_words, summarize
 from aft_ray.store.files import Directory
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.workspace import Workspace
@@ -229,7 +229,7 @@ def _cell(value: Any) -> Any:
 
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("aft_ray", ""),
+        loader=jinja2.PackageLoader("aft_ray.report", ""),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 
-from aft_ray.pictures import draw_betas, draw_contributions, draw_quality
-from aft_ray.plots import INK, Line, draw_lines, spread
 from aft_ray.recipe.config import Recipe, dump, fingerprint, override
 from aft_ray.recipe.errors import InputError
-from aft_ray.report import leaderboard, report
-from aft_ray.results import METHODS, Entry, compare, headline, summarize
+from aft_ray.report.pictures import draw_betas, draw_contributions, draw_quality
+from aft_ray.report.plots import INK, Line, draw_lines, spread
+from aft_ray.report.report import leaderboard, report
+from aft_ray.report.results import METHODS, Entry, compare, headline, summarize
 
 TEACHERS = {"small": 6, "large": 10}
 PROBES = {("small",): 0.5, ("large",): 0.7, ("small", "large"): 0.8}
@@ -389,8 +389,8 @@ def test_headline_names_the_winner_even_if_it_is_not_aft() -> None:
 
 
 def test_every_regularizer_has_words_and_a_colour() -> None:
-    from aft_ray.plots import COLOURS
     from aft_ray.regularizers import REGULARIZERS
+    from aft_ray.report.plots import COLOURS
 
     assert set(METHODS) == set(COLOURS) == set(REGULARIZERS)
     assert len({light for light, _ in COLOURS.values()}) == len(COLOURS)

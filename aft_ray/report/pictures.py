@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from aft_ray.plots import Bar, Dot, Line, draw_bars, draw_distributions, draw_dots, draw_lines
-from aft_ray.results import Entry, Group, Row, method_title
+from aft_ray.report.plots import Bar, Dot, Line, draw_bars, draw_distributions, draw_dots, draw_lines
+from aft_ray.report.results import Entry, Group, Row, method_title
 
 CURVES: tuple[tuple[str, str, float], ...] = (
     ("val_accuracy", "validation accuracy, %", 100.0),

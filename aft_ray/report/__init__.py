@@ -1,0 +1,1 @@
+"""The page of a workspace: results in words, tables and pictures."""
