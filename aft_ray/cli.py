@@ -14,9 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import aft_ray
-from aft_ray.recipe.config import Recipe, load
-from aft_ray.recipe.errors import InputError
-from aft_ray.show import (
+from aft_ray.commands.tables import (
     console,
     print_table,
     show_estimate,
@@ -29,6 +27,8 @@ from aft_ray.show import (
     show_search_plan,
     size,
 )
+from aft_ray.recipe.config import Recipe, load
+from aft_ray.recipe.errors import InputError
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
@@ -230,7 +230,7 @@ def _demo(parsed: argparse.Namespace) -> None:
 
 
 def _run_pipeline(recipe: Recipe) -> None:
-    from aft_ray.pipeline import pipeline
+    from aft_ray.commands.pipeline import pipeline
     from aft_ray.training.check import check
 
     check(recipe)
