@@ -5,7 +5,7 @@ r rows of one block, D feature width, T summed teacher width. A ``_bB`` matrix h
 
 ``own`` says which rows are owned, and the functions that need more than those take the missing step as an argument, whose
 default is right when one process holds the whole batch: ``gather`` turns values of the owned rows into those of all rows, and
-``total`` adds a number up over workers. `aft_ray.regularizers.distributed.Rows` has all three for a batch that is spread over workers.
+``total`` adds a number up over workers. `distributed.Rows` has all three for a batch that is spread over workers.
 """
 
 from collections.abc import Callable, Sequence
