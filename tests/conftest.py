@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from aft_ray.cli import set_environment
+from aft_ray.commands.environment import set_environment
 from aft_ray.recipe.config import Recipe
 
 set_environment()

@@ -15,6 +15,7 @@ import pytest
 import timm
 import torch
 
+from aft_ray.commands.check import open_setup
 from aft_ray.datasets.prepare import prepare
 from aft_ray.export.evaluate import evaluate
 from aft_ray.export.predict import predict
@@ -30,7 +31,7 @@ from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.search.search import search
 from aft_ray.store.side_by_side import open_store
 from aft_ray.store.workspace import Workspace
-from aft_ray.training.runs import read_history
+from aft_ray.training.runs import RunDirectory
 from aft_ray.training.train import train
 from tests.helpers import hub
 from tests.helpers.extraction import recipe as extraction_recipe
@@ -238,8 +239,8 @@ def test_a_run_on_a_gpu_serves_on_a_cpu(extracted: Recipe, image_folder: Path) -
         extracted,
         {"train": {"use_gpu": True, "steps": 40, "evaluate_every": 20, "global_batch_size": 20}},
     )
-    place = train(given)
-    assert [line["step"] for line in read_history(place)] == [20, 40]
+    place = train(open_setup(given, "train"))
+    assert [line["step"] for line in RunDirectory(place).history()] == [20, 40]
     student = load_student(place)
     assert {weight.device for weight in student.state_dict().values()} == {CPU}
     on_gpu = predict(given, str(image_folder), output=f"{given.workspace}/on-gpu")
@@ -258,7 +259,7 @@ def test_trials_share_a_gpu(extracted: Recipe) -> None:
             "search": {"compare": ["none", "aft"], "beta": [0.5, 5], "gpus_per_trial": 0.25, "final": {"seeds": 1}},
         },
     )
-    rows = search(given)
+    rows = search(open_setup(given, "search"))
     assert {row["status"] for row in rows} <= {"finished", "stopped"} and {row["num_gpus"] for row in rows} == {0.25}
     assert Workspace.at(given.workspace).search(given.run).has("trials.parquet")
 

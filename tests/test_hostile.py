@@ -221,7 +221,7 @@ def test_what_is_no_secret_is_taken(harmless: str) -> None:
 def test_a_cluster_of_our_own_listens_on_the_loopback_interface_alone() -> None:
     """Ray's own services; its workers' sockets are among them."""
     code = (
-        "from aft_ray.cli import ray_cluster, set_environment\nset_environment()\nimport ray, psutil\n"
+        "from aft_ray.commands.environment import ray_cluster, set_environment\nset_environment()\nimport ray, psutil\n"
         "with ray_cluster(None, ''):\n"
         "    ray.get(ray.remote(lambda: None).remote())\n"
         "    for process in psutil.Process().children(recursive=True):\n"

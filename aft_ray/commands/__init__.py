@@ -1,1 +1,40 @@
-"""The verbs of the command line, one file each."""
+"""The verbs of the command line, one file each: SUMMARY, add_arguments(parser), run(parsed) and what it shows.
+
+A module of this folder that has a SUMMARY is a verb; nothing else lists them. What `run` needs it imports itself, so that
+`--help` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+from types import ModuleType
+
+IN_HELP = ("demo", "pipeline", "prepare", "plan", "extract", "rank", "search", "train", "evaluate", "export", "predict")
+"""The order of `--help`: a user's first hour. Other verbs follow by name."""
+
+
+def verbs() -> dict[str, ModuleType]:
+    """Every verb and its module."""
+    modules = {
+        found.name: importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)
+    }
+    names = [name for name, module in modules.items() if hasattr(module, "SUMMARY")]
+    return {name: modules[name] for name in dict.fromkeys((*IN_HELP, *sorted(names)))}
+
+
+def recipe_verbs() -> tuple[str, ...]:
+    """The verbs that work on a recipe: each can run as a job of a cluster, and has a script in `jobs/`."""
+    return tuple(name for name, module in verbs().items() if takes_recipe(module) and name != "submit")
+
+
+def takes_recipe(module: ModuleType) -> bool:
+    return any(action.dest == "recipe" for action in parser_of(module)._actions)
+
+
+def parser_of(module: ModuleType) -> argparse.ArgumentParser:
+    """A parser of this verb's arguments alone."""
+    parser = argparse.ArgumentParser(prog=f"aft-ray {module.__name__.rpartition('.')[2]}", description=module.SUMMARY)
+    module.add_arguments(parser)
+    return parser

@@ -1,35 +1,65 @@
-"""The whole story in one go: prepare, extract, search, train the winner, report."""
+"""aft-ray pipeline: every stage in one go, from samples to the report."""
 
 from __future__ import annotations
 
+import argparse
+import time
 from collections.abc import Callable
 
-from aft_ray.datasets.prepare import prepare
-from aft_ray.extraction.extract import extract
+from aft_ray.commands.check import check, open_setup
+from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe, ray_cluster
+from aft_ray.commands.search import show_leaderboard
+from aft_ray.commands.tables import console
 from aft_ray.recipe.config import Recipe, load_text, override
-from aft_ray.report.report import report
-from aft_ray.search.rank import has_one_class_per_sample, rank
-from aft_ray.search.search import search
-from aft_ray.store.workspace import Workspace
-from aft_ray.training.train import train
+
+SUMMARY = "prepare, extract, search, train the winner and report"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_recipe(parser)
+    add_overrides(parser)
+
+
+def run(parsed: argparse.Namespace) -> None:
+    run_pipeline(load_recipe(parsed))
+
+
+def run_pipeline(recipe: Recipe) -> None:
+    """Runs every stage on a cluster and shows what came out."""
+    check(recipe, "pipeline")
+    started = time.perf_counter()
+
+    def announce(stage: str) -> None:
+        console.print(f"[bold]\\[{time.perf_counter() - started:5.1f} s][/bold] {stage}", soft_wrap=True)
+
+    with ray_cluster(recipe, "pipeline"):
+        page = pipeline(recipe, announce)
+    show_leaderboard(recipe)
+    console.print(f"report: {page}  ({time.perf_counter() - started:.0f} s in all)", soft_wrap=True)
 
 
 def pipeline(recipe: Recipe, announce: Callable[[str], None]) -> str:
-    """Runs every stage and returns the report's place. What is finished already is not done again.
+    """Runs the stages that are not finished yet and returns the report's place. `announce` hears of each as it starts."""
+    from aft_ray.datasets.prepare import prepare
+    from aft_ray.extraction.extract import extract
+    from aft_ray.report.report import report
+    from aft_ray.search.rank import can_rank, rank
+    from aft_ray.search.search import search
+    from aft_ray.store.workspace import Workspace
+    from aft_ray.training.train import train
 
-    `announce` is told each stage as it starts.
-    """
     announce("prepare: samples and splits")
     prepare(recipe)
     announce(f"extract: features of {len(recipe.teachers)} teachers, once for everything that follows")
     extract(recipe)
-    if recipe.teachers and has_one_class_per_sample(recipe):
+    setup = open_setup(recipe, "search")
+    if can_rank(setup):
         announce("rank: what a linear probe reads from each combination of teachers")
-        rank(recipe)
+        rank(setup)
     announce("search: methods, beta and combinations of teachers on validation; then fresh seeds on test")
-    search(recipe)
+    search(setup)
     announce(f"train: the winner with {recipe.train.num_workers} DDP workers")
     winner = load_text(Workspace.at(recipe.workspace).search(recipe.run).read("best.yaml").decode())
-    train(override(winner, {"workspace": recipe.workspace}))
+    train(open_setup(override(winner, {"workspace": recipe.workspace}), "train"))
     announce("report")
     return report(recipe)

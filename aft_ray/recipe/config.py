@@ -69,6 +69,11 @@ class Recipe(Model):
     def teacher_names(self) -> tuple[str, ...]:
         return tuple(teacher.name for teacher in self.teachers)
 
+    def used_teachers(self) -> tuple[str, ...]:
+        """The teachers whose features a training reads: standard transfer reads none, a linear probe always all."""
+        reads_none = self.regularizer.name == "none" and self.student.model != "linear_probe"
+        return () if reads_none else self.teacher_names()
+
     def worker_resources(self) -> dict[str, float]:
         """What one training worker takes of a node."""
         return {"CPU": self.resources.cpus_per_worker} | ({"GPU": 1.0} if self.train.use_gpu else {})

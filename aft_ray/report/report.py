@@ -31,7 +31,7 @@ from aft_ray.report.results import Entry, Group, Row, Training, headline, method
 from aft_ray.store.files import Directory
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.workspace import Workspace
-from aft_ray.training.runs import read_history
+from aft_ray.training.runs import RunDirectory
 
 
 def report(recipe: Recipe) -> str:
@@ -74,7 +74,7 @@ def read_trainings(place: Directory, names: Iterable[str]) -> list[Training]:
     trainings = []
     for name in names:
         directory = place / name
-        if (history := read_history(directory)) and "val_accuracy" in history[0] and _has_accuracy(history):
+        if (history := RunDirectory(directory).history()) and "val_accuracy" in history[0] and _has_accuracy(history):
             recipe = yaml.safe_load(directory.read("config.yaml"))
             trainings.append(Training(name, recipe, history, _read_gates(directory / "student")))
     return trainings

@@ -15,7 +15,7 @@ from aft_ray.store.workspace import Workspace
 from aft_ray.training.checkpoint import TrainingState
 from aft_ray.training.fit import fit, next_evaluation
 from aft_ray.training.inputs.data import load_data
-from aft_ray.training.inputs.stores import open_stores
+from aft_ray.training.inputs.stores import Setup, open_setup
 
 PROBE_STEPS = 4
 
@@ -38,9 +38,9 @@ class SearchPlan:
         return dict(Counter(trial.setting.method for trial in self.trials))
 
 
-def estimate_search(recipe: Recipe) -> SearchPlan:
-    """Trains the last trial for a few steps. Raises InputError for any fault of the recipe."""
-    trials = plan_search(recipe)
+def estimate_search(setup: Setup) -> SearchPlan:
+    """Plans the search and trains its last trial for a few steps."""
+    recipe, trials = setup.recipe, plan_search(setup)
     step_s, evaluation_s = _probe(trials[-1].recipe(recipe))
     num_final = recipe.search.final.seeds * len(recipe.search.methods(recipe.regularizer.name))
     seconds = num_final * _seconds(recipe, step_s, evaluation_s)
@@ -65,7 +65,7 @@ def _probe(recipe: Recipe) -> tuple[float, float]:
         "streaming": False,
     }
     short_recipe = override(recipe, {f"train.{key}": value for key, value in short.items()} | {"train.warmup_steps": 0})
-    data = load_data(short_recipe, open_stores(short_recipe))
+    data = load_data(short_recipe, open_setup(short_recipe).stores)
     seen: list[tuple[float, float]] = []
 
     def note(metrics: dict[str, Any], state: TrainingState) -> None:

@@ -25,9 +25,8 @@ from aft_ray.search.space import teacher_subsets
 from aft_ray.store.schema import UNLABELED
 from aft_ray.store.side_by_side import Store
 from aft_ray.store.workspace import Workspace
-from aft_ray.training.check import check
 from aft_ray.training.inputs.order import kept_labels
-from aft_ray.training.inputs.stores import open_stores
+from aft_ray.training.inputs.stores import Setup
 
 NEIGHBOURS = 20
 
@@ -46,16 +45,15 @@ class Ranking:
     cka: np.ndarray
 
 
-def rank(recipe: Recipe) -> Ranking:
+def rank(setup: Setup) -> Ranking:
     """Also written to the workspace: `rank.parquet`, `rank.json` (with the CKA matrix) and the picture `rank.png`.
 
-    Raises InputError for any fault of the recipe, if features are missing, or if samples do not have one class each.
+    Raises InputError if the recipe names no teachers, or samples do not have one class each.
     """
-    check(recipe)
+    recipe, stores = setup.recipe, setup.stores
     if not recipe.teachers:
         raise InputError("The recipe names no teachers: there is nothing to rank.")
-    stores = open_stores(recipe)
-    if not has_one_class_per_sample(recipe):
+    if not can_rank(setup):
         raise InputError(
             "Teachers are ranked by how well they tell classes apart; here samples have no one class each."
         )
@@ -98,10 +96,10 @@ def rank(recipe: Recipe) -> Ranking:
     return ranking
 
 
-def has_one_class_per_sample(recipe: Recipe) -> bool:
-    """Whether the prepared samples are of a classification; several labels and numbers are no classes."""
-    manifest = Workspace.at(recipe.workspace).samples("train").manifest() or {}
-    return manifest.get("task", "classification") == "classification"
+def can_rank(setup: Setup) -> bool:
+    """Whether there are teachers, and one class per sample; several labels and numbers are no classes."""
+    task = setup.stores["train"].manifest.get("task", "classification")
+    return bool(setup.recipe.teachers) and task == "classification"
 
 
 def _labeled(labels: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from aft_ray.cluster.lease import lease
 from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.search_section import Range
+from aft_ray.search.check import compared_teachers
 from aft_ray.search.proposals import Learned, Listed, Proposals
 from aft_ray.search.rank import rank
 from aft_ray.search.space import Setting, Space, Trial, final_trials, plan_trials, spaces, top_by_rank
@@ -27,29 +28,27 @@ from aft_ray.search.tuning import Round
 from aft_ray.store.files import Directory
 from aft_ray.store.side_by_side import Store
 from aft_ray.store.workspace import Workspace
-from aft_ray.training.check import check, compared_teachers
 from aft_ray.training.inputs.data import Data, load_data
-from aft_ray.training.inputs.stores import open_stores
+from aft_ray.training.inputs.stores import Setup, sample_faults
 from aft_ray.training.metrics import score
 from aft_ray.training.train import decide_streaming
 
 
-def search(recipe: Recipe) -> list[Row]:
-    """Runs the search and its final runs. Returns the rows of `trials.parquet`; trials that are over are not run again,
-    and a search that another command is at is waited for.
+def search(setup: Setup) -> list[Row]:
+    """Runs the search and its final runs. Returns the rows of `trials.parquet`. Trials that are over are not run again.
+    If another command runs this search, waits for it.
 
-    Raises InputError for any fault of the recipe, before anything starts.
+    Raises InputError, before a trial starts, if the samples do not suit a student or the splits do not fit in memory.
     """
-    check(recipe)
-    stores = open_stores(recipe)
-    recipe = decide_streaming(recipe, stores)
-    subsets = _subsets(recipe)
+    setup = replace(setup, recipe=decide_streaming(setup.recipe, setup.stores))
+    recipe, subsets = setup.recipe, _subsets(setup)
     _check_final(recipe)
     with lease(Workspace.at(recipe.workspace), f"searches/{recipe.run}"):
-        return _search(recipe, stores, subsets)
+        return _search(setup, subsets)
 
 
-def _search(recipe: Recipe, stores: Mapping[str, Store], subsets: Sequence[tuple[str, ...]]) -> list[Row]:
+def _search(setup: Setup, subsets: Sequence[tuple[str, ...]]) -> list[Row]:
+    recipe, stores = setup.recipe, setup.stores
     data = _load(recipe, stores)
     place = Workspace.at(recipe.workspace).search(recipe.run)
     shared = Shared(recipe, stores, place, {key: ray.put(found) for key, found in data.items()})
@@ -67,22 +66,17 @@ def _search(recipe: Recipe, stores: Mapping[str, Store], subsets: Sequence[tuple
     return Round(shared, Listed(finals), methods, "finals", rows).run(of_all=True)
 
 
-def plan_search(recipe: Recipe) -> list[Trial]:
-    """The trials that `search` would run before the final ones; with Optuna those of as many random draws.
-
-    Raises InputError for any fault of the recipe.
-    """
-    check(recipe)
-    open_stores(recipe)
-    return plan_trials(recipe, _subsets(recipe))
+def plan_search(setup: Setup) -> list[Trial]:
+    """The trials that `search` would run before the final ones; with Optuna those of as many random draws."""
+    return plan_trials(setup.recipe, _subsets(setup))
 
 
-def _subsets(recipe: Recipe) -> list[tuple[str, ...]]:
+def _subsets(setup: Setup) -> list[tuple[str, ...]]:
     """The combinations of teachers to try."""
-    count = top_by_rank(recipe)
+    count = top_by_rank(setup.recipe)
     if count is None:
-        return compared_teachers(recipe)
-    return [tuple(row["teachers"]) for row in rank(recipe).rows[:count]]
+        return compared_teachers(setup.recipe)
+    return [tuple(row["teachers"]) for row in rank(setup).rows[:count]]
 
 
 def _check_final(recipe: Recipe) -> None:
@@ -97,7 +91,8 @@ def _load(recipe: Recipe, stores: Mapping[str, Store]) -> dict[str, Data]:
     """The data of every student that is searched, decoded once for all that read samples alike."""
     data: dict[str, Data] = {}
     for variant in _students(recipe):
-        open_stores(variant)
+        if faults := sample_faults(variant, stores["train"].manifest):
+            raise InputError(faults)
         key = data_key(variant)
         if key not in data:
             data[key] = load_data(variant, stores)

@@ -98,7 +98,7 @@ def _train_trial(trial: Trial, directory: TrialDirectory, shared: Shared) -> Non
     def report(metrics: dict[str, Any], state: TrainingState) -> None:
         nonlocal saved_at
         directory.note(trial, wall_time_s=clock.read(), num_gpus=num_gpus)
-        if place.has("student/student.json"):
+        if directory.is_finished:
             directory.end("finished")
         elif time.monotonic() - saved_at > shared.recipe.search.checkpoint_every_s:
             directory.save(state)
@@ -148,4 +148,4 @@ def _train_with_workers(
         evaluate_test=trial.stage == "final",
         with_validation=shared.with_validation,
     )
-    directory.end("finished" if directory.place.has("student/student.json") else "stopped")
+    directory.end("finished" if directory.is_finished else "stopped")

@@ -16,12 +16,12 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from aft_ray.recipe.config import Recipe, dump
-from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.config import Recipe
 from aft_ray.search.space import Trial
 from aft_ray.store.files import Directory
-from aft_ray.training.checkpoint import COMMIT, TrainingState, differing_keys
+from aft_ray.training.checkpoint import TrainingState
 from aft_ray.training.metrics import best_line
+from aft_ray.training.runs import RunDirectory
 
 Row = dict[str, Any]
 
@@ -47,27 +47,18 @@ COLUMNS = {
 
 
 @dataclass(frozen=True)
-class TrialDirectory:
-    """One trial on disk: config.yaml, inputs.json, metrics.jsonl, tensorboard/, checkpoints/, student/, and
+class TrialDirectory(RunDirectory):
+    """One trial on disk: a run's directory, and
 
     trial.json: its setting, the number of its proposal, and the seconds it has taken so far;
     outcome.json: `status` (finished, stopped, failed) and `error`, once it is over.
     """
 
-    place: Directory
-
-    def claim(self, trial: Trial, number: int, recipe: Recipe, inputs: Mapping[str, Any]) -> None:
-        """Writes what the trial is. Raises InputError if another one of the same name is there."""
-        if self.place.has("inputs.json"):
-            if differing := differing_keys(json.loads(self.place.read("inputs.json")), inputs):
-                raise InputError(
-                    f"{self.place} holds a trial with another {', '.join(differing)}. Give this search a name with"
-                    " run=NAME, or delete the directory of that search."
-                )
-            return
-        self.note(trial, number=number, wall_time_s=0.0)
-        self.place.write("config.yaml", dump(recipe).encode())
-        self.place.write("inputs.json", json.dumps(inputs, indent=1).encode())
+    def claim_trial(self, trial: Trial, number: int, recipe: Recipe, inputs: Mapping[str, Any]) -> None:
+        """Claims the directory for the trial, unless it has it already. Raises InputError if another trial is there."""
+        if not self.check_claim(inputs):
+            self.note(trial, number=number, wall_time_s=0.0)
+            self.claim(recipe, inputs)
 
     def note(self, trial: Trial, **facts: Any) -> None:
         """Replaces the trial's setting and some of the facts in `trial.json`."""
@@ -91,27 +82,12 @@ class TrialDirectory:
     def reopen(self) -> None:
         """A failed trial is tried again."""
         if self.place.has("outcome.json"):
-            self.place.filesystem.delete_file(f"{self.place}/outcome.json")
-
-    def history(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`."""
-        if not self.place.has("metrics.jsonl"):
-            return []
-        return [json.loads(line) for line in self.place.read("metrics.jsonl").splitlines()]
+            self.place.delete_file("outcome.json")
 
     def save(self, state: TrainingState) -> None:
         """Writes a checkpoint, then deletes the one before."""
-        checkpoints, name = self.place / "checkpoints", f"step-{state.step:08d}"
-        state.save(checkpoints / name)
-        for other in checkpoints.names():
-            if other != name:
-                (checkpoints / other).delete()
-
-    def checkpoint(self) -> Directory | None:
-        """The last whole checkpoint."""
-        checkpoints = self.place / "checkpoints"
-        whole = [name for name in checkpoints.names() if (checkpoints / name).has(COMMIT)]
-        return checkpoints / whole[-1] if whole else None
+        state.save(self.place / "checkpoints" / f"step-{state.step:08d}")
+        self.keep_last_checkpoint()
 
     def row(self, metric: str | None = None) -> Row:
         """Its row of the table, with the scores of its best evaluation by `metric`."""

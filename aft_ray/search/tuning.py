@@ -59,7 +59,7 @@ class Round:
             self.names.append(trial.name)
             directory = self.shared.directory(trial.name)
             recipe = self.shared.recipe_of(trial)
-            directory.claim(trial, len(self.names), recipe, self.shared.inputs_of(recipe))
+            directory.claim_trial(trial, len(self.names), recipe, self.shared.inputs_of(recipe))
             outcome = directory.outcome()
             if outcome is None or outcome["status"] == "failed":
                 directory.reopen()

@@ -72,6 +72,9 @@ class Directory:
             with self.filesystem.open_output_stream(f"{self.path}/{name}", compression=None) as stream:
                 stream.write(content)
 
+    def delete_file(self, name: str) -> None:
+        self.filesystem.delete_file(f"{self.path}/{name}")
+
     def delete(self) -> None:
         if self.filesystem.get_file_info(self.path).type == pafs.FileType.Directory:
             self.filesystem.delete_dir(self.path)

@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory
+from aft_ray.training.provenance import differing_inputs
 
 Tensors = dict[str, torch.Tensor]
 COMMIT = "checkpoint.json"
@@ -55,7 +56,7 @@ class TrainingState:
         if not directory.has(COMMIT):
             raise InputError(f"{directory} is no whole checkpoint: {COMMIT} is missing. Resume from another.")
         position = json.loads(directory.read(COMMIT))
-        if inputs is not None and (differing := differing_keys(position["inputs"], inputs)):
+        if inputs is not None and (differing := differing_inputs(position["inputs"], inputs)):
             raise InputError(
                 f"{directory} is a checkpoint of a run with another {', '.join(differing)}. Give this run a name with"
                 " run=NAME."
@@ -73,18 +74,6 @@ class TrainingState:
 def history_of(directory: Directory) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl that a checkpoint holds."""
     return json.loads(directory.read(COMMIT))["history"]
-
-
-def differing_keys(left: Any, right: Any, prefix: str = "") -> list[str]:
-    """Dotted keys at which two JSON values differ, sorted; without a leading `recipe`."""
-    left, right = json.loads(json.dumps(left)), json.loads(json.dumps(right))
-    if isinstance(left, dict) and isinstance(right, dict):
-        return [
-            found
-            for key in sorted(left.keys() | right.keys())
-            for found in differing_keys(left.get(key), right.get(key), f"{prefix}.{key}" if prefix else str(key))
-        ]
-    return [] if left == right else [prefix.removeprefix("recipe.")]
 
 
 def save_student(directory: Directory, task: Tensors, facts: Mapping[str, Any]) -> None:

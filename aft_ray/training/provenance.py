@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,13 +14,20 @@ MAY_CHANGE = ("num_workers", "use_gpu", "max_failures", "trackers")
 
 
 def run_inputs(recipe: Recipe, origin: Mapping[str, Any]) -> dict[str, Any]:
-    """All that a run's numbers follow from; what may be another when it goes on, such as the number of workers, is not."""
+    """Everything that determines a run's numbers. The number of workers, say, does not: a run may go on with another."""
     sections = {key: getattr(recipe, key).model_dump(mode="json") for key in ("student", "regularizer", "train")}
     for key in MAY_CHANGE:
         del sections["train"][key]
-    names = recipe.teacher_names()
+    names = recipe.used_teachers()
     of_teachers = {name: found for name, found in origin.get("teachers", {}).items() if name in names}
     return {"recipe": {**sections, "teachers": list(names)}, "samples": origin.get("samples"), "teachers": of_teachers}
+
+
+def differing_inputs(on_disk: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[str]:
+    """Dotted keys in which a run on disk was started with other inputs, sorted."""
+    if not inputs["recipe"]["teachers"]:  # standard transfer once listed teachers that it never read
+        on_disk = {**on_disk, "teachers": {}, "recipe": {**on_disk["recipe"], "teachers": []}}
+    return differing_keys(on_disk, inputs)
 
 
 def origin(stores: Mapping[str, Store]) -> dict[str, Any]:
@@ -31,7 +39,19 @@ def origin(stores: Mapping[str, Store]) -> dict[str, Any]:
 
 
 def joined_origin(origin: Mapping[str, Any]) -> dict[str, Any]:
-    """That of a run on both train and validation."""
+    """Provenance of a run trained on train + validation."""
     made_of = origin.get("samples", {})
     joined = {"train+validation": [made_of.get("train"), made_of.get("validation")], "test": made_of.get("test")}
     return {**origin, "samples": joined}
+
+
+def differing_keys(left: Any, right: Any, prefix: str = "") -> list[str]:
+    """Dotted keys at which two JSON values differ, sorted; without a leading `recipe`."""
+    left, right = json.loads(json.dumps(left)), json.loads(json.dumps(right))
+    if isinstance(left, dict) and isinstance(right, dict):
+        return [
+            found
+            for key in sorted(left.keys() | right.keys())
+            for found in differing_keys(left.get(key), right.get(key), f"{prefix}.{key}" if prefix else str(key))
+        ]
+    return [] if left == right else [prefix.removeprefix("recipe.")]

@@ -30,25 +30,23 @@ from aft_ray.regularizers.distributed import rank
 from aft_ray.store.files import Directory
 from aft_ray.store.side_by_side import Store
 from aft_ray.store.workspace import Workspace
-from aft_ray.training.check import check
 from aft_ray.training.checkpoint import TrainingState
 from aft_ray.training.fit import fit
 from aft_ray.training.inputs.data import load_data, transforms_of
 from aft_ray.training.inputs.machine_cache import ArrayCache
-from aft_ray.training.inputs.stores import open_stores
+from aft_ray.training.inputs.stores import Setup
 from aft_ray.training.inputs.streaming import SampleError, decoded_bytes
 from aft_ray.training.provenance import joined_origin, origin, run_inputs
-from aft_ray.training.runs import FAULTS, STOP, claim, last_checkpoint, read_history
+from aft_ray.training.runs import FAULTS, STOP, RunDirectory
 
 
-def train(recipe: Recipe) -> Directory:
+def train(setup: Setup) -> Directory:
     """Trains the recipe's student and returns the run's directory, `runs/<run>/`. A finished run is left as it is;
     one that another command is at is waited for.
 
-    Raises InputError for any fault of the recipe, or if the run's directory holds a run of another recipe.
+    Raises InputError if the run's directory holds a run of another recipe, or the cluster has no room for the workers.
     """
-    check(recipe)
-    stores = open_stores(recipe)
+    recipe, stores = setup.recipe, setup.stores
     workspace = Workspace.at(recipe.workspace)
     run = workspace.run(recipe.run)
     with lease(workspace, f"runs/{recipe.run}"), Progress("train", recipe.train.steps, "steps") as progress:
@@ -74,12 +72,12 @@ def train_in(
 
     on_evaluation: is told each evaluation and the steps since the one before, in a thread of this process.
     """
-    made_of = origin(stores)
-    claim(run, recipe, run_inputs(recipe, joined_origin(made_of) if with_validation else made_of))
-    if run.has("student/student.json"):
+    made_of, own = origin(stores), RunDirectory(run)
+    own.claim(recipe, run_inputs(recipe, joined_origin(made_of) if with_validation else made_of))
+    if own.is_finished:
         return
     _check_resources(recipe)
-    resume = last_checkpoint(run)
+    resume = own.recover()
     trainer = TorchTrainer(
         _work,
         train_loop_config={
@@ -109,7 +107,7 @@ def train_in(
             raise
     if result.return_value:
         raise InputError(result.return_value)
-    last_checkpoint(run)
+    own.recover()
 
 
 @contextmanager
@@ -121,7 +119,7 @@ def _follow(run: Directory, on_evaluation: Callable[[dict[str, Any], int], None]
         told, last_look = 0, False
         while not last_look:
             last_look = done.wait(0.5)
-            for line in read_history(run):
+            for line in RunDirectory(run).history():
                 if line["step"] > told:
                     on_evaluation(line, line["step"] - told)
                     told = line["step"]
@@ -148,8 +146,8 @@ def decide_streaming(recipe: Recipe, stores: Mapping[str, Store], run: Directory
     """
     if recipe.train.streaming is not None:
         return recipe
-    if run is not None and run.has("inputs.json"):
-        streaming = json.loads(run.read("inputs.json"))["recipe"]["train"]["streaming"]
+    if run is not None and (inputs := RunDirectory(run).inputs()):
+        streaming = inputs["recipe"]["train"]["streaming"]
     else:
         memory = [node["Resources"].get("memory", 0) for node in ray.nodes() if node["Resources"].get("CPU")]
         streaming = sum(decoded_bytes(store, transforms_of(recipe)) for store in stores.values()) > min(memory) / 2

@@ -24,7 +24,7 @@ import yaml
 
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.metrics import best_line
-from aft_ray.training.runs import read_history
+from aft_ray.training.runs import RunDirectory
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "by_hand"
@@ -84,7 +84,7 @@ def compare(folder: Path, steps: int) -> None:
 def validation(verb: str, workspace: Path) -> str:
     """The best accuracy that a training or a search of ours found, in percent."""
     if verb == "train":
-        return f"{100 * best_line(read_history(Workspace.at(workspace).run('main')))['val_accuracy']:.1f}"
+        return f"{100 * best_line(RunDirectory(Workspace.at(workspace).run('main')).history())['val_accuracy']:.1f}"
     if verb == "search":
         trials = pq.read_table(workspace / "searches" / "main" / "trials.parquet")
         return f"{100 * max(trials.column('val_accuracy').to_pylist()):.1f}"

@@ -33,7 +33,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from aft_ray.cli import set_environment
+from aft_ray.commands.environment import set_environment
 from aft_ray.store.workspace import Workspace
 
 STAGES = ("prepare", "extract", "train", "search")

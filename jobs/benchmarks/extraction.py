@@ -32,7 +32,7 @@ import pyarrow as pa
 import torch
 from PIL import Image, ImageFilter
 
-from aft_ray.cli import set_environment
+from aft_ray.commands.environment import set_environment
 from aft_ray.models.images import ImageTransform
 from aft_ray.models.teachers.base import TeacherDescription
 from aft_ray.recipe.config import Recipe

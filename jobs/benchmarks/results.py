@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aft_ray.cli import set_environment
+from aft_ray.commands.environment import set_environment
 from aft_ray.recipe.config import Recipe, load, override
 
 RECIPES = Path(__file__).parent / "recipes"

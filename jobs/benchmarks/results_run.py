@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from aft_ray.cli import ray_cluster
+from aft_ray.commands.check import check, open_setup
+from aft_ray.commands.environment import ray_cluster
 from aft_ray.datasets.prepare import prepare
 from aft_ray.extraction.extract import extract
 from aft_ray.recipe.config import Recipe, override
@@ -20,7 +21,6 @@ from aft_ray.search.rank import rank
 from aft_ray.search.search import plan_search, search
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.workspace import Workspace
-from aft_ray.training.check import check
 from jobs.benchmarks.own_models import cut_encoder
 from jobs.benchmarks.results_found import MADE, finished_methods, place_of
 
@@ -42,19 +42,20 @@ def run(recipes: Sequence[Recipe]) -> None:
 
 
 def _run(recipe: Recipe) -> None:
-    check(recipe)
+    check(recipe, "pipeline")
     prepare(recipe)
     extract(recipe)
-    if len(finished_methods(recipe, search(recipe))) < len(recipe.search.methods(recipe.regularizer.name)):
+    setup = open_setup(recipe, "search")
+    if len(finished_methods(recipe, search(setup))) < len(recipe.search.methods(recipe.regularizer.name)):
         raise InputError(f"{place_of(recipe)}: some trials failed; trials.parquet has their errors.")
     made = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "machine": _machine(), **_labels(recipe)}
-    used = {name for row in plan_search(recipe) for name in row.setting.teachers}
+    used = {name for row in plan_search(setup) for name in row.setting.teachers}
     if used:
         teachers = [teacher.model_dump(mode="json") for teacher in recipe.teachers if teacher.name in used]
         of_all = {"teachers": teachers, "search.teachers": [sorted(used)]}
-        made["probe"] = rank(override(recipe, of_all)).rows[0]["val_accuracy"]
+        made["probe"] = rank(open_setup(override(recipe, of_all), "rank")).rows[0]["val_accuracy"]
         all_labels = {**of_all, "train.labels_per_class": None}
-        made["probe_all_labels"] = rank(override(recipe, all_labels)).rows[0]["val_accuracy"]
+        made["probe_all_labels"] = rank(open_setup(override(recipe, all_labels), "rank")).rows[0]["val_accuracy"]
     place_of(recipe).write(MADE, json.dumps(made, indent=1).encode())
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from extraction import child, prepared, write_pictures, write_recipe  # type: ignore[import-not-found]  # the script beside this one
 from PIL import Image, ImageFilter
 
-from aft_ray.cli import set_environment
+from aft_ray.commands.environment import set_environment
 from aft_ray.models.images import ImageTransform, decode
 from aft_ray.store.parquet import features_table
 from aft_ray.store.shards import MANIFEST

@@ -80,7 +80,7 @@ def test_decode_cpus_are_for_reading_or_refused() -> None:
 
 ALL_OR_NONE = """
 import os, threading
-from aft_ray.cli import set_environment
+from aft_ray.commands.environment import set_environment
 set_environment()
 import ray
 from aft_ray.cluster.gang import gang

@@ -23,7 +23,7 @@ from aft_ray.store.workspace import Workspace
 from aft_ray.training.checkpoint import save_student
 from aft_ray.training.fit import fit
 from aft_ray.training.inputs.data import load_data
-from aft_ray.training.inputs.stores import open_stores
+from aft_ray.training.inputs.stores import open_setup as open_samples
 
 TEXTS = ["good and kind", "bad", "good", "so bad and sad", "kind", ""]
 
@@ -41,7 +41,7 @@ def trained(tmp_path: Path, image_folder: Path) -> Recipe:
     )
     prepare(recipe)
     run = Workspace.at(recipe.workspace).run("main")
-    fit(recipe, load_data(recipe, open_stores(recipe)), directory=run, report=lambda metrics, state: None)
+    fit(recipe, load_data(recipe, open_samples(recipe).stores), directory=run, report=lambda metrics, state: None)
     return recipe
 
 
@@ -97,7 +97,7 @@ def test_every_sample_is_in_the_predictions_once_also_when_they_are_streamed(tra
     path = Path(trained.workspace) / "runs" / "main" / "predictions-test.parquet"
     table = pq.read_table(path)
     assert json.loads(table.schema.metadata[b"classes"]) == ["bottom", "top"]
-    store = open_stores(trained)["test"]
+    store = open_samples(trained).stores["test"]
     assert table["sample_id"].to_pylist() == [
         i for k in range(store.num_shards) for i in store.read_shard(k)["sample_id"]
     ]

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from aft_ray.cli import set_environment
+from aft_ray.commands.environment import set_environment
 
 SHARD = 3
 """Samples of one, in batches of one."""

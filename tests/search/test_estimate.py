@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from aft_ray.commands.check import open_setup
 from aft_ray.search.estimate import estimate_search
 from tests.helpers.training import made_workspace
 
@@ -10,7 +11,7 @@ def test_a_dry_run_counts_trials_and_their_time_and_writes_nothing(tmp_path: Pat
     section = {"compare": ["none", "aft"], "beta": [1, 2], "seeds": 2, "final": {"seeds": 3}}
     given = made_workspace(tmp_path, {"search": section, "train.steps": 100, "train.evaluate_every": 50})
     before = sorted(tmp_path.rglob("*"))
-    plan = estimate_search(given)
+    plan = estimate_search(open_setup(given, "search"))
     assert sorted(tmp_path.rglob("*")) == before
     assert plan.per_method() == {"none": 2, "aft": 2 * 2 * 3} and plan.num_final == 6
     assert plan.step_s > 0 and plan.evaluation_s > 0

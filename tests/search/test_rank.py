@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from aft_ray.commands.check import open_setup
 from aft_ray.datasets.prepare import prepare
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
@@ -53,7 +54,7 @@ class _Described:
 
 
 def test_the_teacher_that_knows_the_class_comes_before_noise(recipe: Recipe) -> None:
-    ranking = rank(recipe)
+    ranking = rank(open_setup(recipe, "rank"))
     rows = ranking.rows
     by_teachers = {tuple(row["teachers"]): row for row in rows}
     assert [(row["val_accuracy"], row["log_me"]) for row in rows] == sorted(
@@ -108,4 +109,4 @@ def test_without_teachers_there_is_nothing_to_rank(recipe: Recipe) -> None:
         update={"teachers": (), "regularizer": recipe.regularizer.model_copy(update={"name": "none"})}
     )
     with pytest.raises(InputError, match="there is nothing to rank"):
-        rank(none)
+        rank(open_setup(none, "rank"))

@@ -16,6 +16,7 @@ import pytest
 import ray
 import yaml
 
+from aft_ray.commands.check import open_setup
 from aft_ray.recipe.config import Recipe, dump, load, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.search.search import best_settings, plan_search, search
@@ -23,7 +24,7 @@ from aft_ray.search.trials import Row, as_table
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.fit import fit
 from aft_ray.training.inputs.data import load_data
-from aft_ray.training.inputs.stores import open_stores
+from aft_ray.training.inputs.stores import open_setup as open_samples
 from tests.helpers.training import made_workspace, timeless
 
 SHORT = {"steps": 12, "global_batch_size": 20, "evaluate_every": 4, "learning_rate": 0.003}
@@ -57,8 +58,8 @@ def test_a_search_selects_on_validation_and_only_final_runs_see_the_test_split(c
             },
         },
     )
-    assert len(plan_search(given)) == 2 + 2 * 3 * 4
-    rows = search(given)
+    assert len(plan_search(open_setup(given, "search"))) == 2 + 2 * 3 * 4
+    rows = search(open_setup(given, "search"))
     assert without_times(read_table(given)) == without_times(as_table(rows).to_pylist())
 
     searched = [row for row in rows if row["stage"] == "search"]
@@ -80,7 +81,7 @@ def test_a_search_selects_on_validation_and_only_final_runs_see_the_test_split(c
     for row in (searched[0], finals[-1]):
         directory = place_of(given) / "trials" / row["trial"]
         recipe = load(directory / "config.yaml")
-        data = load_data(recipe, open_stores(recipe))
+        data = load_data(recipe, open_samples(recipe).stores)
         is_final = row["stage"] == "final"
         data = data.with_validation_in_train() if is_final else data
         plain = fit(
@@ -99,16 +100,16 @@ def test_a_search_selects_on_validation_and_only_final_runs_see_the_test_split(c
 
     # The same command again: nothing runs again. A wider grid: only what is new runs.
     stamps = {path: path.stat().st_mtime_ns for path in place_of(given).rglob("metrics.jsonl")}
-    assert without_times(search(given)) == without_times(rows)
+    assert without_times(search(open_setup(given, "search"))) == without_times(rows)
     assert stamps == {path: path.stat().st_mtime_ns for path in place_of(given).rglob("metrics.jsonl")}
     wider = override(given, {"search.beta": [0.5, 5, 50], "search.space": {**space, "train.learning_rate": [0.003]}})
-    more = search(wider)
+    more = search(open_setup(wider, "search"))
     again = {path: path.stat().st_mtime_ns for path in place_of(given).rglob("metrics.jsonl")}
     assert stamps.items() <= again.items() and len(more) == 1 + 3 * 3 * 2 + 4
     with pytest.raises(
         InputError, match="holds a trial with another train.steps. Give this search a name with run=NAME"
     ):
-        search(override(given, {"train.steps": 13}))
+        search(open_setup(override(given, {"train.steps": 13}), "search"))
 
 
 @pytest.mark.ray
@@ -123,7 +124,7 @@ def test_a_failed_trial_is_a_row_with_its_reason_and_does_not_end_the_search(clu
             "search": {"compare": ["none"], "space": space, "max_concurrent_trials": 1, "final": {"seeds": 1}},
         },
     )
-    rows = search(given)
+    rows = search(open_setup(given, "search"))
     assert [row["status"] for row in rows] == ["failed", "finished", "finished"]
     assert "Lower train.learning_rate or regularizer.beta" in rows[0]["error"] and rows[0]["val_accuracy"] is None
     assert rows[2]["train.learning_rate"] == 0.003
@@ -138,7 +139,9 @@ def test_optuna_chooses(cluster: None, tmp_path: Path) -> None:
         "max_concurrent_trials": 1,
     }
     search_section |= {"compare": ["aft"], "beta": {"min": 0.1, "max": 10}, "final": {"seeds": 0}}
-    rows = search(made_workspace(tmp_path, {"train": SHORT | {"steps": 4}, "search": search_section}))
+    rows = search(
+        open_setup(made_workspace(tmp_path, {"train": SHORT | {"steps": 4}, "search": search_section}), "search")
+    )
     assert [row["status"] for row in rows] == ["finished"] * 2
     assert all(0.1 <= row["regularizer.beta"] <= 10 and row["teachers"] for row in rows)
 
@@ -155,7 +158,7 @@ def test_a_trial_of_several_workers_is_stopped_where_it_falls_behind(cluster: No
     search_section |= {"workers_per_trial": 2, "cpus_per_trial": 2, "grace_steps": 10}
     train = SHORT | {"steps": 200, "evaluate_every": 5}
     given = made_workspace(tmp_path, {"train": train, "search": search_section})
-    rows = search(given)
+    rows = search(open_setup(given, "search"))
     assert [row["status"] for row in rows] == ["finished", "stopped"]
     first, second = (place_of(given) / "trials" / row["trial"] / "metrics.jsonl" for row in rows)
     assert len(first.read_text().splitlines()) == 40
@@ -186,7 +189,7 @@ def test_a_population_trains_on_with_the_weights_of_its_best(cluster: None, tmp_
             },
         },
     )
-    rows = search(given)
+    rows = search(open_setup(given, "search"))
     assert [row["status"] for row in rows] == ["finished"] * 4
     moved = [row for row in rows if not row["trial"].startswith(f"search-aft-beta{row['regularizer.beta']:g}-")]
     assert moved, "none took over another's weights"
@@ -197,12 +200,13 @@ def test_a_population_trains_on_with_the_weights_of_its_best(cluster: None, tmp_
 
 KILLED = """
 import sys, ray
-from aft_ray.cli import set_environment
+from aft_ray.commands.environment import set_environment
 set_environment()
+from aft_ray.commands.check import open_setup
 from aft_ray.recipe.config import load
 from aft_ray.search.search import search
 ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
-search(load(sys.argv[1]))
+search(open_setup(load(sys.argv[1]), "search"))
 """
 
 
@@ -231,14 +235,14 @@ def test_a_killed_or_interrupted_search_ends_with_the_table_of_an_undisturbed_on
             },
         },
     )
-    undisturbed = search(override(given, {"run": "undisturbed"}))
+    undisturbed = search(open_setup(override(given, {"run": "undisturbed"}), "search"))
     interrupted = override(given, {"run": "interrupted"})
     trials = place_of(interrupted) / "trials"
     Thread(target=interrupt_at, args=(trials / undisturbed[1]["trial"] / "metrics.jsonl",), daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        search(interrupted)
+        search(open_setup(interrupted, "search"))
     assert not [*trials.glob("final-*")], "the best of half a search was trained anew"
-    assert without_times(search(interrupted)) == without_times(undisturbed)
+    assert without_times(search(open_setup(interrupted, "search"))) == without_times(undisturbed)
     path = tmp_path / "recipe.yaml"
     path.write_text(dump(given))
     process = subprocess.Popen(
@@ -255,7 +259,7 @@ def test_a_killed_or_interrupted_search_ends_with_the_table_of_an_undisturbed_on
     assert len(partly) < len(undisturbed)
     stamps = {p: p.stat().st_mtime_ns for p in place_of(given).rglob("student.json")}
 
-    rows = search(given)
+    rows = search(open_setup(given, "search"))
     assert stamps.items() <= {p: p.stat().st_mtime_ns for p in place_of(given).rglob("student.json")}.items()
     assert without_times(rows) == without_times(undisturbed)
 
@@ -275,7 +279,7 @@ def test_a_killed_or_interrupted_search_ends_with_the_table_of_an_undisturbed_on
 def test_faults_are_found_before_anything_starts(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     given = made_workspace(tmp_path)
     with pytest.raises(InputError) as raised:
-        search(override(given, changes))
+        search(open_setup(override(given, changes), "search"))
     assert message in str(raised.value)
 
 
@@ -284,7 +288,7 @@ def test_a_teacher_without_features_is_refused_with_the_command_that_makes_them(
     first = given.model_dump(mode="json")["teachers"]
     other = [*first, {**first[0], "name": "new"}]
     with pytest.raises(InputError, match="aft-ray extract"):
-        plan_search(override(given, {"teachers": other, "search.teachers": [["one", "new"]]}))
+        plan_search(open_setup(override(given, {"teachers": other, "search.teachers": [["one", "new"]]}), "search"))
 
 
 def test_settings_are_compared_by_the_mean_over_their_seeds() -> None:

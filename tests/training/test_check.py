@@ -4,18 +4,19 @@ from pathlib import Path
 
 import pytest
 
+from aft_ray.commands.check import check
 from aft_ray.datasets.prepare import prepare
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
-from aft_ray.training.check import check, compared_teachers
-from aft_ray.training.inputs.stores import open_stores
+from aft_ray.search.check import compared_teachers
+from aft_ray.training.inputs.stores import open_setup as open_samples
 
 
 def faults(**sections: object) -> list[str]:
     base = {"workspace": "w", "dataset": {"name": "mnist5k"}, "student": {"model": "tiny:cnn"}}
     teachers = [MINILM]
     with pytest.raises(InputError) as caught:
-        check(Recipe.model_validate({**base, "teachers": teachers, **sections}))
+        check(Recipe.model_validate({**base, "teachers": teachers, **sections}), "pipeline")
     return caught.value.faults
 
 
@@ -105,7 +106,7 @@ def test_missing_features_name_the_command_that_makes_them(tmp_path: Path, image
         }
     )
     with pytest.raises(InputError, match="No samples of split 'train' .* Run 'aft-ray prepare' first"):
-        open_stores(recipe)
+        open_samples(recipe)
     prepare(recipe)
     with pytest.raises(InputError, match="No features of teacher 'lite0' for split 'train' .* Run 'aft-ray extract'"):
-        open_stores(recipe)
+        open_samples(recipe)

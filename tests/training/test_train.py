@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from aft_ray.commands.check import open_setup
 from aft_ray.export.student import load_student
 from aft_ray.models.teachers import describe_teacher
 from aft_ray.recipe.config import Recipe, dump, override
@@ -24,7 +25,7 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.checkpoint import TrainingState
 from aft_ray.training.inputs.data import load_data
-from aft_ray.training.runs import SNAPSHOT, read_history
+from aft_ray.training.runs import SNAPSHOT, RunDirectory
 from aft_ray.training.train import train
 from tests.helpers.extraction import recipe as extract_recipe
 from tests.helpers.training import TEST, TRAIN, VALIDATION, made_store, run, timeless
@@ -46,7 +47,7 @@ def ready(extracted: Recipe) -> Recipe:
 
 
 def curve(recipe: Recipe, run: str) -> list[dict]:
-    return read_history(Workspace.at(recipe.workspace).run(run))
+    return RunDirectory(Workspace.at(recipe.workspace).run(run)).history()
 
 
 def worker_pids() -> list[int]:
@@ -80,26 +81,28 @@ def ancestors(pid: str) -> list[int]:
 
 @pytest.mark.ray
 def test_workers_agree_with_one_and_a_killed_worker_leaves_no_trace_in_the_curve(ready: Recipe) -> None:
-    one = train(ready)
+    one = train(open_setup(ready, "train"))
     # The cluster has room for two of the three workers that are asked for, and two are enough.
     elastic = {"train.num_workers": 3, "resources": {"min_workers": 2, "cpus_per_worker": 2}}
-    two = train(override(ready, {"run": "two", **elastic}))
+    two = train(open_setup(override(ready, {"run": "two", **elastic}), "train"))
 
     # 31 rows on two workers are 16 and 15: the objective is still that of the whole batch.
     keys = ("loss", "task_loss", "regularization", "val_loss", "val_accuracy")
-    for left, right in zip(read_history(one), read_history(two), strict=True):
+    for left, right in zip(RunDirectory(one).history(), RunDirectory(two).history(), strict=True):
         assert {key: left[key] for key in keys} == pytest.approx({key: right[key] for key in keys}, rel=0, abs=1e-5)
-    assert read_history(one)[-1]["test_accuracy"] == pytest.approx(read_history(two)[-1]["test_accuracy"])
+    assert RunDirectory(one).history()[-1]["test_accuracy"] == pytest.approx(
+        RunDirectory(two).history()[-1]["test_accuracy"]
+    )
     assert len(load_student(two).classes) == 2
 
     # A finished run is left as it is; another recipe does not get its directory.
     before = Path(one.path, "metrics.jsonl").stat().st_mtime_ns
-    train(ready)
+    train(open_setup(ready, "train"))
     assert Path(one.path, "metrics.jsonl").stat().st_mtime_ns == before
     with pytest.raises(
         InputError, match="holds a run with another regularizer.beta. Give this one a name with run=NAME"
     ):
-        train(override(ready, {"regularizer.beta": 4}))
+        train(open_setup(override(ready, {"regularizer.beta": 4}), "train"))
 
     # SIGKILL one of two workers after the first evaluation; the rest is as if nothing had happened.
     killed = override(ready, {"run": "killed", "train.num_workers": 2})
@@ -116,7 +119,7 @@ def test_workers_agree_with_one_and_a_killed_worker_leaves_no_trace_in_the_curve
     killer = threading.Thread(target=kill_one)
     killer.start()
     try:
-        train(killed)
+        train(open_setup(killed, "train"))
     finally:
         done.set()
         killer.join()
@@ -137,7 +140,7 @@ def test_a_diverged_run_ends_at_once_and_names_its_last_good_checkpoint(ready: R
     given = override(ready, {**{f"train.{key}": value for key, value in changes.items()}, "run": "diverged"})
     given = override(given, {"regularizer.name": "kd", "regularizer.learning_rate": 1e4})
     with pytest.raises(InputError) as stopped:
-        train(given)
+        train(open_setup(given, "train"))
     told = str(stopped.value)
     assert "The loss is not finite at step" in told and "Lower train.learning_rate or regularizer.beta" in told
     step = curve(given, "diverged")[-1]["step"]
@@ -155,7 +158,7 @@ def test_a_picture_that_one_worker_cannot_decode_ends_a_streamed_run_for_all(rea
     pq.write_table(damaged, f"{directory.path}/{directory.shard_name(1)}")
     changes = {"train.streaming": True, "train.num_workers": 2, "run": "streamed"}
     with pytest.raises(InputError, match=f"{shard.column('sample_id')[2]} cannot be read: image file is truncated"):
-        train(override(ready, changes))
+        train(open_setup(override(ready, changes), "train"))
 
 
 @pytest.mark.ray
@@ -163,16 +166,16 @@ def test_what_the_cluster_does_not_have_is_refused(ready: Recipe) -> None:
     with pytest.raises(
         InputError, match="num_workers is 1, the cluster has room for 0 of 1 CPUs and a GPU. .*use_gpu=false"
     ):
-        train(override(ready, {"train.use_gpu": True}))
+        train(open_setup(override(ready, {"train.use_gpu": True}), "train"))
     with pytest.raises(
         InputError, match="num_workers is 5, the cluster has room for 4 of 1 CPUs. Lower it or resources"
     ):
-        train(override(ready, {"train.num_workers": 5}))
+        train(open_setup(override(ready, {"train.num_workers": 5}), "train"))
     with pytest.raises(InputError, match="resources.min_workers is 2, the cluster has room for 1 of 3 CPUs"):
         changes = {"train.num_workers": 4, "resources": {"min_workers": 2, "cpus_per_worker": 3}}
-        train(override(ready, changes))
+        train(open_setup(override(ready, changes), "train"))
     with pytest.raises(InputError, match="resources.min_workers is 3: it must be at most train.num_workers, 2"):
-        train(override(ready, {"train.num_workers": 2, "resources.min_workers": 3}))
+        train(open_setup(override(ready, {"train.num_workers": 2, "resources.min_workers": 3}), "train"))
 
 
 @pytest.mark.ray

@@ -1,6 +1,10 @@
-"""The stores of a recipe: samples, and features of its teachers."""
+"""The stores of a recipe: samples, and the features of its teachers."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from aft_ray.models import students, teachers
 from aft_ray.recipe.config import Recipe
@@ -10,14 +14,32 @@ from aft_ray.store.side_by_side import Store, open_store
 from aft_ray.store.workspace import Workspace
 
 
-def open_stores(recipe: Recipe) -> dict[str, Store]:
-    """The samples of every split, those that training needs them for with the features of the recipe's teachers.
+@dataclass(frozen=True)
+class Setup:
+    """A checked recipe and its open stores, by split: a command makes it once and hands it on."""
 
-    Raises InputError if something is missing, or was made with another setting than the recipe's.
+    recipe: Recipe
+    stores: Mapping[str, Store]
+
+
+def open_setup(recipe: Recipe, names: Sequence[str] | None = None) -> Setup:
+    """Opens the stores with the features of the teachers `names`; None takes those that a training reads.
+
+    Raises InputError if something is missing, was made with other settings, or is nothing that the student can learn from.
     """
-    names = recipe.teacher_names()
+    stores = open_stores(recipe, recipe.used_teachers() if names is None else names)
+    if faults := sample_faults(recipe, stores["train"].manifest):
+        raise InputError(faults)
+    return Setup(recipe, stores)
+
+
+def open_stores(recipe: Recipe, names: Sequence[str]) -> dict[str, Store]:
+    """The samples of every split, with the features of the teachers `names` where a training needs them.
+
+    Raises InputError, one line per fault, if something is missing or was made with other settings.
+    """
     samples = Workspace.at(recipe.workspace).samples("train").manifest() or {}
-    reading = [teacher.reading(samples) for teacher in recipe.teachers]
+    reading = [teacher.reading(samples) for teacher in recipe.teachers if teacher.name in names]
     expected = {teacher.name: teachers.describe_teacher(teacher).fingerprint for teacher in reading}
     with_features = recipe.extracted_splits()
     stores: dict[str, Store] = {}
@@ -29,20 +51,18 @@ def open_stores(recipe: Recipe) -> dict[str, Store]:
             faults += error.faults
     if faults:
         raise InputError(faults)
-    manifest = stores["train"].manifest
-    wanted = set(students.modality(recipe.student).split("+")) - {"features"}
-    if missing := wanted - set(manifest["modality"].split("+")):
-        raise InputError(
-            f"Student '{recipe.student.model}' reads {' and '.join(sorted(wanted))}, the samples have no"
-            f" {' and no '.join(sorted(missing))}. Take another student: aft-ray list students."
-        )
-    if faults := _task_faults(recipe, manifest.get("task", "classification")):
-        raise InputError(faults)
     return stores
 
 
-def _task_faults(recipe: Recipe, task: str) -> list[str]:
-    """What of the recipe makes sense with one class per sample only, if that is not the task."""
+def sample_faults(recipe: Recipe, manifest: Mapping[str, Any]) -> list[str]:
+    """Faults of the student and the settings with the samples that are there, given their manifest."""
+    wanted = set(students.modality(recipe.student).split("+")) - {"features"}
+    if missing := wanted - set(manifest["modality"].split("+")):
+        return [
+            f"Student '{recipe.student.model}' reads {' and '.join(sorted(wanted))}, the samples have no"
+            f" {' and no '.join(sorted(missing))}. Take another student: aft-ray list students."
+        ]
+    task = manifest.get("task", "classification")
     if task == "classification":
         return []
     used = {

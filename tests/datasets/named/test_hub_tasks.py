@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from aft_ray.cluster.attempts import AttemptsHere, Watch
+from aft_ray.commands.check import check, open_setup
 from aft_ray.datasets.named import hub_tasks
 from aft_ray.datasets.prepare import prepare
 from aft_ray.export.evaluate import evaluate
@@ -26,11 +27,10 @@ from aft_ray.extraction.reading import ReadShard
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.store.side_by_side import open_store
 from aft_ray.store.workspace import Workspace
-from aft_ray.training.check import check
 from aft_ray.training.fit import fit
 from aft_ray.training.inputs.data import load_data
-from aft_ray.training.inputs.stores import open_stores
-from aft_ray.training.runs import read_history
+from aft_ray.training.inputs.stores import open_setup as open_samples
+from aft_ray.training.runs import RunDirectory
 from aft_ray.training.train import train
 from tests.helpers import hub
 from tests.helpers.hub_data import write_copy
@@ -89,7 +89,7 @@ def extract_here(given: Recipe) -> None:
 def assert_trained(given: Recipe) -> None:
     """Three steps whose losses are there and differ, a student that loads, and scores of every test sample."""
     run = Workspace.at(given.workspace).run(given.run)
-    history = read_history(run)
+    history = RunDirectory(run).history()
     assert [line["step"] for line in history] == [1, 2, 3]
     assert all(np.isfinite(line["loss"]) and line["regularization"] > 0 for line in history)
     assert len({line["task_loss"] for line in history}) == 3
@@ -102,7 +102,7 @@ def assert_trained(given: Recipe) -> None:
 def fit_here(given: Recipe) -> None:
     """`train` without Ray."""
     run = Workspace.at(given.workspace).run(given.run)
-    fit(given, load_data(given, open_stores(given)), directory=run, report=lambda metrics, state: None)
+    fit(given, load_data(given, open_samples(given).stores), directory=run, report=lambda metrics, state: None)
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS if task not in THROUGH_RAY])
@@ -110,7 +110,7 @@ def test_a_named_task_is_prepared_extracted_trained_on_and_evaluated(
     task: str, tmp_path: Path, teachers: dict[str, list[dict[str, Any]]]
 ) -> None:
     given = recipe(tmp_path, task, teachers)
-    check(given)
+    check(given, "pipeline")
     prepare(given)
     extract_here(given)
     fit_here(given)
@@ -128,7 +128,7 @@ def test_a_named_task_of_each_modality_goes_through_ray(
     store = open_store(given.workspace, "train", given.teacher_names())
     through_ray = store.read_shard(0)["features"]
     if TASKS[task].modality == "image+text":
-        train(given)
+        train(open_setup(given, "train"))
     else:
         fit_here(override(given, {"train.num_workers": 1}))
     assert_trained(given)

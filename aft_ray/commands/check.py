@@ -1,0 +1,69 @@
+"""A command checks its recipe and opens its stores once, before anything starts, and hands both on as one `Setup`.
+
+Each verb reads some sections of a recipe; faults elsewhere do not concern it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.errors import InputError
+
+if TYPE_CHECKING:
+    from aft_ray.training.inputs.stores import Setup
+
+
+def check(recipe: Recipe, verb: str) -> None:
+    """Raises InputError with one line per fault of the sections that `verb` reads."""
+    faults = [fault for part in PARTS[verb] for fault in part(recipe)]
+    if not faults and verb in ("search", "pipeline"):
+        faults = _search_faults(recipe)  # tries values of `search.space` in a recipe that is right without them
+    if faults:
+        raise InputError(list(dict.fromkeys(faults)))
+
+
+def open_setup(recipe: Recipe, verb: str) -> Setup:
+    """The checked recipe and its stores.
+
+    Raises InputError with one line per fault, also where samples or features are missing or were made with other settings.
+    """
+    from aft_ray.training.inputs.stores import open_setup
+
+    check(recipe, verb)
+    return open_setup(recipe, recipe.used_teachers() if verb == "train" else recipe.teacher_names())
+
+
+def _dataset_faults(recipe: Recipe) -> list[str]:
+    from aft_ray import datasets
+
+    return datasets.faults(recipe.dataset)
+
+
+def _teacher_faults(recipe: Recipe) -> list[str]:
+    from aft_ray.models import teachers
+
+    return teachers.faults(recipe.teachers)
+
+
+def _training_faults(recipe: Recipe) -> list[str]:
+    from aft_ray.training import check as training
+
+    return training.faults(recipe)
+
+
+def _search_faults(recipe: Recipe) -> list[str]:
+    from aft_ray.search import check as searching
+
+    return searching.faults(recipe)
+
+
+PARTS = {
+    "prepare": (_dataset_faults,),
+    "plan": (_dataset_faults, _teacher_faults),
+    "extract": (_teacher_faults,),
+    "rank": (_teacher_faults,),
+    "train": (_training_faults,),
+    "search": (_teacher_faults, _training_faults),
+    "pipeline": (_dataset_faults, _teacher_faults, _training_faults),
+}

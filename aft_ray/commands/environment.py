@@ -1,0 +1,68 @@
+"""What a command needs around its work: Ray's environment, a cluster, the recipe."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aft_ray.recipe.config import Recipe, load
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """The arguments RECIPE and key=value, which most verbs take."""
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file; see jobs/recipes/")
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="changes, such as train.steps=100 (values are YAML)"
+    )
+
+
+def load_recipe(parsed: argparse.Namespace) -> Recipe:
+    """The recipe that the arguments name, with their overrides."""
+    return load(parsed.recipe, parsed.overrides)
+
+
+def set_environment(*, own_cluster: bool = True) -> None:
+    """Ray's settings that can only be given through the environment, and only before ray is imported.
+
+    What the user has set stays. A cluster of our own gets a token that only this process and its children know, and
+    listens on the loopback interface alone.
+    """
+    sys.path.insert(0, os.getcwd())  # teachers of the user's own, here and in the workers
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
+    os.environ.setdefault("RAY_DATA_PARQUET_FOOTER_NUM_ACTORS", "1")
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # a recipe's relative paths mean the same everywhere
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the progress shown is ours
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # a report waits for the next check
+    if own_cluster and os.environ.get("RAY_ADDRESS", "local") == "local":
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # off means loopback, on every system
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+@contextmanager
+def ray_cluster(recipe: Recipe, verb: str) -> Iterator[None]:
+    """Joins the cluster of RAY_ADDRESS, once it has what `verb` needs, or starts one on this machine for as long as the
+    context lasts.
+    """
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS", "local")
+    dashboard = False if address == "local" else None
+    ray.init(address=address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        if address != "local":
+            from aft_ray.cluster.preflight import preflight
+
+            preflight(recipe, verb)
+        yield
+    finally:
+        ray.shutdown()

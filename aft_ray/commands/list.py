@@ -1,0 +1,61 @@
+"""aft-ray list: what a recipe can name."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from aft_ray.commands.tables import console, print_table
+
+SUMMARY = "what can be named in a recipe"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", choices=KINDS)
+
+
+def run(parsed: argparse.Namespace) -> None:
+    KINDS[parsed.kind]()
+
+
+def list_datasets() -> None:
+    from aft_ray.datasets import NAMED, SOURCES
+    from aft_ray.recipe.sections import DatasetConfig
+
+    rows: list[list[Any]] = []
+    for name, found in NAMED.items():
+        here = "no" if found.missing(DatasetConfig(name=name)) else "yes"
+        sizes = " + ".join(f"{count:,}" for count in found.num_samples)
+        rows.append([name, found.modality, found.num_classes, sizes, found.licence, here, found.origin])
+    columns = ["name", "modality", "classes", "samples", "licence", "here", "from"]
+    print_table("Named data sets: samples are train + test", columns, rows)
+    console.print("not here: 'aft-ray prepare' says what to download and where to put it", soft_wrap=True)
+    console.print(f"your own: dataset.source is one of {', '.join(SOURCES)}", soft_wrap=True)
+
+
+def list_regularizers() -> None:
+    from aft_ray.regularizers import REGULARIZERS
+
+    rows = [[name, (kind.__doc__ or "").splitlines()[0]] for name, kind in REGULARIZERS.items()]
+    print_table("Regularizers", ["name", "what it does"], rows)
+
+
+def list_students() -> None:
+    from aft_ray.models.students import KINDS as students
+
+    rows = [[kind.form, kind.modality, kind.summary] for kind in students.values()]
+    print_table("Students", ["model", "reads", "what it is"], rows)
+
+
+def list_teachers() -> None:
+    from aft_ray.models.teachers import FORMS
+
+    print_table("Teachers", ["model", "reads", "what it is"], FORMS)
+
+
+KINDS = {
+    "teachers": list_teachers,
+    "students": list_students,
+    "datasets": list_datasets,
+    "regularizers": list_regularizers,
+}

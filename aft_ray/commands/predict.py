@@ -1,0 +1,42 @@
+"""aft-ray predict: a run's student on new files or texts."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe, ray_cluster
+from aft_ray.commands.tables import LISTED_CLASSES, console, print_table
+
+SUMMARY = "ask a finished run's student about files or texts without labels"
+PATH = "an image or a folder of them, lines of text (.txt), or a table (.csv, .jsonl, .parquet); a path or URL"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_recipe(parser)
+    parser.add_argument("path", metavar="PATH", help=PATH)
+    add_overrides(parser)
+    place = "a directory or URL; <workspace>/predictions/<run>/ by default"
+    parser.add_argument("--output", metavar="DIRECTORY", help=place)
+    parser.add_argument("--probabilities", action="store_true", help="keep those of all classes")
+
+
+def run(parsed: argparse.Namespace) -> None:
+    from aft_ray.export.predict import predict
+
+    recipe = load_recipe(parsed)
+    with ray_cluster(recipe, "predict"):
+        summary = predict(recipe, parsed.path, output=parsed.output, all_probabilities=parsed.probabilities)
+    show_predictions(parsed.path, summary)
+
+
+def show_predictions(path: str, summary: Mapping[str, Any]) -> None:
+    """How often each class was predicted for what lies at `path`."""
+    counts = sorted(summary["counts"].items(), key=lambda item: -item[1])
+    rows: list[list[Any]] = [[name, count] for name, count in counts[:LISTED_CLASSES]]
+    if len(counts) > LISTED_CLASSES:
+        rows.append([f"... {len(counts) - LISTED_CLASSES} more", sum(count for _, count in counts[LISTED_CLASSES:])])
+    rows.append(["cannot be read", summary["num_errors"]])
+    print_table(f"{summary['num_samples']} samples of {path}", ["predicted", "samples"], rows)
+    console.print(f"predictions: {summary['output']}", soft_wrap=True)

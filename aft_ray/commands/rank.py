@@ -1,0 +1,54 @@
+"""aft-ray rank: what the teachers know about the task, before training."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from aft_ray.commands.check import open_setup
+from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe
+from aft_ray.commands.tables import console, print_table
+from aft_ray.recipe.config import Recipe
+
+if TYPE_CHECKING:
+    from aft_ray.search.rank import Ranking
+
+SUMMARY = "say how much every combination of teachers knows about the task, before training"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_recipe(parser)
+    add_overrides(parser)
+
+
+def run(parsed: argparse.Namespace) -> None:
+    from aft_ray.search.rank import rank
+
+    setup = open_setup(load_recipe(parsed), "rank")
+    show_ranking(setup.recipe, rank(setup))
+
+
+def show_ranking(recipe: Recipe, ranking: Ranking) -> None:
+    """Combinations of teachers, and how alike the teachers are."""
+    from aft_ray.store.workspace import Workspace
+
+    rows = [
+        [
+            ", ".join(row["teachers"]),
+            f"{row['log_me']:.4f}",
+            f"{100 * row['val_accuracy']:.2f}",
+            f"{100 * row['knn_accuracy']:.2f}",
+        ]
+        for row in ranking.rows
+    ]
+    print_table(
+        "Teachers by validation % of a linear head; of neighbours, and LogME",
+        ["teachers", "LogME", "linear", "k-NN"],
+        rows,
+    )
+    if len(ranking.names) > 1:
+        alike = [
+            [name, *(f"{value:.2f}" for value in row)] for name, row in zip(ranking.names, ranking.cka, strict=True)
+        ]
+        print_table("Alike (linear CKA): 1 says the same", ["teacher", *ranking.names], alike)
+    console.print(f"picture: {Workspace.at(recipe.workspace) / 'rank.png'}", soft_wrap=True)

@@ -1,0 +1,81 @@
+"""aft-ray search: settings compared on validation, the best of each method on test."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from aft_ray.commands.check import open_setup
+from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe, ray_cluster
+from aft_ray.commands.tables import console, duration, number, print_table
+from aft_ray.recipe.config import Recipe
+
+if TYPE_CHECKING:
+    from aft_ray.search.estimate import SearchPlan
+
+SUMMARY = "search beta, teachers and methods on one cache, then compare the best on test"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_recipe(parser)
+    add_overrides(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print the trials and their cost; start nothing")
+
+
+def run(parsed: argparse.Namespace) -> None:
+    from aft_ray.search.search import search
+
+    setup = open_setup(load_recipe(parsed), "search")
+    if parsed.dry_run:
+        from aft_ray.search.estimate import estimate_search
+
+        show_search_plan(setup.recipe, estimate_search(setup))
+        return
+    with ray_cluster(setup.recipe, "search"):
+        search(setup)
+    show_leaderboard(setup.recipe)
+
+
+def show_search_plan(recipe: Recipe, plan: SearchPlan) -> None:
+    """The trials of a search, and what they would take."""
+    settings = dict.fromkeys(trial.setting for trial in plan.trials)
+    rows = [
+        [
+            setting.method,
+            f"{setting.beta:g}" if setting.teachers else "-",
+            ", ".join(setting.teachers) or "-",
+            ", ".join(f"{key}={value}" for key, value in setting.others) or "-",
+        ]
+        for setting in settings
+    ]
+    print_table(f"Settings of search '{recipe.run}'", ["method", "beta", "teachers", "other keys"], rows)
+    if recipe.search.searcher == "optuna":
+        console.print("optuna will choose others as it learns; these are as many random draws", soft_wrap=True)
+    methods = ", ".join(f"{count} {method}" for method, count in plan.per_method().items())
+    console.print(f"trials    {len(plan.trials)} ({methods}), then {plan.num_final} final runs")
+    console.print(f"a step    {1000 * plan.step_s:.1f} ms, an evaluation {plan.evaluation_s:.2f} s, on this machine")
+    console.print(f"takes     {duration(plan.hours)} of one worker if no trial is stopped early")
+
+
+def show_leaderboard(recipe: Recipe) -> None:
+    """Each method at its best setting."""
+    from aft_ray.report.report import leaderboard
+
+    entries = leaderboard(recipe)
+    has_others = any(entry.others for entry in entries)
+    rows = [
+        [
+            entry.title,
+            f"{entry.beta:g}" if entry.teachers else "-",
+            ", ".join(entry.teachers) or "-",
+            *([", ".join(f"{key}={value}" for key, value in entry.others)] if has_others else []),
+            entry.num_seeds,
+            f"{100 * entry.val_accuracy:.2f}",
+            number(100 * entry.test_accuracy, ".2f") + number(100 * entry.test_accuracy_se, ".2f", before=" ± ", no=""),
+            number(100 * entry.gain, "+.2f") + number(entry.p_value, ".3f", before="  p ", no=""),
+        ]
+        for entry in entries
+    ]
+    others = ["other keys"] if has_others else []
+    columns = ["method", "beta", "teachers", *others, "seeds", "validation %", "test %", "paired gain"]
+    print_table("Methods compared: accuracy, mean ± standard error over seeds", columns, rows)

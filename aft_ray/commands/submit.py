@@ -1,0 +1,53 @@
+"""aft-ray submit: a verb as a job of a Ray cluster."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from aft_ray.commands.tables import console
+from aft_ray.recipe.config import load
+
+SUMMARY = "run a verb as a job of a Ray cluster and follow it"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", type=_job, metavar="VERB", help="what to run, a verb that takes a recipe")
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file; it travels with the job")
+    address = os.environ.get("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:8265")
+    parser.add_argument("--address", default=address, help=f"the head's dashboard, {address} by default")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="what the verb takes besides")
+
+
+def _job(name: str) -> str:
+    from aft_ray.commands import recipe_verbs
+
+    if name not in recipe_verbs():
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(recipe_verbs())}")
+    return name
+
+
+def run(parsed: argparse.Namespace) -> int:
+    from aft_ray.cluster.submit import connect, follow, submit
+    from aft_ray.commands import parser_of, verbs
+
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument("--address", default=parsed.address)
+    given, rest = own.parse_known_args(parsed.arguments)
+    verb = parser_of(verbs()[parsed.job]).parse_args([parsed.recipe, *rest])
+    recipe = load(verb.recipe, verb.overrides)
+    arguments = [argument for argument in rest if argument not in verb.overrides]
+    client = connect(given.address)
+    job = submit(client, recipe, parsed.job, arguments, directory=Path.cwd())
+    again = f"ray job logs {job} --address {given.address} --follow"
+    try:
+        console.print(f"job {job} runs; what it writes goes to {recipe.workspace}", soft_wrap=True)
+        status = follow(client, job, lambda text: print(text, end="", flush=True))
+    except KeyboardInterrupt:
+        print(f"aft-ray: the job goes on. Follow it: {again}", file=sys.stderr)
+        print(f"aft-ray: stop it: ray job stop {job} --address {given.address}", file=sys.stderr)
+        return 1
+    console.print(f"job {job} ended with status {status}; results are in {recipe.workspace}", soft_wrap=True)
+    return status

@@ -1,0 +1,31 @@
+"""aft-ray verify: every manifest and checksum of a workspace."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from aft_ray.commands.tables import console
+from aft_ray.recipe.config import load
+from aft_ray.recipe.errors import InputError
+
+SUMMARY = "re-read every manifest and checksum of a workspace"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("place", metavar="RECIPE|WORKSPACE", help="a recipe, or a workspace's directory or URL")
+
+
+def run(parsed: argparse.Namespace) -> int:
+    from aft_ray.store.workspace import Workspace
+
+    is_recipe = parsed.place.endswith((".yaml", ".yml"))
+    workspace = Workspace.at(load(parsed.place).workspace if is_recipe else parsed.place)
+    stores = list(workspace.stores())
+    if not stores:
+        raise InputError(f"{workspace} holds neither samples nor features.")
+    faults = [fault for store in stores for fault in store.faults()]
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    console.print(f"{len(stores)} directories read, {len(faults)} faults")
+    return 1 if faults else 0

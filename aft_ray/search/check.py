@@ -1,0 +1,67 @@
+"""Faults of the recipe's section `search` beside the other sections."""
+
+from __future__ import annotations
+
+from aft_ray.models import students
+from aft_ray.recipe.config import Recipe
+from aft_ray.search import proposals
+from aft_ray.search.space import space_faults, teacher_subsets
+from aft_ray.training import check as training
+from aft_ray.training.check import has_two_towers
+
+
+def compared_teachers(recipe: Recipe) -> list[tuple[str, ...]]:
+    """The combinations of teachers that a search compares: a student with two towers always needs both of its teachers."""
+    return [recipe.teacher_names()] if has_two_towers(recipe) else teacher_subsets(recipe)
+
+
+def faults(recipe: Recipe) -> list[str]:
+    """One line per fault of the methods that are compared, their strengths, teachers, resources and space.
+
+    recipe: without faults of its other sections.
+    """
+    return [
+        *_method_faults(recipe),
+        *_teacher_faults(recipe),
+        *_resource_faults(recipe),
+        *proposals.faults(recipe),
+        *space_faults(recipe, lambda variant: _variant_faults(recipe, variant)),
+    ]
+
+
+def _method_faults(recipe: Recipe) -> list[str]:
+    found = []
+    for method in recipe.search.methods(recipe.regularizer.name):
+        of_method = training.method_faults(recipe, method)
+        if not of_method and not recipe.search.betas(method):
+            of_method = [f"search.beta has no strengths for '{method}' and no 'all'."]
+        found += of_method
+    return found
+
+
+def _teacher_faults(recipe: Recipe) -> list[str]:
+    if has_two_towers(recipe) and recipe.search.teachers not in ("all_subsets", (recipe.teacher_names(),)):
+        return ["search.teachers has no effect on a student with two towers, which needs both. Leave it out."]
+    return []
+
+
+def _resource_faults(recipe: Recipe) -> list[str]:
+    search, found = recipe.search, []
+    if search.gpus_per_trial and search.gpus_per_trial > 1 and search.gpus_per_trial % 1:
+        found.append(f"search.gpus_per_trial is {search.gpus_per_trial:g}; take a share of one GPU or whole GPUs.")
+    if recipe.train.use_gpu and search.gpus_per_trial == 0:
+        found.append("search.gpus_per_trial is 0, and train.use_gpu asks for a GPU. Set one of them.")
+    if recipe.train.use_gpu and search.workers_per_trial > 1 and search.gpus_per_trial not in (None, 1):
+        found.append("search.gpus_per_trial must be 1 with several workers per trial: each takes a GPU of its own.")
+    return found
+
+
+def _variant_faults(recipe: Recipe, variant: Recipe) -> list[str]:
+    """Faults of the recipe with a value of `search.space` in place."""
+    if "linear_probe" in {variant.student.model, recipe.student.model} and variant.student != recipe.student:
+        return ["a linear probe cannot be searched beside other students; search it with a recipe of its own."]
+    return [
+        *students.faults(variant.student),
+        *training.regularizer_faults(variant),
+        *training.setting_faults(variant),
+    ]
