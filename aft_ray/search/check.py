@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 from aft_ray.models import students
 from aft_ray.recipe.config import Recipe
 from aft_ray.search import proposals
-from aft_ray.search.space import space_faults, teacher_subsets
+from aft_ray.search.space import space_faults, spaces, teacher_subsets
 from aft_ray.training import check as training
 from aft_ray.training.check import has_two_towers
+
+MOST_TRIALS = 100_000
+"""More than a search of days on a large cluster; a slip of the keyboard is told at once."""
 
 
 def compared_teachers(recipe: Recipe) -> list[tuple[str, ...]]:
@@ -20,13 +25,13 @@ def faults(recipe: Recipe) -> list[str]:
 
     recipe: without faults of its other sections.
     """
-    return [
+    found = [
         *_method_faults(recipe),
         *_teacher_faults(recipe),
         *_resource_faults(recipe),
         *proposals.faults(recipe),
-        *space_faults(recipe, lambda variant: _variant_faults(recipe, variant)),
     ]
+    return found or _size_faults(recipe) or space_faults(recipe, lambda variant: _variant_faults(recipe, variant))
 
 
 def _method_faults(recipe: Recipe) -> list[str]:
@@ -54,6 +59,28 @@ def _resource_faults(recipe: Recipe) -> list[str]:
     if recipe.train.use_gpu and search.workers_per_trial > 1 and search.gpus_per_trial not in (None, 1):
         found.append("search.gpus_per_trial must be 1 with several workers per trial: each takes a GPU of its own.")
     return found
+
+
+def _size_faults(recipe: Recipe) -> list[str]:
+    search = recipe.search
+    longest = max((len(values) for values in search.space.values() if isinstance(values, tuple)), default=0)
+    if (count := num_trials(recipe)) <= MOST_TRIALS and longest <= MOST_TRIALS:
+        return []
+    return [
+        f"The search would run {count:.3g} trials, the most is {MOST_TRIALS:,}. Lower search.num_samples, search.seeds or"
+        " the number of values in search.beta, search.space and search.teachers."
+    ]
+
+
+def num_trials(recipe: Recipe) -> float:
+    """Trials before the final ones."""
+    search, names = recipe.search, recipe.teacher_names()
+    largest = {"singles": 1, "singles_and_pairs": 2}.get(str(search.teachers), len(names))
+    subsets = sum(math.comb(len(names), size) for size in range(1, largest + 1))
+    if not isinstance(search.teachers, str):
+        subsets = len(search.teachers)
+    per_method = (space.size() * (1 if space.method == "none" else subsets) for space in spaces(recipe, [names]))
+    return search.seeds * sum(min(size, search.num_samples or math.inf) for size in per_method)
 
 
 def _variant_faults(recipe: Recipe, variant: Recipe) -> list[str]:

@@ -1,7 +1,7 @@
 """The search space: what a trial is, and how its setting is taken from the recipe's `search` section.
 
-A trial is a training with some keys of the recipe replaced. Settings of a grid are listed, those of ranges drawn by a seed;
-`searchers` proposes others from what it has seen.
+A trial is a training with some keys of the recipe replaced. The settings of a grid are listed, those of ranges drawn by a
+seed; `proposals` also has Optuna, which learns from the trials before.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from aft_ray.recipe.config import Recipe, fingerprint, override
@@ -22,6 +22,8 @@ from aft_ray.recipe.sections import RegularizerConfig
 from aft_ray.regularizers import REGULARIZERS
 
 LONGEST_NAME = 120
+TRIES = 10_000
+"""Random draws beyond those that are asked for, until a narrow range counts as tried out."""
 BETA, TEACHERS = "regularizer.beta", "teachers"
 ELSEWHERE = {
     "regularizer.name": "search.compare",
@@ -127,14 +129,16 @@ class Space:
         return math.prod(math.inf if isinstance(values, Range) else len(values) for values in self.values.values())
 
     def draws(self, count: int, seed: int) -> list[Setting]:
-        """`count` different settings drawn at random, all if there are not more."""
+        """`count` different settings drawn at random, all if there are not more; fewer where a narrow range has not so many."""
         if self.size() <= count:
             return list(self.grid())
         source = random.Random(f"{seed} {self.method}")
         drawn: dict[Setting, None] = {}
-        while len(drawn) < count:
+        for _ in range(count + TRIES):
             setting = self.setting({key: _draw(values, source) for key, values in self.values.items()})
             drawn[setting] = None
+            if len(drawn) == count:
+                break
         return list(drawn)
 
 
@@ -237,10 +241,3 @@ def space_faults(recipe: Recipe, check: Callable[[Recipe], list[str]]) -> list[s
                     found = error.faults
                 faults += [f"search.space, {key}={value}: {fault}" for fault in found]
     return list(dict.fromkeys(faults))
-
-
-def with_values(trial: Trial, changes: Mapping[str, float]) -> Trial:
-    """The trial with other values of some of its keys."""
-    beta = changes.get(BETA, trial.setting.beta)
-    others = tuple((key, changes.get(key, value)) for key, value in trial.setting.others)
-    return replace(trial, setting=replace(trial.setting, beta=beta, others=others))

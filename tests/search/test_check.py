@@ -1,0 +1,40 @@
+"""Faults of the section `search`."""
+
+from __future__ import annotations
+
+import pytest
+
+from aft_ray.search.check import faults, num_trials
+from aft_ray.search.space import plan_trials, teacher_subsets
+from tests.search.test_space import planned
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"searcher": "random", "num_samples": 10**12, "beta": {"min": 1, "max": 2}},
+        {"seeds": 10**9},
+        {"space": {f"train.{key}": list(range(1, 100)) for key in ("steps", "warmup_steps", "evaluate_every")}},
+    ],
+)
+def test_a_search_of_absurd_size_is_told_and_never_listed(section: dict) -> None:
+    (line,) = faults(planned(**section))
+    assert line.startswith("The search would run ") and "Lower search.num_samples" in line
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"compare": ["none", "kd", "aft"], "beta": {"kd": [1], "all": [2, 3]}, "seeds": 2},
+        {"teachers": "singles", "searcher": "random", "num_samples": 4},
+        {"teachers": [["a"], ["a", "b"]], "space": {"train.steps": [1, 2, 3]}},
+    ],
+)
+def test_trials_are_counted_without_listing_them(section: dict) -> None:
+    given = planned(**section)
+    assert num_trials(given) == len(plan_trials(given, teacher_subsets(given)))
+
+
+def test_a_range_too_narrow_for_the_samples_gives_those_it_has() -> None:
+    given = planned(searcher="random", num_samples=500, beta={"min": 1, "max": 1.01}, teachers=[["a"]])
+    assert len(plan_trials(given, teacher_subsets(given))) == 11
