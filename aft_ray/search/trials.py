@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -53,6 +53,9 @@ class TrialDirectory(RunDirectory):
     trial.json: its setting, the number of its proposal, and the seconds it has taken so far;
     outcome.json: `status` (finished, stopped, failed) and `error`, once it is over.
     """
+
+    kind: ClassVar[str] = "trial"
+    named: ClassVar[str] = "search"
 
     def claim_trial(self, trial: Trial, number: int, recipe: Recipe, inputs: Mapping[str, Any]) -> None:
         """Claims the directory for the trial, unless it has it already. Raises InputError if another trial is there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from aft_ray.recipe.config import Recipe, dump
 from aft_ray.recipe.errors import InputError
@@ -30,6 +30,9 @@ class RunDirectory:
     """config.yaml, inputs.json, metrics.jsonl, tensorboard/, checkpoints/step-*/ and, once finished, student/."""
 
     place: Directory
+    kind: ClassVar[str] = "run"
+    named: ClassVar[str] = "run"
+    """The user's name, `run=NAME`, is of the run itself; of a trial it is the search's."""
 
     def check_claim(self, inputs: Mapping[str, Any]) -> bool:
         """Whether the directory is claimed already. Raises InputError if that is by a run with other `inputs`."""
@@ -37,8 +40,8 @@ class RunDirectory:
             return False
         if differing := differing_inputs(json.loads(self.place.read(INPUTS)), inputs):
             raise InputError(
-                f"{self.place} holds a run with another {', '.join(differing)}. Give this one a name with run=NAME,"
-                " or delete the directory."
+                f"{self.place} holds a {self.kind} with another {', '.join(differing)}. Give this {self.named} a name"
+                " with run=NAME, or delete the directory."
             )
         return True
 

@@ -100,7 +100,7 @@ def test_workers_agree_with_one_and_a_killed_worker_leaves_no_trace_in_the_curve
     train(open_setup(ready, "train"))
     assert Path(one.path, "metrics.jsonl").stat().st_mtime_ns == before
     with pytest.raises(
-        InputError, match="holds a run with another regularizer.beta. Give this one a name with run=NAME"
+        InputError, match="holds a run with another regularizer.beta. Give this run a name with run=NAME"
     ):
         train(open_setup(override(ready, {"regularizer.beta": 4}), "train"))
 
