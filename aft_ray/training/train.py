@@ -18,7 +18,7 @@ import ray.train
 import torch
 import torch.distributed
 from ray.train import Checkpoint, CheckpointConfig, CheckpointUploadMode, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
 from aft_ray.cluster.gang import nodes_resources
 from aft_ray.cluster.gauges import show_gauges
@@ -36,6 +36,7 @@ from aft_ray.training.inputs.data import load_data, transforms_of
 from aft_ray.training.inputs.machine_cache import ArrayCache
 from aft_ray.training.inputs.stores import Setup
 from aft_ray.training.inputs.streaming import SampleError, decoded_bytes
+from aft_ray.training.process_group import BoundTorchConfig
 from aft_ray.training.provenance import joined_origin, origin, run_inputs
 from aft_ray.training.runs import FAULTS, STOP, RunDirectory
 
@@ -88,7 +89,7 @@ def train_in(
             "with_validation": with_validation,
             "resume": resume,
         },
-        torch_config=TorchConfig(backend="nccl" if recipe.train.use_gpu else "gloo"),
+        torch_config=BoundTorchConfig(backend="nccl" if recipe.train.use_gpu else "gloo"),
         scaling_config=_scaling(recipe),
         run_config=RunConfig(
             name="checkpoints",
