@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import aft_ray
 from aft_ray.commands import verbs
 from aft_ray.commands.environment import set_environment
+from aft_ray.commands.signals import signals_as_before, take_signals
 from aft_ray.recipe.errors import InputError
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
@@ -22,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_environment(own_cluster=parsed.verb != "submit")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        return int(parsed.run(parsed) or 0)
+        with signals_as_before():
+            take_signals()
+            return int(parsed.run(parsed) or 0)
     except InputError as error:
         for fault in error.faults:
             print(f"aft-ray: {fault}", file=sys.stderr)

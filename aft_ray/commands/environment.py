@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from aft_ray.commands.signals import take_signals
 from aft_ray.recipe.config import Recipe, load
 
 
@@ -58,6 +59,7 @@ def ray_cluster(recipe: Recipe, verb: str) -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS", "local")
     dashboard = False if address == "local" else None
     ray.init(address=address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
+    take_signals()
     try:
         if address != "local":
             from aft_ray.cluster.preflight import preflight

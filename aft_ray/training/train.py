@@ -7,10 +7,12 @@ run again.
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from queue import Empty, Queue
 from typing import Any
 
 import ray
@@ -40,6 +42,9 @@ from aft_ray.training.process_group import BoundTorchConfig
 from aft_ray.training.provenance import joined_origin, origin, run_inputs
 from aft_ray.training.runs import FAULTS, STOP, RunDirectory
 
+GRACE_S = 10.0
+"""How long an interrupted command waits for the next evaluation and its checkpoint."""
+
 
 def train(setup: Setup) -> Directory:
     """Trains the recipe's student and returns the run's directory, `runs/<run>/`. A finished run is left as it is;
@@ -51,6 +56,8 @@ def train(setup: Setup) -> Directory:
     workspace = Workspace.at(recipe.workspace)
     run = workspace.run(recipe.run)
     with lease(workspace, f"runs/{recipe.run}"), Progress("train", recipe.train.steps, "steps") as progress:
+        if run.has(STOP):  # an interrupted command asked for it
+            run.delete_file(STOP)
         recipe = decide_streaming(recipe, stores, run)
 
         def show(line: dict[str, Any], num_steps: int) -> None:
@@ -101,7 +108,7 @@ def train_in(
     )
     with _follow(run, on_evaluation):
         try:
-            result = trainer.fit()
+            result = _interruptible(trainer.fit, run)
         except ray.train.TrainingFailedError as error:
             if run.has(FAULTS):
                 raise InputError(json.loads(run.read(FAULTS))) from error
@@ -109,6 +116,35 @@ def train_in(
     if result.return_value:
         raise InputError(result.return_value)
     own.recover()
+
+
+def _interruptible(fit: Callable[[], Any], run: Directory) -> Any:
+    """The result of `fit`, run in a thread: in the main thread Ray Train would take Ctrl-C for itself and end without a word.
+
+    Interrupted, asks the run to stop at its next evaluation, which leaves a checkpoint, and waits up to `GRACE_S` for it.
+    """
+    results: Queue[Any] = Queue()
+
+    def work() -> None:
+        try:
+            results.put((fit(), None))
+        except BaseException as error:
+            results.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        result, error = results.get()
+    except KeyboardInterrupt:
+        run.write(STOP, b"")
+        with suppress(Empty):
+            results.get(timeout=GRACE_S)
+        saved = RunDirectory(run).checkpoint()
+        step = int(saved.path.rpartition("/step-")[2].partition("-")[0]) if saved else 0
+        print(f"train: saved up to step {step}", file=sys.stderr)
+        raise
+    if error:
+        raise error
+    return result
 
 
 @contextmanager

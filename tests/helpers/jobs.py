@@ -142,3 +142,15 @@ def _wait_until_up(process: subprocess.Popen, url: str, log: Path) -> None:
         except OSError:
             time.sleep(0.2)
     raise TimeoutError(log.read_text())
+
+
+def processes_with(mark: str) -> list[Path]:
+    """The processes that have `mark` in their environment: a command and all that it has started."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (place / "environ").read_bytes():
+                found.append(place)
+        except OSError:
+            continue
+    return found

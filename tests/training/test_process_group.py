@@ -13,21 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import DATA
+from tests.helpers.jobs import processes_with
 
 LISTENING = "0A"
 TRAIN = ("train.num_workers=2", "train.steps=100000", "train.evaluate_every=20", "resources.cpus_per_worker=0.5")
-
-
-def processes_with(mark: str) -> list[Path]:
-    """The processes that have `mark` in their environment: a command and all that it has started."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark.encode() in (place / "environ").read_bytes():
-                found.append(place)
-        except OSError:
-            continue
-    return found
 
 
 def listening_addresses(processes: list[Path]) -> set[str]:

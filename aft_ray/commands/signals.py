@@ -1,0 +1,40 @@
+"""SIGTERM (a spot node, SLURM, Kubernetes, `ray job stop`) and SIGHUP (a closed terminal) end a command as Ctrl-C does."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+ENDING = (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+
+
+def take_signals() -> None:
+    """Turns each of `ENDING` into SIGINT, here and now: `ray.init` takes SIGTERM for itself and ends with a stack dump."""
+    if threading.current_thread() is threading.main_thread():
+        for number in ENDING:
+            if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGTERM:  # nohup asks to ignore SIGHUP
+                signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):  # a shell's background job
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def signals_as_before() -> Iterator[None]:
+    """Puts back on leaving what was there before: a command may run inside another program."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)

@@ -1,0 +1,53 @@
+"""Signals to a training: it saves, says so, ends with 1, leaves no process behind, and goes on with the same command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import DATA
+from tests.helpers.jobs import processes_with
+
+TRAIN = ("train", "recipe.yaml", "run=long", "train.steps=200000", "train.evaluate_every=100", "train.max_failures=0")
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_ends_a_training_with_a_checkpoint_a_line_and_no_process(name: str, tmp_path: Path) -> None:
+    with tarfile.open(DATA / "workspace-2026-11-27.tar.gz") as stored:
+        stored.extractall(tmp_path, filter="data")
+    mark = f"AFT_RAY_TEST={uuid.uuid4().hex}"
+    own = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | dict([mark.split("=")])
+    metrics = tmp_path / "work" / "runs" / "long" / "metrics.jsonl"
+    training = subprocess.Popen(
+        [sys.executable, "-m", "aft_ray.cli", *TRAIN],
+        cwd=tmp_path,
+        env=own,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 120
+    while not metrics.exists():
+        assert time.monotonic() < deadline and training.poll() is None
+        time.sleep(0.1)
+    training.send_signal(getattr(signal, name))
+    _, told = training.communicate(timeout=60)
+    assert training.returncode == 1
+    lines = [line for line in told.splitlines() if not line.startswith("train: ") or "saved" in line]
+    step = json.loads(metrics.read_text().splitlines()[-1])["step"]
+    assert lines == [f"train: saved up to step {step}", "aft-ray: stopped; the same command goes on from here."]
+    deadline = time.monotonic() + 20
+    while left := processes_with(mark):
+        assert time.monotonic() < deadline, [(place / "cmdline").read_text() for place in left]
+        time.sleep(0.2)
