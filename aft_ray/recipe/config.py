@@ -86,8 +86,8 @@ class Recipe(Model):
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in the YAML file `path`, changed by `key=value` overrides with dotted keys and YAML values.
 
-    `base: other.yaml` takes from another file, named from this one's folder, what this one does not say: its keys go
-    before the base's, in a section one by one, lists and the like as a whole. A base may be a part of a recipe.
+    `base: other.yaml` reads another file first, named relative to this one's folder. This file's keys then replace the
+    base's: sections merge level by level, a list or a number replaces the whole value. A base may be a part of a recipe.
     Raises InputError with one line for every unknown, missing or wrong key.
     """
     content = _read(Path(path), ())
@@ -102,7 +102,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    """What the file says, its base's keys under its own. above: the files that it is a base of."""
+    """The file's content merged over its base's. above: the files that it is a base of."""
     what = f"Base of {above[-1]}: {path}" if above else f"Recipe {path}"
     if not path.is_file():
         raise InputError(f"{what} does not exist.")
@@ -119,11 +119,22 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     name = content.pop("base")
     if not isinstance(name, str):
         raise InputError(f"{what}: base must be the name of a file, got {name!r}.")
-    base = _read(path.parent / name, (*above, path))
-    return base | {
-        key: base[key] | value if isinstance(value, dict) and isinstance(base.get(key), dict) else value
-        for key, value in content.items()
-    }
+    return merged(_read(path.parent / name, (*above, path)), content)
+
+
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `changes`, level by level where both have a section; anything else is replaced."""
+    found = dict(base)
+    for key, value in changes.items():
+        found[key] = merged(found[key], value) if _are_sections(found.get(key), value) else value
+    return found
+
+
+def _are_sections(base: Any, value: Any) -> bool:
+    """Whether both are mappings of one form: a range {min, max} replaces a mapping of methods, and the other way round."""
+    if not (isinstance(base, dict) and isinstance(value, dict)):
+        return False
+    return bool({"min", "max"} & base.keys()) == bool({"min", "max"} & value.keys())
 
 
 def load_text(text: str) -> Recipe:
@@ -148,10 +159,10 @@ def fingerprint(part: Any) -> str:
 
 
 def _validate(content: Mapping[str, Any], changes: Mapping[str, Any], faults: list[str]) -> Recipe:
-    merged = json.loads(json.dumps(content, default=str))
+    whole = json.loads(json.dumps(content, default=str))
     for key, value in changes.items():
         *parents, leaf = key.split(".")
-        node = merged
+        node = whole
         for parent in parents:
             node = node.setdefault(parent, {}) if isinstance(node, dict) else None
         if not isinstance(node, dict):
@@ -159,7 +170,7 @@ def _validate(content: Mapping[str, Any], changes: Mapping[str, Any], faults: li
             continue
         node[leaf] = value
     try:
-        recipe = Recipe.model_validate(merged)
+        recipe = Recipe.model_validate(whole)
     except ValidationError as error:
         raise InputError([*faults, *map(_fault_line, _meant(error.errors()))]) from error
     if faults:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import typing
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from aft_ray.recipe.config import Recipe, dump, fingerprint, load, load_text, override
+from aft_ray.recipe.config import Recipe, dump, fingerprint, load, load_text, merged, override
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import Model
 
 MINIMAL = "workspace: w\ndataset: {name: mnist5k}\nstudent: {model: 'tiny:cnn'}\n"
 
@@ -123,6 +127,55 @@ def test_a_base_gives_what_a_recipe_does_not_say(tmp_path: Path) -> None:
     assert (recipe.run, recipe.teacher_names()) == ("r", ("timm-c",))
     assert (recipe.regularizer.name, recipe.regularizer.beta) == ("kd", 3)
     assert "base" not in dump(recipe) and load_text(dump(recipe)) == recipe
+
+
+def sections(model: type[Model], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], type[Model]]]:
+    """Every section of the recipe's model, with its place."""
+    yield path, model
+    for name, annotation in typing.get_type_hints(model).items():
+        if isinstance(annotation, type) and issubclass(annotation, Model):
+            yield from sections(annotation, (*path, name))
+
+
+def nested(path: tuple[str, ...], value: Any) -> Any:
+    return {path[0]: nested(path[1:], value)} if path else value
+
+
+SECTIONS = dict(sections(Recipe))
+
+
+@pytest.mark.parametrize("path", SECTIONS, ids=lambda path: ".".join(path) or "recipe")
+def test_a_key_of_any_section_leaves_the_base_s_other_keys_as_they_are(path: tuple[str, ...]) -> None:
+    values = {key: {"inside": 1, "beside": 2} for key in SECTIONS[path].model_fields}
+    for key in values:
+        inner = merged(nested(path, values), nested(path, {key: {"inside": 3}}))
+        assert inner == nested(path, values | {key: {"inside": 3, "beside": 2}})
+        assert merged(nested(path, values), nested(path, {key: [3]})) == nested(path, values | {key: [3]})
+
+
+def test_a_base_is_merged_level_by_level(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(
+        MINIMAL + "teachers: [{model: 'timm:a', options: {depth: 3}}]\n"
+        "search:\n  beta: {aft: [1], kd: {min: 1, max: 9}}\n  searcher: random\n  num_samples: 4\n"
+        "  final: {seeds: 1, train_on: train}\n"
+    )
+    text = "base: base.yaml\nsearch: {final: {seeds: 3}, beta: {kd: {max: 5}, ft: [2]}}\nteachers: ['timm:b']\n"
+    recipe = load(write(tmp_path, text))
+    assert (recipe.search.final.seeds, recipe.search.final.train_on, recipe.search.num_samples) == (3, "train", 4)
+    assert recipe.search.betas("aft") == (1,) and recipe.search.betas("ft") == (2,)
+    kd: Any = recipe.search.betas("kd")
+    assert (kd.min, kd.max) == (1, 5)
+    assert recipe.teacher_names() == ("timm-b",) and recipe.teachers[0].options == {}  # a list replaces a list
+
+
+@pytest.mark.parametrize(
+    ("base", "child"), [("{aft: [1]}", "{min: 1, max: 9}"), ("{min: 1, max: 9}", "{aft: [1]}"), ("[3]", "{aft: [1]}")]
+)
+def test_a_range_and_strengths_per_method_replace_each_other(tmp_path: Path, base: str, child: str) -> None:
+    rest = "searcher: random, num_samples: 4"
+    (tmp_path / "base.yaml").write_text(MINIMAL + f"search: {{{rest}, beta: {base}}}\n")
+    based = load(write(tmp_path, f"base: base.yaml\nsearch: {{beta: {child}}}\n"))
+    assert based == load(write(tmp_path, MINIMAL + f"search: {{{rest}, beta: {child}}}\n"))
 
 
 @pytest.mark.parametrize(
