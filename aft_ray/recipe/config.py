@@ -6,7 +6,6 @@ value, shared by the command line, the search and the tests. Every fault of a re
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import typing
@@ -18,17 +17,19 @@ import yaml
 from pydantic import ValidationError, field_validator, model_validator
 
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.fault_lines import fault_lines, section_at, types_of
+from aft_ray.recipe.files import read
+from aft_ray.recipe.model import Model, checked_name
 from aft_ray.recipe.search_section import SearchConfig
 from aft_ray.recipe.sections import (
     DatasetConfig,
-    Model,
     RegularizerConfig,
     ResourcesConfig,
     StudentConfig,
     TeacherConfig,
     TrainConfig,
-    checked_name,
 )
+from aft_ray.recipe.strict_yaml import parse
 
 
 class Recipe(Model):
@@ -45,6 +46,13 @@ class Recipe(Model):
     """Name of the run of `train` under `runs/`, and of the search under `searches/`."""
 
     _run_is_a_directory = field_validator("run")(checked_name)
+
+    @field_validator("workspace")
+    @classmethod
+    def _workspace_is_a_place(cls, workspace: str) -> str:
+        if not workspace.strip() or workspace.endswith("://"):
+            raise ValueError(f"must name a directory, or a bucket and a place in it, got {workspace!r}")
+        return workspace
 
     @field_validator("teachers")
     @classmethod
@@ -90,56 +98,41 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     base's: sections merge level by level, a list or a number replaces the whole value. A base may be a part of a recipe.
     Raises InputError with one line for every unknown, missing or wrong key.
     """
-    content = _read(Path(path), ())
-    changes, faults = {}, []
+    content, faults = read(Path(path))
+    changes = {}
     for text in overrides:
         key, separator, value = text.partition("=")
         if not separator or not key:
             faults.append(f"Override {text!r} must have the form key=value, such as train.steps=100.")
             continue
-        changes[key] = yaml.safe_load(value)
+        try:
+            changes[key], found = _typed(key, value)
+            faults += found
+        except InputError as error:
+            faults += error.faults
     return _validate(content, changes, faults)
 
 
-def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    """The file's content merged over its base's. above: the files that it is a base of."""
-    what = f"Base of {above[-1]}: {path}" if above else f"Recipe {path}"
-    if not path.is_file():
-        raise InputError(f"{what} does not exist.")
-    if path.resolve() in {other.resolve() for other in above}:
-        raise InputError(f"{what} is based on itself: {' -> '.join(map(str, (*above, path)))}.")
+def _typed(key: str, text: str) -> tuple[Any, list[str]]:
+    """The value of an override, and its faults: YAML, but where the key takes a text, the text as it was typed."""
+    *parents, leaf = key.split(".")
+    section = section_at(parents, Recipe)
+    types = set(types_of(typing.get_type_hints(section).get(leaf))) if section else set()
+    if str not in types or text[:1] in ("'", '"') or (text in ("", "~", "null") and type(None) in types):
+        return parse(text, f"Override {key}={text}")
+    if types <= {str, type(None)}:
+        return text, []
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{what} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{what} must be a mapping of keys, got {type(content).__name__}.")
-    if "base" not in content:
-        return content
-    name = content.pop("base")
-    if not isinstance(name, str):
-        raise InputError(f"{what}: base must be the name of a file, got {name!r}.")
-    return merged(_read(path.parent / name, (*above, path)), content)
-
-
-def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the keys of `changes`, level by level where both have a section; anything else is replaced."""
-    found = dict(base)
-    for key, value in changes.items():
-        found[key] = merged(found[key], value) if _are_sections(found.get(key), value) else value
-    return found
-
-
-def _are_sections(base: Any, value: Any) -> bool:
-    """Whether both are mappings of one form: a range {min, max} replaces a mapping of methods, and the other way round."""
-    if not (isinstance(base, dict) and isinstance(value, dict)):
-        return False
-    return bool({"min", "max"} & base.keys()) == bool({"min", "max"} & value.keys())
+        value, faults = parse(text, key)
+    except InputError:
+        return text, []
+    return (value, faults) if isinstance(value, list) else (text, [])
 
 
 def load_text(text: str) -> Recipe:
     """The recipe that `dump` wrote."""
-    return _validate(yaml.safe_load(text), {}, [])
+    content, faults = parse(text, "The recipe")
+    return _validate(content, {}, faults)
 
 
 def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
@@ -159,7 +152,7 @@ def fingerprint(part: Any) -> str:
 
 
 def _validate(content: Mapping[str, Any], changes: Mapping[str, Any], faults: list[str]) -> Recipe:
-    whole = json.loads(json.dumps(content, default=str))
+    whole = json.loads(json.dumps(content))
     for key, value in changes.items():
         *parents, leaf = key.split(".")
         node = whole
@@ -172,58 +165,7 @@ def _validate(content: Mapping[str, Any], changes: Mapping[str, Any], faults: li
     try:
         recipe = Recipe.model_validate(whole)
     except ValidationError as error:
-        raise InputError([*faults, *map(_fault_line, _meant(error.errors()))]) from error
+        raise InputError([*faults, *fault_lines(error, Recipe)]) from error
     if faults:
         raise InputError(faults)
     return recipe
-
-
-def _meant(errors: Sequence[Any]) -> list[Any]:
-    """Without what a value of several types is not, where another of the types says what is wrong inside."""
-    inside = [error["loc"] for error in errors if error["type"] not in ("model_type", "tuple_type")]
-
-    def is_told_inside(location: tuple[Any, ...]) -> bool:
-        """Whether `location` is one of several types, whose names have brackets, and not the one that was meant."""
-        of_several = bool(location) and "[" in str(location[-1]) and location not in inside
-        return of_several and any(loc[: len(location) - 1] == location[:-1] for loc in inside)
-
-    return [error for error in errors if not is_told_inside(error["loc"])]
-
-
-def _fault_line(error: Mapping[str, Any]) -> str:
-    location = error["loc"]
-    key = ".".join(str(part) for part in location if "[" not in str(part))  # the others name a type of several
-    if error["type"] == "extra_forbidden":
-        section = _section(location[:-1])
-        known = ", ".join(_keys(section)) if section else "none"
-        close = difflib.get_close_matches(str(location[-1]), _keys(section) if section else [], n=1)
-        hint = f" Did you mean '{close[0]}'?" if close else ""
-        return f"Unknown key '{key}'.{hint} Known: {known}."
-    if error["type"] == "missing":
-        return f"Missing key '{key}'."
-    if error["type"] == "model_type" and (section := _section(location)):
-        return f"{key} must be a section with keys of {', '.join(_keys(section))}, got {error['input']!r}."
-    if error["type"] == "tuple_type":
-        return f"{key} must be a list, got {error['input']!r}."
-    message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    if error["type"] == "value_error":
-        return f"{key}{' ' if message.startswith('must') else ': '}{message}." if key else f"{message}."
-    return f"{key} must be {message}, got {error['input']!r}."
-
-
-def _keys(section: type[Model]) -> list[str]:
-    return [field.alias or name for name, field in section.model_fields.items()]
-
-
-def _section(location: Sequence[Any]) -> type[Model] | None:
-    """The model that describes the recipe's section at `location`."""
-    model: Any = Recipe
-    for part in location:
-        if isinstance(part, int):
-            continue
-        annotation = typing.get_type_hints(model).get(part)
-        candidates = typing.get_args(annotation) or (annotation,)
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, Model)), None)
-        if model is None:
-            return None
-    return typing.cast("type[Model]", model)

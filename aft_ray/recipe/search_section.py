@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
-from aft_ray.recipe.sections import Model
+from aft_ray.recipe.model import Model
+from aft_ray.recipe.sections import MOST_PROCESSES
 
 TOP_BY_RANK = re.compile(r"top_([1-9]\d*)_by_rank")
 
@@ -15,8 +16,8 @@ TOP_BY_RANK = re.compile(r"top_([1-9]\d*)_by_rank")
 class Range(Model):
     """Numbers between two ends, drawn evenly, or evenly in their logarithm."""
 
-    min: float = Field(allow_inf_nan=False)
-    max: float = Field(allow_inf_nan=False)
+    min: float
+    max: float
     log: bool = True
     """Draw evenly in the logarithm; `min` must then be above 0."""
 
@@ -32,7 +33,7 @@ class Range(Model):
 Values: TypeAlias = Range | tuple[Any, ...]
 """What a key may be: one of several values, or a number of a range."""
 
-Betas: TypeAlias = Range | tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...]
+Betas: TypeAlias = Range | tuple[Annotated[float, Field(ge=0)], ...]
 
 
 class FinalConfig(Model):
@@ -71,13 +72,13 @@ class SearchConfig(Model):
     """Steps before a trial may be stopped, or changed by `pbt`; null is a third of train.steps."""
     reduction_factor: int = Field(default=2, gt=1)
     """`asha` keeps one in so many at each halt."""
-    max_concurrent_trials: int | None = Field(default=None, gt=0)
+    max_concurrent_trials: int | None = Field(default=None, gt=0, le=MOST_PROCESSES)
     """Trials at the same time; null fills the cluster, and what does not fit waits."""
-    workers_per_trial: int = Field(default=1, gt=0)
+    workers_per_trial: int = Field(default=1, gt=0, le=MOST_PROCESSES)
     """DDP workers of each trial; the result is that of one on the whole batch. Several need scheduler `none`."""
-    cpus_per_trial: float = Field(default=1.0, gt=0)
+    cpus_per_trial: float = Field(default=1.0, gt=0, le=MOST_PROCESSES)
     """CPUs of each worker of a trial."""
-    gpus_per_trial: float | None = Field(default=None, ge=0)
+    gpus_per_trial: float | None = Field(default=None, ge=0, le=MOST_PROCESSES)
     """GPUs of each worker of a trial, fractions share one; null is 1 with train.use_gpu, else 0."""
     checkpoint_every_s: float = Field(default=30.0, ge=0)
     """Seconds of a trial that may be lost when its process dies."""
@@ -133,7 +134,7 @@ class SearchConfig(Model):
         if self.subsets_as == "bits" and self.teachers != "all_subsets":
             faults.append("subsets_as 'bits' tries every combination; leave teachers at all_subsets")
         if faults:
-            raise ValueError("; ".join(faults))
+            raise ValueError("\n".join(faults))
         return self
 
     def methods(self, default: str) -> tuple[str, ...]:

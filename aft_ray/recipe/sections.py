@@ -1,7 +1,6 @@
 """The sections of a recipe: every key that there is, its type, its default, and what it means.
 
-Each is a frozen model that refuses unknown keys; a section that makes no sense raises ValueError, which `config` turns
-into lines for the user.
+A section whose keys contradict each other raises ValueError, which `fault_lines` turns into lines for the user.
 """
 
 from __future__ import annotations
@@ -10,49 +9,14 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-SECRET = re.compile(
-    r"://[^/@:]*:(?!\d+/)[^@]+@"  # a URL with a password
-    r"|\b(AKIA|ASIA)[A-Z0-9]{16}\b|\bhf_[A-Za-z0-9]{30,}|\bgh[pousr]_[A-Za-z0-9]{30,}"
-    r"|[?&](sig|[\w-]*(token|secret|password|signature|access_?key|api_?key)[\w-]*)=",
-    re.IGNORECASE,
-)
-"""What passwords, tokens and keys look like in the places where users put them."""
-WITHOUT_SECRETS = "give it through the environment (AWS_ACCESS_KEY_ID, HF_TOKEN, ...) or a profile on the machines"
+from aft_ray.recipe.model import Model, checked_name
 
-
-def has_secret(value: Any) -> bool:
-    """Whether a text, or one inside a list or mapping, looks like it holds a secret."""
-    if isinstance(value, str):
-        return SECRET.search(value) is not None
-    if isinstance(value, dict):
-        return any(map(has_secret, value.values()))
-    return isinstance(value, (list, tuple)) and any(map(has_secret, value))
-
-
-class Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, serialize_by_alias=True)
-
-    @field_validator("*")
-    @classmethod
-    def _no_secret(cls, value: Any) -> Any:
-        """Recipes are copied into the workspace, its reports and logs."""
-        if has_secret(value):
-            raise ValueError(f"must not hold a secret, and this looks like one; {WITHOUT_SECRETS}")
-        return value
-
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-def checked_name(name: str) -> str:
-    """`name` itself, if it can be the name of a directory inside a workspace."""
-    if not NAME.fullmatch(name):
-        raise ValueError(
-            f"a name has letters, digits, '.', '_' and '-' and starts with a letter or digit, got {name!r}"
-        )
-    return name
+LARGEST_IMAGE, LONGEST_TEXT = 8192, 1_000_000
+LARGEST_BATCH = 1_000_000
+MOST_PROCESSES = 10_000
+"""Larger numbers are slips of the hand: pixels per side, tokens, samples of a batch, processes or CPUs."""
 
 
 class ColumnsConfig(Model):
@@ -154,7 +118,7 @@ class DatasetConfig(Model):
         if self.validation_fraction + self.test_fraction >= 1:
             faults.append("validation_fraction + test_fraction must leave samples to train on")
         if faults:
-            raise ValueError("; ".join(faults))
+            raise ValueError("\n".join(faults))
         return self
 
     def _origin_faults(self) -> list[str]:
@@ -204,15 +168,15 @@ class TeacherConfig(Model):
     """A weights file instead of the model's published ones: a path, or `package://MODULE/FILE`."""
     tower: Literal["image", "text"] | None = None
     """Which half of a two-tower model (CLIP, SigLIP) to run; null takes the image tower."""
-    image_size: int | None = Field(default=None, gt=0)
+    image_size: int | None = Field(default=None, gt=0, le=LARGEST_IMAGE)
     """Input pixels per side; null takes the size the teacher was trained with."""
-    max_length: int | None = Field(default=None, gt=0)
+    max_length: int | None = Field(default=None, gt=0, le=LONGEST_TEXT)
     """Tokens of a text that are read; null takes as many as the teacher can."""
     truncation_side: Literal["left", "right"] | None = None
     """Where a transformers model's tokenizer cuts a text that is too long; null takes the data set's `truncation_side`."""
     pooling: Literal["cls", "mean", "last", "eos", "pooler"] | None = None
     """How token features become one vector; null takes the model's own way."""
-    batch_size: int = Field(default=64, gt=0)
+    batch_size: int = Field(default=64, gt=0, le=LARGEST_BATCH)
     """Samples per forward pass on one device; halved, and that recorded, where the device's memory is too small."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the forward pass. On a GPU bf16 and fp16 are several times faster than fp32, which has all its digits."""
@@ -222,9 +186,9 @@ class TeacherConfig(Model):
     """Numbers as they are stored."""
     options: dict[str, Any] = {}
     """What a class of your own takes, handed to it as it is."""
-    num_actors: int = Field(default=1, gt=0)
+    num_actors: int = Field(default=1, gt=0, le=MOST_PROCESSES)
     """Copies of this teacher that work at the same time."""
-    num_gpus: float = Field(default=0, ge=0)
+    num_gpus: float = Field(default=0, ge=0, le=MOST_PROCESSES)
     """GPUs per actor; fractions share one GPU."""
 
     @model_validator(mode="before")
@@ -252,9 +216,9 @@ class StudentConfig(Model):
     """Start from the model's published weights."""
     weights: str | None = None
     """Start from this weights file: a path, or `package://MODULE/FILE`."""
-    image_size: int | None = Field(default=None, gt=0)
+    image_size: int | None = Field(default=None, gt=0, le=LARGEST_IMAGE)
     """Input pixels per side; null takes the model's own."""
-    max_length: int | None = Field(default=None, gt=0)
+    max_length: int | None = Field(default=None, gt=0, le=LONGEST_TEXT)
     """Tokens of a text that are read; null takes as many as the model can, at most 512, and 128 words for the tiny ones."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
@@ -265,7 +229,7 @@ class RegularizerConfig(Model):
 
     name: str = "aft"
     """The method (`aft-ray list regularizers`); `none` is standard transfer learning."""
-    beta: float = Field(default=10.0, ge=0, allow_inf_nan=False)
+    beta: float = Field(default=10.0, ge=0)
     """Strength: loss = task_loss + beta * regularization."""
     learning_rate: float = Field(default=0.01, gt=0)
     """Learning rate of the regularizer's own parameters (gates, projections)."""
@@ -279,9 +243,9 @@ class RegularizerConfig(Model):
 
 
 class TrainConfig(Model):
-    steps: int = Field(default=1000, gt=0)
+    steps: int = Field(default=1000, gt=0, le=10**9)
     """Optimizer steps."""
-    global_batch_size: int = Field(default=128, gt=1)
+    global_batch_size: int = Field(default=128, gt=1, le=LARGEST_BATCH)
     """Samples per step over all workers; the kernels are those of this whole batch."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """`sgd` has momentum 0.9."""
@@ -295,7 +259,7 @@ class TrainConfig(Model):
     """Longest gradient of the student's weights, as a norm over all of them; null leaves it as it is."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Probability that the target spreads evenly over all classes."""
-    accumulation_steps: int = Field(default=1, gt=0)
+    accumulation_steps: int = Field(default=1, gt=0, le=LARGEST_BATCH)
     """Parts in which a worker's rows go through the student, to save memory; the kernels remain those of the whole batch."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the student's forward pass; the losses are float32 always. On a GPU fp32 is what torch makes of it:
@@ -316,9 +280,9 @@ class TrainConfig(Model):
     """Share of each batch drawn from labelled samples when some samples have no label."""
     evaluate_every: int | None = Field(default=None, gt=0)
     """Steps between two evaluations; null makes ten evaluations in a run."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=2**62)
     """Seed of the student's initial weights, of the order of samples and of the choice of labels that are kept."""
-    num_workers: int = Field(default=1, gt=0)
+    num_workers: int = Field(default=1, gt=0, le=MOST_PROCESSES)
     """DDP workers; the result is that of one worker on the whole batch."""
     use_gpu: bool = False
     """One GPU per worker."""
@@ -329,10 +293,10 @@ class TrainConfig(Model):
 class ResourcesConfig(Model):
     """What has no key elsewhere: `teachers[].num_gpus` and `num_actors`, `train.num_workers` and `use_gpu`."""
 
-    decode_cpus: int | None = Field(default=None, gt=0)
+    decode_cpus: int | None = Field(default=None, gt=0, le=MOST_PROCESSES)
     """CPUs that extraction and prediction take to read and crop with. Null: a quarter of the cluster's for teachers on CPUs;
     for those on GPUs, what they leave of as large a part of the cluster's CPUs as they take of its GPUs."""
-    cpus_per_worker: float = Field(default=1.0, gt=0)
+    cpus_per_worker: float = Field(default=1.0, gt=0, le=MOST_PROCESSES)
     """CPUs of each training worker, and its threads; fractions share one."""
     min_workers: int | None = Field(default=None, gt=0)
     """Start training with as few workers as this where there is no room for `train.num_workers`, and add the others as it

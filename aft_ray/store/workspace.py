@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from aft_ray.recipe.errors import InputError
-from aft_ray.recipe.sections import WITHOUT_SECRETS, checked_name, has_secret
+from aft_ray.recipe.model import checked_name
+from aft_ray.recipe.secrets import WITHOUT_SECRETS, has_secret
 from aft_ray.store.files import Directory
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.shards import ShardDirectory

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from aft_ray.recipe.config import Recipe, dump, fingerprint, load, load_text, merged, override
+from aft_ray.recipe.config import Recipe, dump, fingerprint, load, load_text, override
 from aft_ray.recipe.errors import InputError
-from aft_ray.recipe.sections import Model
+from aft_ray.recipe.files import merged
+from aft_ray.recipe.model import Model
 
 MINIMAL = "workspace: w\ndataset: {name: mnist5k}\nstudent: {model: 'tiny:cnn'}\n"
 

@@ -1,0 +1,112 @@
+"""The base of every section of a recipe: frozen, no unknown keys, no values that cannot be meant or written."""
+
+from __future__ import annotations
+
+import math
+import re
+import reprlib
+import typing
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
+
+from aft_ray.recipe.secrets import WITHOUT_SECRETS, has_secret
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+LONGEST_NAME = 200
+"""Characters of a directory's name; file systems allow 255 bytes with what is added to it."""
+UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
+"""Characters that no path can have, or no UTF-8 file."""
+
+_shorten = reprlib.Repr()
+_shorten.maxstring = _shorten.maxother = _shorten.maxlong = 100
+shown = _shorten.repr
+"""A value for a message; long ones are cut."""
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, serialize_by_alias=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """`steps: true` would be 1 step."""
+        if _has_truth_value(value) and _is_number(cls, info.field_name or ""):
+            raise ValueError(f"must be a number, got {shown(value)}")
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _can_be_written(cls, value: Any) -> Any:
+        if fault := _unwritable(value):
+            raise ValueError(fault)
+        return value
+
+    @model_validator(mode="after")
+    def _extras_can_be_written(self) -> Model:
+        """Keys that a section takes without knowing them, such as a method's options, have no field validators."""
+        faults = [f"{key} {fault}" for key, value in (self.model_extra or {}).items() if (fault := _unwritable(value))]
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+
+def _unwritable(value: Any) -> str | None:
+    """Why a value cannot stand in a recipe, which is copied into the workspace, its reports and logs."""
+    if has_secret(value):
+        return f"must not hold a secret, and this looks like one; {WITHOUT_SECRETS}"
+    items = list(_items(value))
+    if any(isinstance(item, str) and UNWRITABLE.search(item) for item in items):
+        return f"must not have the characters NUL and half of a surrogate pair, got {shown(value)}"
+    if any(isinstance(item, float) and not math.isfinite(item) for item in items):
+        return f"must be a finite number, got {shown(value)}"
+    return None
+
+
+def _items(value: Any) -> typing.Iterator[Any]:
+    """The value itself, and all that lies in its lists and mappings, keys included."""
+    yield value
+    inside = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+    if isinstance(inside, (list, tuple)):
+        for item in inside:
+            yield from _items(item)
+
+
+def _has_truth_value(value: Any) -> bool:
+    """Whether it is one, or a list that holds one; the keys of a section inside are its own model's business."""
+    if isinstance(value, dict):
+        return any(_has_truth_value(item) for item in value.values() if isinstance(item, (list, tuple)))
+    if isinstance(value, (list, tuple)):
+        return any(map(_has_truth_value, value))
+    return isinstance(value, bool)
+
+
+def _is_number(model: type[Model], field: str) -> bool:
+    """Whether the field takes numbers and no truth values."""
+    leaves = set(_leaves(typing.get_type_hints(model)[field]))
+    return bool(leaves & {int, float}) and not leaves & {bool, Any}
+
+
+def _leaves(annotation: Any) -> typing.Iterator[Any]:
+    """The types that an annotation is made of; of a mapping, those of its values."""
+    parts = typing.get_args(annotation)
+    if typing.get_origin(annotation) is dict:
+        parts = parts[1:]
+    if typing.get_origin(annotation) is typing.Literal or not parts:
+        yield annotation
+    else:
+        for part in parts:
+            yield from _leaves(part)
+
+
+def checked_name(name: str) -> str:
+    """`name` itself, if it can be the name of a directory inside a workspace."""
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            f"a name has letters, digits, '.', '_' and '-' and starts with a letter or digit, got {name!r}"
+        )
+    if len(name) > LONGEST_NAME:
+        raise ValueError(f"a name has at most {LONGEST_NAME} characters, got {len(name)}")
+    return name

@@ -1,0 +1,122 @@
+"""YAML as recipes use it: each key once and a text, and no value whose meaning depends on who reads it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from yaml.constructor import ConstructorError
+from yaml.error import MarkedYAMLError
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from aft_ray.recipe.errors import InputError
+
+MOST_NODES = 1_000_000
+"""Values in one document, repeated ones counted each time."""
+AMBIGUOUS = re.compile(r"[-+]?0\d[\d_]*|[-+]?\d[\d_]*(:[0-5]?\d)+(\.\d*)?")
+"""Octal numbers (010) and numbers to the base 60 (1:30) of YAML 1.1: other readers see 10 and a text."""
+TEXT = "tag:yaml.org,2002:str"
+MERGE = "tag:yaml.org,2002:merge"
+PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")}
+
+
+class _Loader(yaml.SafeLoader):
+    """Dates stay texts, keys are texts as typed, and tags such as !!binary are refused."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag in PLAIN_TAGS | {MERGE}]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    yaml_constructors = {
+        tag: constructor for tag, constructor in yaml.SafeLoader.yaml_constructors.items() if tag in {*PLAIN_TAGS, None}
+    }
+
+    def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[str, Any]:
+        self.flatten_mapping(node)
+        return {key.value: self.construct_object(value, deep=deep) for key, value in node.value}
+
+
+def parse(text: str, what: str) -> tuple[Any, list[str]]:
+    """The value of a YAML document, and a line for each fault in it that leaves it readable.
+
+    what: begins each line. Raises InputError if there is no value to go on with.
+    """
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return None, []
+        _check_size(root)
+        faults = [f"{what}: {fault}" for fault in dict.fromkeys(_faults(root, set()))]
+        return loader.construct_document(root), faults
+    except yaml.YAMLError as error:
+        raise InputError(f"{what} is not valid YAML: {_reason(error)}.") from error
+    except RecursionError as error:
+        raise InputError(f"{what} is nested too deeply.") from error
+    except ValueError as error:  # an integer of thousands of digits
+        raise InputError(f"{what} has a value that cannot be read: {str(error).partition(';')[0]}.") from error
+
+
+def _reason(error: yaml.YAMLError) -> str:
+    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
+        return str(error).partition("\n")[0]
+    problem = error.problem or ""
+    problem = f"{error.context}, {problem}" if problem.startswith("but ") else problem
+    return f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: {problem}"
+
+
+def _children(node: Node) -> list[Node]:
+    if isinstance(node, MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, SequenceNode) else []
+
+
+def _check_size(root: Node) -> None:
+    """Raises ConstructorError for an anchor inside itself and for aliases that multiply: neither must be expanded."""
+    sizes: dict[int, int] = {}
+
+    def size(node: Node, above: frozenset[int]) -> int:
+        if id(node) in above:
+            raise ConstructorError(None, None, "an anchor refers to itself", node.start_mark)
+        if id(node) not in sizes:
+            sizes[id(node)] = 1 + sum(size(child, above | {id(node)}) for child in _children(node))
+        return sizes[id(node)]
+
+    if size(root, frozenset()) > MOST_NODES:
+        raise ConstructorError(None, None, f"its aliases make more than {MOST_NODES:,} values", root.start_mark)
+
+
+def _faults(node: Node, seen: set[int]) -> Iterator[str]:
+    """Keys given twice and ambiguous numbers, in `node` and below. seen: nodes that were looked at, which aliases repeat."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, MappingNode):
+        yield from _key_faults(node)
+        children = [value for _, value in node.value]
+    else:
+        children = _children(node)
+    if isinstance(node, ScalarNode) and node.style is None and AMBIGUOUS.fullmatch(node.value):
+        node.tag = TEXT  # so that a key that takes a text has this fault alone
+        yield f"line {_line(node)}: {node.value} is ambiguous. Write a plain number, or put it in quotes."
+    for child in children:
+        yield from _faults(child, seen)
+
+
+def _key_faults(node: MappingNode) -> Iterator[str]:
+    lines: dict[str, list[int]] = {}
+    for key, _ in node.value:
+        if not isinstance(key, ScalarNode):
+            raise ConstructorError(None, None, "a key must be a text", key.start_mark)
+        lines.setdefault(key.value, []).append(_line(key))
+    for name, found in lines.items():
+        if len(found) > 1:
+            first, *others = dict.fromkeys(found)
+            places = f"lines {first} and {', '.join(map(str, others))}" if others else f"line {first}"
+            yield f"{places}: key '{name}' is given {len(found)} times. Keep one."
+
+
+def _line(node: Node) -> int:
+    return int(node.start_mark.line) + 1
