@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__" and not getattr(sys.flags, "safe_path", False):
+    sys.path.append(sys.path.pop(0))  # `python -m` puts the working directory first, before Python's own modules
+
 import argparse
 import errno
 import logging
-import sys
 from collections.abc import Sequence
 
 import aft_ray
 from aft_ray.commands import verbs
 from aft_ray.commands.environment import set_environment
+from aft_ray.commands.own_modules import script_directory_last
 from aft_ray.commands.signals import signals_as_before, take_signals
 from aft_ray.recipe.errors import InputError
 
@@ -19,6 +24,7 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done; 2 the input is wrong, one line per fault on stderr; 1 anything else."""
+    script_directory_last()
     parsed = _parser().parse_args(arguments)
     set_environment(own_cluster=parsed.verb != "submit")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")

@@ -6,10 +6,10 @@ import argparse
 import logging
 import os
 import secrets
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from aft_ray.commands.own_modules import find_own_modules, ray_settings
 from aft_ray.commands.signals import take_signals
 from aft_ray.recipe.config import Recipe, load
 
@@ -26,8 +26,10 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 
 
 def load_recipe(parsed: argparse.Namespace) -> Recipe:
-    """The recipe that the arguments name, with their overrides."""
-    return load(parsed.recipe, parsed.overrides)
+    """The recipe that the arguments name, with their overrides; the classes of the user's own that it names can be imported."""
+    recipe = load(parsed.recipe, parsed.overrides)
+    find_own_modules(recipe)
+    return recipe
 
 
 def set_environment(*, own_cluster: bool = True) -> None:
@@ -36,8 +38,6 @@ def set_environment(*, own_cluster: bool = True) -> None:
     What the user has set stays. A cluster of our own gets a token that only this process and its children know, and
     listens on the loopback interface alone.
     """
-    sys.path.insert(0, os.getcwd())  # teachers of the user's own, here and in the workers
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
     os.environ.setdefault("RAY_DATA_PARQUET_FOOTER_NUM_ACTORS", "1")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # a recipe's relative paths mean the same everywhere
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the progress shown is ours
@@ -58,7 +58,13 @@ def ray_cluster(recipe: Recipe, verb: str) -> Iterator[None]:
 
     address = os.environ.get("RAY_ADDRESS", "local")
     dashboard = False if address == "local" else None
-    ray.init(address=address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(
+        address=address,
+        include_dashboard=dashboard,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        **ray_settings(recipe),
+    )
     take_signals()
     try:
         if address != "local":

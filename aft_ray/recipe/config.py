@@ -19,7 +19,7 @@ from pydantic import ValidationError, field_validator, model_validator
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.fault_lines import fault_lines, section_at, types_of
 from aft_ray.recipe.files import read
-from aft_ray.recipe.model import Model, checked_name
+from aft_ray.recipe.model import Model, checked_name, is_own_class
 from aft_ray.recipe.search_section import SearchConfig
 from aft_ray.recipe.sections import (
     DatasetConfig,
@@ -81,6 +81,13 @@ class Recipe(Model):
         """The teachers whose features a training reads: standard transfer reads none, a linear probe always all."""
         reads_none = self.regularizer.name == "none" and self.student.model != "linear_probe"
         return () if reads_none else self.teacher_names()
+
+    def own_classes(self) -> tuple[str, ...]:
+        """The classes of the user's own that the recipe names, `module:Class`."""
+        searched = self.search.space.get("student.model", ())
+        students = (self.student.model, *(searched if isinstance(searched, tuple) else ()))
+        names = (*(teacher.model for teacher in self.teachers), *students)
+        return tuple(name for name in names if isinstance(name, str) and is_own_class(name))
 
     def worker_resources(self) -> dict[str, float]:
         """What one training worker takes of a node."""

@@ -110,3 +110,13 @@ def checked_name(name: str) -> str:
     if len(name) > LONGEST_NAME:
         raise ValueError(f"a name has at most {LONGEST_NAME} characters, got {len(name)}")
     return name
+
+
+OWN_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+LIBRARIES = ("timm", "open_clip", "transformers", "tiny")
+"""What stands before the colon of a model's name, if it is no module of the user's own."""
+
+
+def is_own_class(name: str) -> bool:
+    """Whether `name` has the form `module:Class`, a class of the user's own."""
+    return OWN_CLASS.fullmatch(name) is not None and name.partition(":")[0] not in LIBRARIES

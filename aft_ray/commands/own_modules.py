@@ -1,0 +1,53 @@
+"""Modules of the user's own: found in the working directory, after everything that is installed.
+
+Python puts the directory of a script, or with `python -m` the working directory, before the standard library, and Ray does
+the same in every worker: a `random.py` beside the recipe would be run in the place of Python's own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from aft_ray.recipe.config import Recipe
+
+
+def script_directory_last() -> None:
+    """Moves the script's directory, such as `jobs/`, behind everything else that modules are imported from."""
+    script = os.path.dirname(os.path.abspath(sys.argv[0]))
+    if sys.path[0] == script:
+        sys.path.append(sys.path.pop(0))
+
+
+def find_own_modules(recipe: Recipe) -> None:
+    """Lets this process import from the working directory, if the recipe names a class of the user's own."""
+    if recipe.own_classes() and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
+def ray_settings(recipe: Recipe | None) -> dict[str, Any]:
+    """Arguments of `ray.init` that make workers import from the places that this process imports from."""
+    from ray.job_config import JobConfig
+
+    class InstalledModulesOnly(JobConfig):
+        def _runtime_env_has_working_dir(self) -> bool:
+            """Without this Ray lays the script's and the working directory before all else on every worker's path."""
+            return True
+
+    settings: dict[str, Any] = {"job_config": InstalledModulesOnly()}
+    if recipe is not None and recipe.own_classes():
+        settings["runtime_env"] = {"worker_process_setup_hook": _finder(os.getcwd())}
+    return settings
+
+
+def _finder(directory: str) -> Callable[[], None]:
+    """What a worker runs when it starts. It is defined here, inside, so that it travels by value."""
+
+    def find_own_modules_here() -> None:
+        import sys
+
+        sys.path.append(directory)
+
+    return find_own_modules_here
