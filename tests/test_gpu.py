@@ -243,8 +243,10 @@ def test_a_run_on_a_gpu_serves_on_a_cpu(extracted: Recipe, image_folder: Path) -
     assert [line["step"] for line in RunDirectory(place).history()] == [20, 40]
     student = load_student(place)
     assert {weight.device for weight in student.state_dict().values()} == {CPU}
-    on_gpu = predict(given, str(image_folder), output=f"{given.workspace}/on-gpu")
-    on_cpu = predict(override(given, {"train.use_gpu": False}), str(image_folder), output=f"{given.workspace}/on-cpu")
+    on_gpu = predict(given, str(image_folder), output=f"{given.workspace}/predictions/on-gpu")
+    on_cpu = predict(
+        override(given, {"train.use_gpu": False}), str(image_folder), output=f"{given.workspace}/predictions/on-cpu"
+    )
     assert on_gpu["counts"] == on_cpu["counts"] and on_gpu["num_errors"] == 0
     there, here = evaluate(given), evaluate(override(given, {"train.use_gpu": False}))
     assert there["accuracy"] == here["accuracy"] and there["nll"] == pytest.approx(here["nll"], rel=1e-2)

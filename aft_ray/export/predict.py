@@ -16,20 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from aft_ray.cluster.attempts import Watch
 from aft_ray.cluster.gang import Gang
 from aft_ray.cluster.pipelines import attempts_elsewhere, run_pipeline
 from aft_ray.cluster.progress import Progress
-from aft_ray.datasets.unlabelled import DecodeRows, list_unseen
+from aft_ray.datasets.unlabelled import DecodeRows, Unseen, list_unseen
+from aft_ray.export.prediction_files import Staged, output_directory, staged
 from aft_ray.export.scores import probabilities
-from aft_ray.export.student import load_student
+from aft_ray.export.student import Classifier, load_student
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory
-from aft_ray.store.shards import ShardDirectory
 from aft_ray.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -38,33 +37,48 @@ if TYPE_CHECKING:
 PART_SIZE = 256
 """Samples that travel through the pipeline together, and are in one shard: 39 MB of 224 pixel images."""
 BATCH_SIZE = 64
-SUMMARY = "predictions.json"
 
 
 def predict(
     recipe: Recipe, path: str, *, output: str | None = None, all_probabilities: bool = False, part_size: int = PART_SIZE
 ) -> dict[str, Any]:
     """Predictions for what lies at `path` (see `unseen.list_unseen`), as Parquet shards in `output`, by default
-    `<workspace>/predictions/<run>/`; what an earlier call left there is replaced.
+    `<workspace>/predictions/<run>/`. They replace an earlier call's when all are there.
 
     Columns: `id`; `predicted`, the class's name, or the names of all classes that apply, or C numbers; `probability` of
     that class, null unless the task is classification; `error`, why the sample could not be read, null for all others;
     with `all_probabilities`, `probabilities`, one per class.
-    Returns what is also in `predictions.json`: `output`, `num_samples`, `num_errors` and `counts` by class.
-    Raises InputError if there is nothing to predict, no student, or one that cannot read such samples.
+    Returns what is also in `predictions.json`: `output`, its `files` in the order of the samples, `num_samples`,
+    `num_errors` and `counts` by class.
+    Raises InputError if there is nothing to predict, no student, one that cannot read such samples, or an output that
+    holds files which are not ours.
     """
-    run = Workspace.at(recipe.workspace).run(recipe.run)
+    workspace = Workspace.at(recipe.workspace)
+    run = workspace.run(recipe.run)
     student = load_student(run)
     if not student.transforms:
         raise InputError(f"{run} is a linear probe: it reads teachers' features, not files.")
+    place = output_directory(workspace, recipe.run, output, path)
     unseen = list_unseen(path, [transform.column for transform in student.transforms])
-    target = Workspace.at(output) if output else Workspace.at(recipe.workspace) / "predictions" / recipe.run
-    shards = ShardDirectory(target.filesystem, target.path)
-    _clear(shards)
-    summary: dict[str, Any] = {"run": str(run), "path": path, "output": str(shards), "num_samples": 0, "num_errors": 0}
-    summary["counts"] = dict.fromkeys(student.classes, 0) if student.task != "regression" else {}
+    counts = dict.fromkeys(student.classes, 0) if student.task != "regression" else {}
+    summary = {"run": str(run), "path": path, "output": str(place), "num_samples": 0, "num_errors": 0, "counts": counts}
+    with staged(workspace, place) as new:
+        num_parts = _predict_parts(recipe, student, unseen, new, summary, all_probabilities, part_size)
+        return new.publish(num_parts, summary)
 
+
+def _predict_parts(
+    recipe: Recipe,
+    student: Classifier,
+    unseen: Unseen,
+    new: Staged,
+    summary: dict[str, Any],
+    all_probabilities: bool,
+    part_size: int,
+) -> int:
+    """Writes all parts of `unseen` and returns how many there are. Adds up what was found in `summary`."""
     parts = {part["shard"]: part for part in unseen.rows(part_size)}
+    num_parts = len(parts)
 
     def take(row: dict[str, Any]) -> None:
         result = json.loads(row["result"])
@@ -75,6 +89,7 @@ def predict(
         del parts[row["shard"]]
         progress.advance(result["num_samples"], f"{summary['num_errors']} unreadable")
 
+    run = Workspace.at(recipe.workspace).run(recipe.run)
     root, transforms, use_gpu = unseen.root, student.transforms, recipe.train.use_gpu
 
     def build(rows: list[dict[str, Any]], gang: Gang) -> Dataset:
@@ -90,7 +105,7 @@ def predict(
             )
             .map(
                 PredictPart,
-                fn_constructor_args=(run, shards, all_probabilities, use_gpu, watched(work="the student")),
+                fn_constructor_args=(run, new, all_probabilities, use_gpu, watched(work="the student")),
                 **gang.stage(1, len(rows)),
             )
         )
@@ -98,8 +113,7 @@ def predict(
     pool = _Pool(min(recipe.train.num_workers, len(parts)), float(use_gpu))
     with attempts_elsewhere() as attempts, Progress("predict", unseen.table.num_rows, "samples") as progress:
         run_pipeline([pool], recipe.resources, parts.values(), build, take)
-    shards.write(SUMMARY, json.dumps(summary, indent=1).encode())
-    return summary
+    return num_parts
 
 
 @dataclass(frozen=True)
@@ -108,20 +122,11 @@ class _Pool:
     num_gpus: float
 
 
-def _clear(shards: ShardDirectory) -> None:
-    """Removes the predictions of an earlier call, and nothing else."""
-    for name in shards.names():
-        if name == SUMMARY or (name.startswith("part-") and name.endswith(".parquet")):
-            shards.filesystem.delete_file(f"{shards.path}/{name}")
-
-
 class PredictPart:
     """The student on one device: predicts what could be read of a part, and writes the part's shard."""
 
-    def __init__(
-        self, run: Directory, shards: ShardDirectory, all_probabilities: bool, use_gpu: bool, watch: Watch
-    ) -> None:
-        self.shards, self.all_probabilities, self.watch = shards, all_probabilities, watch
+    def __init__(self, run: Directory, new: Staged, all_probabilities: bool, use_gpu: bool, watch: Watch) -> None:
+        self.new, self.all_probabilities, self.watch = new, all_probabilities, watch
         self.fault: InputError | None = None
         try:
             self.device = torch.device("cuda" if use_gpu else "cpu")
@@ -146,9 +151,7 @@ class PredictPart:
         good = [number for number in place if number not in errors]
         logits = self._logits([array[[place[number] for number in good]] for array in inputs])
         table, counts = self._table(ids, good, logits, errors)
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink)
-        self.shards.write(self.shards.shard_name(int(part["shard"])), sink.getvalue())
+        self.new.write(int(part["shard"]), table)
         self.watch.done(name)
         return {
             "shard": int(part["shard"]),

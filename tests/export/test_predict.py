@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from aft_ray.cli import main
 from aft_ray.cluster.attempts import AttemptsHere, Watch
 from aft_ray.datasets.unlabelled import DecodeRows, list_unseen
 from aft_ray.export.predict import predict
+from aft_ray.export.prediction_files import staged
 from aft_ray.export.scores import probabilities
 from aft_ray.export.student import Classifier, load_student
 from aft_ray.recipe.config import Recipe, dump
@@ -73,16 +75,19 @@ def test_a_folder_of_images_with_a_broken_one(tmp_path: Path, cluster: None, mon
     pictures(folder, 7)
     (folder / "3-broken.png").write_bytes((folder / "2.png").read_bytes()[:90])
     (folder / "notes.txt").write_text("no picture")
-    stale = tmp_path / "work" / "predictions" / "main" / "part-00009.parquet"
-    stale.parent.mkdir(parents=True)
-    stale.write_text("of an earlier call")
+    place = tmp_path / "work" / "predictions" / "main"
+    with staged(Workspace.at(recipe.workspace), Workspace.at(place)) as earlier:
+        for number in range(5):
+            earlier.write(number, pa.table({"id": ["of an earlier call"]}))
+        earlier.publish(5, {})
     summary = predict(recipe, str(folder), all_probabilities=True, part_size=3)
     rows = read(summary["output"])
-    assert not stale.exists()
     ids = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
-    assert [row["id"] for row in rows] == ids and len(list(stale.parent.glob("*.parquet"))) == 3
+    assert [row["id"] for row in rows] == ids and summary["files"] == sorted(
+        path.name for path in place.glob("*.parquet")
+    )
     assert (summary["num_samples"], summary["num_errors"]) == (8, 1)
-    assert json.loads((stale.parent / "predictions.json").read_text()) == summary
+    assert len(summary["files"]) == 3 and json.loads((place / "predictions.json").read_text()) == summary
     broken = rows.pop(ids.index("3-broken.png"))
     assert (
         broken["predicted"] is broken["probability"] is broken["probabilities"] is None
@@ -188,6 +193,24 @@ def test_what_cannot_be_predicted_is_one_line(name: str, columns: list[str], fau
     with pytest.raises(InputError) as raised:
         list_unseen(str(tmp_path / name), columns)
     assert fault in str(raised.value)
+
+
+def test_an_output_that_holds_the_input_is_refused_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, _ = finished("tiny:text", tmp_path)
+    monkeypatch.setattr("aft_ray.cli.ray_cluster", lambda recipe, verb: nullcontext())
+    (tmp_path / "recipe.yaml").write_text(dump(recipe))
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    for name in ("part-00007.parquet", "part-00008.parquet"):
+        pq.write_table(pa.table({"text": ["one"]}), tables / name)
+    before = {path.name: path.read_bytes() for path in tables.iterdir()}
+    command = ["predict", str(tmp_path / "recipe.yaml"), str(tables / "part-00007.parquet"), "--output", str(tables)]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert said.count("Nothing was changed.") == 2 and "Traceback" not in said
+    assert {path.name: path.read_bytes() for path in tables.iterdir()} == before
 
 
 def test_a_probe_reads_no_files(tmp_path: Path) -> None:
