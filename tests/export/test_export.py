@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from aft_ray.cluster.lease import lease
 from aft_ray.export import onnx_file
 from aft_ray.export.export import export
 from aft_ray.export.onnx_file import write_onnx
@@ -153,7 +156,10 @@ def test_a_student_of_no_library_is_loaded_by_load_student(kind: str, tmp_path: 
     student, run = load_student(place), load_student(tmp_path / "work" / "runs" / "best")
     inputs = batch(student.student, hub.TEXTS)
     assert torch.equal(student(inputs), run(inputs))
-    assert "load_student" in place.read("README.md").decode()
+    (usage,) = re.findall(r"```python\n(.*?)```", place.read("README.md").decode(), re.DOTALL)
+    loaded: dict[str, Any] = {}
+    exec("\n".join(usage.replace("DIRECTORY", str(place)).splitlines()[:2]), loaded)
+    assert torch.equal(loaded["model"](inputs), run(inputs))
 
 
 @pytest.mark.parametrize("kind", ["timm", "tiny:text", "bert", "gpt2", "open_clip", "linear_probe"])
@@ -210,6 +216,18 @@ def test_the_card_says_what_the_model_is(tmp_path: Path) -> None:
     ):
         assert line in body, body
     assert "\n\n\n" not in body
+
+
+def test_of_two_exports_at_once_one_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = trained("tiny:cnn", tmp_path)
+    monkeypatch.setattr("aft_ray.cluster.lease.LOOKED_EVERY_S", 0.01)
+    second = threading.Thread(target=export, args=(recipe,))
+    with lease(Workspace.at(recipe.workspace), "exports/best"):
+        second.start()
+        second.join(1.0)
+        assert second.is_alive() and not (tmp_path / "work" / "runs" / "best" / "export").exists()
+    second.join(60)
+    assert (tmp_path / "work" / "runs" / "best" / "export" / "README.md").exists()
 
 
 def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:

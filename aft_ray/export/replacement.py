@@ -1,0 +1,118 @@
+"""Replaces an exported directory by a new one: a kill anywhere leaves the old or the new one, whole.
+
+On a disk the new directory is made beside the old one and the two change places in one step. An old export that holds
+anything but the files of its record, unchanged, is kept beside the new one. An object store cannot rename: there each export
+has a directory of its own, the older ones stay, and export.json beside them names the valid one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from aft_ray.store.files import Directory
+
+RECORD = "lineage.json"
+"""A file of every export that lists the others, with their hashes."""
+UNFINISHED = re.compile(r"\.export-[0-9a-f]{8}")
+
+
+def write_record(folder: Path, facts: dict[str, Any]) -> None:
+    """Writes RECORD with `facts` and the hashes of all files in `folder`."""
+    files = {str(path.relative_to(folder)): _sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    (folder / RECORD).write_text(json.dumps({**facts, "files": files}, indent=1), encoding="utf-8")
+
+
+@contextmanager
+def staging(target: Directory) -> Iterator[Path]:
+    """A local folder to fill for `publish`. One command at a time may be inside: it deletes what killed ones have left."""
+    if not target.is_local:
+        with TemporaryDirectory() as name:
+            yield Path(name)
+        return
+    parent = Path(target.path).parent
+    for path in parent.glob(".export-*"):
+        if UNFINISHED.fullmatch(path.name):
+            shutil.rmtree(path)
+    folder = parent / f".export-{_token()}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(folder: Path, target: Directory) -> Directory:
+    """Puts a folder from `staging`, with its record, in the place of `target`. Returns where the export lies."""
+    return _swap(folder, Path(target.path), target) if target.is_local else _upload(folder, target)
+
+
+def _swap(folder: Path, old: Path, target: Directory) -> Directory:
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+    if not old.exists() and not old.is_symlink():
+        folder.rename(old)
+    elif changed := _not_recorded(old):
+        kept = old.with_name(f"export-before-{_token()}")
+        old.rename(kept)
+        folder.rename(old)
+        said = f"{old} held {changed[0]}, which is not as 'aft-ray export' wrote it: the old export is kept as {kept}."
+        print(f"aft-ray: {said}", file=sys.stderr)
+    elif not _exchange(folder, old):
+        aside = folder.with_name(f".export-{_token()}")
+        old.rename(aside)
+        folder.rename(old)
+        aside.rename(folder)
+    return target  # an old export that is ours lies in `folder` now, which is deleted
+
+
+def _upload(folder: Path, target: Directory) -> Directory:
+    parent, name = Directory(target.filesystem, str(Path(target.path).parent)), f"export-{_token()}"
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        parent.write(f"{name}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+    parent.write("export.json", json.dumps({"directory": name}).encode())
+    return parent / name
+
+
+def _not_recorded(folder: Path) -> list[str]:
+    """Files of an export that are not as its record says; all where there is no record."""
+    if folder.is_symlink() or not folder.is_dir():
+        return [folder.name]
+    try:
+        recorded = json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        recorded = {}
+    files = [path for path in sorted(folder.rglob("*")) if not path.is_dir() or path.is_symlink()]
+    names = {str(path.relative_to(folder)): path for path in files if path != folder / RECORD}
+    return [name for name, path in names.items() if path.is_symlink() or recorded.get(name) != _sha256(path)]
+
+
+def _exchange(left: Path, right: Path) -> bool:
+    """Swaps two directories in one step; False where the system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)  # of Linux; neither os nor pathlib has it
+    here, exchange = -100, 2
+    return renameat2 is not None and renameat2(here, os.fsencode(left), here, os.fsencode(right), exchange) == 0
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _token() -> str:
+    return uuid.uuid4().hex[:8]
