@@ -6,6 +6,7 @@ N samples, C classes or outputs. `add` takes a batch of float32 logits (n, C) an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from aft_ray.store.schema import UNLABELED
 NUM_BINS = 15
 """Bins of equal width for the calibration error."""
 TOP = 5
+FEW_CLASSES = 256
+"""Up to so many, results list all classes and the whole confusion matrix; beyond, those that occur."""
 
 
 class Scores(ABC):
@@ -27,11 +30,12 @@ class Scores(ABC):
 
     @abstractmethod
     def result(self, classes: Sequence[str]) -> dict[str, Any]:
-        """The scores by name; `per_class` has one row of numbers for each class. Null where there is nothing to score."""
+        """The scores by name. `per_class` has a row of numbers for each class, of many classes for each that occurs or is
+        predicted. Null where there is nothing to score."""
 
 
 def scores_of(task: str, num_outputs: int) -> Scores:
-    """Those of a task, one of schema.TASKS."""
+    """Empty scores for a task, one of schema.TASKS."""
     if task == "classification":
         return ClassificationScores(num_outputs)
     return MultilabelScores(num_outputs) if task == "multilabel" else RegressionScores(num_outputs)
@@ -47,12 +51,16 @@ def probabilities(task: str, logits: np.ndarray) -> np.ndarray:
 
 class ClassificationScores(Scores):
     """`accuracy`; `top5_accuracy` where C > 5; `macro_f1`, over the classes that occur or are predicted; `nll`, the mean
-    negative log-likelihood; `ece`, the expected calibration error over 15 equal bins of the highest probability;
-    `confusion[i][j]`, samples of class i taken for class j; per class `n`, `precision`, `recall`, `f1`.
+    negative log-likelihood; `ece`, the expected calibration error over 15 equal bins of the highest probability; per class
+    `n`, `precision`, `recall`, `f1`; `confusion[i][j]`, samples of class i taken for class j, or for many classes
+    `confusion_pairs`, rows of `class`, `predicted` and `n` for the pairs that occur.
     """
 
     def __init__(self, num_outputs: int) -> None:
-        self.confusion = np.zeros((num_outputs, num_outputs), int)
+        self.num_outputs = num_outputs
+        self.pairs: Counter[int] = (
+            Counter()
+        )  # of class i taken for class j, at i * C + j: C x C numbers may be gigabytes
         self.nll, self.in_top = 0.0, 0
         self.bins = np.zeros((NUM_BINS, 3))  # samples, confidence, right ones
 
@@ -61,7 +69,7 @@ class ClassificationScores(Scores):
         logits, labels = logits[labeled].astype(np.float64), labels[labeled]
         rows, log_probabilities = np.arange(len(labels)), _log_softmax(logits)
         predicted, own = logits.argmax(1), logits[rows, labels][:, None]
-        np.add.at(self.confusion, (labels, predicted), 1)
+        self.pairs.update((labels * self.num_outputs + predicted).tolist())
         self.nll -= log_probabilities[rows, labels].sum()
         before = (logits > own).sum(1) + ((logits == own) & (np.arange(logits.shape[1]) < labels[:, None])).sum(1)
         self.in_top += int((before < TOP).sum())
@@ -70,11 +78,20 @@ class ClassificationScores(Scores):
         np.add.at(self.bins, bins, np.stack([np.ones_like(confidence), confidence, predicted == labels], 1))
 
     def result(self, classes: Sequence[str]) -> dict[str, Any]:
-        count, right = int(self.confusion.sum()), self.confusion.diagonal()
-        actual, predicted = self.confusion.sum(1), self.confusion.sum(0)
-        f1 = _ratios(2 * right, actual + predicted)
-        occur = actual + predicted > 0
+        size = self.num_outputs
+        labels, guesses = np.divmod(np.array(sorted(self.pairs), np.int64), size)
+        counts = np.array([self.pairs[pair] for pair in sorted(self.pairs)], np.int64)
+        actual, predicted, right = (np.zeros(size, np.int64) for _ in range(3))
+        np.add.at(actual, labels, counts)
+        np.add.at(predicted, guesses, counts)
+        same = labels == guesses
+        right[labels[same]] = counts[same]
+        count, f1, occur = int(counts.sum()), _ratios(2 * right, actual + predicted), actual + predicted > 0
         columns = zip(classes, actual, _ratios(right, predicted), _ratios(right, actual), f1, strict=True)
+        rows = [
+            {"class": name, "n": int(n), "precision": float(p), "recall": float(r), "f1": float(f)}
+            for name, n, p, r, f in columns
+        ]
         return {
             "num_samples": count,
             "accuracy": _mean(right.sum(), count),
@@ -82,12 +99,21 @@ class ClassificationScores(Scores):
             "macro_f1": float(f1[occur].mean()) if count else None,
             "nll": _mean(self.nll, count),
             "ece": _mean(np.abs(self.bins[:, 1] - self.bins[:, 2]).sum(), count),
-            "per_class": [
-                {"class": name, "n": int(n), "precision": float(p), "recall": float(r), "f1": float(f)}
-                for name, n, p, r, f in columns
-            ],
-            "confusion": self.confusion.tolist(),
+            "per_class": _listed(rows, occur),
+            **_confusion(classes, labels, guesses, counts),
         }
+
+
+def _confusion(
+    classes: Sequence[str], labels: np.ndarray, guesses: np.ndarray, counts: np.ndarray
+) -> dict[str, list[Any]]:
+    """The matrix where there are few classes, else the pairs that occur."""
+    if len(classes) <= FEW_CLASSES:
+        matrix = np.zeros((len(classes), len(classes)), np.int64)
+        matrix[labels, guesses] = counts
+        return {"confusion": matrix.tolist()}
+    triples = zip(labels.tolist(), guesses.tolist(), counts.tolist(), strict=True)
+    return {"confusion_pairs": [{"class": classes[i], "predicted": classes[j], "n": n} for i, j, n in triples]}
 
 
 class MultilabelScores(Scores):
@@ -113,23 +139,24 @@ class MultilabelScores(Scores):
         found = [value for value in average if value is not None]
         losses = np.logaddexp(0, np.where(positive, -logits, logits))
         columns = zip(classes, actual, average, _ratios(right, predicted), _ratios(right, actual), f1, strict=True)
+        rows = [
+            {
+                "class": name,
+                "n": int(n),
+                "average_precision": average,
+                "precision": float(p),
+                "recall": float(r),
+                "f1": float(f),
+            }
+            for name, n, average, p, r, f in columns
+        ]
         return {
             "num_samples": int(there.any(1).sum()),
             "accuracy": _mean(((positive == chosen) & there).sum(), there.sum()),
             "mean_average_precision": float(np.mean(found)) if found else None,
             "macro_f1": float(f1[actual + predicted > 0].mean()) if (actual + predicted).any() else None,
             "nll": _mean(losses[there].sum(), there.sum()),
-            "per_class": [
-                {
-                    "class": name,
-                    "n": int(n),
-                    "average_precision": average,
-                    "precision": float(p),
-                    "recall": float(r),
-                    "f1": float(f),
-                }
-                for name, n, average, p, r, f in columns
-            ],
+            "per_class": _listed(rows, actual + predicted > 0),
         }
 
 
@@ -177,6 +204,11 @@ def average_precision(scores: np.ndarray, positive: np.ndarray) -> float | None:
     last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))  # of each run of equal scores
     gained = np.diff(hits[last], prepend=0)
     return float((gained * hits[last] / (last + 1)).sum() / hits[-1])
+
+
+def _listed(rows: list[dict[str, Any]], occur: np.ndarray) -> list[dict[str, Any]]:
+    """All rows where there are few classes, else those of classes that occur or are predicted."""
+    return rows if len(rows) <= FEW_CLASSES else [row for row, there in zip(rows, occur, strict=True) if there]
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:

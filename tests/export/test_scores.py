@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import tracemalloc
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -45,6 +48,23 @@ def test_classification() -> None:
         if (inside := (confidence > low) & (confidence <= high)).any()
     ]
     assert found["ece"] == pytest.approx(sum(gaps) / len(y))
+
+
+def test_many_classes_take_room_for_what_occurs() -> None:
+    """ImageNet-21k's classes: a matrix would have 477 million numbers."""
+    labels, logits = RANDOM.integers(0, 21_841, 64), RANDOM.normal(size=(64, 21_841)).astype(np.float32)
+    logits[:20] += 10 * np.eye(21_841, dtype=np.float32)[labels[:20]]
+    tracemalloc.start()
+    found = score(scores_of("classification", 21_841), logits, labels)
+    assert tracemalloc.get_traced_memory()[1] < 200 << 20
+    tracemalloc.stop()
+    assert len(json.dumps(found)) < 20_000
+    predicted = logits.argmax(1)
+    pairs = Counter((f"c{label}", f"c{guess}") for label, guess in zip(labels, predicted, strict=True))
+    assert {(row["class"], row["predicted"]): row["n"] for row in found["confusion_pairs"]} == pairs
+    assert found["accuracy"] == (labels == predicted).mean() and found["num_samples"] == 64
+    assert found["macro_f1"] == pytest.approx(sk.f1_score(labels, predicted, average="macro"))
+    assert {row["class"] for row in found["per_class"]} == {f"c{k}" for k in {*labels.tolist(), *predicted.tolist()}}
 
 
 def test_few_classes_have_no_top_five_and_no_labels_no_scores() -> None:
