@@ -18,17 +18,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     add_overrides(parser)
     parser.add_argument("--split", default="test", help="train, validation or test (default)")
+    parser.add_argument("--probabilities", action="store_true", help="keep the probabilities of all classes")
 
 
 def run(parsed: argparse.Namespace) -> None:
     from aft_ray.export.evaluate import evaluate
 
     recipe = load_recipe(parsed)
-    show_scores(recipe, evaluate(recipe, parsed.split))
+    show_scores(recipe, evaluate(recipe, parsed.split, all_probabilities=parsed.probabilities))
 
 
 def show_scores(recipe: Recipe, result: Mapping[str, Any]) -> None:
-    """Of a run on one split."""
+    """Prints a run's scores on one split."""
     from aft_ray.export.card import SCORES
 
     rows = [[text, f"{result[key]:.4f}"] for key, text in SCORES.items() if result.get(key) is not None]
@@ -41,7 +42,9 @@ def show_scores(recipe: Recipe, result: Mapping[str, Any]) -> None:
 
 
 def _show_classes(classes: Sequence[dict[str, Any]]) -> None:
-    """All classes in their order, or of many those that fare worst."""
+    """Prints all classes in their order, or of many the worst."""
+    if not classes:  # many classes, and no sample with a label
+        return
     title, shown = "Class by class", list(classes)
     if len(classes) > LISTED_CLASSES:
         by = "f1" if "f1" in classes[0] else "r2"

@@ -17,9 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     parser.add_argument("path", metavar="PATH", help=PATH)
     add_overrides(parser)
-    place = "a directory or URL; <workspace>/predictions/<run>/ by default"
+    place = "a directory or URL, apart from PATH; <workspace>/predictions/<run>/ by default"
     parser.add_argument("--output", metavar="DIRECTORY", help=place)
-    parser.add_argument("--probabilities", action="store_true", help="keep those of all classes")
+    parser.add_argument("--probabilities", action="store_true", help="keep the probabilities of all classes")
 
 
 def run(parsed: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +25,7 @@ from aft_ray.cluster.pipelines import attempts_elsewhere, run_pipeline
 from aft_ray.cluster.progress import Progress
 from aft_ray.datasets.unlabelled import DecodeRows, Unseen, list_unseen
 from aft_ray.export.prediction_files import Staged, output_directory, staged
-from aft_ray.export.scores import probabilities
+from aft_ray.export.predictions import PredictionTable
 from aft_ray.export.student import Classifier, load_student
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
@@ -45,9 +46,7 @@ def predict(
     """Predictions for what lies at `path` (see `unseen.list_unseen`), as Parquet shards in `output`, by default
     `<workspace>/predictions/<run>/`. They replace an earlier call's when all are there.
 
-    Columns: `id`; `predicted`, the class's name, or the names of all classes that apply, or C numbers; `probability` of
-    that class, null unless the task is classification; `error`, why the sample could not be read, null for all others;
-    with `all_probabilities`, `probabilities`, one per class.
+    The columns are those of `predictions`; `all_probabilities` adds the probabilities of all classes.
     Returns what is also in `predictions.json`: `output`, its `files` in the order of the samples, `num_samples`,
     `num_errors` and `counts` by class.
     Raises InputError if there is nothing to predict, no student, one that cannot read such samples, or an output that
@@ -126,11 +125,12 @@ class PredictPart:
     """The student on one device: predicts what could be read of a part, and writes the part's shard."""
 
     def __init__(self, run: Directory, new: Staged, all_probabilities: bool, use_gpu: bool, watch: Watch) -> None:
-        self.new, self.all_probabilities, self.watch = new, all_probabilities, watch
+        self.new, self.watch = new, watch
         self.fault: InputError | None = None
         try:
             self.device = torch.device("cuda" if use_gpu else "cpu")
             self.student = load_student(run).to(self.device)
+            self.form = PredictionTable(self.student.task, self.student.classes, all_probabilities, with_errors=True)
         except InputError as error:
             self.fault = error  # of a constructor that raises Ray would only tell that the actor died
 
@@ -150,12 +150,12 @@ class PredictPart:
             errors[number] = bad[number]["reason"]
         good = [number for number in place if number not in errors]
         logits = self._logits([array[[place[number] for number in good]] for array in inputs])
-        table, counts = self._table(ids, good, logits, errors)
+        table = self.form.rows(ids, logits, errors=errors)
         self.new.write(int(part["shard"]), table)
         self.watch.done(name)
         return {
             "shard": int(part["shard"]),
-            "result": json.dumps({"num_samples": len(table), "num_errors": len(errors), "counts": counts}),
+            "result": json.dumps({"num_samples": len(table), "num_errors": len(errors), "counts": _counts(table)}),
         }
 
     @torch.inference_mode()
@@ -167,33 +167,10 @@ class PredictPart:
             blocks.append(self.student(tensors if len(tensors) > 1 else tensors[0]).float().cpu().numpy())
         return np.concatenate(blocks)
 
-    def _table(
-        self, ids: list[str], good: list[int], logits: np.ndarray, errors: dict[int, str]
-    ) -> tuple[pa.Table, dict[str, int]]:
-        """The shard, and how many samples were taken for each class."""
-        task, classes = self.student.task, self.student.classes
-        chances = probabilities(task, logits) if task != "regression" else logits
-        values: list[Any]
-        if task == "classification":
-            values, kind = [classes[k] for k in logits.argmax(1)], pa.string()
-            named = values
-        elif task == "multilabel":
-            values, kind = [[classes[k] for k in np.flatnonzero(row > 0)] for row in logits], pa.list_(pa.string())
-            named = [name for row in values for name in row]
-        else:
-            values, kind, named = list(logits), pa.list_(pa.float32(), len(classes)), []
-        highest = chances.max(1) if task == "classification" else [None] * len(good)
-        row_of = dict(zip(good, range(len(good)), strict=True))
 
-        def column(found: Sequence[Any], kind: pa.DataType) -> pa.Array:
-            return pa.array([found[row_of[n]] if n in row_of else None for n in range(len(ids))], kind)
-
-        columns = {
-            "id": pa.array(ids, pa.string()),
-            "predicted": column(values, kind),
-            "probability": column(highest, pa.float32()),
-            "error": pa.array([errors.get(number) for number in range(len(ids))], pa.string()),
-        }
-        if self.all_probabilities and task != "regression":
-            columns["probabilities"] = column(list(chances), pa.list_(pa.float32(), len(classes)))
-        return pa.table(columns), {name: named.count(name) for name in sorted(set(named))}
+def _counts(table: pa.Table) -> dict[str, int]:
+    """How often each class was predicted; empty for numbers."""
+    predicted = table["predicted"].combine_chunks()
+    if pa.types.is_list(predicted.type):
+        predicted = predicted.flatten()
+    return dict(Counter(predicted.drop_null().to_pylist())) if pa.types.is_string(predicted.type) else {}

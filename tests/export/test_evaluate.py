@@ -93,46 +93,50 @@ def test_a_run_s_score_is_repeated_class_by_class(trained: Recipe) -> None:
 
 
 def test_every_sample_is_in_the_predictions_once_also_when_they_are_streamed(trained: Recipe) -> None:
-    result = evaluate(trained)
+    result = evaluate(trained, all_probabilities=True)
     path = Path(trained.workspace) / "runs" / "main" / "predictions-test.parquet"
     table = pq.read_table(path)
-    assert json.loads(table.schema.metadata[b"classes"]) == ["bottom", "top"]
+    classes = json.loads(table.schema.metadata[b"classes"])
+    assert classes == ["bottom", "top"]
     store = open_samples(trained).stores["test"]
-    assert table["sample_id"].to_pylist() == [
-        i for k in range(store.num_shards) for i in store.read_shard(k)["sample_id"]
-    ]
+    shards = [store.read_shard(k) for k in range(store.num_shards)]
+    assert table["sample_id"].to_pylist() == [name for shard in shards for name in shard["sample_id"]]
+    assert table["label"].to_pylist() == [classes[label] for shard in shards for label in shard["label"]]
     probabilities = np.array(table["probabilities"].to_pylist())
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-6)
-    predicted, label = table["predicted"].to_numpy(), table["label"].to_numpy()
-    assert (probabilities.argmax(1) == predicted).all()
-    assert (predicted == label).mean() == pytest.approx(result["accuracy"])
+    assert table["predicted"].to_pylist() == [classes[k] for k in probabilities.argmax(1)]
+    assert (table["probability"].to_numpy() == probabilities.max(1).astype(np.float32)).all()
+    right = [a == b for a, b in zip(table["predicted"].to_pylist(), table["label"].to_pylist(), strict=True)]
+    assert np.mean(right) == pytest.approx(result["accuracy"])
     assert evaluate(override(trained, {"train.streaming": True})) == result
-    assert pq.read_table(path).equals(table)
+    assert pq.read_table(path).equals(table.drop_columns("probabilities"))
 
 
 def test_several_labels(tmp_path: Path) -> None:
     labels: list[Any] = [[1, 0], [0, 1], [1, None], [0, 1], None, [1, 1]]
     recipe = made_by_hand(tmp_path, "tiny:text", "multilabel", labels, ["kind", "sad"])
-    result = evaluate(recipe)
+    result = evaluate(recipe, all_probabilities=True)
     table = pq.read_table(tmp_path / "work" / "runs" / "main" / "predictions-test.parquet")
     assert result["num_samples"] == 5 and [row["n"] for row in result["per_class"]] == [3, 3]
-    assert table["label"].to_pylist() == [[1, 0], [0, 1], [1, None], [0, 1], [None, None], [1, 1]]
-    chosen = np.array(table["predicted"].to_pylist())
-    assert (chosen == (np.array(table["probabilities"].to_pylist()) > 0.5)).all()
-    right = [
-        bool(label) == own for k, row in enumerate(labels) for label, own in zip(row or (), chosen[k], strict=False)
-    ]
-    del right[5]  # the missing one
+    assert table["label"].to_pylist() == [["kind"], ["sad"], ["kind"], ["sad"], None, ["kind", "sad"]]
+    assert table["unknown"].to_pylist() == [[], [], ["sad"], [], ["kind", "sad"], []]
+    right = []
+    for row in table.to_pylist():
+        own = [name for name, chance in zip(["kind", "sad"], row["probabilities"], strict=True) if chance > 0.5]
+        assert row["predicted"] == own and row["probability"] == [p for p in row["probabilities"] if p > 0.5]
+        right += [
+            (name in own) == (name in (row["label"] or ())) for name in ("kind", "sad") if name not in row["unknown"]
+        ]
     assert len(right) == 9 and result["accuracy"] == pytest.approx(np.mean(right))
 
 
 def test_numbers(tmp_path: Path) -> None:
-    recipe = made_by_hand(tmp_path, "tiny:text", "regression", [[1], [-1], [0.5], [-2], [2], [0]], ["kindness"])
-    result = evaluate(recipe)
-    table = pq.read_table(tmp_path / "work" / "runs" / "main" / "predictions-test.parquet")
-    errors = np.array(table["label"].to_pylist()) - np.array(table["predicted"].to_pylist())
-    assert result["mse"] == pytest.approx(np.square(errors).mean(), rel=1e-5)
-    assert "probabilities" not in table.column_names
+    recipe = made_by_hand(tmp_path, "tiny:text", "regression", [[1], [-1], [0.5], [-2], None, [0]], ["kindness"])
+    result = evaluate(recipe, all_probabilities=True)
+    rows = pq.read_table(tmp_path / "work" / "runs" / "main" / "predictions-test.parquet").to_pylist()
+    assert [*rows[0]] == ["sample_id", "label", "predicted"] and rows[4]["label"] is None
+    errors = [row["label"][0] - row["predicted"][0] for row in rows if row["label"]]
+    assert len(errors) == 5 and result["mse"] == pytest.approx(np.square(errors).mean(), rel=1e-5)
 
 
 def test_a_probe_reads_its_teachers_features(tmp_path: Path) -> None:
@@ -140,11 +144,11 @@ def test_a_probe_reads_its_teachers_features(tmp_path: Path) -> None:
     result = evaluate(recipe)
     assert result["num_samples"] == 5
     table = pq.read_table(tmp_path / "work" / "runs" / "main" / "predictions-test.parquet")
-    assert table["label"].to_pylist() == [0, 1, 0, 1, None, 0]
+    assert table["label"].to_pylist() == ["kind", "sad", "kind", "sad", None, "kind"]
     features = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
     with torch.no_grad():
         logits = load_student(tmp_path / "work" / "runs" / "main")(torch.from_numpy(features))
-    assert table["predicted"].to_pylist() == logits.argmax(1).tolist()
+    assert table["predicted"].to_pylist() == [["kind", "sad"][k] for k in logits.argmax(1)]
 
 
 def test_the_tables_are_cut_and_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,12 +78,12 @@ def test_a_folder_of_images_with_a_broken_one(tmp_path: Path, cluster: None, mon
     place = tmp_path / "work" / "predictions" / "main"
     with staged(Workspace.at(recipe.workspace), Workspace.at(place)) as earlier:
         for number in range(5):
-            earlier.write(number, pa.table({"id": ["of an earlier call"]}))
+            earlier.write(number, pa.table({"sample_id": ["of an earlier call"]}))
         earlier.publish(5, {})
     summary = predict(recipe, str(folder), all_probabilities=True, part_size=3)
     rows = read(summary["output"])
     ids = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
-    assert [row["id"] for row in rows] == ids and summary["files"] == sorted(
+    assert [row["sample_id"] for row in rows] == ids and summary["files"] == sorted(
         path.name for path in place.glob("*.parquet")
     )
     assert (summary["num_samples"], summary["num_errors"]) == (8, 1)
@@ -94,7 +94,7 @@ def test_a_folder_of_images_with_a_broken_one(tmp_path: Path, cluster: None, mon
         and "truncated" in broken["error"]
     )
     (transform,) = student.transforms
-    images = np.stack([transform((folder / row["id"]).read_bytes()) for row in rows])
+    images = np.stack([transform((folder / row["sample_id"]).read_bytes()) for row in rows])
     with torch.no_grad():
         expected = probabilities("classification", student(torch.from_numpy(images)).numpy())
     np.testing.assert_allclose([row["probabilities"] for row in rows], expected, rtol=1e-5)
@@ -113,9 +113,9 @@ def test_a_folder_of_images_with_a_broken_one(tmp_path: Path, cluster: None, mon
         predict(recipe, str(folder), all_probabilities=True, part_size=3, output=str(tmp_path / "2"))["output"]
     )
     assert again[:2] == rows[:2]
-    said = {row["id"]: (row["predicted"], row["error"]) for row in again}
-    assert said.pop(rows[-1]["id"]) == (None, "it ends the process of decoding")
-    assert said == {row["id"]: (row["predicted"], row["error"]) for row in (*rows[:-1], broken)}
+    said = {row["sample_id"]: (row["predicted"], row["error"]) for row in again}
+    assert said.pop(rows[-1]["sample_id"]) == (None, "it ends the process of decoding")
+    assert said == {row["sample_id"]: (row["predicted"], row["error"]) for row in (*rows[:-1], broken)}
 
 
 @pytest.mark.ray
@@ -125,13 +125,15 @@ def test_texts_and_several_labels(tmp_path: Path, cluster: None) -> None:
     texts = ["one two", "three", None, "four five six"]
     file.write_text("".join(json.dumps({"id": f"m{k}", "text": text}) + "\n" for k, text in enumerate(texts)))
     rows = read(predict(recipe, str(file), output=str(tmp_path / "out"))["output"])
-    assert [row["id"] for row in rows] == ["m0", "m1", "m2", "m3"]
+    assert [row["sample_id"] for row in rows] == ["m0", "m1", "m2", "m3"]
     assert rows[2]["predicted"] is None and rows[2]["error"] == "it has no text"
     (transform,) = student.transforms
     with torch.no_grad():
         logits = student(torch.from_numpy(np.stack([transform("three")])))[0]  # type: ignore[arg-type]
     assert rows[1]["predicted"] == [name for name, value in zip(CLASSES, logits, strict=True) if value > 0]
-    assert rows[1]["probability"] is None and "probabilities" not in rows[1]
+    chances = probabilities("multilabel", logits[None].numpy())[0]
+    np.testing.assert_allclose(rows[1]["probability"], chances[chances > 0.5], rtol=1e-5)
+    assert [*rows[1]] == ["sample_id", "predicted", "probability", "error"]
 
 
 def test_a_student_whose_model_is_gone_is_one_line(tmp_path: Path) -> None:

@@ -28,14 +28,14 @@ def predicted(workspace: Workspace, place: Path, *ids: str) -> None:
     """Predictions for `ids`, a part for each."""
     with staged(workspace, Workspace.at(place)) as new:
         for number, name in enumerate(ids):
-            new.write(number, pa.table({"id": [name]}))
+            new.write(number, pa.table({"sample_id": [name]}))
         new.publish(len(ids), {"num_samples": len(ids)})
 
 
 def valid(place: Path) -> list[str]:
     """The ids that predictions.json vouches for."""
     files = json.loads((place / "predictions.json").read_text())["files"]
-    return [name for file in files for name in pq.read_table(place / file)["id"].to_pylist()]
+    return [name for file in files for name in pq.read_table(place / file)["sample_id"].to_pylist()]
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -50,7 +50,7 @@ def test_new_predictions_replace_old_ones_and_leave_other_files(workspace: Works
     assert output_directory(workspace, "main", str(place), str(tmp_path / "photos")).path == str(place)
     predicted(workspace, place, "d", "e")
     assert valid(place) == ["d", "e"]
-    assert pq.read_table(sorted(place.glob("*.parquet")))["id"].to_pylist() == ["d", "e"]
+    assert pq.read_table(sorted(place.glob("*.parquet")))["sample_id"].to_pylist() == ["d", "e"]
     assert (place / "notes.txt").read_text() == "mine" and len(list(place.iterdir())) == 4
 
 
@@ -60,7 +60,7 @@ def test_a_kill_leaves_the_old_predictions_or_the_new_ones(changes: int, workspa
     predicted(workspace, place, "old", "older")
     with pytest.raises(Killed), staged(workspace, dying(place, changes)) as new:
         for number in range(2):
-            new.write(number, pa.table({"id": [f"new {number}"]}))
+            new.write(number, pa.table({"sample_id": [f"new {number}"]}))
         new.publish(2, {})
         assert changes == 7  # two files written, two moved, the summary, two deleted
         raise Killed
@@ -77,7 +77,7 @@ def test_a_failure_leaves_nothing_new(workspace: Workspace, tmp_path: Path) -> N
     predicted(workspace, tmp_path / "out", "old")
     before = content(tmp_path / "out")
     with pytest.raises(InputError), staged(workspace, Workspace.at(tmp_path / "out")) as new:
-        new.write(0, pa.table({"id": ["new"]}))
+        new.write(0, pa.table({"sample_id": ["new"]}))
         raise InputError("a fault of the data")
     assert content(tmp_path / "out") == before
 
@@ -107,7 +107,7 @@ def test_what_is_not_ours_is_refused_and_not_touched(
 ) -> None:
     (tmp_path / "tables").mkdir()
     for number in range(7, 11):
-        pq.write_table(pa.table({"id": [f"x{number}"]}), tmp_path / "tables" / f"part-{number:05d}.parquet")
+        pq.write_table(pa.table({"sample_id": [f"x{number}"]}), tmp_path / "tables" / f"part-{number:05d}.parquet")
     (tmp_path / "summary").mkdir()
     (tmp_path / "summary" / "predictions.json").write_text('["of another program"]')
     (tmp_path / "photos" / "1.png").write_bytes(b"a picture")
