@@ -201,7 +201,7 @@ def test_an_output_that_holds_the_input_is_refused_on_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, _ = finished("tiny:text", tmp_path)
-    monkeypatch.setattr("aft_ray.cli.ray_cluster", lambda recipe, verb: nullcontext())
+    monkeypatch.setattr("aft_ray.commands.predict.ray_cluster", lambda recipe, verb: nullcontext())
     (tmp_path / "recipe.yaml").write_text(dump(recipe))
     tables = tmp_path / "tables"
     tables.mkdir()
