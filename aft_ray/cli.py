@@ -18,6 +18,7 @@ from aft_ray.commands.environment import set_environment
 from aft_ray.commands.own_modules import script_directory_last
 from aft_ray.commands.signals import signals_as_before, take_signals
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.printable import PrintableFormatter, show_any_character, tell
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
@@ -25,24 +26,27 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done; 2 the input is wrong, one line per fault on stderr; 1 anything else."""
     script_directory_last()
+    show_any_character()
     parsed = _parser().parse_args(arguments)
     set_environment(own_cluster=parsed.verb != "submit")
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    log = logging.StreamHandler()
+    log.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[log])
     try:
         with signals_as_before():
             take_signals()
             return int(parsed.run(parsed) or 0)
     except InputError as error:
         for fault in error.faults:
-            print(f"aft-ray: {fault}", file=sys.stderr)
+            tell(fault)
         return 2
     except OSError as error:
         if error.errno not in (None, *UNWRITABLE):  # None: from an object store
             raise
-        print(f"aft-ray: {error}. What was written is whole; the same command goes on from here.", file=sys.stderr)
+        tell(f"{error}. What was written is whole; the same command goes on from here.")
         return 1
     except KeyboardInterrupt:
-        print("aft-ray: stopped; the same command goes on from here.", file=sys.stderr)
+        tell("stopped; the same command goes on from here.")
         return 1
 
 

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from aft_ray.recipe.printable import printable
+
 LOG_EVERY_S = 10.0
 
 
@@ -24,7 +26,10 @@ class Progress:
         if sys.stderr.isatty():
             columns = (TextColumn(f"{title:8}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
             self.bar = Bar(
-                *columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=Console(stderr=True)
+                *columns,
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}", markup=False),
+                console=Console(stderr=True),
             )
             self.task = self.bar.add_task(title, total=total, note="")
 
@@ -35,6 +40,7 @@ class Progress:
 
     def advance(self, count: int, note: str = "") -> None:
         """`count` more units are done; `note` is shown beside the bar."""
+        note = printable(note)
         self.done, self.note = self.done + count, note
         if self.bar:
             self.bar.update(self.task, completed=self.done, note=note)

@@ -30,7 +30,8 @@ def run_pipeline(recipe: Recipe) -> None:
     started = time.perf_counter()
 
     def announce(stage: str) -> None:
-        console.print(f"[bold]\\[{time.perf_counter() - started:5.1f} s][/bold] {stage}", soft_wrap=True)
+        console.print(f"[{time.perf_counter() - started:5.1f} s]", style="bold", end=" ")
+        console.print(stage, soft_wrap=True)
 
     with ray_cluster(recipe, "pipeline"):
         page = pipeline(recipe, announce)

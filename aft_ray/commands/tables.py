@@ -11,7 +11,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-console = Console(width=None if sys.stdout.isatty() else 120)  # a log has no width of its own
+from aft_ray.recipe.printable import printable
+
+
+class SafeConsole(Console):
+    """Shows every text as it is: nothing in it is markup, an emoji's name or a command to the terminal."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+
+console = SafeConsole(width=None if sys.stdout.isatty() else 120)  # a log has no width of its own
 LISTED_CLASSES = 20
 """Rows of a table of classes."""
 
@@ -19,12 +32,12 @@ LISTED_CLASSES = 20
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     console.print(title, style="bold", soft_wrap=True)
     table = Table()
-    texts = [[str(cell) for cell in row] for row in rows]
+    texts = [[printable(str(cell)) for cell in row] for row in rows]
     for number, column in enumerate(columns):
         short = max((len(row[number]) for row in texts), default=0) <= 18
         table.add_column(column, overflow="fold", no_wrap=short)
     for text in texts:
-        table.add_row(*map(Text, text))  # a name may look like rich's markup
+        table.add_row(*text)
     console.print(table)
 
 

@@ -8,6 +8,7 @@ import sys
 from aft_ray.commands.tables import console
 from aft_ray.recipe.config import load
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.printable import printable
 
 SUMMARY = "re-read every manifest and checksum of a workspace"
 
@@ -26,6 +27,6 @@ def run(parsed: argparse.Namespace) -> int:
         raise InputError(f"{workspace} holds neither samples nor features.")
     faults = [fault for store in stores for fault in store.faults()]
     for fault in faults:
-        print(fault, file=sys.stderr)
+        print(printable(fault), file=sys.stderr)
     console.print(f"{len(stores)} directories read, {len(faults)} faults")
     return 1 if faults else 0

@@ -10,6 +10,7 @@ import yaml
 
 import aft_ray
 from aft_ray.recipe.config import fingerprint
+from aft_ray.recipe.printable import printable
 
 LISTED_CLASSES = 50
 PIPELINES = {"image": "image-classification", "text": "text-classification"}
@@ -56,6 +57,7 @@ def model_card(
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=lambda value: printable(value, keep="\n") if isinstance(value, str) else value,
     )
     environment.filters["hash"] = fingerprint
     return environment.get_template("model_card.md.j2").render(
@@ -66,7 +68,7 @@ def model_card(
         task=facts.get("task", "classification"),
         regularizer=facts.get("regularizer", {"name": "none", "beta": 0.0}),
         teachers=facts.get("teachers", ()),
-        classes=facts["classes"][:LISTED_CLASSES],
+        classes=[printable(name) for name in facts["classes"][:LISTED_CLASSES]],
         data=name,
         splits=", ".join(f"{count} {split}" for split, count in num_samples.items()),
         scores=scores,

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from aft_ray.recipe.printable import tell
 from aft_ray.store.files import Directory
 
 RECORD = "lineage.json"
@@ -69,7 +69,7 @@ def _swap(folder: Path, old: Path, target: Directory) -> Directory:
         old.rename(kept)
         folder.rename(old)
         said = f"{old} held {changed[0]}, which is not as 'aft-ray export' wrote it: the old export is kept as {kept}."
-        print(f"aft-ray: {said}", file=sys.stderr)
+        tell(said)
     elif not _exchange(folder, old):
         aside = folder.with_name(f".export-{_token()}")
         old.rename(aside)

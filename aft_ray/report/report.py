@@ -25,6 +25,7 @@ from markupsafe import Markup
 
 from aft_ray.recipe.config import Recipe, dump, fingerprint
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.printable import printable
 from aft_ray.report import pictures
 from aft_ray.report.plots import COLOURS
 from aft_ray.report.results import Entry, Group, Row, Training, headline, method_title, runs_in_words, summarize
@@ -232,6 +233,7 @@ def _template() -> jinja2.Template:
         loader=jinja2.PackageLoader("aft_ray.report", ""),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda value: printable(value, keep="\n") if type(value) is str else value,  # Markup stays Markup
         trim_blocks=True,
         lstrip_blocks=True,
     )

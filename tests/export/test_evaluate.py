@@ -195,3 +195,15 @@ def test_samples_of_another_kind_are_refused(tmp_path: Path, trained: Recipe) ->
     assert "knows 2 classes, the samples have 2 others." in fault(
         trained, {"task": "classification", "classes": ["a", "b"]}
     )
+
+
+def test_names_cannot_steer_the_terminal_or_the_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    classes = ["\x1b[31mred", "two\n# lines"]
+    recipe = made_by_hand(tmp_path, "tiny:text", "classification", [0, 1, 0, 1, 0, 1], classes)
+    (tmp_path / "recipe.yaml").write_text(dump(recipe))
+    assert main(["evaluate", str(tmp_path / "recipe.yaml")]) == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed and "\\x1b[31mred" in printed and "two\\n# lines" in printed
+    assert main(["export", str(tmp_path / "recipe.yaml")]) == 0
+    card = (tmp_path / "work" / "runs" / "main" / "export" / "README.md").read_text()
+    assert "\x1b" not in card and "Outputs, in order: \\x1b[31mred, two\\n# lines" in card

@@ -350,11 +350,11 @@ def test_the_search_of_another_name_is_offered(recipe: Recipe) -> None:
 
 
 def test_hostile_names_are_escaped(recipe: Recipe) -> None:
-    write_samples(recipe.workspace, ["<script>alert(1)</script>", "&amp;"])
+    write_samples(recipe.workspace, ["<script>alert(1)</script>", "&amp;", "\x1b[8mhidden"])
     hostile = {"regularizer.name": "<script>", "teachers": ["$x_1$ <b>"]}
     write_search(recipe, [row | hostile for row in searched()])
     page = Page(report(recipe))
-    assert "<script>alert(1)</script>, &amp;" in page.words
+    assert "<script>alert(1)</script>, &amp;, \\x1b[8mhidden" in page.words and "\x1b" not in page.source
     assert "$x_1$ <b>" in page.words
     assert not page.attributes("script") and not page.attributes("b")
 

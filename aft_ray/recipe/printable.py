@@ -1,0 +1,37 @@
+"""Text from outside made safe to show: names of classes, samples and files may hold what a terminal obeys and nobody sees."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import sys
+
+STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, ends of lines, changes of the direction of writing, and bytes of a file's name that are no text."""
+
+
+def printable(text: str, keep: str = "") -> str:
+    """`text` with every character of STEERING, except those in `keep`, written as an escape such as \\x1b."""
+    return STEERING.sub(
+        lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode(), text
+    )
+
+
+def tell(text: str) -> None:
+    """Writes one line of the program's own to stderr."""
+    print(f"aft-ray: {printable(text)}", file=sys.stderr, flush=True)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Formats log records; names in them stay on their line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep="\n\t")  # of tracebacks
+
+
+def show_any_character() -> None:
+    """Makes stdout and stderr write characters that their encoding lacks as escapes, instead of raising."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
