@@ -9,16 +9,15 @@ if __name__ == "__main__" and not getattr(sys.flags, "safe_path", False):
 
 import argparse
 import errno
-import logging
 from collections.abc import Sequence
 
 import aft_ray
 from aft_ray.commands import verbs
-from aft_ray.commands.environment import set_environment
+from aft_ray.commands.environment import report_without_secrets, set_environment
 from aft_ray.commands.own_modules import script_directory_last
 from aft_ray.commands.signals import signals_as_before, take_signals
 from aft_ray.recipe.errors import InputError
-from aft_ray.recipe.printable import PrintableFormatter, show_any_character, tell
+from aft_ray.recipe.printable import show_any_character, tell
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
@@ -29,9 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show_any_character()
     parsed = _parser().parse_args(arguments)
     set_environment(own_cluster=parsed.verb != "submit")
-    log = logging.StreamHandler()
-    log.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[log])
+    report_without_secrets()
     try:
         with signals_as_before():
             take_signals()

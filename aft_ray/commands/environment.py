@@ -6,12 +6,17 @@ import argparse
 import logging
 import os
 import secrets
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 
 from aft_ray.commands.own_modules import find_own_modules, ray_settings
 from aft_ray.commands.signals import take_signals
 from aft_ray.recipe.config import Recipe, load
+from aft_ray.recipe.printable import PrintableFormatter
+from aft_ray.recipe.secrets import redacted
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +52,18 @@ def set_environment(*, own_cluster: bool = True) -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # off means loopback, on every system
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+def report_without_secrets() -> None:
+    """Logs warnings on stderr, and makes them and tracebacks show `***` for secrets."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    sys.excepthook = _print_exception
+
+
+def _print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    print(redacted("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
 
 @contextmanager

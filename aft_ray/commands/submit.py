@@ -9,6 +9,7 @@ from pathlib import Path
 
 from aft_ray.commands.tables import console
 from aft_ray.recipe.config import load
+from aft_ray.recipe.secrets import redacted
 
 SUMMARY = "run a verb as a job of a Ray cluster and follow it"
 
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", type=_job, metavar="VERB", help="what to run, a verb that takes a recipe")
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file; it travels with the job")
     address = os.environ.get("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:8265")
-    parser.add_argument("--address", default=address, help=f"the head's dashboard, {address} by default")
+    parser.add_argument("--address", default=address, help=f"the head's dashboard, {redacted(address)} by default")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="what the verb takes besides")
 
 
@@ -41,13 +42,13 @@ def run(parsed: argparse.Namespace) -> int:
     arguments = [argument for argument in rest if argument not in verb.overrides]
     client = connect(given.address)
     job = submit(client, recipe, parsed.job, arguments, directory=Path.cwd())
-    again = f"ray job logs {job} --address {given.address} --follow"
+    address = redacted(given.address)
     try:
         console.print(f"job {job} runs; what it writes goes to {recipe.workspace}", soft_wrap=True)
         status = follow(client, job, lambda text: print(text, end="", flush=True))
     except KeyboardInterrupt:
-        print(f"aft-ray: the job goes on. Follow it: {again}", file=sys.stderr)
-        print(f"aft-ray: stop it: ray job stop {job} --address {given.address}", file=sys.stderr)
+        print(f"aft-ray: the job goes on. Follow it: ray job logs {job} --address {address} --follow", file=sys.stderr)
+        print(f"aft-ray: stop it: ray job stop {job} --address {address}", file=sys.stderr)
         return 1
     console.print(f"job {job} ended with status {status}; results are in {recipe.workspace}", soft_wrap=True)
     return status

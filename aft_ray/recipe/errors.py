@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aft_ray.recipe.printable import printable
+from aft_ray.recipe.secrets import redacted
+
 
 class InputError(ValueError):
-    """What the user gave is wrong. `faults` has one line per fault; the command line prints them and exits with 2."""
+    """The user's input is wrong. `faults` has one line per fault; the command line prints them and exits with 2.
+
+    Secrets in them become `***`, and characters that a terminal would obey are spelled out.
+    """
 
     def __init__(self, faults: str | Sequence[str]) -> None:
-        self.faults = [faults] if isinstance(faults, str) else list(faults)
+        self.faults = [printable(redacted(fault)) for fault in ([faults] if isinstance(faults, str) else faults)]
         super().__init__("\n".join(self.faults))
 
     def __reduce__(self) -> tuple[type[InputError], tuple[list[str]]]:

@@ -47,15 +47,16 @@ class Model(BaseModel):
     @model_validator(mode="after")
     def _extras_can_be_written(self) -> Model:
         """Keys that a section takes without knowing them, such as a method's options, have no field validators."""
-        faults = [f"{key} {fault}" for key, value in (self.model_extra or {}).items() if (fault := _unwritable(value))]
+        extra = (self.model_extra or {}).items()
+        faults = [f"{key} {fault}" for key, value in extra if (fault := _unwritable(value, key))]
         if faults:
             raise ValueError("\n".join(faults))
         return self
 
 
-def _unwritable(value: Any) -> str | None:
+def _unwritable(value: Any, key: str = "") -> str | None:
     """Why a value cannot stand in a recipe, which is copied into the workspace, its reports and logs."""
-    if has_secret(value):
+    if has_secret({key: value}):
         return f"must not hold a secret, and this looks like one; {WITHOUT_SECRETS}"
     items = list(_items(value))
     if any(isinstance(item, str) and UNWRITABLE.search(item) for item in items):

@@ -7,6 +7,8 @@ import logging
 import re
 import sys
 
+from aft_ray.recipe.secrets import redacted
+
 STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, ends of lines, changes of the direction of writing, and bytes of a file's name that are no text."""
 
@@ -19,15 +21,15 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def tell(text: str) -> None:
-    """Writes one line of the program's own to stderr."""
-    print(f"aft-ray: {printable(text)}", file=sys.stderr, flush=True)
+    """Writes one line of the program's own to stderr, without secrets."""
+    print(f"aft-ray: {printable(redacted(text))}", file=sys.stderr, flush=True)
 
 
 class PrintableFormatter(logging.Formatter):
-    """Formats log records; names in them stay on their line."""
+    """Formats log records without secrets; names in them stay on their line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record), keep="\n\t")  # of tracebacks
+        return printable(redacted(super().format(record)), keep="\n\t")  # of tracebacks
 
 
 def show_any_character() -> None:

@@ -19,6 +19,7 @@ from ray import tune
 
 from aft_ray.recipe.config import Recipe, dump, fingerprint, override
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.secrets import redacted
 from aft_ray.search.space import Trial
 from aft_ray.search.trials import Clock, TrialDirectory
 from aft_ray.store.files import Directory
@@ -78,7 +79,7 @@ def run_trial(config: dict[str, Any], *, shared: Shared) -> None:
         raise
     except Exception as error:
         lines = error.faults if isinstance(error, InputError) else [f"{type(error).__name__}: {error}"]
-        directory.end("failed", " ".join(lines))
+        directory.end("failed", redacted(" ".join(lines)))
         tune.report({"step": 0, "score": -math.inf})
 
 

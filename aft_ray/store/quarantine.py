@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from PIL import Image, UnidentifiedImageError
 
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.secrets import redacted
 
 UNREADABLE = (Image.DecompressionBombError, OSError, SyntaxError, ValueError)
 """What reading a file and decoding a picture with Pillow raise."""
@@ -18,7 +19,7 @@ def bad_sample(sample_id: str, error: BaseException) -> dict[str, str]:
     if isinstance(error, UnidentifiedImageError):
         reason = "it is not a picture"
     else:
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        reason = redacted(" ".join(str(error).split())).rstrip(".") or type(error).__name__
     return {"sample_id": sample_id, "reason": reason}
 
 

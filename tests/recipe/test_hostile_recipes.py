@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -185,7 +186,7 @@ def test_an_override_of_a_text_is_taken_as_it_was_typed(tmp_path: Path, override
     path.write_text(
         MINIMAL.replace("text: text", "text: text, id: i").replace("path: data", "path: data, task: multilabel")
     )
-    found = load(path, [override])
+    found: Any = load(path, [override])
     for part in override.partition("=")[0].split("."):
         found = found.options[part] if part == "learn_gates" else getattr(found, part)
     assert found == value
