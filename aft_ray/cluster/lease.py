@@ -1,16 +1,16 @@
-"""Turns: of several commands that would write the same part of a workspace, one does; the next waits and finds it done.
+"""A lease: only one command at a time writes a given part of a workspace; others wait and find the work done.
 
-An object store can neither rename a file nor create it only where there is none, so this is Lamport's bakery
-(doi 10.1145/361082.361093) with whole files. Who comes writes a claim, then draws a number above those of all others, then
-waits until no claim has a lower one. A claim is written again while its process lives. One that was not for a minute of
-the waiter's own clock, or whose process is known to be gone, is dead, and whoever waits for it removes it.
+An object store can neither rename a file nor create one exclusively, so this is Lamport's bakery algorithm
+(doi 10.1145/361082.361093) with whole files. A command writes a claim, draws a number above all others, then waits until
+no claim has a lower number. It rewrites its claim while it lives. A claim is dead if it was not rewritten for a minute of
+the waiter's own clock, or if its process is known to be gone; the command that waits for it removes it.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -20,22 +20,26 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import pyarrow.fs as pafs
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from aft_ray.store.files import Directory
 
 RENEWED_EVERY_S, DEAD_AFTER_S, LOOKED_EVERY_S = 5.0, 60.0, 1.0
 DRAWING = 0
+CLAIM = re.compile(r"(\d{9,19})-([0-9a-f]{32})")
+
+Printable = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 
 logger = logging.getLogger(__name__)
 
 
 class _Claim(NamedTuple):
-    """A file in the directory of a lease; in the order of their turns. number: DRAWING before it has one.
+    """A file in the directory of a lease, ordered by turn. number: DRAWING until it has one.
 
-    The file always holds the same: of which process it is. That it was written again shows in the time on it.
+    The content names the process and never changes; the file's time shows when the process last rewrote it.
     """
 
     number: int
@@ -49,38 +53,57 @@ class _Claim(NamedTuple):
 
 @contextmanager
 def lease(workspace: Directory, name: str) -> Iterator[None]:
-    """`with lease(workspace, "runs/main"):` nobody else is inside for the same name. Waits for its turn, saying for whom.
+    """`with lease(workspace, "runs/main"):` only one process at a time is inside. Waits for its turn and says for whom.
 
-    A process that stood still for a minute may find that it was taken for dead; it is interrupted then, as by Ctrl-C.
+    A process that stood still for a minute may have been taken for dead; it is then interrupted, as by Ctrl-C.
     """
-    place, owner, done = workspace / "leases" / name, _owner(), threading.Event()
+    queue, owner, done = _Queue(workspace / "leases" / name), _Owner.this_process(), threading.Event()
     drawing = own = _Claim(DRAWING, uuid.uuid4().hex)
-    place.write(drawing.file, owner)
+    queue.write(drawing, owner)
     try:
-        own = _Claim(1 + max((claim.number for claim in _claims(place)), default=0), drawing.process)
-        place.write(own.file, owner)
+        own = _Claim(1 + max((claim.number for claim in queue.claims()), default=0), drawing.process)
+        queue.write(own, owner)
     finally:
-        _remove(place, drawing)
-    renewer = threading.Thread(target=_renew, args=(place, own, owner, done), daemon=True)
+        queue.remove(drawing)
+    renewer = threading.Thread(target=_renew, args=(queue, own, owner, done), daemon=True)
     renewer.start()
     try:
-        _wait(place, own, name)
+        _wait(queue, own, name)
         yield
     finally:
         done.set()
         renewer.join()
-        _remove(place, own)
+        queue.remove(own)
 
 
-def _owner() -> bytes:
-    since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-    return json.dumps(
-        {"host": socket.gethostname(), "pid": os.getpid(), "processes": _processes(), "since": since}
-    ).encode()
+class _Owner(BaseModel, strict=True, frozen=True):
+    """The content of a claim: the process that wrote it. `processes` names the table that `pid` is a number of."""
+
+    host: Printable
+    pid: int = Field(gt=0, lt=2**31)
+    processes: str | None
+    since: Printable
+
+    @classmethod
+    def this_process(cls) -> _Owner:
+        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        return cls(host=socket.gethostname(), pid=os.getpid(), processes=_processes(), since=since)
+
+    def is_gone(self) -> bool:
+        """Whether the process is known to have ended. False for one that cannot be seen from here."""
+        if self.processes is None or self.processes != _processes():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return False
 
 
 def _processes() -> str | None:
-    """Names a table of processes: the boot of a machine, a container on it. Host names may be the same on several."""
+    """Names a process table: the boot of a machine and a container on it. Several machines may share a host name."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
@@ -88,70 +111,81 @@ def _processes() -> str | None:
         return None
 
 
-def _claims(place: Directory) -> list[_Claim]:
-    found = []
-    for info in place.filesystem.get_file_info(pafs.FileSelector(place.path, allow_not_found=True)):
-        if not info.base_name.startswith("."):
-            number, _, process = info.base_name.partition("-")
-            found.append(_Claim(int(number), process, info.mtime_ns))
-    return sorted(found)
+class _Queue:
+    """The claims in the directory of a lease. Any other file there is left alone and named once."""
+
+    def __init__(self, place: Directory) -> None:
+        self.place = place
+        self.strangers: set[str] = set()
+
+    def claims(self) -> list[_Claim]:
+        found, strangers = [], []
+        for info in self.place.filesystem.get_file_info(pafs.FileSelector(self.place.path, allow_not_found=True)):
+            name = info.base_name
+            if name in self.strangers or name.startswith("."):
+                continue
+            if info.type == pafs.FileType.File and (parts := CLAIM.fullmatch(name)):
+                found.append(_Claim(int(parts[1]), parts[2], info.mtime_ns))
+            else:
+                strangers.append(name)
+        self._ignore(strangers)
+        return sorted(found)
+
+    def owner(self, claim: _Claim) -> _Owner | None:
+        """The process of a claim; None if its turn has just ended, or if the file is no claim.
+
+        Claims are written whole: a file that cannot be parsed was never one.
+        """
+        try:
+            return _Owner.model_validate_json(self.place.read(claim.file))
+        except ValidationError:
+            self._ignore([claim.file])
+        except OSError:
+            if self.place.has(claim.file):
+                raise
+        return None
+
+    def write(self, claim: _Claim, owner: _Owner) -> None:
+        self.place.write(claim.file, owner.model_dump_json().encode())
+
+    def remove(self, claim: _Claim) -> None:
+        with suppress(FileNotFoundError):
+            self.place.delete_file(claim.file)
+
+    def _ignore(self, names: list[str]) -> None:
+        self.strangers.update(names)
+        if names:
+            listed = ", ".join(map(repr, sorted(names)))
+            print(f"aft-ray: {self.place}: ignored {listed}, not written by a lease.", file=sys.stderr, flush=True)
 
 
-def _wait(place: Directory, own: _Claim, name: str) -> None:
+def _wait(queue: _Queue, own: _Claim, name: str) -> None:
     """Returns when no living claim comes before `own`."""
-    seen: dict[_Claim, float] = {}  # when a claim was first as it is
+    seen: dict[_Claim, float] = {}  # when a claim was first seen in its present state
     told = None
-    while before := [claim for claim in _claims(place) if claim[:2] < own[:2]]:
+    while before := [claim for claim in queue.claims() if claim[:2] < own[:2]]:
         now = time.monotonic()
         seen = {claim: seen.get(claim, now) for claim in before}
         first = before[0]
-        owner = _read(place, first)
+        owner = queue.owner(first)
         if owner is None:
             continue
-        if now - seen[first] > DEAD_AFTER_S or _is_gone(owner):
-            _remove(place, first)
+        if now - seen[first] > DEAD_AFTER_S or owner.is_gone():
+            queue.remove(first)
             continue
         if first.process != told:
             told = first.process
-            who = f"process {owner['pid']} on {owner['host']}, there since {owner['since']}"
+            who = f"process {owner.pid} on {owner.host}, there since {owner.since}"
             print(f"aft-ray: waiting for {name}: {who}.", file=sys.stderr, flush=True)
         time.sleep(LOOKED_EVERY_S)
 
 
-def _read(place: Directory, claim: _Claim) -> dict[str, Any] | None:
-    """Whose claim it is; None if its turn ended just now."""
-    try:
-        return json.loads(place.read(claim.file))
-    except OSError:
-        if place.has(claim.file):
-            raise
-        return None
-
-
-def _is_gone(owner: dict[str, Any]) -> bool:
-    """False where it cannot be known from here."""
-    if owner["processes"] is None or owner["processes"] != _processes():
-        return False
-    try:
-        os.kill(owner["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    return False
-
-
-def _renew(place: Directory, own: _Claim, owner: bytes, done: threading.Event) -> None:
+def _renew(queue: _Queue, own: _Claim, owner: _Owner, done: threading.Event) -> None:
     while not done.wait(RENEWED_EVERY_S):
-        with suppress(OSError):  # of an object store for a moment; the next time is soon enough
-            if not place.has(own.file):
+        with suppress(OSError):  # an object store may fail for a moment; the next time is soon enough
+            if not queue.place.has(own.file):
                 logger.warning("This process was taken for dead and another goes on with its work.")
                 ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as in a shell's background job
                 os.kill(os.getpid(), signal.SIGTERM if ignored else signal.SIGINT)
                 return
-            place.write(own.file, owner)
-
-
-def _remove(place: Directory, claim: _Claim) -> None:
-    with suppress(FileNotFoundError):
-        place.filesystem.delete_file(f"{place}/{claim.file}")
+            queue.write(own, owner)

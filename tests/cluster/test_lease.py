@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -114,3 +115,72 @@ def test_an_owner_that_was_taken_for_dead_is_interrupted(
         (claim,) = (tmp_path / "leases/runs/main").iterdir()
         claim.unlink()
         time.sleep(60)
+
+
+STRANGE_CONTENTS = {
+    "empty": b"",
+    "truncated": b'{"host": "elsewhere", "pid": 12',
+    "binary": bytes(range(256)),
+    "another type": b"[1, 2]",
+    "a process of all": b'{"host": "here", "pid": -1, "processes": null, "since": "now"}',
+    "no number": b'{"host": "here", "pid": true, "processes": null, "since": "now"}',
+    "a number too large": b'{"host": "here", "pid": 1e99, "processes": null, "since": "now"}',
+    "escapes": b'{"host": "\\u001b[2J", "pid": 1, "processes": null, "since": "now"}',
+    "depth": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("content", STRANGE_CONTENTS.values(), ids=STRANGE_CONTENTS)
+def test_a_file_with_a_claims_name_but_other_content_is_passed_over_named_once_and_kept(
+    tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture
+) -> None:
+    place = tmp_path / "leases/runs/main"
+    place.mkdir(parents=True)
+    stray = place / f"000000001-{'a' * 32}"
+    stray.write_bytes(content)
+    with lease(Workspace.at(tmp_path), "runs/main"):
+        pass
+    told = capsys.readouterr().err
+    assert told == f"aft-ray: {place}: ignored {stray.name!r}, not written by a lease.\n"
+    assert stray.read_bytes() == content
+
+
+def test_files_and_directories_of_other_names_are_passed_over_named_once_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    place = tmp_path / "leases/runs/main"
+    place.mkdir(parents=True)
+    names = ["000000001-abc", "notes.txt", "-1", f"{'9' * 40}-{'b' * 32}", "a\nline"]
+    for name in names:
+        (place / name).touch()
+    (place / f"000000001-{'c' * 32}").mkdir()
+    os.mkfifo(place / f"000000001-{'d' * 32}")
+    (place / f"000000001-{'e' * 32}").symlink_to(place / "nowhere")
+    before = sorted(path.name for path in place.iterdir())
+    with lease(Workspace.at(tmp_path), "runs/main"):
+        pass
+    (told,) = capsys.readouterr().err.splitlines()
+    assert all(
+        repr(name) in told for name in before if not (place / name).is_symlink()
+    )  # a link to nothing is not listed
+    assert sorted(path.name for path in place.iterdir()) == before
+
+
+def test_a_living_owner_is_waited_for_also_beside_strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOKED_EVERY_S", 0.02)
+    place = tmp_path / "leases/runs/main"
+    place.mkdir(parents=True)
+    (place / f"000000000-{'a' * 32}").touch()
+    order = []
+
+    def second() -> None:
+        with lease(Workspace.at(tmp_path), "runs/main"):
+            order.append("second")
+
+    with lease(Workspace.at(tmp_path), "runs/main"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.5)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
