@@ -37,20 +37,60 @@ def test_cluster_yaml_has_tokens_on_and_drivers_off_spot_nodes() -> None:
     assert "--dashboard-host=127.0.0.1" in CLUSTER["head_start_ray_commands"][1]
 
 
-# The fields of KubeRay's RayJob, RayCluster and their groups, and of the pods inside, that our manifest may use.
+def test_ray_s_launcher_takes_the_groups_and_profiles_of_every_node_and_makes_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The group that Ray would make opens SSH to the whole internet; its profile reaches the head alone."""
+    from ray.autoscaler._private.aws import config as launcher
+
+    def forbidden(*arguments: object) -> None:
+        raise AssertionError("the launcher asks AWS")
+
+    monkeypatch.setattr(launcher, "_resource", forbidden)
+    monkeypatch.setattr(launcher, "_client", forbidden)
+    made = launcher._configure_security_group(launcher._configure_iam_role({**copy.deepcopy(CLUSTER), "head_node": {}}))
+    profiles = set()
+    for node in made["available_node_types"].values():
+        assert node["node_config"]["SecurityGroupIds"] == ["SECURITY_GROUP"]
+        profiles.add(node["node_config"]["IamInstanceProfile"]["Name"])
+    assert profiles == {"HEAD_PROFILE", "NODE_PROFILE"}
+    head = made["available_node_types"]["head"]["node_config"]
+    assert head["IamInstanceProfile"] == {"Name": "HEAD_PROFILE"}
+
+
+def test_the_nodes_get_what_an_installation_needs_and_nothing_else() -> None:
+    mounts = {place: source for place, source in CLUSTER["file_mounts"].items() if not source.startswith("~")}
+    assert mounts == {f"/home/ubuntu/aft_ray/{source}": source for source in mounts.values()}
+    project = (ROOT / "pyproject.toml").read_text()
+    needed = {"aft_ray", "jobs", "pyproject.toml", "Makefile", "constraints.txt", "README.md", "LICENSE", "NOTICE"}
+    assert set(mounts.values()) == needed and all((ROOT / name).exists() for name in needed)
+    for line in (
+        'readme = "README.md"',
+        'license-files = ["LICENSE", "NOTICE"]',
+        'packages = ["aft_ray"]',
+        '"jobs/recipes"',
+    ):
+        assert line in project, "another file is needed"
+    assert {".?*", "work"} <= set(CLUSTER["rsync_exclude"])
+
+
+# The fields of KubeRay's RayJob v1, its RayCluster and groups, and of the pods inside, that our manifest may use.
 TEXT, NUMBER, TRUTH = (str,), (int,), (bool,)
 POD: dict[str, Any] = {
     "spec": {
+        "restartPolicy?": TEXT,
+        "nodeSelector?": {"*": TEXT},
+        "tolerations?": [{"key": TEXT, "operator": TEXT, "effect": TEXT}],
+        "securityContext?": {"runAsUser": NUMBER, "fsGroup": NUMBER, "fsGroupChangePolicy": TEXT},
         "containers": [
             {
                 "name": TEXT,
                 "image": TEXT,
-                "env": [{"name": TEXT, "value?": TEXT, "valueFrom?": {"secretKeyRef": {"name": TEXT, "key": TEXT}}}],
-                "resources": {"limits": {"*": TEXT}},
-                "volumeMounts": [{"name": TEXT, "mountPath": TEXT, "readOnly?": TRUTH}],
+                "resources": {"requests": {"*": TEXT}, "limits": {"*": TEXT}},
+                "volumeMounts?": [{"name": TEXT, "mountPath": TEXT, "readOnly?": TRUTH}],
             }
         ],
-        "volumes": [
+        "volumes?": [
             {"name": TEXT, "persistentVolumeClaim?": {"claimName": TEXT}, "configMap?": {"name": TEXT}},
         ],
     }
@@ -63,9 +103,12 @@ MANIFEST: dict[str, Any] = {
         "entrypoint": TEXT,
         "shutdownAfterJobFinishes": TRUTH,
         "ttlSecondsAfterFinished": NUMBER,
+        "activeDeadlineSeconds": NUMBER,
         "backoffLimit": NUMBER,
+        "submitterPodTemplate": POD,
         "rayClusterSpec": {
             "rayVersion": TEXT,
+            "authOptions": {"mode": TEXT, "secretName": TEXT},
             "enableInTreeAutoscaling": TRUTH,
             "autoscalerOptions": {"idleTimeoutSeconds": NUMBER},
             "headGroupSpec": {"rayStartParams": {"*": TEXT}, "template": POD},
@@ -98,17 +141,42 @@ def misfits(value: Any, shape: Any, where: str = "") -> list[str]:
     return faults + [f for key in value if key in shapes for f in misfits(value[key], shapes[key], f"{where}.{key}")]
 
 
-def test_the_manifest_is_a_ray_job_with_tokens_on() -> None:
+def test_the_manifest_is_a_ray_job() -> None:
     assert misfits(RAY_JOB, MANIFEST) == []
     assert (RAY_JOB["apiVersion"], RAY_JOB["kind"]) == ("ray.io/v1", "RayJob")
     cluster = RAY_JOB["spec"]["rayClusterSpec"]
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
-    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-        (container,) = group["template"]["spec"]["containers"]
-        assert {"name": "RAY_AUTH_MODE", "value": "token"} in container["env"]
-        assert {mount["name"] for mount in container["volumeMounts"]} == {
-            volume["name"] for volume in group["template"]["spec"]["volumes"]
-        }
+    for pod in pods():
+        volumes = {volume["name"] for volume in pod.get("volumes", ())}
+        assert {mount["name"] for mount in pod["containers"][0].get("volumeMounts", ())} == volumes
+
+
+def test_the_manifest_leaves_the_token_to_the_operator_whose_own_client_and_autoscaler_need_it_too() -> None:
+    """Variables of the containers would reach the Ray containers alone. The operator reads the key `auth_token`."""
+    assert RAY_JOB["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token", "secretName": "aft-token"}
+    assert not any("env" in container for pod in pods() for container in pod["containers"])
+    told = (ROOT / "jobs" / "kuberay.yaml").read_text()
+    assert "create secret generic aft-token --from-literal=auth_token=" in told
+
+
+def test_the_manifest_keeps_head_and_submitter_off_spot_nodes_and_can_write_to_the_volume() -> None:
+    submitter, head, *workers = pods()
+    for pod in (submitter, head):
+        assert pod["nodeSelector"] == {"aft-ray/pool": "head"} and "tolerations" not in pod
+    for pod in workers:
+        assert "aft-ray/spot" in {toleration["key"] for toleration in pod["tolerations"]}
+    for pod in (head, *workers):
+        assert pod["securityContext"]["fsGroup"] == 100  # of the user that Ray's images run as
+    on_gpu = [pod for pod in workers if "nvidia.com/gpu" in pod["containers"][0]["resources"]["limits"]]
+    assert on_gpu and all("nvidia.com/gpu" in {taint["key"] for taint in pod["tolerations"]} for pod in on_gpu)
+
+
+def pods() -> list[dict[str, Any]]:
+    """The pods' specs: of the submitter, the head, and each group of workers."""
+    job = RAY_JOB["spec"]
+    cluster = job["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    return [template["spec"] for template in (job["submitterPodTemplate"], *(group["template"] for group in groups))]
 
 
 WAIT_UNTIL_GONE = """
