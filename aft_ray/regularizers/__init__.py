@@ -9,17 +9,20 @@ from aft_ray.regularizers.autoencoder import FeatureEncoder, fit_encoder
 from aft_ray.regularizers.base import Regularizer, StudentDim
 from aft_ray.regularizers.baselines import BTuning, FactorTransfer, Kd, NoRegularizer, btune_options
 from aft_ray.regularizers.logme import LogMEStatistics, log_me
+from aft_ray.regularizers.probe import Probe, ridge_probe
 from aft_ray.regularizers.relational import Rkd
 
 __all__ = [
     "REGULARIZERS",
     "FeatureEncoder",
     "LogMEStatistics",
+    "Probe",
     "Regularizer",
     "btune_options",
     "build_regularizer",
     "fit_encoder",
     "log_me",
+    "ridge_probe",
 ]
 
 REGULARIZERS: dict[str, type[Regularizer]] = {
