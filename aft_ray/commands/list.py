@@ -38,6 +38,9 @@ def list_regularizers() -> None:
 
     rows = [[name, (kind.__doc__ or "").splitlines()[0]] for name, kind in REGULARIZERS.items()]
     print_table("Regularizers", ["name", "what it does"], rows)
+    console.print(
+        "your own: regularizer.name is MODULE:Class, a subclass of aft_ray.regularizers.Regularizer", soft_wrap=True
+    )
 
 
 def list_students() -> None:

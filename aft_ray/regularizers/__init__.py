@@ -1,43 +1,75 @@
-"""Regularizers by name: AFT, its variants and the baselines of its paper (arXiv 2406.07337)."""
+"""Regularizers by name: AFT, its variants and the baselines of its paper (arXiv 2406.07337), and two methods of ours.
 
+A file in this folder that holds a subclass of `Regularizer` with a `name` is a method; nothing else has to know it.
+"""
+
+import importlib
 import inspect
+import pkgutil
 from collections.abc import Sequence
 from typing import Any
 
-from aft_ray.regularizers.aft import Aft, AftDense, AftNoKernel, AftRbf, KernelKd
 from aft_ray.regularizers.autoencoder import FeatureEncoder, fit_encoder
 from aft_ray.regularizers.base import Regularizer, StudentDim
-from aft_ray.regularizers.baselines import BTuning, FactorTransfer, Kd, NoRegularizer, btune_options
+from aft_ray.regularizers.btune import btune_options
+from aft_ray.regularizers.fitting import FittingData, MadeUpData
 from aft_ray.regularizers.logme import LogMEStatistics, log_me
 from aft_ray.regularizers.probe import Probe, ridge_probe
-from aft_ray.regularizers.relational import Rkd
 
 __all__ = [
     "REGULARIZERS",
     "FeatureEncoder",
+    "FittingData",
     "LogMEStatistics",
+    "MadeUpData",
     "Probe",
     "Regularizer",
     "btune_options",
     "build_regularizer",
     "fit_encoder",
+    "fit_regularizer",
     "log_me",
+    "regularizer_class",
     "ridge_probe",
 ]
 
-REGULARIZERS: dict[str, type[Regularizer]] = {
-    "none": NoRegularizer,
-    "aft": Aft,
-    "aft_rbf": AftRbf,
-    "aft_dense": AftDense,
-    "aft_no_kernel": AftNoKernel,
-    "kd": Kd,
-    "kkd": KernelKd,
-    "rkd": Rkd,
-    "ft": FactorTransfer,
-    "btune": BTuning,
-}
-"""Every regularizer a recipe can name; the first line of its docstring describes it."""
+IN_ORDER = (
+    *("none", "aft", "aft_rbf", "aft_dense", "aft_no_kernel", "aft_probe"),
+    *("kd", "kkd", "rkd", "ft", "probe_kd", "btune"),
+)
+"""How tables list the methods; any other file's come after these."""
+
+
+def _found() -> dict[str, type[Regularizer]]:
+    """The methods of every file in this folder."""
+    modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
+    classes = [kind for module in modules for _, kind in inspect.getmembers(module, inspect.isclass)]
+    methods = {kind.name: kind for kind in classes if issubclass(kind, Regularizer) and kind.name}
+    return {name: methods[name] for name in sorted(methods, key=lambda name: (*IN_ORDER, name).index(name))}
+
+
+REGULARIZERS: dict[str, type[Regularizer]] = _found()
+"""Every regularizer of this package; the first line of its docstring describes it."""
+
+
+def regularizer_class(name: str) -> type[Regularizer]:
+    """The class of the method ``name``, which may be one of the user's own, ``module:Class``.
+
+    Raises ValueError if there is no such class.
+    """
+    if name in REGULARIZERS:
+        return REGULARIZERS[name]
+    module, separator, attribute = name.partition(":")
+    if not separator:
+        known = ", ".join(REGULARIZERS)
+        raise ValueError(f"Unknown regularizer {name!r}. Known: {known}.")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"Regularizer {name!r} cannot be imported: {error}.") from error
+    if not (inspect.isclass(found) and issubclass(found, Regularizer)):
+        raise ValueError(f"Regularizer {name!r} must be a subclass of aft_ray.regularizers.Regularizer.")
+    return found
 
 
 def build_regularizer(
@@ -48,13 +80,20 @@ def build_regularizer(
     ``options`` are the keyword arguments of its class in `REGULARIZERS`. ``student_dim`` is a tuple, one width per modality,
     with ``combine="product"``.
     """
-    if name not in REGULARIZERS:
-        raise ValueError(f"Unknown regularizer {name!r}. Known: {', '.join(REGULARIZERS)}.")
-    signature = inspect.signature(REGULARIZERS[name]).parameters.values()
-    known = {option.name: option.default for option in signature if option.kind is option.KEYWORD_ONLY}
+    kind = regularizer_class(name)
+    known = kind.options()
     for option in sorted(options.keys() - known.keys()):
         raise ValueError(f"Unknown option {option!r} for regularizer {name!r}. Known: {', '.join(known)}.")
     required = [option for option, default in known.items() if default is inspect.Parameter.empty]
     if missing := [option for option in required if option not in options]:
         raise ValueError(f"Regularizer {name!r} needs the options {', '.join(missing)}.")
-    return REGULARIZERS[name](student_dim, teacher_dims, **options)
+    return kind(student_dim, teacher_dims, **options)
+
+
+def fit_regularizer(name: str, data: FittingData, *, student_dim: StudentDim, **options: Any) -> Regularizer:
+    """`build_regularizer` with the options that the method fits to ``data`` before training, and those of a recipe."""
+    kind = regularizer_class(name)
+    fitted = kind.fitted_options(data)
+    for option in sorted(fitted.keys() & options.keys()):
+        raise ValueError(f"Option {option!r} of regularizer {name!r} is fitted to the data. Leave it out.")
+    return build_regularizer(name, student_dim=student_dim, teacher_dims=data.teacher_dims, **fitted, **options)

@@ -8,12 +8,12 @@
 
 Gates scale columns, so centring goes through them, and centred features C give L = C diag(g^2) C' over both rows' norms.
 K does not change when F is rotated or scaled, so student and teachers need neither a common width nor a common basis.
-The variants change one line: `AftRbf` the kernel, `AftDense` a matrix in place of the gates, `KernelKd` a matrix on the student
-and nothing on the teachers, `AftNoKernel` features in place of kernels.
+The variants change one line: `aft_rbf` the kernel, `aft_dense` a matrix in place of the gates, `kkd` a matrix on the student
+and nothing on the teachers, `aft_no_kernel` features in place of kernels, `aft_probe` what the teachers' features are.
 """
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ Normalize: TypeAlias = Literal["none", "per_teacher"]
 
 class KernelRegularizer(Regularizer):
     """A regularizer whose value is the distance of two kernels, which it also reports as ``kernel_distance``."""
+
+    betas: ClassVar[tuple[float, ...]] = (0.02, 0.3, 1.25, 5.0, 20.0)  # rows that are few are learnt by heart
 
     _last_distance: Tensor | None = None
 
@@ -82,73 +84,26 @@ class Aft(GatedRegularizer):
     products over modalities, on either side, which `kernels.product_kernel` never forms.
     """
 
+    name = "aft"
+    title = "AFT"
+    colours = ("#0072b2", "#56b4e9")
+
+    @classmethod
+    def recipe_options(cls, num_teachers: int) -> dict[str, Any]:
+        """Several teachers get the same say, whatever their norms; the paper's value is ``normalize="none"``."""
+        return {"normalize": "per_teacher"} if num_teachers > 1 else {}
+
     def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
         *student_BS, teacher_BT = rows.gather_together(*student, teacher_bT)
+        if self.combine == "product":
+            student_bB = kernels.product_kernel(student_BS, rows.own, rows.gather)
+        else:
+            student_bB = kernels.cosine_kernel(student_BS[0], rows.own)
+        return self._distance(student_bB, self._teacher_kernel(teacher_BT, rows), rows)
+
+    def _teacher_kernel(self, teacher_BT: Tensor, rows: Rows) -> Tensor:
         teacher_BT, gates_T = self._gated(teacher_BT)
         if self.combine == "product":
             parts, gates = (x.split(self.teacher_dims, dim=-1) for x in (teacher_BT, gates_T))
-            student_bB = kernels.product_kernel(student_BS, rows.own, rows.gather)
-            teacher_bB = kernels.product_kernel(parts, rows.own, rows.gather, gates)
-        else:
-            student_bB = kernels.cosine_kernel(student_BS[0], rows.own)
-            teacher_bB = kernels.cosine_kernel(teacher_BT, rows.own, gates_T)
-        return self._distance(student_bB, teacher_bB, rows)
-
-
-class AftRbf(GatedRegularizer):
-    """AFT with the kernel exp(-||x - y||^2) of centred, normalised features in place of the linear one."""
-
-    def __init__(
-        self,
-        student_dim: int,
-        teacher_dims: Sequence[int],
-        *,
-        normalize: Normalize = "none",
-        learn_gates: bool = True,
-        scope: Scope = "global",
-    ) -> None:
-        super().__init__(student_dim, teacher_dims, normalize=normalize, learn_gates=learn_gates, scope=scope)
-
-    def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
-        student_BS, teacher_BT = rows.gather_together(student[0], teacher_bT)
-        teacher_BT, gates_T = self._gated(teacher_BT)
-        student_bB = kernels.rbf_kernel(student_BS, rows.own)
-        return self._distance(student_bB, kernels.rbf_kernel(teacher_BT, rows.own, gates_T), rows)
-
-
-class AftDense(KernelRegularizer):
-    """AFT with a learned T x T matrix on the teacher features in place of the gates."""
-
-    def __init__(self, student_dim: int, teacher_dims: Sequence[int], *, scope: Scope = "global") -> None:
-        super().__init__(student_dim, teacher_dims, scope=scope)
-        self.projection = nn.Parameter(torch.randn(self.teacher_dim, self.teacher_dim) / self.teacher_dim**0.5)
-
-    def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
-        student_BS, teacher_BT = rows.gather_together(student[0], teacher_bT @ self.projection)
-        student_bB = kernels.cosine_kernel(student_BS, rows.own)
-        return self._distance(student_bB, kernels.cosine_kernel(teacher_BT, rows.own), rows)
-
-
-class KernelKd(KernelRegularizer):
-    """Knowledge distillation on kernels: a learned map of the student features, teacher features as they are."""
-
-    def __init__(self, student_dim: int, teacher_dims: Sequence[int], *, scope: Scope = "global") -> None:
-        super().__init__(student_dim, teacher_dims, scope=scope)
-        self.projection = nn.Linear(student_dim, student_dim)
-
-    def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
-        student_BS, teacher_BT = rows.gather_together(self.projection(student[0]), teacher_bT)
-        student_bB = kernels.cosine_kernel(student_BS, rows.own)
-        return self._distance(student_bB, kernels.cosine_kernel(teacher_BT, rows.own), rows)
-
-
-class AftNoKernel(Regularizer):
-    """AFT without the kernel: mean squared difference of centred student and linearly mapped teacher features."""
-
-    def __init__(self, student_dim: int, teacher_dims: Sequence[int], *, scope: Scope = "global") -> None:
-        super().__init__(student_dim, teacher_dims, scope=scope)
-        self.projection = nn.Linear(self.teacher_dim, student_dim)
-
-    def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
-        difference_bS = student[0] - self.projection(teacher_bT)  # centring is linear, so once on the difference
-        return rows.mean_loss((difference_bS - rows.mean(difference_bS)).square().mean(1))
+            return kernels.product_kernel(parts, rows.own, rows.gather, gates)
+        return kernels.cosine_kernel(teacher_BT, rows.own, gates_T)

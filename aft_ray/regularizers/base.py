@@ -1,13 +1,15 @@
-"""What every regularizer shares: checked inputs, precision, and the choice of the batch it is about."""
+"""The base class of all regularizers: its description for the rest of the package, checked inputs, precision, and scope."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from aft_ray.regularizers.distributed import Rows, global_rows
+from aft_ray.regularizers.fitting import FittingData
 from aft_ray.regularizers.kernels import at_least_float32
 
 Scope: TypeAlias = Literal["global", "worker"]
@@ -22,10 +24,25 @@ class Regularizer(nn.Module, ABC):
     Under a process group the value and the gradients (after DDP's averaging) are those of one process on the concatenated
     batch; with ``scope="worker"`` they are those of this worker's rows alone. Everything runs in float32 or better, also
     under autocast. Teacher features are constants. Call it inside the forward that DDP wraps: its parameters need that.
+
+    A method is one subclass, in a file of this folder or anywhere as ``module:Class``. Its constructor's keyword-only
+    arguments are its options, the first line of its docstring is its summary, and the class attributes describe it.
     """
 
-    needs_teachers = True
-    """Whether there is anything to compute without teacher features."""
+    name: ClassVar[str] = ""
+    """How a recipe names it; empty for what is no method by itself, and for a class that is named ``module:Class``."""
+    title: ClassVar[str] = ""
+    """The method in words; the class's name where it is empty."""
+    colours: ClassVar[tuple[str, str]] = ("#444444", "#bbbbbb")
+    """Of its lines in plots: on a light page, on a dark one."""
+    betas: ClassVar[tuple[float, ...]] = (0.03, 0.125, 0.5, 2.0, 8.0)
+    """Strengths that a search tries where the recipe names none. Every method has as many."""
+    needs_teachers: ClassVar[bool] = True
+    """Whether it looks at teacher features at all."""
+    needs_classes: ClassVar[bool] = False
+    """Whether it can only be used where every sample has one class."""
+    needs_logits: ClassVar[bool] = False
+    """Whether it looks at the student's logits besides its features."""
 
     def __init__(
         self,
@@ -53,14 +70,46 @@ class Regularizer(nn.Module, ABC):
         if combine == "concat" and not isinstance(student_dim, int):
             raise ValueError(f"student_dim must be an int unless combine='product', got {student_dim}.")
 
-    def forward(self, student_features: StudentFeatures, teacher_features: Tensor) -> Tensor:
+    @classmethod
+    def options(cls) -> dict[str, Any]:
+        """The options that its constructor takes, with their defaults; `inspect.Parameter.empty` for those without one."""
+        signature = inspect.signature(cls).parameters.values()
+        return {option.name: option.default for option in signature if option.kind is option.KEYWORD_ONLY}
+
+    @classmethod
+    def recipe_options(cls, num_teachers: int) -> dict[str, Any]:
+        """Options that a recipe has unless it says otherwise, where they are not the constructor's defaults."""
+        return {}
+
+    @classmethod
+    def fitted_options(cls, data: FittingData) -> dict[str, Any]:
+        """Options that are fitted to the data before training, which no recipe can give. Most methods have none."""
+        return {}
+
+    @property
+    def is_off(self) -> bool:
+        """Whether it has nothing to say about this data, so that training goes on without it."""
+        return False
+
+    def facts(self) -> dict[str, float]:
+        """What was fitted before training, in numbers; ``name/k`` is about teacher k."""
+        return {}
+
+    def forward(
+        self, student_features: StudentFeatures, teacher_features: Tensor, logits: Tensor | None = None
+    ) -> Tensor:
         """The unweighted regularizer of a batch, a scalar.
 
         ``student_features`` is (b, S), or with ``combine="product"`` a tuple of (b, S_m); ``teacher_features`` is (b, T),
-        all teachers side by side; both floating. Shapes are checked on every call, finite values on the first eager one.
+        all teachers side by side; ``logits`` (b, C) are for methods that need them; all floating. Shapes are checked on
+        every call, finite values on the first eager one.
         """
         student = (student_features,) if isinstance(student_features, Tensor) else tuple(student_features)
         self._check(student, teacher_features)
+        if self.needs_logits:
+            if logits is None:
+                raise ValueError(f"Regularizer '{self.name}' needs the student's logits as third argument.")
+            student = (*student, logits)
         num_rows = teacher_features.shape[0]
         rows = Rows((num_rows,), 0) if self.scope == "worker" else global_rows(num_rows, teacher_features.device)
         if rows.total == 0:
@@ -73,7 +122,8 @@ class Regularizer(nn.Module, ABC):
 
     @abstractmethod
     def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
-        """The regularizer of the batch laid out by ``rows``; ``student`` holds a (b, S_m) per modality, most have one."""
+        """The regularizer of the batch laid out by ``rows``; ``student`` holds a (b, S_m) per modality, most have one, and after
+        them the logits (b, C) where the method needs them."""
 
     def diagnostics(self) -> dict[str, Tensor]:
         """Detached scalars on the device for logging, of the last forward; reading them does not wait for it."""

@@ -19,6 +19,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from aft_ray.regularizers import REGULARIZERS
+
 WIDTH, LINES_HEIGHT, ROW_HEIGHT = 360, 240, 38
 FONT_SIZE, LABEL_WIDTH, MARGIN = 11, 112, 34
 NUM_BINS = 40
@@ -26,18 +28,7 @@ NUM_BINS = 40
 INK = "#010203"
 """Stands for the page's text colour until the SVG is written."""
 
-COLOURS: dict[str, tuple[str, str]] = {
-    "none": ("#5f6b7a", "#a3adba"),
-    "aft": ("#0072b2", "#56b4e9"),
-    "aft_rbf": ("#4b53bc", "#a3a8ff"),
-    "aft_dense": ("#00798a", "#4cc3d4"),
-    "aft_no_kernel": ("#7d3fb0", "#c79bf0"),
-    "kd": ("#d55e00", "#ff9150"),
-    "kkd": ("#8a4b2a", "#d6a184"),
-    "rkd": ("#00805e", "#2fc79a"),
-    "ft": ("#b0457f", "#e58fbd"),
-    "btune": ("#946800", "#e6b422"),
-}
+COLOURS = {name: kind.colours for name, kind in REGULARIZERS.items()}
 """Method to its colour on a light and on a dark page."""
 
 

@@ -12,25 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import stdtr, stdtrit  # Student's t: scipy.stats alone takes a second to import
 
+from aft_ray.regularizers import REGULARIZERS
 from aft_ray.search.trials import Row, SettingKey, setting_key
 
-METHODS = {
-    "none": "standard transfer",
-    "aft": "AFT",
-    "aft_rbf": "AFT, RBF kernel",
-    "aft_dense": "AFT, dense matrix",
-    "aft_no_kernel": "AFT, no kernel",
-    "kd": "KD",
-    "kkd": "kernel KD",
-    "rkd": "relational KD",
-    "ft": "factor transfer",
-    "btune": "B-tuning",
-}
-"""Every method in words."""
+METHODS = {name: kind.title for name, kind in REGULARIZERS.items()}
+"""Every method of this package in words."""
 
 
 def method_title(method: str) -> str:
-    return METHODS.get(method, method)
+    """The method in words; a class of the user's own, which need not be at hand, by its name."""
+    return METHODS.get(method, method.rpartition(":")[2])
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ seed; `proposals` also has Optuna, which learns from the trials before.
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import math
 import random
@@ -19,7 +18,7 @@ from aft_ray.recipe.config import Recipe, fingerprint, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.search_section import TOP_BY_RANK, Range, Values
 from aft_ray.recipe.sections import RegularizerConfig
-from aft_ray.regularizers import REGULARIZERS
+from aft_ray.regularizers import regularizer_class
 
 LONGEST_NAME = 120
 TRIES = 10_000
@@ -180,7 +179,7 @@ def spaces(recipe: Recipe, subsets: Sequence[tuple[str, ...]]) -> list[Space]:
     for method in recipe.search.methods(recipe.regularizer.name):
         values = {
             BETA: recipe.search.betas(method),
-            TEACHERS: ((),) if method == "none" else tuple(subsets),
+            TEACHERS: tuple(subsets) if regularizer_class(method).needs_teachers else ((),),
             **{key: values for key, values in recipe.search.space.items() if applies(key, method)},
         }
         found.append(Space(method, values))
@@ -192,9 +191,8 @@ def applies(key: str, method: str) -> bool:
     section, _, name = key.partition(".")
     if section != "regularizer":
         return True
-    if method == "none":
-        return False
-    return name in RegularizerConfig.model_fields or name in inspect.signature(REGULARIZERS[method]).parameters
+    kind = regularizer_class(method)
+    return kind.needs_teachers and (name in RegularizerConfig.model_fields or name in kind.options())
 
 
 def plan_trials(recipe: Recipe, subsets: Sequence[tuple[str, ...]]) -> list[Trial]:

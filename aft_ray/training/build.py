@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from aft_ray.models.students import build_student
+from aft_ray.models.students import Student, build_student
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TrainConfig
-from aft_ray.regularizers import build_regularizer
+from aft_ray.regularizers import Regularizer, build_regularizer, fit_regularizer, regularizer_class
 from aft_ray.store.workspace import Workspace
-from aft_ray.training.fitted import fitted_options
+from aft_ray.training.fitting import TrainingData
 from aft_ray.training.inputs.data import Data
-from aft_ray.training.provenance import run_inputs
 from aft_ray.training.task import TransferTask
 
 logger = logging.getLogger(__name__)
@@ -26,48 +24,34 @@ BATCH_NORM = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
 
 
 def regularizer_arguments(recipe: Recipe, student_dim: int | tuple[int, ...]) -> dict[str, Any]:
-    """What `build_regularizer` takes for a student of width `student_dim`, one width per tower."""
+    """Arguments of the recipe's regularizer for a student of width `student_dim`, one width per tower."""
     if isinstance(student_dim, int):
         return {"student_dim": student_dim, **recipe.regularizer.options}
-    if recipe.regularizer.name == "none":
-        return {"student_dim": student_dim[0], **recipe.regularizer.options}
+    if not regularizer_class(recipe.regularizer.name).needs_teachers:
+        return {"student_dim": student_dim[0], **recipe.regularizer.options}  # it looks at nothing: one tower will do
     return {"student_dim": student_dim, "combine": "product", **recipe.regularizer.options}
 
 
-def build_task(
-    recipe: Recipe, data: Data, teachers: Sequence[str], device: torch.device, *, weights_follow: bool
-) -> TransferTask:
+def build_task(recipe: Recipe, data: Data, device: torch.device, *, weights_follow: bool) -> TransferTask:
     """Student and regularizer on `device`, with initial weights that depend on the recipe's seed and data alone.
 
     weights_follow: a checkpoint will be loaded over them.
     """
     torch.manual_seed(recipe.train.seed)
-    method, train = recipe.regularizer.name, data.train
+    train = data.train
     input_dims = [train.feature_dims[name] for name in train.input_teachers]
     student = build_student(recipe.student, len(train.classes), teacher_dims=input_dims, for_inference=weights_follow)
-    inputs = run_inputs(recipe, data.origin)
-    fitted = fitted_options(
-        method,
-        student,
-        train,
-        data.validation,
-        teachers,
-        device,
-        weights_follow=weights_follow,
-        kept=Workspace.at(recipe.workspace) / "encoders" if data.origin else None,
-        identity=[inputs["samples"], inputs["teachers"]],
-    )
-    regularizer = build_regularizer(
-        method,
-        teacher_dims=[train.feature_dims[name] for name in teachers],
-        **regularizer_arguments(recipe, student.feature_dim),
-        **fitted,
-    )
+    regularizer = _fitted_regularizer(recipe, data, student, device, weights_follow=weights_follow)
+    facts = regularizer.facts()
+    if regularizer.is_off:
+        regularizer = _no_regularizer(student)
     settings = recipe.train
     task = TransferTask(
         student,
         regularizer,
         recipe.regularizer.beta,
+        teachers=recipe.teacher_names() if regularizer.needs_teachers else (),
+        facts=facts,
         kind=train.task,
         label_smoothing=settings.label_smoothing,
         precision=settings.precision,
@@ -77,6 +61,29 @@ def build_task(
     if settings.compile:
         task.student.compile()
     return task.to(device)
+
+
+def _fitted_regularizer(
+    recipe: Recipe, data: Data, student: Student, device: torch.device, *, weights_follow: bool
+) -> Regularizer:
+    """The recipe's regularizer, fitted to the data where its method asks for that."""
+    needs_teachers = regularizer_class(recipe.regularizer.name).needs_teachers
+    fitting = TrainingData(
+        student=student,
+        train=data.train,
+        validation=data.validation,
+        teachers=recipe.teacher_names() if needs_teachers else (),
+        device=device,
+        weights_follow=weights_follow,
+        workspace=Workspace.at(recipe.workspace) if data.origin else None,
+        made_of=data.origin,
+    )
+    return fit_regularizer(recipe.regularizer.name, fitting, **regularizer_arguments(recipe, student.feature_dim))
+
+
+def _no_regularizer(student: Student) -> Regularizer:
+    width = student.feature_dim if isinstance(student.feature_dim, int) else student.feature_dim[0]
+    return build_regularizer("none", student_dim=width, teacher_dims=())
 
 
 def device_of(settings: TrainConfig) -> torch.device:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-
 from aft_ray.models import students, teachers
 from aft_ray.recipe.config import Recipe
-from aft_ray.regularizers import REGULARIZERS, build_regularizer
+from aft_ray.regularizers import REGULARIZERS, MadeUpData, fit_regularizer, regularizer_class
 from aft_ray.training import trackers
 from aft_ray.training.build import regularizer_arguments
 
@@ -42,27 +40,33 @@ def _tower_faults(recipe: Recipe) -> list[str]:
 
 def method_faults(recipe: Recipe, method: str) -> list[str]:
     """Faults of `method` with the recipe's teachers and student, whatever its options."""
-    if method not in REGULARIZERS:
-        return [f"Unknown regularizer '{method}'. Known: {', '.join(REGULARIZERS)}."]
-    if method != "none" and not recipe.teachers:
+    try:
+        kind = regularizer_class(method)
+    except ValueError as error:
+        return [str(error)]
+    if kind.needs_teachers and not recipe.teachers:
         return [f"Regularizer '{method}' needs at least one entry in 'teachers'."]
-    if has_two_towers(recipe) and "combine" not in inspect.signature(REGULARIZERS[method]).parameters:
+    if has_two_towers(recipe) and kind.needs_teachers and "combine" not in kind.options():
+        fitting = [
+            name for name, other in REGULARIZERS.items() if other.needs_teachers and "combine" in other.options()
+        ]
         return [
-            f"Regularizer '{method}' is for students with one tower, '{recipe.student.model}' has two. Take aft or kd."
+            f"Regularizer '{method}' is for students with one tower, '{recipe.student.model}' has two. Take"
+            f" {', '.join(fitting)}."
         ]
     return []
 
 
 def regularizer_faults(recipe: Recipe) -> list[str]:
-    """Faults of the recipe's own regularizer: its name and its options."""
+    """Faults of the recipe's own regularizer: its name and its options. It is built here, fitted to made-up data."""
     name = recipe.regularizer.name
     if (found := method_faults(recipe, name)) or not recipe.teachers:
         return found
-    width = (1, 1) if has_two_towers(recipe) else 1
+    two_towers = has_two_towers(recipe)
+    width = (MadeUpData.student_dim,) * 2 if two_towers else MadeUpData.student_dim
     try:
-        regularizer = build_regularizer(
-            name, teacher_dims=[1] * len(recipe.teachers), **regularizer_arguments(recipe, width)
-        )
+        data = MadeUpData(len(recipe.teachers), two_towers=two_towers)
+        regularizer = fit_regularizer(name, data, **regularizer_arguments(recipe, width))
     except ValueError as error:
         return [f"regularizer: {error}"]
     if recipe.regularizer.steps_per_student_step > 1 and not any(p.requires_grad for p in regularizer.parameters()):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -65,9 +65,8 @@ def fit(
     if resume:
         state = replace(TrainingState.load(resume, None if adopt else inputs), inputs=inputs)
     data = data.of(recipe)
-    teachers = recipe.teacher_names() if recipe.regularizer.name != "none" else ()
-    feed = Feed(recipe, data.train, teachers, device, rank(), world_size())
-    task = build_task(recipe, data, teachers, device, weights_follow=resume is not None)
+    task = build_task(recipe, data, device, weights_follow=resume is not None)
+    feed = Feed(recipe, data.train, task.teachers, device, rank(), world_size())
     optimisation = Optimisation(task, recipe, device)
     if resume:
         task.load_state_dict(state.task)
@@ -94,7 +93,7 @@ def fit(
                 "samples_per_s": (step + 1 - state.step) * feed.num_rows / seconds,
                 "input_wait": interval.waited / seconds,
                 "learning_rate": settings.learning_rate * learning_rate_factor(step, settings),
-                **_named_diagnostics(task, teachers),
+                **_named({**task.regularizer.diagnostics(), **task.facts}, recipe.teacher_names()),
             }
             if metrics["val_loss"] is not None:
                 watch.see(step, torch.tensor(metrics["val_loss"], device=device), good_step=state.step)
@@ -220,10 +219,10 @@ class Interval:
         return found
 
 
-def _named_diagnostics(task: TransferTask, teachers: tuple[str, ...]) -> dict[str, float]:
-    """The regularizer's diagnostics with teachers' names in place of their numbers."""
+def _named(numbers: Mapping[str, torch.Tensor | float], teachers: tuple[str, ...]) -> dict[str, float]:
+    """A regularizer's numbers with teachers' names in place of `/k`."""
     named = {}
-    for key, value in task.regularizer.diagnostics().items():
+    for key, value in numbers.items():
         stem, _, number = key.partition("/")
         named[f"{stem}/{teachers[int(number)]}" if number else stem] = float(value)
     return named
@@ -242,6 +241,7 @@ def _student_facts(recipe: Recipe, task: TransferTask, data: Data, history: list
         "task": data.train.task,
         "classes": list(data.train.classes),
         "regularizer": recipe.regularizer.model_dump(mode="json"),
+        "fitted": _named(task.facts, recipe.teacher_names()),
         "teachers": [
             {"name": teacher.name, "model": teacher.model, "feature_dim": data.train.feature_dims[teacher.name]}
             for teacher in recipe.teachers

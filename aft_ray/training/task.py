@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -34,15 +34,21 @@ class TransferTask(nn.Module):
         regularizer: Regularizer,
         beta: float,
         *,
+        teachers: Sequence[str] = (),
+        facts: Mapping[str, float] | None = None,
         kind: str = "classification",
         label_smoothing: float = 0.0,
         precision: str = "fp32",
     ) -> None:
-        """kind: what a label is, one of schema.TASKS. precision: of the student; the losses are float32 always."""
+        """teachers: names of those whose features the regularizer takes. facts: what was fitted to the data before training.
+        kind: what a label is, one of schema.TASKS. precision: of the student; the losses are float32 always.
+        """
         super().__init__()
         self.student = student
         self.regularizer = regularizer
         self.beta = beta
+        self.teachers = tuple(teachers)
+        self.facts = dict(facts or {})
         self.kind = kind
         self.label_smoothing = label_smoothing
         self.dtype = AUTOCAST[precision]
@@ -73,7 +79,7 @@ class TransferTask(nn.Module):
         over_workers = begin_sum_of_losses(errors, count)
         if isinstance(features, tuple) and not self.regularizer.needs_teachers:
             features = features[0]  # a regularizer that looks at nothing is given one tower
-        regularization = self.regularizer(features, batch.teacher_features)
+        regularization = self.regularizer(features, batch.teacher_features, logits)
         error_sum, num_labeled = over_workers()
         task_loss = error_sum / num_labeled.clamp(min=1)
         return {

@@ -141,7 +141,7 @@ def test_rkd_does_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) 
     student, teacher = inputs("rkd", num_rows=11)
     whole = build("rkd")(student, teacher)
     (whole_grad,) = torch.autograd.grad(whole, student)
-    monkeypatch.setattr("aft_ray.regularizers.relational.BLOCK_SIZE", 3 * 11**2)
+    monkeypatch.setattr("aft_ray.regularizers.rkd.BLOCK_SIZE", 3 * 11**2)
     blocks = build("rkd")(student, teacher)
     torch.testing.assert_close(blocks, whole)
     torch.testing.assert_close(torch.autograd.grad(blocks, student)[0], whole_grad)
@@ -396,7 +396,7 @@ def test_no_tensor_is_larger_than_a_kernel_or_the_teacher_features(variant: str,
 
 
 def test_rkd_holds_one_block_of_angles_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aft_ray.regularizers.relational.BLOCK_SIZE", 40**2)
+    monkeypatch.setattr("aft_ray.regularizers.rkd.BLOCK_SIZE", 40**2)
     assert watched(build("rkd"), *inputs("rkd", num_rows=40)).largest <= 40**2
 
 

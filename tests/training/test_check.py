@@ -8,6 +8,7 @@ from aft_ray.commands.check import check
 from aft_ray.datasets.prepare import prepare
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
+from aft_ray.regularizers import REGULARIZERS
 from aft_ray.search.check import compared_teachers
 from aft_ray.training.inputs.stores import open_setup as open_samples
 
@@ -50,6 +51,12 @@ def test_every_part_of_a_recipe_is_checked_before_anything_starts() -> None:
 def test_faults_of_a_regularizer(sections: dict, line: str) -> None:
     (found,) = faults(**sections)
     assert line in found
+
+
+@pytest.mark.parametrize("method", [*REGULARIZERS, "tests.helpers.own_regularizers:Means"])
+def test_a_method_that_is_fitted_to_the_data_has_no_fault_before_there_is_any(method: str) -> None:
+    recipe = {"workspace": "w", "dataset": {"name": "mnist5k"}, "student": {"model": "tiny:cnn"}}
+    check(Recipe.model_validate({**recipe, "teachers": [MINILM], "regularizer": {"name": method}}), "train")
 
 
 LITE0 = {

@@ -84,7 +84,7 @@ def plain_script(method: str, steps: int, extras: bool) -> list[tuple[float, flo
     return curve
 
 
-@pytest.mark.parametrize("method", REGULARIZERS)
+@pytest.mark.parametrize("method", [*REGULARIZERS, "tests.helpers.own_regularizers:Means"])
 def test_every_method_trains_and_resumes(method: str, tmp_path: Path) -> None:
     given = recipe(method, steps=4, evaluate_every=2, labels_per_class=6)
     kept = Workspace.at(tmp_path / "kept")

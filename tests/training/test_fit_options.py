@@ -93,7 +93,7 @@ def test_more_steps_of_the_regularizer_leave_the_student_s_batches_as_they_are(t
 def test_the_student_rests_while_the_regularizer_trains(tmp_path: Path) -> None:
     """With a student that cannot learn, k steps at a time are just as many steps of the gates."""
     still = recipe("aft", steps=2, learning_rate=1e-30, optimizer="sgd")
-    before = build_task(still, DATA, TEACHERS, CPU, weights_follow=False).student.state_dict()
+    before = build_task(still, DATA, CPU, weights_follow=False).student.state_dict()
     run(override(still, {"regularizer.steps_per_student_step": 4, "regularizer.learning_rate": 1.0}), tmp_path)
     from aft_ray.training.checkpoint import read_student
 
@@ -103,7 +103,7 @@ def test_the_student_rests_while_the_regularizer_trains(tmp_path: Path) -> None:
 
 def test_bf16_runs_the_student_in_bf16_and_the_losses_in_float32(tmp_path: Path) -> None:
     given = recipe(precision="bf16")
-    task = build_task(given, DATA, TEACHERS, CPU, weights_follow=False)
+    task = build_task(given, DATA, CPU, weights_follow=False)
     batch = TRAIN.rows(np.arange(20), TEACHERS)
     logits, features = task.run_student(batch.inputs)
     assert logits.dtype == torch.bfloat16

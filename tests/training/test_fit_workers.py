@@ -17,7 +17,7 @@ from torch.multiprocessing.spawn import start_processes
 from aft_ray.training.build import build_task
 from aft_ray.training.fit import evaluate
 from aft_ray.training.inputs.data import Data
-from tests.helpers.training import DATA, TEACHERS, TEST, VALIDATION, recipe, run
+from tests.helpers.training import DATA, TEST, VALIDATION, recipe, run
 
 STEPS = 50
 RATE = 1e-4
@@ -46,7 +46,7 @@ def given(**changes: Any) -> Any:
 
 def evaluated(data: Data) -> dict[str, list[float]]:
     """(sum, count) of every metric of both splits, over all workers."""
-    task = build_task(given(), data, TEACHERS, CPU, weights_follow=False)
+    task = build_task(given(), data, CPU, weights_follow=False)
     found = {}
     assert data.validation is not None
     for split in (data.validation, data.test):

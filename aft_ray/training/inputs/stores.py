@@ -9,6 +9,7 @@ from typing import Any
 from aft_ray.models import students, teachers
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
+from aft_ray.regularizers import regularizer_class
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.side_by_side import Store, open_store
 from aft_ray.store.workspace import Workspace
@@ -65,13 +66,22 @@ def sample_faults(recipe: Recipe, manifest: Mapping[str, Any]) -> list[str]:
     task = manifest.get("task", "classification")
     if task == "classification":
         return []
+    method = recipe.regularizer.name
     used = {
         "train.label_smoothing": recipe.train.label_smoothing > 0,
         "train.labels_per_class": recipe.train.labels_per_class is not None,
-        "regularizer.name=btune": recipe.regularizer.name == "btune",
+        f"regularizer.name={method}": _needs_classes(method),
     }
     return [
         f"{key} needs one class per sample; the task is {task}. Leave it out."
         for key, is_used in used.items()
         if is_used
     ]
+
+
+def _needs_classes(method: str) -> bool:
+    """Whether a method is for one class per sample. A name that is wrong is told by the verbs that train."""
+    try:
+        return regularizer_class(method).needs_classes
+    except ValueError:
+        return False

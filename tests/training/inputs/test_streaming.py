@@ -116,7 +116,7 @@ def test_a_streamed_run_goes_on_in_the_middle_of_an_epoch(stores: dict[str, Stor
 def test_streamed_and_in_memory_evaluation_give_the_same(stores: dict[str, Store]) -> None:
     given = recipe()
     streamed = load_data(recipe(streaming=True), stores)
-    task = build_task(given, Data(TRAIN, VALIDATION, TEST), TEACHERS, CPU, weights_follow=False)
+    task = build_task(given, Data(TRAIN, VALIDATION, TEST), CPU, weights_follow=False)
     for split in ("validation", "test"):
         found, expected = (
             evaluate(task, samples, CPU)

@@ -1,0 +1,92 @@
+"""What a method may look at before training, to fit its options to the data: real data in training, made-up data in checks."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+RowBatches: TypeAlias = Iterator[tuple[np.ndarray, np.ndarray]]
+"""Features (n, D) of any floating type and labels, some rows at a time: (n,) integers, -1 for none, or (n, C), NaN for none."""
+
+
+class FittingData(Protocol):
+    """The train split as training sees it, its teachers' features, and the student as it is before training."""
+
+    @property
+    def task(self) -> str:
+        """What a label is: ``classification``, ``multilabel`` or ``regression``."""
+
+    @property
+    def num_outputs(self) -> int:
+        """C, the student's logits."""
+
+    @property
+    def student_dim(self) -> int: ...
+
+    @property
+    def teacher_dims(self) -> Sequence[int]: ...
+
+    @property
+    def two_towers(self) -> bool:
+        """Whether there are two modalities, one teacher for each, whose features are multiplied."""
+
+    @property
+    def device(self) -> torch.device | str: ...
+
+    @property
+    def weights_follow(self) -> bool:
+        """Whether a checkpoint will be loaded over the regularizer, so that of its tensors only the shapes count."""
+
+    def teacher_rows(self, teachers: Sequence[int]) -> RowBatches:
+        """One pass over all train rows, with the features of ``teachers`` side by side."""
+
+    def student_rows(self) -> RowBatches:
+        """One pass over all train rows, with the student's features."""
+
+    def train_features(self) -> np.ndarray:
+        """All teachers' features (N, T) of the train split, in memory as a whole."""
+
+    def validation_features(self) -> np.ndarray | None:
+        """The same of the validation split, where there is one."""
+
+    def kept(
+        self, folder: str, teachers: Sequence[int], make: Callable[[], dict[str, Tensor]], *, with_labels: bool = False
+    ) -> dict[str, Tensor]:
+        """The tensors that ``make`` returns; from the workspace's ``folder`` if another run has made them.
+
+        They depend on the features of ``teachers``, and with ``with_labels`` on the labels that training keeps.
+        """
+
+
+class MadeUpData:
+    """A few rows whose features tell the labels: enough for a method to be built and checked without any data."""
+
+    num_outputs = 2
+    student_dim = 2
+    device = "cpu"
+    weights_follow = True
+
+    def __init__(self, num_teachers: int, *, task: str = "classification", two_towers: bool = False) -> None:
+        self.task, self.two_towers = task, two_towers
+        self.teacher_dims = (2,) * num_teachers
+
+    def teacher_rows(self, teachers: Sequence[int]) -> RowBatches:
+        labels = np.arange(20) % 2
+        features = np.random.default_rng(0).normal(size=(20, 2 * len(teachers))) + 9 * labels[:, None]
+        yield features, labels if self.task == "classification" else np.eye(2)[labels]
+
+    def student_rows(self) -> RowBatches:
+        return self.teacher_rows([0])
+
+    def train_features(self) -> np.ndarray:
+        return next(self.teacher_rows(range(len(self.teacher_dims))))[0]
+
+    def validation_features(self) -> np.ndarray | None:
+        return None
+
+    def kept(
+        self, folder: str, teachers: Sequence[int], make: Callable[[], dict[str, Tensor]], **_: Any
+    ) -> dict[str, Tensor]:
+        return make()
