@@ -7,6 +7,7 @@ one shard at a time are read when it is written.
 from __future__ import annotations
 
 import difflib
+from typing import Any
 
 from aft_ray.datasets.base import Item, Listing, NamedDataset, Source
 from aft_ray.datasets.named import hub_tasks
@@ -21,6 +22,7 @@ from aft_ray.datasets.sources.tabular import check_columns, list_tables
 from aft_ray.datasets.sources.torchvision_source import check_torchvision, list_torchvision
 from aft_ray.datasets.sources.webdataset import find_tars, list_webdataset
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.own_class import import_class
 from aft_ray.recipe.sections import DatasetConfig
 
 __all__ = ["NAMED", "SOURCES", "Item", "Listing", "NamedDataset", "faults", "list_samples"]
@@ -56,7 +58,7 @@ def faults(config: DatasetConfig) -> list[str]:
     """What is wrong with the recipe's `dataset`, one line each, as far as it shows without reading every sample."""
     try:
         if config.name is None:
-            SOURCES[config.source or ""].check(config)
+            _source(config).check(config)
         else:
             _named(config)
     except InputError as error:
@@ -73,10 +75,19 @@ def list_samples(config: DatasetConfig) -> Listing:
     """
     try:
         if config.name is None:
-            return SOURCES[config.source or ""].list(config)
+            return _source(config).list(config)
         return _named(config).list_samples(config)
     except FileNotFoundError as error:
         raise InputError(str(error)) from error
+
+
+def _source(config: DatasetConfig) -> Source:
+    """The source that `config` names, which may be a class of the user's own."""
+    name = config.source or ""
+    if name in SOURCES:
+        return SOURCES[name]
+    own: Any = import_class(name, "dataset.source", ("list_samples",))
+    return Source(own.list_samples, getattr(own, "check", own.list_samples))
 
 
 def _named(config: DatasetConfig) -> NamedDataset:

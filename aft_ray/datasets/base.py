@@ -1,4 +1,18 @@
-"""What every source of samples gives: a listing."""
+"""A source of samples gives a listing: ids, labels, and a function that reads the content of one sample.
+
+A class of your own is one, named in the recipe as `dataset.source: module:Class`. Slides whose names begin with their class:
+
+    class Slides:
+        @staticmethod
+        def list_samples(config):
+            paths = sorted(Path(config.path).glob("*.png"))
+            names = [path.stem.partition("_")[0] for path in paths]
+            classes = tuple(sorted(set(names)))
+            items = [Item(path.stem, classes.index(name)) for path, name in zip(paths, names)]
+            return Listing("image", classes, tuple(items), lambda index: paths[index].read_bytes())
+
+`check(config)`, if there is one, finds faults without looking at every sample. `config.options` holds settings of its own.
+"""
 
 from __future__ import annotations
 

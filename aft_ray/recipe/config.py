@@ -86,7 +86,9 @@ class Recipe(Model):
         """The classes of the user's own that the recipe names, `module:Class`."""
         searched = self.search.space.get("student.model", ())
         students = (self.student.model, *(searched if isinstance(searched, tuple) else ()))
-        names = (*(teacher.model for teacher in self.teachers), *students)
+        teachers = (teacher.model for teacher in self.teachers)
+        methods = (self.regularizer.name, *self.search.compare)
+        names = (*teachers, *students, *methods, self.dataset.source, self.search.searcher, self.search.scheduler)
         return tuple(name for name in names if isinstance(name, str) and is_own_class(name))
 
     def worker_resources(self) -> dict[str, float]:

@@ -6,6 +6,7 @@ import math
 import re
 import reprlib
 import typing
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
@@ -116,6 +117,13 @@ def checked_name(name: str) -> str:
 OWN_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 LIBRARIES = ("timm", "open_clip", "transformers", "tiny")
 """What stands before the colon of a model's name, if it is no module of the user's own."""
+
+
+def named_or_own(value: str, names: Iterable[str]) -> str:
+    """`value` if it is one of `names` or a class of the user's own. Raises ValueError for anything else."""
+    if value not in (known := tuple(names)) and not is_own_class(value):
+        raise ValueError(f"must be one of {', '.join(known)}, or a class of your own, module:Class; got {shown(value)}")
+    return value
 
 
 def is_own_class(name: str) -> bool:

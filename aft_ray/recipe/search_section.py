@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
-from aft_ray.recipe.model import Model
+from aft_ray.recipe.model import Model, named_or_own
 from aft_ray.recipe.sections import MOST_PROCESSES
 
 TOP_BY_RANK = re.compile(r"top_([1-9]\d*)_by_rank")
@@ -55,8 +55,9 @@ class SearchConfig(Model):
     space: dict[str, Values] = {}
     """Any other dotted key of the recipe, such as `train.learning_rate`: a list of values, or {min, max} for a range.
     Keys of `regularizer` are tried with the methods that have them."""
-    searcher: Literal["grid", "random", "optuna"] = "grid"
-    """`grid` tries everything, `random` draws `num_samples` settings, `optuna` (TPE) learns from the trials before."""
+    searcher: str = "grid"
+    """`grid` tries everything, `random` draws `num_samples` settings, `optuna` (TPE) learns from the trials before,
+    `module:Class` is a class of your own."""
     subsets_as: Literal["choice", "bits"] = "choice"
     """How `optuna` sees combinations of teachers: as one choice, or as a yes or no for each teacher."""
     num_samples: int | None = Field(default=None, gt=0)
@@ -65,9 +66,9 @@ class SearchConfig(Model):
     """Trials of each setting, each with its own seed; settings are compared by their mean."""
     metric: Literal["val_accuracy", "val_loss"] | None = None
     """What settings are compared by, at their best evaluation; null is accuracy, or the loss of a regression."""
-    scheduler: Literal["asha", "pbt", "none"] = "asha"
+    scheduler: str = "asha"
     """`asha` stops trials that fall behind others of their method; `pbt` lets them take over the weights of better ones
-    and changes the numbers of their ranges on the way."""
+    and changes the numbers of their ranges on the way; `none` runs all to their end; `module:Class` is a class of your own."""
     grace_steps: int | None = Field(default=None, gt=0)
     """Steps before a trial may be stopped, or changed by `pbt`; null is a third of train.steps."""
     reduction_factor: int = Field(default=2, gt=1)
@@ -75,7 +76,7 @@ class SearchConfig(Model):
     max_concurrent_trials: int | None = Field(default=None, gt=0, le=MOST_PROCESSES)
     """Trials at the same time; null fills the cluster, and what does not fit waits."""
     workers_per_trial: int = Field(default=1, gt=0, le=MOST_PROCESSES)
-    """DDP workers of each trial; the result is that of one on the whole batch. Several need scheduler `none`."""
+    """DDP workers of each trial; the result is that of one worker on the whole batch. `pbt` needs one."""
     cpus_per_trial: float = Field(default=1.0, gt=0, le=MOST_PROCESSES)
     """CPUs of each worker of a trial."""
     gpus_per_trial: float | None = Field(default=None, ge=0, le=MOST_PROCESSES)
@@ -84,6 +85,16 @@ class SearchConfig(Model):
     """Seconds of a trial that may be lost when its process dies."""
     final: FinalConfig = FinalConfig()
     """What follows: the best setting of each method, trained anew; only these runs see the test split."""
+
+    @field_validator("searcher")
+    @classmethod
+    def _is_a_searcher(cls, value: str) -> str:
+        return named_or_own(value, ("grid", "random", "optuna"))
+
+    @field_validator("scheduler")
+    @classmethod
+    def _is_a_scheduler(cls, value: str) -> str:
+        return named_or_own(value, ("asha", "pbt", "none"))
 
     @field_validator("beta", mode="before")
     @classmethod

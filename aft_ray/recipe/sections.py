@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from aft_ray.recipe.model import Model, checked_name
+from aft_ray.recipe.model import Model, checked_name, is_own_class, named_or_own
 
 LARGEST_IMAGE, LONGEST_TEXT = 8192, 1_000_000
 LARGEST_BATCH = 1_000_000
@@ -58,14 +58,18 @@ SOURCE_KEYS = {
     "torchvision": {"path", "splits", "dataset_class"},
 }
 """The keys that have an effect, by source; the others of these are refused."""
+ALL_SOURCE_KEYS = set().union(*SOURCE_KEYS.values())
 
 
 class DatasetConfig(Model):
     name: str | None = None
     """A named data set (`aft-ray list datasets`)."""
-    source: Literal["image_folder", "parquet", "csv", "jsonl", "webdataset", "hub", "torchvision"] | None = None
+    source: str | None = None
     """Where your own data lies: `image_folder` has a folder of images per class, `parquet`, `csv` and `jsonl` a sample per
-    row, `webdataset` tars, `hub` a repository of the Hugging Face hub, `torchvision` one of its classes."""
+    row, `webdataset` tars, `hub` a repository of the Hugging Face hub, `torchvision` one of its classes, `module:Class` a
+    class of your own."""
+    options: dict[str, Any] = {}
+    """Settings of a source of your own."""
     path: str | None = None
     """The folder, file or glob (`data/*.parquet`) of `source`; of the hub, or of a named data set, a local copy."""
     repo: str | None = None
@@ -105,6 +109,11 @@ class DatasetConfig(Model):
     max_bad_samples: int = Field(default=0, ge=0)
     """How many unreadable samples may be put aside, each named with its reason, before that is an error."""
 
+    @field_validator("source")
+    @classmethod
+    def _is_a_source(cls, value: str | None) -> str | None:
+        return value if value is None else named_or_own(value, SOURCE_KEYS)
+
     @field_validator("splits", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
@@ -130,7 +139,7 @@ class DatasetConfig(Model):
         if self.source == "hub" and self.path is not None:
             needed = []
         faults = [f"source '{self.source}' needs '{key}'" for key in needed if getattr(self, key) is None]
-        known = set().union(*SOURCE_KEYS.values()) - SOURCE_KEYS[self.source]
+        known = set() if is_own_class(self.source) else {"options", *ALL_SOURCE_KEYS} - SOURCE_KEYS[self.source]
         given = sorted(key for key in known if getattr(self, key) != type(self).model_fields[key].default)
         return faults + [f"'{key}' has no effect with source '{self.source}'" for key in given]
 

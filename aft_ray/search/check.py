@@ -6,6 +6,9 @@ import math
 
 from aft_ray.models import students
 from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.model import is_own_class
+from aft_ray.recipe.own_class import import_class
 from aft_ray.search import proposals
 from aft_ray.search.space import space_faults, spaces, teacher_subsets
 from aft_ray.training import check as training
@@ -30,6 +33,7 @@ def faults(recipe: Recipe) -> list[str]:
         *_teacher_faults(recipe),
         *_resource_faults(recipe),
         *proposals.faults(recipe),
+        *_own_class_faults(recipe),
     ]
     return found or _size_faults(recipe) or space_faults(recipe, lambda variant: _variant_faults(recipe, variant))
 
@@ -58,6 +62,18 @@ def _resource_faults(recipe: Recipe) -> list[str]:
         found.append("search.gpus_per_trial is 0, and train.use_gpu asks for a GPU. Set one of them.")
     if recipe.train.use_gpu and search.workers_per_trial > 1 and search.gpus_per_trial not in (None, 1):
         found.append("search.gpus_per_trial must be 1 with several workers per trial: each takes a GPU of its own.")
+    return found
+
+
+def _own_class_faults(recipe: Recipe) -> list[str]:
+    wanted = {"searcher": ("next", "tell"), "scheduler": ("on_trial_result",)}
+    found = []
+    for key, methods in wanted.items():
+        if is_own_class(name := getattr(recipe.search, key)):
+            try:
+                import_class(name, f"search.{key}", methods)
+            except InputError as error:
+                found += error.faults
     return found
 
 

@@ -11,12 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import ray
 
 from aft_ray.cluster.lease import lease
 from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.model import is_own_class
+from aft_ray.recipe.own_class import import_class
 from aft_ray.recipe.search_section import Range
 from aft_ray.search.check import compared_teachers
 from aft_ray.search.proposals import Learned, Listed, Proposals
@@ -110,10 +113,12 @@ def _students(recipe: Recipe) -> list[Recipe]:
 
 def _proposals(shared: Shared, group: Sequence[Space], subsets: Sequence[tuple[str, ...]]) -> Proposals:
     recipe = shared.recipe
-    if recipe.search.searcher == "optuna":
+    searcher = recipe.search.searcher
+    if searcher == "optuna" or is_own_class(searcher):
+        kind: Any = Learned if searcher == "optuna" else import_class(searcher, "search.searcher", ("next", "tell"))
         facts = [shared.directory(name).facts() for name in (shared.place / "trials").names()]
         known = sorted((f for f in facts if f and f["stage"] == "search"), key=lambda found: found["number"])
-        return Learned(recipe, group, [Trial.of(found) for found in known])
+        return kind(recipe, group, [Trial.of(found) for found in known])
     methods = {space.method for space in group}
     return Listed([trial for trial in plan_trials(recipe, subsets) if trial.setting.method in methods])
 

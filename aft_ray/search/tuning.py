@@ -16,6 +16,8 @@ from aft_ray.cluster.gauges import show_gauges
 from aft_ray.cluster.progress import Progress
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.model import is_own_class
+from aft_ray.recipe.own_class import import_class
 from aft_ray.search.proposals import Listed, Proposals
 from aft_ray.search.schedulers import AshaPerMethod, population, reports
 from aft_ray.search.space import Space, Trial
@@ -92,6 +94,8 @@ class Round:
             return None
         if recipe.search.scheduler == "pbt":
             return population(recipe, self.group[0])
+        if is_own_class(recipe.search.scheduler):
+            return import_class(recipe.search.scheduler, "search.scheduler", ("on_trial_result",))(recipe)
         # Ray Train would keep what the workers of a killed trial had reserved.
         scheduler = AshaPerMethod(recipe, self._ask_to_stop if recipe.search.workers_per_trial > 1 else None)
         for name in (self.shared.place / "trials").names():
