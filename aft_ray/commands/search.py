@@ -58,11 +58,13 @@ def show_search_plan(recipe: Recipe, plan: SearchPlan) -> None:
 
 
 def show_leaderboard(recipe: Recipe) -> None:
-    """Each method at its best setting."""
-    from aft_ray.report.report import leaderboard
+    """Prints each method at its best setting, and what that says."""
+    from aft_ray.report.reading import findings
+    from aft_ray.training.best import ACCURACY
 
-    entries = leaderboard(recipe)
-    has_others = any(entry.others for entry in entries)
+    found = findings(recipe)
+    measure = found.entries[0].measure if found.entries else ACCURACY
+    has_others = any(entry.others for entry in found.entries)
     rows = [
         [
             entry.title,
@@ -70,12 +72,17 @@ def show_leaderboard(recipe: Recipe) -> None:
             ", ".join(entry.teachers) or "-",
             *([", ".join(f"{key}={value}" for key, value in entry.others)] if has_others else []),
             entry.num_seeds,
-            f"{100 * entry.val_accuracy:.2f}",
-            number(100 * entry.test_accuracy, ".2f") + number(100 * entry.test_accuracy_se, ".2f", before=" ± ", no=""),
-            number(100 * entry.gain, "+.2f") + number(entry.p_value, ".3f", before="  p ", no=""),
+            number(measure.factor * entry.validation, measure.digits),
+            number(measure.factor * entry.test, measure.digits)
+            + number(measure.factor * entry.test_se, measure.digits, before=" ± ", no=""),
+            number(measure.factor * entry.gain, f"+{measure.digits}")
+            + number(entry.p_value, ".3f", before="  p ", no=""),
         ]
-        for entry in entries
+        for entry in found.entries
     ]
     others = ["other keys"] if has_others else []
-    columns = ["method", "beta", "teachers", *others, "seeds", "validation %", "test %", "paired gain"]
-    print_table("Methods compared: accuracy, mean ± standard error over seeds", columns, rows)
+    heads = [measure.head(split) for split in ("validation", "test")]
+    columns = ["method", "beta", "teachers", *others, "seeds", *heads, "paired gain"]
+    print_table(f"Methods compared: {measure.name}, mean ± standard error over seeds", columns, rows)
+    for sentence in (found.headline, *found.remarks):
+        console.print(sentence, soft_wrap=True)

@@ -31,9 +31,9 @@ from aft_ray.search.tuning import Round
 from aft_ray.store.files import Directory
 from aft_ray.store.side_by_side import Store
 from aft_ray.store.workspace import Workspace
+from aft_ray.training.best import score
 from aft_ray.training.inputs.data import Data, load_data
 from aft_ray.training.inputs.stores import Setup, sample_faults
-from aft_ray.training.metrics import score
 from aft_ray.training.train import decide_streaming
 
 

@@ -24,10 +24,10 @@ from aft_ray.search.space import Trial
 from aft_ray.search.trials import Clock, TrialDirectory
 from aft_ray.store.files import Directory
 from aft_ray.store.side_by_side import Store
+from aft_ray.training.best import score
 from aft_ray.training.checkpoint import TrainingState, history_of
 from aft_ray.training.fit import fit
 from aft_ray.training.inputs.data import transforms_of
-from aft_ray.training.metrics import score
 from aft_ray.training.provenance import joined_origin, origin, run_inputs
 from aft_ray.training.train import train_in
 

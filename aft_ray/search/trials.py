@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from aft_ray.recipe.config import Recipe
 from aft_ray.search.space import Trial
 from aft_ray.store.files import Directory
+from aft_ray.training.best import best_line
 from aft_ray.training.checkpoint import TrainingState
-from aft_ray.training.metrics import best_line
 from aft_ray.training.runs import RunDirectory
 
 Row = dict[str, Any]

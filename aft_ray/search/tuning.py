@@ -23,7 +23,7 @@ from aft_ray.search.schedulers import AshaPerMethod, population, reports
 from aft_ray.search.space import Space, Trial
 from aft_ray.search.trial import Shared, needed, run_trial
 from aft_ray.search.trials import Row, TrialDirectory, known_rows, write_table
-from aft_ray.training.metrics import score
+from aft_ray.training.best import score
 from aft_ray.training.runs import STOP
 
 logger = logging.getLogger(__name__)

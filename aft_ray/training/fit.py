@@ -21,6 +21,7 @@ from aft_ray.recipe.sections import TrainConfig
 from aft_ray.regularizers.distributed import copy_from_main, declared_row_counts, rank, world_size
 from aft_ray.store.files import Directory
 from aft_ray.store.prefetch import prefetched
+from aft_ray.training.best import best_line, score
 from aft_ray.training.build import build_task, choose_algorithms, device_of
 from aft_ray.training.checkpoint import TrainingState, save_student
 from aft_ray.training.gradients import Losses, backward, regularizer_backward
@@ -28,7 +29,7 @@ from aft_ray.training.inputs.batches import Samples, evaluation_batches
 from aft_ray.training.inputs.data import Data
 from aft_ray.training.inputs.feed import Feed, LossWatch, StepBatches
 from aft_ray.training.inputs.order import row_counts
-from aft_ray.training.metrics import Metrics, StepMeans, best_line, score
+from aft_ray.training.metrics import Metrics, StepMeans
 from aft_ray.training.optimise import Optimisation, learning_rate_factor
 from aft_ray.training.provenance import run_inputs
 from aft_ray.training.task import TransferTask

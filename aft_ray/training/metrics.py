@@ -5,9 +5,8 @@ Where a step is short, a GPU waits to be told what to do. So what a step only re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
@@ -38,21 +37,6 @@ def task_errors(
     else:
         errors = (logits - targets).square()
     return errors.where(there, 0.0).sum(), there.sum()
-
-
-def score(line: Mapping[str, Any], metric: str | None = None) -> float:
-    """What evaluations are compared by, higher is better: validation accuracy, or the negative loss.
-
-    metric: `val_accuracy` or `val_loss`; None takes what the task has. Without a validation split the later is the better.
-    """
-    if line["val_loss"] is None:
-        return line["step"]
-    return -line["val_loss"] if metric == "val_loss" or line["val_accuracy"] is None else line["val_accuracy"]
-
-
-def best_line(history: Iterable[dict[str, Any]], metric: str | None = None) -> dict[str, Any]:
-    """The evaluation whose student is kept: the first of those with the highest score."""
-    return max(history, key=lambda line: score(line, metric))
 
 
 @dataclass

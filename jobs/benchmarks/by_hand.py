@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from aft_ray.store.workspace import Workspace
-from aft_ray.training.metrics import best_line
+from aft_ray.training.best import best_line
 from aft_ray.training.runs import RunDirectory
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aft_ray.recipe.config import Recipe
-from aft_ray.report.report import read_trainings, read_trials
+from aft_ray.report.reading import read_trainings, read_trials
 from aft_ray.report.results import METHODS, Entry, Row, summarize
 from aft_ray.search.trials import COLUMNS
 from aft_ray.store.files import Directory

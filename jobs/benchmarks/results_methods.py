@@ -127,7 +127,5 @@ def _detail(search: Found) -> str:
     for entry in sorted(search.entries.values(), key=lambda entry: entry.test_error):
         beta = f"{entry.beta:g}" if entry.teachers else ""
         gain = "" if math.isnan(entry.gain) else f"{100 * entry.gain:+.2f}"
-        rows.append(
-            [entry.title, beta, f"{100 * entry.val_accuracy:.2f}", accuracy(entry), gain, chance(entry.p_value)]
-        )
+        rows.append([entry.title, beta, f"{100 * entry.validation:.2f}", accuracy(entry), gain, chance(entry.p_value)])
     return table(["method", "beta", "validation, %", "test, %", "paired gain, points", "p"], rows)

@@ -85,7 +85,7 @@ def _correlation(singles: Collection[Found], method: str) -> str:
     """Pearson's, of what a linear head reads from a teacher and what its student reaches."""
     test = pearsonr(
         [search.made["probe_all_labels"] for search in singles],
-        [search.entries[method].test_accuracy for search in singles],
+        [search.entries[method].test for search in singles],
     )
     return f"{method_title(method)} {test.statistic:.2f} (p {chance(test.pvalue)})"
 
@@ -109,8 +109,8 @@ def _teachers(found: Searches, folder: Path) -> list[str]:
         return []
     ordered = sorted(singles.items(), key=lambda item: item[1].made["probe_all_labels"])
     probes = [100 * search.made["probe_all_labels"] for _, search in ordered]
-    accuracies = {m: [100 * search.entries[m].test_accuracy for _, search in ordered] for m in ("kd", "aft")}
-    standard = 100 * alone.entries["none"].test_accuracy
+    accuracies = {m: [100 * search.entries[m].test for _, search in ordered] for m in ("kd", "aft")}
+    standard = 100 * alone.entries["none"].test
     draw_teachers(folder / "results-teachers.png", [name for name, _ in ordered], probes, accuracies, standard)
     rows = [
         [name, f"{probe:.1f}", *(accuracy(search.entries[method]) for method in ("kd", "aft"))]
@@ -136,7 +136,7 @@ def _combinations(found: Searches, folder: Path) -> list[str]:
         cells = []
         for method in ("kd", "aft"):
             known = [used[part] for part in parts if part in used]
-            best = max(known, key=lambda one: one.entries[method].val_accuracy, default=None)
+            best = max(known, key=lambda one: one.entries[method].validation, default=None)
             reference = used.get(without) if "noise" in parts else best
             cells.append(accuracy(search.entries[method]))
             cells.append(_gain(search, reference, method) if len(parts) > 1 and reference is not None else "")

@@ -13,7 +13,7 @@ CLEAR = 0.05
 
 def accuracy(entry: Entry) -> str:
     """On test, in percent, with its standard error."""
-    return f"{100 * entry.test_accuracy:.2f} ± {100 * entry.test_accuracy_se:.2f}"
+    return f"{100 * entry.test:.2f} ± {100 * entry.test_se:.2f}"
 
 
 def chance(value: float) -> str:

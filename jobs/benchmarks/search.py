@@ -28,7 +28,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from aft_ray.recipe.config import load
-from aft_ray.report.report import read_trainings
+from aft_ray.report.reading import read_trainings
 from aft_ray.report.results import Row
 from aft_ray.store.workspace import Workspace
 

@@ -12,9 +12,9 @@ from aft_ray.commands.check import check
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.workspace import Workspace
+from aft_ray.training.best import best_line
 from aft_ray.training.inputs.data import load_data
 from aft_ray.training.inputs.stores import open_setup as open_samples
-from aft_ray.training.metrics import best_line
 from tests.helpers.training import TEST, TRAIN, VALIDATION, made_split, made_store, run
 
 

@@ -14,10 +14,10 @@ import torch
 from aft_ray.recipe.config import override
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.workspace import Workspace
+from aft_ray.training.best import best_line
 from aft_ray.training.build import build_task
 from aft_ray.training.fit import is_over
 from aft_ray.training.inputs.data import Data
-from aft_ray.training.metrics import best_line
 from tests.helpers.training import (
     DATA,
     TEACHERS,

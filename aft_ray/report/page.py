@@ -1,0 +1,159 @@
+"""The page: which numbers, pictures and tables of a workspace go into the template."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from aft_ray.recipe.config import Recipe, dump, fingerprint
+from aft_ray.recipe.printable import printable
+from aft_ray.report import pictures
+from aft_ray.report.plots import COLOURS
+from aft_ray.report.reading import Findings, read_trainings
+from aft_ray.report.results import Group, Row, Training, method_title
+from aft_ray.report.words import runs_in_words
+from aft_ray.store.schema import SPLITS
+from aft_ray.store.workspace import Workspace
+from aft_ray.training.best import ACCURACY, Measure
+
+
+def render_page(
+    recipe: Recipe, trials: list[Row], found: Findings, runs: list[Training], measure: Measure, files: list[str]
+) -> str:
+    """The page as HTML. measure: of the workspace's task. files: beside the page, to link to."""
+    place, entries = Workspace.at(recipe.workspace), found.entries
+    search = place.search(recipe.run)
+    finals = [Group(entry.title, read_trainings(search / "trials", entry.trials)) for entry in entries]
+    finals = [group for group in finals if group.trainings]
+    singles = [Group(run.name, [run]) for run in runs]
+    gated = [group for group in finals or singles if all(training.gates for training in group.trainings)]
+    splits = {split: manifest for split in SPLITS if (manifest := place.samples(split).manifest())}
+    num_validation = splits.get("validation", {}).get("num_samples", math.nan)
+    return _template().render(
+        name=recipe.dataset.name or PurePosixPath(recipe.dataset.path or "").name,
+        headline=found.headline if entries else runs_in_words(runs, measure),
+        remarks=found.remarks,
+        measure=measure,
+        is_accuracy=measure is ACCURACY,
+        classes=next((manifest["classes"] for manifest in splits.values()), []),
+        entries=entries,
+        runs=runs,
+        trials=trials,
+        errors=pictures.draw_errors(entries),
+        betas=pictures.draw_betas(trials, num_validation),
+        gains=pictures.draw_gains(trials),
+        contributions=pictures.draw_contributions(trials),
+        quality=pictures.draw_quality(trials, _probes(place)),
+        gates=[pictures.describe_gates(f"gates-{number}", group) for number, group in enumerate(gated)],
+        curves={
+            title: pictures.draw_curves(name, groups, measure)
+            for title, name, groups in (("Chosen settings", "finals", finals), ("Single runs", "runs", singles))
+            if groups
+        },
+        costs=_costs(trials, finals or singles),
+        failures=Counter(row["error"] or "no reason recorded" for row in trials if row["status"] == "failed"),
+        recipe=recipe,
+        trained=next((group.trainings[0].recipe for group in finals + singles), recipe.model_dump(mode="json")),
+        splits=splits,
+        teachers=_teachers(place),
+        has_winner=search.has("best.yaml"),
+        seeds=sorted({row["seed"] for row in trials if row["stage"] == "final"}),
+        files=files,
+        recipe_text=dump(recipe),
+        colours=COLOURS,
+    )
+
+
+def _costs(trials: Sequence[Row], groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Trials by outcome and their wall time, per stage and method; speed from the trainings that were read."""
+    speeds = {
+        group.method: statistics.median(training.history[-1]["samples_per_s"] for training in group.trainings)
+        for group in groups
+    }
+    costs = []
+    for stage, method in dict.fromkeys((row["stage"], row["regularizer.name"]) for row in trials):
+        own = [row for row in trials if (row["stage"], row["regularizer.name"]) == (stage, method)]
+        outcomes = Counter(row["status"] for row in own)
+        costs.append(
+            {
+                "stage": stage,
+                "title": method_title(method),
+                **{status: outcomes[status] for status in ("finished", "stopped", "failed")},
+                "wall_time_s": sum(row["wall_time_s"] or 0.0 for row in own),
+                "gpu_hours": sum((row["wall_time_s"] or 0.0) * row.get("num_gpus", 0.0) for row in own) / 3600,
+                "samples_per_s": speeds.get(method, math.nan),
+            }
+        )
+    return costs
+
+
+def _teachers(place: Workspace) -> list[dict[str, Any]]:
+    """What is known of every teacher whose features are complete.
+
+    Weights are one hash, or one of each file; a class of the user's own may identify itself by something else.
+    """
+    manifests = {name: place.features(name, "train").manifest() for name in (place / "features").names()}
+    rows = []
+    for name, manifest in manifests.items():
+        if manifest is None:
+            continue
+        made_by = manifest["fingerprint"]
+        weights = made_by.get("weights", {})
+        rows.append(
+            {
+                "name": name,
+                "fingerprint_hash": fingerprint(made_by),
+                "weights_hash": (weights if isinstance(weights, str) else fingerprint(weights))[:12],
+                "input_size": (made_by.get("transform") or {}).get("size"),
+                **manifest,
+            }
+        )
+    return rows
+
+
+def _probes(place: Workspace) -> dict[tuple[str, ...], float]:
+    """Validation accuracy of a linear probe on each combination of teachers that `rank` has seen."""
+    rows = json.loads(place.read("rank.json"))["rows"] if place.has("rank.json") else []
+    return {tuple(row["teachers"]): row["val_accuracy"] for row in rows}
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("aft_ray.report", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: printable(value, keep="\n") if type(value) is str else value,  # Markup stays Markup
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": _percent,
+        "number": _number,
+        "value": lambda value, measure: measure.number(value),
+        "hash": fingerprint,
+        "svg": Markup,
+        "duration": _duration,
+    }
+    environment.globals["method_title"] = method_title
+    return environment.get_template("report.html.j2")
+
+
+def _percent(value: float, digits: int = 2) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.{digits}f}"
+
+
+def _number(value: float, digits: int = 2) -> str:
+    return "–" if math.isnan(value) else f"{value:,.{digits}f}"
+
+
+def _duration(seconds: float) -> str:
+    units = ((3600, "h"), (60, "min"))
+    return next((f"{seconds / size:.1f} {unit}" for size, unit in units if seconds >= 2 * size), f"{seconds:.1f} s")

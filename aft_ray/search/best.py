@@ -1,0 +1,76 @@
+"""Which setting of each method is best, and which method wins, from the trials of a search on validation alone."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from aft_ray.search.trials import Row, SettingKey, setting_key
+from aft_ray.training.best import measure_of, score
+
+SIMPLEST = "none"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A setting that was searched. score, loss: means over its trials' seeds, the loss infinite where it is not known.
+    standard_error: of the score."""
+
+    key: SettingKey
+    score: float
+    loss: float
+    standard_error: float
+
+    @property
+    def method(self) -> str:
+        return self.key[0]
+
+    @property
+    def rank(self) -> tuple[float, float, bool, int, float]:
+        """Orders choices, the best first: by score, then by validation loss, then the simpler. A sort leaves equals as
+        they were tried."""
+        _, beta, teachers, _ = self.key
+        return (-self.score, self.loss, self.method != SIMPLEST, len(teachers), beta)
+
+
+def best_settings(rows: Iterable[Row], metric: str | None, num_validation: int | None = None) -> dict[str, Choice]:
+    """The best setting of each method, by the mean score over its seeds, in the order in which methods were first tried.
+
+    num_validation: labelled samples that the trials were measured on, for the standard error of an accuracy.
+    """
+    trials: dict[SettingKey, list[Row]] = {}
+    for row in rows:
+        if row["stage"] == "search" and (row.get("val_accuracy"), row.get("val_loss")) != (None, None):
+            trials.setdefault(setting_key(row), []).append(row)
+    best: dict[str, Choice] = {}
+    for key, found in trials.items():
+        choice = _choice(key, found, metric, num_validation)
+        if choice.method not in best or choice.rank < best[choice.method].rank:
+            best[choice.method] = choice
+    return best
+
+
+def winner(best: Mapping[str, Choice]) -> Choice:
+    """The method to train, of one or more: the best, or standard transfer where that is worse by no more than its standard
+    error."""
+    first = min(best.values(), key=lambda choice: choice.rank)
+    simplest = best.get(SIMPLEST)
+    if simplest is not None and first.score - simplest.score <= simplest.standard_error:
+        return simplest
+    return first
+
+
+def _choice(key: SettingKey, rows: Sequence[Row], metric: str | None, num_validation: int | None) -> Choice:
+    scores = [score(row, metric) for row in rows]
+    losses = [math.inf if (loss := row.get("val_loss")) is None or math.isnan(loss) else loss for row in rows]
+    mean = math.fsum(scores) / len(scores)
+    error = 0.0
+    if num_validation and metric != "val_loss" and measure_of(rows).name == "accuracy":
+        error = math.sqrt(
+            max(0.0, mean * (1 - mean)) / num_validation
+        )  # seeds share the samples: no less with more seeds
+    elif len(scores) > 1 and math.isfinite(mean):
+        error = statistics.stdev(scores) / math.sqrt(len(scores))
+    return Choice(key, mean, math.fsum(losses) / len(losses), error)
