@@ -12,7 +12,7 @@ import torch
 
 from aft_ray.models.teachers import build_teacher
 from aft_ray.recipe.config import Recipe, override
-from aft_ray.search.trials import COLUMNS, Row, write_table
+from aft_ray.search.trials import COLUMNS, TrialRow, write_table
 from jobs.benchmarks.results import CLAIMS, QUICK
 from jobs.benchmarks.results_found import MADE, Found, collect, is_finished, place_of, read
 from jobs.benchmarks.results_page import SECTIONS, write_page
@@ -34,13 +34,13 @@ def recipe(workspace: Path, run: str, methods: tuple[str, ...]) -> Recipe:
     )
 
 
-def rows(method: str, gain: float) -> list[Row]:
+def rows(method: str, gain: float) -> list[TrialRow]:
     """A search that chose beta 4, and three final runs that are `gain` better than standard transfer in every seed."""
-    found: list[Row] = []
+    found: list[TrialRow] = []
     for stage, beta, tests in (("search", 1.0, [None]), ("search", 4.0, [None]), ("final", 4.0, SEEDS)):
         for seed, test in enumerate(tests):
             jitter = 0.001 * seed if gain else 0.0
-            row: Row = dict.fromkeys(COLUMNS) | {
+            row: TrialRow = dict.fromkeys(COLUMNS) | {
                 "trial": f"{stage}-{method}-{beta:g}-{seed}",
                 "stage": stage,
                 "regularizer.name": method,

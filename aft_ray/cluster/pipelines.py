@@ -24,7 +24,7 @@ from aft_ray.recipe.sections import ResourcesConfig
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-Row = dict[str, Any]
+PipelineRow = dict[str, Any]
 Item = TypeVar("Item")
 
 LOST_AFTER_S = 15.0
@@ -42,7 +42,7 @@ def run_pipeline(
     resources: ResourcesConfig,
     items: Iterable[Item],
     build: Callable[[list[Item], Gang], Dataset],
-    take: Callable[[Row], None],
+    take: Callable[[PipelineRow], None],
 ) -> None:
     """Runs a pipeline, whose rows may be large inside, and hands what comes out to `take`. When nodes are gone for good, it is
     built again for those that there are, with the items that are then left.
@@ -69,10 +69,10 @@ class Conductor:
 
     def run(
         self, items: list[Item], build: Callable[[list[Item], Gang], Dataset], place: Gang, patience_s: float
-    ) -> Iterator[list[Row]]:
+    ) -> Iterator[list[PipelineRow]]:
         """What comes out, in lists: of each Ray notes something at the driver too."""
         _set_context(place, patience_s)
-        done: list[Row] = []
+        done: list[PipelineRow] = []
         failure, sent = None, -math.inf
         try:
             for row in build(items, place).iter_rows():
@@ -102,7 +102,7 @@ def _set_context(place: Gang, patience_s: float) -> None:
     warnings.simplefilter("ignore", RayDeprecationWarning)
 
 
-def _failure(lists: ray.ObjectRefGenerator, take: Callable[[Row], None]) -> Exception | None:
+def _failure(lists: ray.ObjectRefGenerator, take: Callable[[PipelineRow], None]) -> Exception | None:
     """Hands over all rows. Returns, as it was raised where it was raised, what the caller can do something about."""
     taken = 0
     try:

@@ -18,7 +18,7 @@ from aft_ray.recipe.printable import printable
 from aft_ray.report import pictures
 from aft_ray.report.plots import COLOURS
 from aft_ray.report.reading import Findings, read_trainings
-from aft_ray.report.results import Group, Row, Training, method_title
+from aft_ray.report.results import Group, Training, TrialRow, method_title
 from aft_ray.report.words import runs_in_words
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.workspace import Workspace
@@ -26,7 +26,7 @@ from aft_ray.training.best import ACCURACY, Measure
 
 
 def render_page(
-    recipe: Recipe, trials: list[Row], found: Findings, runs: list[Training], measure: Measure, files: list[str]
+    recipe: Recipe, trials: list[TrialRow], found: Findings, runs: list[Training], measure: Measure, files: list[str]
 ) -> str:
     """The page as HTML. measure: of the workspace's task. files: beside the page, to link to."""
     place, entries = Workspace.at(recipe.workspace), found.entries
@@ -72,7 +72,7 @@ def render_page(
     )
 
 
-def _costs(trials: Sequence[Row], groups: Sequence[Group]) -> list[dict[str, Any]]:
+def _costs(trials: Sequence[TrialRow], groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Trials by outcome and their wall time, per stage and method; speed from the trainings that were read."""
     speeds = {
         group.method: statistics.median(training.history[-1]["samples_per_s"] for training in group.trainings)

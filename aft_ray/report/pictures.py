@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from aft_ray.report.plots import Bar, Dot, Line, draw_bars, draw_distributions, draw_dots, draw_lines
-from aft_ray.report.results import Entry, Group, Row, method_title
+from aft_ray.report.results import Entry, Group, TrialRow, method_title
 from aft_ray.training.best import ACCURACY, Measure, measure_of
 
 STANDARD = method_title("none")
@@ -42,7 +42,7 @@ class Searched:
     standard: float
 
     @classmethod
-    def of(cls, trials: Iterable[Row]) -> Searched:
+    def of(cls, trials: Iterable[TrialRow]) -> Searched:
         rows = [row for row in trials if row["stage"] == "search"]
         measure = measure_of(rows)
         best: dict[tuple[str, float, tuple[str, ...]], Point] = {}
@@ -92,7 +92,7 @@ def draw_errors(entries: Sequence[Entry]) -> str:
     return draw_bars("errors", heading, bars, reference=1.0 if relative else math.nan, reference_label=STANDARD)
 
 
-def draw_betas(trials: Iterable[Row], num_validation: float) -> list[str]:
+def draw_betas(trials: Iterable[TrialRow], num_validation: float) -> list[str]:
     """Per method, validation accuracy (or loss) against beta: a line per combination of teachers, numbered as in `draw_gains`.
 
     All pictures have the scale of the trials that were not stopped; a stopped trial outside it is drawn at its edge. The band
@@ -163,7 +163,7 @@ def _log_places(betas: set[float]) -> dict[float, float]:
     return {beta: math.log10(beta) if beta else lowest - 0.5 for beta in sorted(betas)}
 
 
-def draw_gains(trials: Iterable[Row]) -> list[str]:
+def draw_gains(trials: Iterable[TrialRow]) -> list[str]:
     """Per method, how much better the best trial of each combination of teachers is on validation than standard transfer;
     without standard transfer, its validation accuracy (or loss)."""
     searched = Searched.of(trials)
@@ -201,7 +201,7 @@ def _gain_in(measure: Measure, name: str) -> str:
     return f"gain in {name}, points" if measure is ACCURACY else f"reduction of {name}"
 
 
-def draw_contributions(trials: Iterable[Row]) -> list[str]:
+def draw_contributions(trials: Iterable[TrialRow]) -> list[str]:
     """Per method, what each teacher adds: how much better the best trial of a combination is than the best one of the same
     combination without the teacher (standard transfer for a teacher alone), as mean and standard error over the
     combinations that the search tried both ways. Empty where no method has two combinations that differ in one teacher."""
@@ -228,7 +228,7 @@ def draw_contributions(trials: Iterable[Row]) -> list[str]:
     return pictures
 
 
-def draw_quality(trials: Iterable[Row], probes: Mapping[tuple[str, ...], float]) -> list[str]:
+def draw_quality(trials: Iterable[TrialRow], probes: Mapping[tuple[str, ...], float]) -> list[str]:
     """Per method, the best validation accuracy of each combination of teachers against the validation accuracy of a linear
     probe on their features (the paper's Figure 1c). Empty with fewer than three combinations in common.
 

@@ -13,7 +13,7 @@ import safetensors.numpy
 import yaml
 
 from aft_ray.recipe.config import Recipe
-from aft_ray.report.results import Entry, Row, Training, summarize
+from aft_ray.report.results import Entry, Training, TrialRow, summarize
 from aft_ray.report.words import headline, remarks
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
@@ -38,7 +38,7 @@ def findings(recipe: Recipe) -> Findings:
     return Findings(entries, headline(entries), remarks(trials, entries, recipe.search.betas, validation))
 
 
-def read_trials(search: Directory) -> list[Row]:
+def read_trials(search: Directory) -> list[TrialRow]:
     """The rows of `trials.parquet`; empty if the search has not written it."""
     return pq.read_table(io.BytesIO(search.read("trials.parquet"))).to_pylist() if search.has("trials.parquet") else []
 

@@ -14,7 +14,7 @@ from aft_ray.recipe.config import Recipe, dump
 from aft_ray.recipe.errors import InputError
 from aft_ray.report.page import render_page
 from aft_ray.report.reading import findings, read_trainings, read_trials
-from aft_ray.report.results import Entry, Row, Training
+from aft_ray.report.results import Entry, Training, TrialRow
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.best import Measure, measure_of
 
@@ -51,7 +51,7 @@ def _nothing_there(place: Workspace, run: str) -> str:
     return f"{place} holds no run and no search '{run}'. Run 'aft-ray train' or 'aft-ray search' first.{hint}"
 
 
-def _entry_row(entry: Entry) -> Row:
+def _entry_row(entry: Entry) -> TrialRow:
     """A line of leaderboard.csv, whose columns say what was measured."""
     name = entry.measure.name
     return {
@@ -71,7 +71,7 @@ def _entry_row(entry: Entry) -> Row:
     }
 
 
-def _run_row(run: Training, measure: Measure) -> Row:
+def _run_row(run: Training, measure: Measure) -> TrialRow:
     """A line of runs.csv."""
     return {
         "run": run.name,

@@ -14,7 +14,7 @@ from scipy.special import stdtr  # Student's t: scipy.stats alone takes a second
 
 from aft_ray.regularizers import REGULARIZERS
 from aft_ray.search.best import best_settings
-from aft_ray.search.trials import Row, SettingKey, setting_key
+from aft_ray.search.trials import SettingKey, TrialRow, setting_key
 from aft_ray.training.best import ACCURACY, Measure, best_line, measure_of
 
 METHODS = {name: kind.title for name, kind in REGULARIZERS.items()}
@@ -43,7 +43,7 @@ class Entry:
     teachers: tuple[str, ...]
     others: tuple[tuple[str, Any], ...]
     measure: Measure
-    finals: tuple[Row, ...]
+    finals: tuple[TrialRow, ...]
     validation: float
     test: float
     test_se: float
@@ -128,15 +128,15 @@ class Group:
         return steps, [statistics.fmean(values[step]) for step in steps]
 
 
-def summarize(rows: Iterable[Row], metric: str | None = None) -> list[Entry]:
+def summarize(rows: Iterable[TrialRow], metric: str | None = None) -> list[Entry]:
     """Each method at its chosen setting, the lowest test error first: means and standard errors over its final runs.
 
     A method without final runs is shown by its best setting on validation, after the others. metric: `search.metric`.
     """
     rows = list(rows)
     measure = measure_of(rows)
-    searched: dict[SettingKey, list[Row]] = defaultdict(list)
-    tested: dict[SettingKey, list[Row]] = defaultdict(list)
+    searched: dict[SettingKey, list[TrialRow]] = defaultdict(list)
+    tested: dict[SettingKey, list[TrialRow]] = defaultdict(list)
     for row in rows:
         if row["stage"] == "final" and measure.of(row, "test") is not None:
             tested[setting_key(row)].append(row)
@@ -150,7 +150,11 @@ def summarize(rows: Iterable[Row], metric: str | None = None) -> list[Entry]:
 
 
 def _entry(
-    key: SettingKey, measure: Measure, finals: Sequence[Row], trials: Sequence[Row], standard: Sequence[Row]
+    key: SettingKey,
+    measure: Measure,
+    finals: Sequence[TrialRow],
+    trials: Sequence[TrialRow],
+    standard: Sequence[TrialRow],
 ) -> Entry:
     method, beta, teachers, others = key
     tests, validations = _values(finals, measure, "test"), _values(trials, measure, "val")
@@ -184,7 +188,7 @@ class Paired(NamedTuple):
     p_value: float
 
 
-def paired_test(rows: Sequence[Row], others: Sequence[Row], measure: Measure = ACCURACY) -> Paired:
+def paired_test(rows: Sequence[TrialRow], others: Sequence[TrialRow], measure: Measure = ACCURACY) -> Paired:
     """The gain of `rows` over `others` on test. NaN where fewer than two seeds are common, or no seed is."""
     by_seed = {row["seed"]: row for row in others}
     pairs = [(row, by_seed[row["seed"]]) for row in rows if row["seed"] in by_seed]
@@ -197,7 +201,7 @@ def paired_test(rows: Sequence[Row], others: Sequence[Row], measure: Measure = A
     return Paired(mean, se, float(2 * stdtr(len(gains) - 1, -abs(mean / se))))
 
 
-def _values(rows: Iterable[Row], measure: Measure, split: str) -> list[float]:
+def _values(rows: Iterable[TrialRow], measure: Measure, split: str) -> list[float]:
     return [value for row in rows if (value := measure.of(row, split)) is not None]
 
 

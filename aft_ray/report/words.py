@@ -8,7 +8,7 @@ from typing import Any
 
 from aft_ray.recipe.search_section import Betas, Range
 from aft_ray.report.results import Entry, Training, paired_test
-from aft_ray.search.trials import Row, setting_key
+from aft_ray.search.trials import TrialRow, setting_key
 from aft_ray.training.best import ACCURACY, Measure, score
 
 CLEAR = 0.05
@@ -75,7 +75,7 @@ def compare(entry: Entry, other: Entry) -> str:
 
 
 def remarks(
-    trials: Sequence[Row],
+    trials: Sequence[TrialRow],
     entries: Sequence[Entry],
     betas: Callable[[str], Betas],
     validation: Mapping[str, Any] | None,
@@ -91,7 +91,7 @@ def remarks(
     return [sentence for sentence in found if sentence]
 
 
-def score_is_known(row: Row) -> bool:
+def score_is_known(row: TrialRow) -> bool:
     return row.get("val_accuracy") is not None or row.get("val_loss") is not None
 
 
@@ -103,7 +103,7 @@ def _chance(p_value: float) -> str:
     return "below 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
-def _at_the_edge(entry: Entry, searched: Sequence[Row], betas: Betas) -> str:
+def _at_the_edge(entry: Entry, searched: Sequence[TrialRow], betas: Betas) -> str:
     """Empty for a beta inside its grid, for a range, and at zero, below which there is nothing."""
     if isinstance(betas, Range) or not entry.teachers:
         return ""
@@ -117,7 +117,7 @@ def _at_the_edge(entry: Entry, searched: Sequence[Row], betas: Betas) -> str:
     )
 
 
-def _nothing_learned(searched: Sequence[Row], validation: Mapping[str, Any]) -> str:
+def _nothing_learned(searched: Sequence[TrialRow], validation: Mapping[str, Any]) -> str:
     counts = validation.get("samples_per_class") or {}
     labelled = sum(counts.values())
     if not labelled or validation.get("task", "classification") != "classification":
@@ -132,7 +132,7 @@ def _nothing_learned(searched: Sequence[Row], validation: Mapping[str, Any]) -> 
     )
 
 
-def _few_samples(searched: Sequence[Row], validation: Mapping[str, Any]) -> str:
+def _few_samples(searched: Sequence[TrialRow], validation: Mapping[str, Any]) -> str:
     count = validation["num_samples"] - validation.get("num_unlabelled", 0)
     if not 0 < count < FEW_SAMPLES:
         return ""

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from aft_ray.search.trials import Row, SettingKey, setting_key
+from aft_ray.search.trials import SettingKey, TrialRow, setting_key
 from aft_ray.training.best import measure_of, score
 
 SIMPLEST = "none"
@@ -35,12 +35,12 @@ class Choice:
         return (-self.score, self.loss, self.method != SIMPLEST, len(teachers), beta)
 
 
-def best_settings(rows: Iterable[Row], metric: str | None, num_validation: int | None = None) -> dict[str, Choice]:
+def best_settings(rows: Iterable[TrialRow], metric: str | None, num_validation: int | None = None) -> dict[str, Choice]:
     """The best setting of each method, by the mean score over its seeds, in the order in which methods were first tried.
 
     num_validation: labelled samples that the trials were measured on, for the standard error of an accuracy.
     """
-    trials: dict[SettingKey, list[Row]] = {}
+    trials: dict[SettingKey, list[TrialRow]] = {}
     for row in rows:
         if row["stage"] == "search" and (row.get("val_accuracy"), row.get("val_loss")) != (None, None):
             trials.setdefault(setting_key(row), []).append(row)
@@ -62,7 +62,7 @@ def winner(best: Mapping[str, Choice]) -> Choice:
     return first
 
 
-def _choice(key: SettingKey, rows: Sequence[Row], metric: str | None, num_validation: int | None) -> Choice:
+def _choice(key: SettingKey, rows: Sequence[TrialRow], metric: str | None, num_validation: int | None) -> Choice:
     scores = [score(row, metric) for row in rows]
     losses = [math.inf if (loss := row.get("val_loss")) is None or math.isnan(loss) else loss for row in rows]
     mean = math.fsum(scores) / len(scores)

@@ -8,8 +8,7 @@ directories: the same command goes on after a crash.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,23 +20,24 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.model import is_own_class
 from aft_ray.recipe.own_class import import_class
 from aft_ray.recipe.search_section import Range
+from aft_ray.search.best import best_settings, winner
 from aft_ray.search.check import compared_teachers
 from aft_ray.search.proposals import Learned, Listed, Proposals
 from aft_ray.search.rank import rank
 from aft_ray.search.space import Setting, Space, Trial, final_trials, plan_trials, spaces, top_by_rank
 from aft_ray.search.trial import Shared, data_key
-from aft_ray.search.trials import Row, setting_key
+from aft_ray.search.trials import TrialRow
 from aft_ray.search.tuning import Round
 from aft_ray.store.files import Directory
 from aft_ray.store.side_by_side import Store
 from aft_ray.store.workspace import Workspace
-from aft_ray.training.best import score
 from aft_ray.training.inputs.data import Data, load_data
+from aft_ray.training.inputs.order import has_label
 from aft_ray.training.inputs.stores import Setup, sample_faults
 from aft_ray.training.train import decide_streaming
 
 
-def search(setup: Setup) -> list[Row]:
+def search(setup: Setup) -> list[TrialRow]:
     """Runs the search and its final runs. Returns the rows of `trials.parquet`. Trials that are over are not run again.
     If another command runs this search, waits for it.
 
@@ -50,19 +50,20 @@ def search(setup: Setup) -> list[Row]:
         return _search(setup, subsets)
 
 
-def _search(setup: Setup, subsets: Sequence[tuple[str, ...]]) -> list[Row]:
+def _search(setup: Setup, subsets: Sequence[tuple[str, ...]]) -> list[TrialRow]:
     recipe, stores = setup.recipe, setup.stores
     data = _load(recipe, stores)
     place = Workspace.at(recipe.workspace).search(recipe.run)
     shared = Shared(recipe, stores, place, {key: ray.put(found) for key, found in data.items()})
     methods = spaces(recipe, subsets)
     rounds = [[space] for space in methods] if recipe.search.scheduler == "pbt" else [methods]
-    rows: list[Row] = []
+    rows: list[TrialRow] = []
     for group in rounds:
         rows += Round(shared, _proposals(shared, group, subsets), group, "search", rows).run()
-    best = best_settings(rows, recipe.search.metric)
-    _write_winner(recipe, place, best)
-    finals = [trial for setting, _ in best.values() for trial in final_trials(recipe, setting)]
+    best = best_settings(rows, recipe.search.metric, _num_validation(data))
+    if best:
+        _write_winner(recipe, place, Setting(*winner(best).key))
+    finals = [trial for choice in best.values() for trial in final_trials(recipe, Setting(*choice.key))]
     if recipe.search.final.train_on == "train+validation":
         joined = {key: ray.put(found.with_validation_in_train()) for key, found in data.items()}
         shared = replace(shared, data=joined, with_validation=True)
@@ -123,25 +124,14 @@ def _proposals(shared: Shared, group: Sequence[Space], subsets: Sequence[tuple[s
     return Listed([trial for trial in plan_trials(recipe, subsets) if trial.setting.method in methods])
 
 
-def best_settings(rows: Iterable[Row], metric: str | None) -> dict[str, tuple[Setting, float]]:
-    """Each method's setting with the highest mean score over its seeds, and that score; the earlier one of equals."""
-    scores: dict[Setting, list[float]] = {}
-    for row in rows:
-        if row["stage"] == "search" and row["val_loss"] is not None:
-            scores.setdefault(Setting(*setting_key(row)), []).append(score(row, metric))
-    best: dict[str, tuple[Setting, float]] = {}
-    for setting, values in scores.items():
-        mean = math.fsum(values) / len(values)
-        if setting.method not in best or mean > best[setting.method][1]:
-            best[setting.method] = (setting, mean)
-    return best
+def _num_validation(data: Mapping[str, Data]) -> int:
+    """Labelled samples that settings are compared on."""
+    validation = next(iter(data.values())).validation
+    return int(has_label(validation.labels).sum()) if validation is not None else 0
 
 
-def _write_winner(recipe: Recipe, place: Directory, best: Mapping[str, tuple[Setting, float]]) -> None:
-    """`best.yaml`: the recipe with the best setting of all, for `train`."""
-    if not best:
-        return
-    setting, _ = max(best.values(), key=lambda found: found[1])
+def _write_winner(recipe: Recipe, place: Directory, setting: Setting) -> None:
+    """`best.yaml`: the recipe with the setting that won, for `train`."""
     changes = {"train.num_workers": recipe.train.num_workers, "run": f"{recipe.run}-{setting.name}"[:100]}
     place.write(
         "best.yaml", dump(override(Trial("final", setting, recipe.train.seed).recipe(recipe), changes)).encode()

@@ -24,7 +24,7 @@ from aft_ray.search.space import Trial
 from aft_ray.search.trials import Clock, TrialDirectory
 from aft_ray.store.files import Directory
 from aft_ray.store.side_by_side import Store
-from aft_ray.training.best import score
+from aft_ray.training.best import best_score
 from aft_ray.training.checkpoint import TrainingState, history_of
 from aft_ray.training.fit import fit
 from aft_ray.training.inputs.data import transforms_of
@@ -89,12 +89,12 @@ def _train_trial(trial: Trial, directory: TrialDirectory, shared: Shared) -> Non
     is_population = shared.recipe.search.scheduler == "pbt" and not is_final
     clock, saved_at = Clock(directory.facts()["wall_time_s"]), 0.0
     num_gpus = needed(shared.recipe).get("GPU", 0.0)
-    told: list[float] = []
+    told: list[dict[str, Any]] = []
 
     def tell(line: Mapping[str, Any], checkpoint: Any = None) -> None:
-        told.append(score(line, metric))
+        told.append(dict(line))
         is_over = directory.outcome() is not None  # nothing is to be decided about it
-        tune.report({"step": line["step"], "score": max(told), "done": is_over}, checkpoint=checkpoint)
+        tune.report({"step": line["step"], "score": best_score(told, metric), "done": is_over}, checkpoint=checkpoint)
 
     def report(metrics: dict[str, Any], state: TrainingState) -> None:
         nonlocal saved_at

@@ -23,7 +23,7 @@ from aft_ray.training.best import best_line
 from aft_ray.training.checkpoint import TrainingState
 from aft_ray.training.runs import RunDirectory
 
-Row = dict[str, Any]
+TrialRow = dict[str, Any]
 
 COLUMNS = {
     "trial": pa.string(),
@@ -92,11 +92,11 @@ class TrialDirectory(RunDirectory):
         state.save(self.place / "checkpoints" / f"step-{state.step:08d}")
         self.keep_last_checkpoint()
 
-    def row(self, metric: str | None = None) -> Row:
+    def row(self, metric: str | None = None) -> TrialRow:
         """Its row of the table, with the scores of its best evaluation by `metric`."""
         facts, outcome, history = self.facts(), self.outcome(), self.history()
         trial = Trial.of(facts)
-        row: Row = dict.fromkeys(COLUMNS)
+        row: TrialRow = dict.fromkeys(COLUMNS)
         row |= {
             "trial": self.place.path.rpartition("/")[2],
             "stage": trial.stage,
@@ -127,14 +127,14 @@ class Clock:
         return self.before + time.perf_counter() - self.started
 
 
-def write_table(search: Directory, rows: Sequence[Row]) -> None:
+def write_table(search: Directory, rows: Sequence[TrialRow]) -> None:
     """`trials.parquet`."""
     sink = io.BytesIO()
     pq.write_table(as_table(rows), sink)
     search.write("trials.parquet", sink.getvalue())
 
 
-def as_table(rows: Sequence[Row]) -> pa.Table:
+def as_table(rows: Sequence[TrialRow]) -> pa.Table:
     """One column for each of COLUMNS and each searched key; values of several types in one column become JSON."""
     searched = sorted({key for row in rows for key in row} - set(COLUMNS))
     names = [*COLUMNS]
@@ -155,7 +155,7 @@ def _column(values: Sequence[Any]) -> pa.Array:
     return pa.array([None if value is None else json.dumps(value) for value in values])
 
 
-def known_rows(trials: Directory, names: Iterable[str], metric: str | None) -> list[Row]:
+def known_rows(trials: Directory, names: Iterable[str], metric: str | None) -> list[TrialRow]:
     """Rows of the trials that are on disk, in the order of `names`."""
     return [TrialDirectory(trials / name).row(metric) for name in names if (trials / name).has("trial.json")]
 
@@ -163,7 +163,7 @@ def known_rows(trials: Directory, names: Iterable[str], metric: str | None) -> l
 SettingKey: TypeAlias = tuple[str, float, tuple[str, ...], tuple[tuple[str, Any], ...]]
 
 
-def setting_key(row: Row) -> SettingKey:
+def setting_key(row: TrialRow) -> SettingKey:
     """What trials have in common that differ in the seed alone: method, beta, teachers, other searched keys."""
     fixed = ("regularizer.name", "regularizer.beta", "train.seed")
     others = sorted((key, value) for key, value in row.items() if "." in key and key not in fixed and value is not None)

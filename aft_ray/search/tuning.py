@@ -22,8 +22,8 @@ from aft_ray.search.proposals import Listed, Proposals
 from aft_ray.search.schedulers import AshaPerMethod, population, reports
 from aft_ray.search.space import Space, Trial
 from aft_ray.search.trial import Shared, needed, run_trial
-from aft_ray.search.trials import Row, TrialDirectory, known_rows, write_table
-from aft_ray.training.best import score
+from aft_ray.search.trials import TrialDirectory, TrialRow, known_rows, write_table
+from aft_ray.training.best import best_score, score
 from aft_ray.training.runs import STOP
 
 logger = logging.getLogger(__name__)
@@ -38,11 +38,11 @@ class Round:
     proposals: Proposals
     group: Sequence[Space]
     title: str
-    earlier: Sequence[Row]
+    earlier: Sequence[TrialRow]
     names: list[str] = field(default_factory=list)
     written: float = 0.0
 
-    def run(self, *, of_all: bool = False) -> list[Row]:
+    def run(self, *, of_all: bool = False) -> list[TrialRow]:
         """Runs what is not over yet; returns this round's rows, or with `of_all` those of the earlier ones too."""
         recipe = self.shared.recipe
         scheduler = self._scheduler()
@@ -86,7 +86,7 @@ class Round:
         """The score of a trial that is over, None of one that failed."""
         if (directory.outcome() or {}).get("status") == "failed":
             return None
-        return max((score(line, self.shared.recipe.search.metric) for line in directory.history()), default=None)
+        return best_score(directory.history(), self.shared.recipe.search.metric)
 
     def _scheduler(self) -> Any:
         recipe = self.shared.recipe
@@ -138,7 +138,7 @@ class Round:
                     storage_path=self.shared.place.path,
                     storage_filesystem=None if self.shared.place.is_local else self.shared.place.filesystem,
                     failure_config=tune.FailureConfig(max_failures=recipe.train.max_failures),
-                    callbacks=[_Watch(self, progress)],
+                    callbacks=[_Recorder(self, progress)],
                     verbose=0,
                 ),
             )
@@ -191,7 +191,7 @@ class _Proposer(tune.search.Searcher):
         """Nothing to restore."""
 
 
-class _Watch(tune.Callback):
+class _Recorder(tune.Callback):
     """Writes down how trials end, and shows it."""
 
     def __init__(self, of: Round, progress: Progress) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from aft_ray.recipe.config import Recipe
 from aft_ray.report.reading import read_trainings, read_trials
-from aft_ray.report.results import METHODS, Entry, Row, summarize
+from aft_ray.report.results import METHODS, Entry, TrialRow, summarize
 from aft_ray.search.trials import COLUMNS
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
@@ -35,7 +35,7 @@ class Found:
     methods: Sequence[str]
     made: Mapping[str, Any]
     step_ms: Mapping[str, float]
-    rows: Sequence[Row]
+    rows: Sequence[TrialRow]
 
     @property
     def entries(self) -> dict[str, Entry]:
@@ -48,7 +48,7 @@ class Found:
         """Methods that the recipe compares and that are not finished."""
         return [method for method in self.methods if method not in self.entries]
 
-    def finals(self, method: str) -> list[Row]:
+    def finals(self, method: str) -> list[TrialRow]:
         return [row for row in self.rows if row["stage"] == "final" and row["regularizer.name"] == method]
 
 
@@ -63,7 +63,7 @@ def place_of(recipe: Recipe) -> Directory:
     return Workspace.at(recipe.workspace).search(recipe.run)
 
 
-def finished_methods(recipe: Recipe, rows: Sequence[Row]) -> list[str]:
+def finished_methods(recipe: Recipe, rows: Sequence[TrialRow]) -> list[str]:
     """Those that have all their final runs, and no trial under way."""
     finals = Counter(row["regularizer.name"] for row in rows if row["test_accuracy"] is not None)
     open_ones = {row["regularizer.name"] for row in rows if row["status"] == "running"}

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 
 from aft_ray.recipe.config import load
 from aft_ray.report.reading import read_trainings
-from aft_ray.report.results import Row
+from aft_ray.report.results import TrialRow
 from aft_ray.store.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
@@ -49,11 +49,11 @@ def aft_ray(verb: str, recipe: str, *overrides: str) -> float:
     return time.perf_counter() - started
 
 
-def table(workspace: Path, run: str) -> list[Row]:
+def table(workspace: Path, run: str) -> list[TrialRow]:
     return pq.read_table(workspace / "searches" / run / "trials.parquet").to_pylist()
 
 
-def told(row: Row) -> str:
+def told(row: TrialRow) -> str:
     rate = f", learning rate {row['train.learning_rate']:g}" if "train.learning_rate" in row else ""
     return f"{' + '.join(row['teachers']) or 'no teacher'}, beta {row['regularizer.beta']:g}{rate}"
 

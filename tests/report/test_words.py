@@ -9,7 +9,7 @@ import pytest
 from aft_ray.recipe.search_section import Range
 from aft_ray.report.results import Entry, summarize
 from aft_ray.report.words import compare, headline, remarks
-from aft_ray.search.trials import Row
+from aft_ray.search.trials import TrialRow
 from tests.report.test_report import finals, searched, trial
 
 VALIDATION: dict[str, Any] = {"num_samples": 500, "num_unlabelled": 0, "samples_per_class": {"cat": 250, "dog": 250}}
@@ -64,7 +64,7 @@ def test_the_headline_names_the_best_method_even_if_it_is_not_aft() -> None:
     assert "AFT: 13.0 % test error against 9.0 % of KD" in text
 
 
-def said(rows: list[Row], betas: Any = (1.0, 10.0), **validation: Any) -> str:
+def said(rows: list[TrialRow], betas: Any = (1.0, 10.0), **validation: Any) -> str:
     return " ".join(remarks(rows, summarize(rows), lambda method: betas, VALIDATION | validation))
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from aft_ray.search.best import Choice, best_settings, winner
-from aft_ray.search.trials import Row
+from aft_ray.search.trials import TrialRow
 
 
 def row(
     method: str, beta: float, accuracy: float | None, loss: float | None, teachers: tuple[str, ...] = ("a",)
-) -> Row:
+) -> TrialRow:
     of = () if method == "none" else teachers
     return {
         "stage": "search",
@@ -25,7 +25,7 @@ def row(
     }
 
 
-def chosen(rows: list[Row], metric: str | None = None, **options: Any) -> tuple[float, tuple[str, ...]]:
+def chosen(rows: list[TrialRow], metric: str | None = None, **options: Any) -> tuple[float, tuple[str, ...]]:
     _, beta, teachers, _ = best_settings(rows, metric, **options)["aft"].key
     return beta, teachers
 
@@ -48,7 +48,7 @@ def test_trials_that_failed_or_saw_the_test_split_choose_nothing() -> None:
     assert chosen(rows)[0] == 2
 
 
-def wins(rows: list[Row], **options: Any) -> str:
+def wins(rows: list[TrialRow], **options: Any) -> str:
     return winner(best_settings(rows, None, **options)).method
 
 

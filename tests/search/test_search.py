@@ -19,8 +19,9 @@ import yaml
 from aft_ray.commands.check import open_setup
 from aft_ray.recipe.config import Recipe, dump, load, override
 from aft_ray.recipe.errors import InputError
-from aft_ray.search.search import best_settings, plan_search, search
-from aft_ray.search.trials import Row, as_table
+from aft_ray.search.best import best_settings, winner
+from aft_ray.search.search import plan_search, search
+from aft_ray.search.trials import TrialRow, as_table
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.fit import fit
 from aft_ray.training.inputs.data import load_data
@@ -34,11 +35,11 @@ def place_of(given: Recipe) -> Path:
     return Path(Workspace.at(given.workspace).search(given.run).path)
 
 
-def read_table(given: Recipe) -> list[Row]:
+def read_table(given: Recipe) -> list[TrialRow]:
     return pq.read_table(place_of(given) / "trials.parquet").to_pylist()
 
 
-def without_times(rows: list[Row]) -> list[Row]:
+def without_times(rows: list[TrialRow]) -> list[TrialRow]:
     return [{key: value for key, value in row.items() if key != "wall_time_s"} for row in rows]
 
 
@@ -91,12 +92,12 @@ def test_a_search_selects_on_validation_and_only_final_runs_see_the_test_split(c
         assert timeless(lines) == timeless(plain)[: len(lines)]
         assert not (directory / "checkpoints").exists()
 
-    winner = yaml.safe_load((place_of(given) / "best.yaml").read_text())
-    top = max(best.values(), key=lambda row: row["val_accuracy"])
-    assert (winner["regularizer"]["name"], winner["train"]["learning_rate"]) == (
-        top["regularizer.name"],
-        top["train.learning_rate"],
-    )
+    method, _, _, others = winner(
+        best_settings(searched, None, open_samples(given).stores["validation"].num_samples)
+    ).key
+    written = yaml.safe_load((place_of(given) / "best.yaml").read_text())
+    chosen = (written["regularizer"]["name"], written["train"]["learning_rate"])
+    assert chosen == (method, dict(others)["train.learning_rate"])
 
     # The same command again: nothing runs again. A wider grid: only what is new runs.
     stamps = {path: path.stat().st_mtime_ns for path in place_of(given).rglob("metrics.jsonl")}
@@ -292,10 +293,10 @@ def test_a_teacher_without_features_is_refused_with_the_command_that_makes_them(
 
 
 def test_settings_are_compared_by_the_mean_over_their_seeds() -> None:
-    def row(beta: float, accuracy: float, loss: float) -> Row:
+    def row(beta: float, accuracy: float, loss: float) -> TrialRow:
         fixed = {"stage": "search", "regularizer.name": "aft", "teachers": ["a"], "status": "finished", "step": 1}
         return {**fixed, "regularizer.beta": beta, "val_accuracy": accuracy, "val_loss": loss}
 
     rows = [row(1, 0.9, 0.5), row(1, 0.5, 0.5), row(2, 0.8, 0.9), row(2, 0.7, 0.9)]
-    assert best_settings(rows, None)["aft"][0].beta == 2
-    assert best_settings(rows, "val_loss")["aft"][0].beta == 1
+    assert best_settings(rows, None)["aft"].key[1] == 2
+    assert best_settings(rows, "val_loss")["aft"].key[1] == 1
