@@ -1,0 +1,90 @@
+"""CONTRIBUTING's examples do what they say: each is written to a file and used, as a contributor would."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from aft_ray import cli, commands
+from aft_ray.commands.check import check
+from aft_ray.datasets.prepare import prepare
+from aft_ray.models.teachers import build_teacher, describe_teacher
+from aft_ray.recipe.config import Recipe, override
+from aft_ray.recipe.own_class import import_class
+from aft_ray.recipe.sections import TeacherConfig
+from aft_ray.regularizers import build_regularizer
+from aft_ray.store.workspace import Workspace
+from aft_ray.training.fit import fit
+from tests.helpers import ROOT
+from tests.helpers.training import DATA, recipe
+
+EXAMPLES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL))
+
+
+@pytest.fixture(autouse=True)
+def own_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name, code in EXAMPLES.items():
+        (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    for name in EXAMPLES:
+        sys.modules.pop(name, None)
+        sys.modules.pop(f"aft_ray.commands.{name}", None)
+
+
+def test_every_example_has_at_most_thirty_lines() -> None:
+    assert len(EXAMPLES) >= 5 and all(len(code.splitlines()) <= 30 for code in EXAMPLES.values())
+
+
+def test_the_teacher() -> None:
+    config = TeacherConfig(name="histogram", model="histogram:Histogram", options={"bins": 8})
+    assert describe_teacher(config).modality == "image"
+    features = build_teacher(config, torch.device("cpu"))(np.full((2, 32, 32, 3), 40, np.uint8))
+    assert features.shape == (2, 8) and features[0].argmax() == 1
+
+
+def test_the_regularizer(tmp_path: Path) -> None:
+    cosine = build_regularizer("cosine:Cosine", student_dim=4, teacher_dims=[3, 2])
+    assert 0 <= cosine(torch.randn(6, 4), torch.randn(6, 5)) <= 2
+    given = override(recipe(), {"regularizer.name": "cosine:Cosine", "train.steps": 4, "train.evaluate_every": 2})
+    history = fit(given, DATA, directory=Workspace.at(tmp_path / "run"), report=lambda metrics, state: None)
+    assert history[-1]["regularization"] > 0
+
+
+def test_the_source(tmp_path: Path) -> None:
+    for number in range(12):
+        Image.new("RGB", (8, 8), (20 * number, 0, 0)).save(
+            tmp_path / f"{'cell' if number % 2 else 'void'}-{number}.png"
+        )
+    dataset = {"source": "slides:Slides", "path": str(tmp_path)}
+    given = Recipe.model_validate(
+        {"workspace": str(tmp_path / "work"), "dataset": dataset, "student": {"model": "tiny:cnn"}}
+    )
+    assert prepare(given)["train"]["classes"] == ["cell", "void"]
+
+
+def test_the_scheduler() -> None:
+    given = override(recipe(), {"search.scheduler": "floor:Floor", "train.steps": 30})
+    floor = import_class("floor:Floor", "search.scheduler", ("on_trial_result",))(given)
+    decisions = [
+        floor.on_trial_result(None, None, {"step": step, "score": score})
+        for step, score in ((9, 0.1), (10, 0.1), (10, 0.6))
+    ]
+    assert decisions == [floor.CONTINUE, floor.STOP, floor.CONTINUE]
+    check(override(given, {"regularizer.name": "none"}), "train")
+
+
+def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
+    path = tmp_path / "recipe.yaml"
+    path.write_text("workspace: work\ndataset: {name: mnist5k}\nstudent: {model: 'tiny:cnn'}\n")
+    assert "where" in commands.recipe_verbs()
+    assert cli.main(["where", str(path)]) == 0
+    assert "features" in capsys.readouterr().out
