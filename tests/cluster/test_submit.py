@@ -1,4 +1,4 @@
-"""Jobs on a cluster of two nodes, started and used as README says; and what is found before they work."""
+"""Jobs on a cluster of two nodes, started and used as docs/cluster.md says; and what is found before they work."""
 
 from __future__ import annotations
 
@@ -123,22 +123,21 @@ def table(workspace: Path) -> list[dict[str, Any]]:
     return pq.read_table(path).drop_columns(["wall_time_s"]).to_pylist()
 
 
-def readme_commands() -> list[str]:
-    section = (ROOT / "README.md").read_text().partition("## On a cluster")[2].partition("\n## ")[0]
-    block = section.partition("```\n")[2].partition("```")[0]
+def documented_commands() -> list[str]:
+    block = (ROOT / "docs" / "cluster.md").read_text().partition("```\n")[2].partition("```")[0]
     return [line.partition(" # ")[0].strip() for line in block.splitlines()]
 
 
 @pytest.mark.ray
 @pytest.mark.processes
-def test_readme_s_cluster_section_gives_the_results_of_running_directly(
+def test_the_cluster_page_s_commands_give_the_results_of_running_directly(
     small_demo: SmallDemo, two_nodes: Started, tmp_path: Path
 ) -> None:
     """Its commands as they stand there, but for ports, the machine's name and where the workspace lies."""
     here = {"HEAD:6379": two_nodes.address, "http://127.0.0.1:8265": two_nodes.dashboard}
     here |= {" recipe.yaml": f" {DEMO}", "/shared": str(tmp_path), "s3://bucket/pets": f"{tmp_path}/demo"}
     ran = []
-    for command in readme_commands():
+    for command in documented_commands():
         for name, value in here.items():
             command = command.replace(name, value)
         words = command.split()
