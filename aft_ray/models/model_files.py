@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from aft_ray.models.weights import PACKAGE_SCHEME, locate, sha256
+from aft_ray.models.weights_file import check_weights_file
 from aft_ray.recipe.errors import InputError
 
 VOCABULARIES = (
@@ -77,12 +78,19 @@ class ModelFiles(ABC):
     def weights(self, names: Sequence[str]) -> dict[str, str]:
         """Hashes of the first of `names` that there is, and of its shards.
 
-        Raises InputError if there is none of them.
+        Raises InputError if there is none of them, or its bytes show that it holds no weights.
         """
         name = self.first(*names)
         if name is None:
             raise InputError(f"{self} has no weights: {', '.join(names)} are looked for.{self.way_out}")
-        return self.digests(name)
+        found = self.digests(name)
+        for file in found:
+            self.check(file)
+        return found
+
+    def check(self, name: str) -> None:
+        """Raises InputError if the file is on this machine and its bytes show that it holds no weights."""
+        return None
 
     def tokenizer(self) -> dict[str, str]:
         """Hashes of what decides how the model's tokenizer cuts a text. Raises InputError if there is no vocabulary."""
@@ -104,6 +112,10 @@ class Directory(ModelFiles):
 
     def fetch(self, name: str) -> Path:
         return self.path / name
+
+    def check(self, name: str) -> None:
+        if not name.endswith(".json"):
+            check_weights_file(self.path / name)
 
     @property
     def way_out(self) -> str:

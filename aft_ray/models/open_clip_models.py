@@ -1,16 +1,68 @@
-"""What open_clip says of a model's name, and what a saved model says of itself, for teachers and students alike."""
+"""open_clip's models for teachers and students alike: their names, their saved settings, their weights."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import open_clip
+import torch
+from open_clip import factory
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
+from aft_ray.models import weights
 from aft_ray.models.model_files import ModelFiles
+from aft_ray.models.weights import locate
 from aft_ray.recipe.errors import InputError
+
+WEIGHTS_OF_DIRECTORY = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+)
+"""What open_clip looks for, in its order."""
+
+
+def weights_file(location: str) -> Path:
+    """A weights file for open_clip, which reads big_vision's NumPy archives too. Raises as `weights.weights_file` does."""
+    path = locate(location)
+    return path if path.suffix == ".npz" else weights.weights_file(location)
+
+
+def load_weights(model: Any, location: str) -> None:
+    """Loads a whole model's weights, as open_clip itself would if it knew every form of checkpoint.
+
+    Raises InputError if they are of another model.
+    """
+    path = weights_file(location)
+    if path.suffix == ".npz":
+        open_clip.load_checkpoint(model, str(path))
+        return
+
+    def converted(state: weights.State) -> weights.State:
+        state = factory.convert_state_dict(model, state)
+        if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+            state = factory.convert_to_custom_text_state_dict(state)
+        return state
+
+    wanted = model.state_dict()
+    state = weights.load_state_dict(location, wanted, converted)
+    for name in ("logit_scale", "logit_bias"):
+        if name in state and name in wanted:
+            state[name] = state[name].reshape(wanted[name].shape)
+    if wanted.get("logit_bias") is not None and "logit_bias" not in state:
+        state["logit_bias"] = torch.zeros_like(wanted["logit_bias"])
+    factory.resize_pos_embed(state, model)
+    factory.resize_text_pos_embed(state, model)
+    weights.check_fit(wanted, state, location)
+    model.load_state_dict({name: state[name] for name in wanted})
 
 
 def saved(files: ModelFiles) -> tuple[dict[str, Any], dict[str, Any]]:

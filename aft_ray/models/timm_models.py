@@ -10,6 +10,10 @@ from timm.models import parse_model_name
 
 from aft_ray.recipe.errors import InputError
 
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+WEIGHTS_OF_DIRECTORY = (*WEIGHTS, "pytorch_model.pth", "model.pth")
+"""The files that timm looks for in a repository and in a directory, in its order."""
+
 
 def parsed(name: str) -> tuple[str | None, str]:
     """`hf-hub` or `local-dir` and the place, or None and a name of timm's list. Raises InputError for another scheme."""

@@ -1,23 +1,28 @@
 """Weights files: where they are, their hash, and loading them without ever executing code from them.
 
-A file is a path or `package://MODULE/FILE`, a file inside an installed Python package. Some packages hold the weights
-under the names of another implementation; `as_timm` renames those to timm's (same shapes, same numbers).
+A file is a path or `package://MODULE/FILE`, a file inside an installed Python package.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+from aft_ray.models.weights_file import check_weights_file, read_weights_file
+from aft_ray.recipe.errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
 PACKAGE_SCHEME = "package://"
+SHOWN = 3
+"""Names that a message shows."""
+
+State: TypeAlias = "dict[str, torch.Tensor]"
 
 
 def locate(location: str) -> Path:
@@ -57,84 +62,46 @@ def _sha256(path: Path, size: int, modified_ns: int) -> str:
     return digest.hexdigest()
 
 
-def load_state_dict(location: str) -> dict[str, torch.Tensor]:
-    """Tensors by name, on the CPU. Files that would have to execute code (pickled objects) are refused."""
-    import torch
+def weights_file(location: str) -> Path:
+    """The weights file that `location` names.
 
-    path = locate(location)
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    state = state.get("state_dict", state)
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
-
-
-def as_timm(state: Mapping[str, torch.Tensor], names: Iterable[str]) -> dict[str, torch.Tensor]:
-    """`state` under timm's parameter names. `names` are those of the timm model that will take it.
-
-    Known foreign layouts: efficientnet-pytorch's (`_conv_stem`, `_blocks.N`) and torchvision's MobileNetV2
-    (`features.N.conv.M`). Anything else is returned as it is.
+    Raises FileNotFoundError if it is missing, InputError if its first and last bytes show that it holds no weights.
     """
-    blocks = _timm_blocks(names)
-    if "_conv_stem.weight" in state:
-        return {_from_efficientnet(name, blocks): tensor for name, tensor in state.items()}
-    if "features.0.0.weight" in state:
-        return {_from_mobilenet_v2(name, blocks): tensor for name, tensor in state.items()}
-    return dict(state)
+    path = locate(location)
+    check_weights_file(path)
+    return path
 
 
-def _timm_blocks(names: Iterable[str]) -> list[tuple[str, bool]]:
-    """timm's blocks in order, as (prefix, whether the block starts with an expansion)."""
-    expands: dict[tuple[int, int], bool] = {}
-    for name in names:
-        if found := re.match(r"blocks\.(\d+)\.(\d+)\.(\w+)", name):
-            key = (int(found[1]), int(found[2]))
-            expands[key] = expands.get(key, False) or found[3] == "conv_pwl"
-    return [(f"blocks.{stage}.{block}", expand) for (stage, block), expand in sorted(expands.items())]
+def load_state_dict(
+    location: str, wanted: Iterable[str] = (), rename: Callable[[State], State] = dict
+) -> dict[str, torch.Tensor]:
+    """Tensors by name, on the CPU, from whatever a training script saved beside and around them.
+
+    wanted: names of the model that will take them; prefixes that the file has before them are removed. rename: turns
+    foreign names into the model's. Raises InputError for a file that holds no tensors or would have to execute code.
+    """
+    from aft_ray.models.state_dicts import best_state
+
+    path = weights_file(location)
+    state = best_state(read_weights_file(path), frozenset(wanted), rename, f"Weights file {location}")
+    if not state:
+        raise InputError(f"Weights file {location} holds no tensors.")
+    return state
 
 
-EFFICIENTNET_TOP = {
-    "_conv_stem": "conv_stem",
-    "_bn0": "bn1",
-    "_conv_head": "conv_head",
-    "_bn1": "bn2",
-    "_fc": "classifier",
-}
-# One row per kind of block: (efficientnet-pytorch's part, timm's part).
-EXPANDING = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
-SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+def check_fit(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], location: str) -> None:
+    """Raises InputError if `state`, read from `location`, lacks tensors that are wanted, or has them in other shapes."""
+    if missing := sorted(wanted.keys() - state.keys()):
+        raise InputError(
+            f"{location} lacks {len(missing)} (of {len(wanted)}) of the model's tensors, such as {_some(missing)}; it has"
+            f" {_some(sorted(state.keys() - wanted.keys()) or sorted(state))}."
+        )
+    for name, tensor in wanted.items():
+        if state[name].shape != tensor.shape:
+            shapes = f"{tuple(state[name].shape)} there, {tuple(tensor.shape)} in the model"
+            raise InputError(f"{location} is of another model: '{name}' is {shapes}.")
 
 
-def _from_efficientnet(name: str, blocks: list[tuple[str, bool]]) -> str:
-    if found := re.match(r"_blocks\.(\d+)\.(\w+)\.(.+)", name):
-        prefix, expands = blocks[int(found[1])]
-        return f"{prefix}.{(EXPANDING if expands else SEPARABLE)[found[2]]}.{found[3]}"
-    part, _, leaf = name.partition(".")
-    return f"{EFFICIENTNET_TOP[part]}.{leaf}"
-
-
-MOBILENET_V2_TOP = {
-    "features.0.0": "conv_stem",
-    "features.0.1": "bn1",
-    "features.18.0": "conv_head",
-    "features.18.1": "bn2",
-}
-MOBILENET_V2_EXPANDING = {"0": "conv_pw", "1": "bn1", "3": "conv_dw", "4": "bn2", "6": "conv_pwl", "7": "bn3"}
-MOBILENET_V2_SEPARABLE = {"0": "conv_dw", "1": "bn1", "3": "conv_pw", "4": "bn2"}
-
-
-def _from_mobilenet_v2(name: str, blocks: list[tuple[str, bool]]) -> str:
-    if found := re.match(r"features\.(\d+)\.conv\.(\d+)\.(.+)", name):
-        prefix, expands = blocks[int(found[1]) - 1]
-        return f"{prefix}.{(MOBILENET_V2_EXPANDING if expands else MOBILENET_V2_SEPARABLE)[found[2]]}.{found[3]}"
-    part, _, leaf = name.rpartition(".")
-    return f"{MOBILENET_V2_TOP[part]}.{leaf}" if part in MOBILENET_V2_TOP else name
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(f"'{name}'" for name in names[:SHOWN]) + more

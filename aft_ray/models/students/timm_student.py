@@ -16,8 +16,10 @@ from timm.models._hub import load_model_config_from_hf, load_model_config_from_p
 
 from aft_ray.models import timm_models
 from aft_ray.models.images import ImageTransform, normalise
+from aft_ray.models.key_maps import as_timm
+from aft_ray.models.model_files import Directory
 from aft_ray.models.students.base import Inputs, LibraryStudent, Student, load_weights, refuse
-from aft_ray.models.weights import as_timm, load_state_dict, locate
+from aft_ray.models.weights import load_state_dict, locate
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import StudentConfig
 
@@ -65,6 +67,8 @@ class Source:
         else:
             if scheme == "local-dir":
                 identifier = str(locate(identifier))
+                if config.pretrained and config.weights is None:
+                    Directory(Path(identifier)).weights(timm_models.WEIGHTS_OF_DIRECTORY)
             read = load_model_config_from_hf if scheme == "hf-hub" else load_model_config_from_path
             settings, architecture, arguments = read(identifier)
             source = cls(f"{scheme}:{identifier}", architecture, dict(arguments), dict(settings))
@@ -84,8 +88,6 @@ class Source:
 
 def transforms(config: StudentConfig) -> tuple[ImageTransform]:
     refuse(config, "max_length", why="timm models, which read images")
-    if config.weights is not None:
-        locate(config.weights)
     return (ImageTransform.from_data_config(Source.of(config).data, config.image_size),)
 
 
@@ -108,7 +110,9 @@ class TimmStudent(LibraryStudent):
             self.source.name, pretrained=published, num_classes=0, **self.source.arguments
         )
         if config.weights is not None and not for_inference:
-            load_weights(self.backbone, _state_of(config.weights, self.backbone), config.weights)
+            wanted = self.backbone.state_dict().keys()
+            state = load_state_dict(config.weights, wanted, lambda state: as_timm(state, wanted))
+            load_weights(self.backbone, state, config.weights)
         size = self.transform.size
         with torch.no_grad():
             width = self.backbone.eval()(torch.zeros(1, 3, size, size)).shape[1]
@@ -167,14 +171,6 @@ class TimmStudent(LibraryStudent):
                 " load_student reads the run as it is."
             )
         return model
-
-
-def _state_of(location: str, model: Any) -> dict[str, torch.Tensor]:
-    """The tensors of a weights file under timm's names."""
-    try:
-        return as_timm(load_state_dict(location), model.state_dict())
-    except (IndexError, KeyError) as error:
-        raise InputError(f"{location} is of another model: its layers are not those of this one.") from error
 
 
 def _checkpoint_gradients(model: Any, name: str) -> None:

@@ -21,7 +21,7 @@ from transformers.utils import logging
 from aft_ray.models.model_files import ModelFiles, Repository, model_files
 from aft_ray.models.students.base import Inputs, LibraryStudent, Student, load_weights, refuse, trimmed
 from aft_ray.models.text import PADDING, Tokens
-from aft_ray.models.weights import load_state_dict, locate
+from aft_ray.models.weights import load_state_dict
 from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import StudentConfig
@@ -105,8 +105,6 @@ class Source:
 
 def transforms(config: StudentConfig) -> tuple[Tokens]:
     refuse(config, "image_size", why="transformers models, which read text")
-    if config.weights is not None:
-        locate(config.weights)
     return (Source.of(config).tokens(config.max_length),)
 
 
@@ -130,7 +128,7 @@ class TransformersStudent(LibraryStudent):
         own = config.weights is not None
         self.model = source.model(num_outputs, pretrained=config.pretrained and not own and not for_inference)
         if config.weights is not None and not for_inference:
-            _load_encoder(self.model, load_state_dict(config.weights), config.weights)
+            _load_encoder(self.model, config.weights)
         self.model.config.use_cache = False
         if self.model.config.pad_token_id is None:  # decoders find a text's end by it
             self.model.config.pad_token_id = self.model.config.eos_token_id or 0
@@ -205,11 +203,9 @@ def _in_encoder(name: str, model: Any) -> bool:
     return name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name
 
 
-def _load_encoder(model: Any, state: dict[str, torch.Tensor], location: str) -> None:
-    """Weights of the encoder, alone or inside a model with any head."""
-    prefix = f"{model.base_model_prefix}."
-    if any(name.startswith(prefix) for name in state):
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+def _load_encoder(model: Any, location: str) -> None:
+    """Loads the encoder's weights, which may lie alone or inside a model with any head."""
     encoder = model.base_model
+    state = load_state_dict(location, encoder.state_dict())
     fresh = {name: tensor for name, tensor in encoder.state_dict().items() if name.startswith("pooler.")}
     load_weights(encoder, fresh | state, location)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aft_ray.models.teachers.base import Teacher, TeacherDescription, refuse
+from aft_ray.models.weights_file import library_fault
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig
 
@@ -103,14 +103,11 @@ def _faults_named(config: TeacherConfig) -> Iterator[None]:
             f"Teacher '{config.name}': {config.model} cannot be loaded: {reason} Where there is no network, fill the model"
             " hub's cache beforehand, or name a local file or directory."
         ) from error
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        if "weights_only" in str(error):
-            fault = "are pickled objects, which could execute code; only tensors are read. Use a safetensors file."
-        elif "in loading state_dict" in str(error):
-            fault = f"do not fit the model: {' '.join(str(error).split())[:200]}"
-        else:
+    except Exception as error:
+        fault = library_fault(error, config.model)
+        if fault is None:
             raise
-        raise InputError(f"Teacher '{config.name}': the weights of {config.model} {fault}") from error
+        raise InputError(f"Teacher '{config.name}': {fault}") from error
 
 
 def _adapter(config: TeacherConfig) -> Any:

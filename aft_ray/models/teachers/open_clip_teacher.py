@@ -26,17 +26,6 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig
 
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-WEIGHTS_OF_DIRECTORY = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.pth",
-    "model.safetensors",
-    "pytorch_model.bin",
-    "pytorch_model.pth",
-    "model.pth",
-)
-"""What open_clip looks for, in its order."""
 
 
 class OpenClipTeacher:
@@ -152,13 +141,13 @@ class _Source:
     def weights(self, config: TeacherConfig) -> dict[str, str] | str:
         """What identifies the weights. Raises InputError if there are none."""
         if config.weights is not None:
-            return sha256(locate(config.weights))
+            return sha256(open_clip_models.weights_file(config.weights))
         return self.files.weights(self._weights_names()) if self.files else str(self.published["url"])
 
     def _weights_names(self) -> tuple[str, ...]:
         """The files that open_clip looks for, in its order."""
         if isinstance(self.files, Directory):
-            return WEIGHTS_OF_DIRECTORY
+            return open_clip_models.WEIGHTS_OF_DIRECTORY
         named = self.published.get("hf_hub", "").rpartition("/")[2]
         if not named or named in WEIGHTS:
             return WEIGHTS
@@ -168,7 +157,7 @@ class _Source:
         """The whole model on the CPU with its weights; no other than those that were identified."""
         name, checkpoint = self.name, None
         if config.weights is not None:
-            checkpoint = locate(config.weights)
+            pass  # loaded below
         elif self.files is None:
             checkpoint = open_clip.download_pretrained(self.published)
         else:
@@ -180,9 +169,12 @@ class _Source:
             pretrained=str(checkpoint) if checkpoint else None,
             force_quick_gelu=self.quick_gelu,
             force_image_size=config.image_size,
-            require_pretrained=True,
+            load_weights=config.weights is None,
+            require_pretrained=config.weights is None,
             weights_only=True,
         )
+        if config.weights is not None:
+            open_clip_models.load_weights(model, config.weights)
         return model
 
 

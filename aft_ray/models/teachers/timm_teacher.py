@@ -18,15 +18,13 @@ from timm.models._hub import load_model_config_from_path
 
 from aft_ray.models import timm_models
 from aft_ray.models.images import ImageTransform, normalise
+from aft_ray.models.key_maps import as_timm
 from aft_ray.models.model_files import Directory, ModelFiles, Repository, repository
 from aft_ray.models.teachers.base import TeacherDescription, refuse
 from aft_ray.models.teachers.device import arithmetic, to_device
-from aft_ray.models.weights import as_timm, load_state_dict, locate, sha256
+from aft_ray.models.weights import check_fit, load_state_dict, locate, sha256, weights_file
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig
-
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-WEIGHTS_OF_DIRECTORY = (*WEIGHTS, "pytorch_model.pth", "model.pth")
 
 
 class TimmTeacher:
@@ -89,7 +87,7 @@ class _Source:
     def weights(self, config: TeacherConfig) -> dict[str, str] | str:
         """What identifies the weights. Raises InputError if there are none."""
         if config.weights is not None:
-            return sha256(locate(config.weights))
+            return sha256(weights_file(config.weights))
         if self.files is not None:
             saved = self.files.digests("config.json") if ":" in self.name else {}
             return saved | self.files.weights(self._weights_names())
@@ -100,9 +98,9 @@ class _Source:
     def _weights_names(self) -> tuple[str, ...]:
         """The files that timm looks for, in its order."""
         if not isinstance(self.files, Repository):
-            return WEIGHTS_OF_DIRECTORY
+            return timm_models.WEIGHTS_OF_DIRECTORY
         named = self.settings.get("hf_hub_filename")
-        return (named.removesuffix(".bin") + ".safetensors", named) if named else WEIGHTS
+        return (named.removesuffix(".bin") + ".safetensors", named) if named else timm_models.WEIGHTS
 
     def create(self, config: TeacherConfig) -> torch.nn.Module:
         """The model without its classifier, with its published weights unless the recipe names others."""
@@ -121,12 +119,10 @@ def _pinned(files: Repository) -> str:
 
 
 def _load(model: torch.nn.Module, location: str) -> None:
-    """The weights file into the model; only a classifier that the model does not have may be left over."""
-    state = as_timm(load_state_dict(location), model.state_dict())
+    """Loads the weights file into the model; only a classifier that the model does not have may be left over."""
     wanted = model.state_dict()
-    missing = sorted(wanted.keys() - state.keys())
-    if missing:
-        raise InputError(f"{location} lacks {len(missing)} of the model's tensors, such as '{missing[0]}'.")
+    state = load_state_dict(location, wanted, lambda state: as_timm(state, wanted))
+    check_fit(wanted, state, location)
     classifier = getattr(model, "pretrained_cfg", {}).get("classifier", ())
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
     left_over = sorted(key for key in state.keys() - wanted.keys() if key.rpartition(".")[0] not in names)

@@ -13,8 +13,9 @@ from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from aft_ray.models.key_maps import as_timm
 from aft_ray.models.teachers import build_teacher, describe_teacher
-from aft_ray.models.weights import as_timm, load_state_dict, locate
+from aft_ray.models.weights import load_state_dict, locate
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig
 from tests.helpers import hub

@@ -60,7 +60,8 @@ def assert_equal(found: torch.Tensor, expected: torch.Tensor) -> None:
     ],
 )
 def test_features_are_those_of_timm_s_own_loop(model: str, weights: str) -> None:
-    from aft_ray.models.weights import as_timm, load_state_dict
+    from aft_ray.models.key_maps import as_timm
+    from aft_ray.models.weights import load_state_dict
 
     given = config(model=f"timm:{model}", weights=weights)
     images = pictures(3)
