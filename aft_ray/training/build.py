@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from aft_ray.models.students import Student, build_student
+from aft_ray.models.students.base import has_batch_norm
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TrainConfig
@@ -19,8 +20,6 @@ from aft_ray.training.inputs.data import Data
 from aft_ray.training.task import TransferTask
 
 logger = logging.getLogger(__name__)
-
-BATCH_NORM = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
 
 
 def regularizer_arguments(recipe: Recipe, student_dim: int | tuple[int, ...]) -> dict[str, Any]:
@@ -56,7 +55,7 @@ def build_task(recipe: Recipe, data: Data, device: torch.device, *, weights_foll
         label_smoothing=settings.label_smoothing,
         precision=settings.precision,
     )
-    if settings.accumulation_steps > 1 and any(isinstance(layer, BATCH_NORM) for layer in student.modules()):
+    if settings.accumulation_steps > 1 and has_batch_norm(student):
         logger.warning("The student has batch norm: with train.accumulation_steps it normalises each part by itself.")
     if settings.compile:
         task.student.compile()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from aft_ray.models import students, teachers
+from aft_ray.models.students.base import has_batch_norm
 from aft_ray.recipe.config import Recipe
 from aft_ray.regularizers import REGULARIZERS, MadeUpData, fit_regularizer, regularizer_class
 from aft_ray.training import trackers
 from aft_ray.training.build import regularizer_arguments
+from aft_ray.training.inputs.order import row_counts
 
 
 def faults(recipe: Recipe) -> list[str]:
@@ -92,6 +94,12 @@ def setting_faults(recipe: Recipe) -> list[str]:
             f"train.global_batch_size is {settings.global_batch_size}: every worker must have a row for each of its parts,"
             f" train.num_workers * train.accumulation_steps = {parts} in all."
         )
+    elif _smallest_part(recipe) < 2 and _student_has_batch_norm(recipe):
+        faults.append(
+            f"train.global_batch_size is {settings.global_batch_size}: a part of a worker's rows would be a single row, and"
+            f" {recipe.student.model} has batch norm, which needs two. Take a multiple of train.num_workers *"
+            f" train.accumulation_steps = {parts}, at least {2 * parts}."
+        )
     if (recipe.resources.min_workers or 0) > settings.num_workers:
         faults.append(
             f"resources.min_workers is {recipe.resources.min_workers}: it must be at most train.num_workers,"
@@ -100,3 +108,19 @@ def setting_faults(recipe: Recipe) -> list[str]:
     if settings.precision == "fp16" and not settings.use_gpu:
         faults.append("train.precision=fp16 is for GPUs, a CPU is ten times slower with it. Take fp32 or bf16.")
     return faults
+
+
+def _smallest_part(recipe: Recipe) -> int:
+    """The fewest rows that go through the student at once, as `Batch.split` cuts them, with any number of workers."""
+    settings = recipe.train
+    workers = range(recipe.resources.min_workers or settings.num_workers, settings.num_workers + 1)
+    counts = {count for number in workers for count in row_counts(settings.global_batch_size, number)}
+    sizes = {count: -(-count // settings.accumulation_steps) for count in counts if count}
+    return min((count - size * ((count - 1) // size) for count, size in sizes.items()), default=0)
+
+
+def _student_has_batch_norm(recipe: Recipe) -> bool:
+    """Builds the student with random weights: no library says this of a model's name."""
+    if students.faults(recipe.student) or recipe.student.model == "linear_probe":
+        return False
+    return has_batch_norm(students.build_student(recipe.student, num_outputs=2, for_inference=True))

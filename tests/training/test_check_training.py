@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from aft_ray.commands.check import check
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.best import best_line
+from aft_ray.training.check import _smallest_part
+from aft_ray.training.inputs.batch import Batch
 from aft_ray.training.inputs.data import load_data
+from aft_ray.training.inputs.order import row_counts
 from aft_ray.training.inputs.stores import open_setup as open_samples
 from tests.helpers.training import TEST, TRAIN, VALIDATION, made_split, made_store, run
 
@@ -128,3 +132,43 @@ def test_a_linear_probe_needs_features_of_the_test_split_too_and_trains_on_them(
     with pytest.raises(InputError) as refused:
         open_samples(override(given, {"teachers": MINILM}))
     assert [line.split("'")[3] for line in refused.value.faults] == ["train", "validation", "test"]
+
+
+@pytest.mark.parametrize(
+    ("train", "multiple"),
+    [
+        ({"global_batch_size": 4, "accumulation_steps": 4}, 4),
+        ({"global_batch_size": 4, "num_workers": 4}, 4),
+        ({"global_batch_size": 11, "num_workers": 2, "accumulation_steps": 3}, 6),
+        ({"global_batch_size": 7, "accumulation_steps": 3}, 3),  # 3, 3 and 1 rows
+        ({"global_batch_size": 15, "num_workers": 2, "accumulation_steps": 3}, 6),  # of 8 and 7 rows
+    ],
+)
+def test_a_student_with_batch_norm_needs_two_rows_in_every_part(train: dict[str, int], multiple: int) -> None:
+    changes = {f"train__{key}": value for key, value in train.items()}
+    student = {"model": "timm:test_resnet", "image_size": 28}
+    (line,) = faults(recipe(student=student, **changes))
+    start = (
+        f"train.global_batch_size is {train['global_batch_size']}: a part of a worker's rows would be a single row, and"
+    )
+    assert line.startswith(f"{start} timm:test_resnet has batch norm, which needs two.")
+    assert line.endswith(f" = {multiple}, at least {2 * multiple}.")
+    for rows in (2 * multiple, 5 * multiple):
+        check(recipe(student=student, **changes | {"train__global_batch_size": rows}), "train")
+    check(recipe(student={"model": "timm:test_vit"}, **changes), "train")
+    check(recipe(student={"model": "tiny:cnn"}, **changes), "train")
+
+
+def test_the_smallest_part_is_the_one_that_a_worker_cuts() -> None:
+    for rows in range(6, 40):
+        for workers in (1, 2, 3):
+            for parts in (1, 2):
+                given = recipe(
+                    train__global_batch_size=rows, train__num_workers=workers, train__accumulation_steps=parts
+                )
+                batches = [
+                    Batch(torch.zeros(count), torch.zeros(count), torch.zeros(count))
+                    for count in row_counts(rows, workers)
+                ]
+                expected = min(len(part) for batch in batches for part in batch.split(parts))
+                assert _smallest_part(given) == expected

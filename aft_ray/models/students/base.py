@@ -63,6 +63,11 @@ class LibraryStudent(Student):
         """
 
 
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether a row's output depends on the other rows of its batch while the model is trained."""
+    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in model.modules())
+
+
 def refuse(config: StudentConfig, *keys: str, why: str) -> None:
     """Raises InputError if the recipe sets one of `keys`, which have no effect on this student."""
     faults = [f"student.{key} has no meaning for {why}." for key in keys if getattr(config, key)]
