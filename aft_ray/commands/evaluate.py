@@ -30,7 +30,7 @@ def run(parsed: argparse.Namespace) -> None:
 
 def show_scores(recipe: Recipe, result: Mapping[str, Any]) -> None:
     """Prints a run's scores on one split."""
-    from aft_ray.export.card import SCORES
+    from aft_ray.export.scores import SCORES
 
     rows = [[text, f"{result[key]:.4f}"] for key, text in SCORES.items() if result.get(key) is not None]
     title = f"Run '{recipe.run}' on {result['num_samples']} samples of split {result['split']}"

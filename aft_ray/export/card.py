@@ -9,23 +9,12 @@ import jinja2
 import yaml
 
 import aft_ray
+from aft_ray.export.scores import SCORES
 from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.printable import printable
 
 LISTED_CLASSES = 50
 PIPELINES = {"image": "image-classification", "text": "text-classification"}
-SCORES = {
-    "accuracy": "accuracy",
-    "top5_accuracy": "top-5 accuracy",
-    "macro_f1": "macro F1",
-    "mean_average_precision": "mean average precision",
-    "nll": "negative log-likelihood",
-    "ece": "expected calibration error",
-    "mse": "mean squared error",
-    "mae": "mean absolute error",
-    "r2": "R²",
-}
-"""Keys of an evaluation's result, and what they are called."""
 
 
 def model_card(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from aft_ray.cluster.lease import lease
 from aft_ray.export.card import model_card
 from aft_ray.export.onnx_file import check_onnx, write_onnx
 from aft_ray.export.replacement import publish, staging, write_record
+from aft_ray.export.run_files import evaluation_on_test, run_inputs
 from aft_ray.export.student import Classifier, load_student
 from aft_ray.models.students import LibraryStudent, modality
 from aft_ray.recipe.config import Recipe
@@ -47,7 +47,7 @@ def export(recipe: Recipe, *, onnx: bool = False) -> Directory:
     with lease(workspace, f"exports/{recipe.run}"), staging(run / "export") as folder:
         usage = _save(model, run, folder)
         difference = write_onnx(model.student, folder / "model.onnx") if onnx else None
-        inputs = _read_json(run, "inputs.json")
+        inputs = run_inputs(run)
         card = _card(recipe, model, usage, difference, inputs)
         (folder / "README.md").write_text(card, encoding="utf-8")
         write_record(folder, inputs)
@@ -71,7 +71,7 @@ def _card(
         onnx_difference=onnx_difference,
         num_samples={split: manifest["num_samples"] for split, manifest in manifests.items() if manifest},
         inputs=inputs,
-        evaluation=_read_json(workspace.run(recipe.run), "evaluation-test.json"),
+        evaluation=evaluation_on_test(workspace.run(recipe.run)),
     )
 
 
@@ -82,8 +82,3 @@ def _save(model: Classifier, run: Directory, place: Path) -> str:
     for name in OWN_FILES:
         (place / name).write_bytes((run / "student").read(name))
     return OWN_USAGE if model.transforms else PROBE_USAGE
-
-
-def _read_json(directory: Directory, name: str) -> dict[str, Any]:
-    """Empty if there is no such file."""
-    return json.loads(directory.read(name)) if directory.has(name) else {}

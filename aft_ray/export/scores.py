@@ -20,6 +20,19 @@ TOP = 5
 FEW_CLASSES = 256
 """Up to so many, results list all classes and the whole confusion matrix; beyond, those that occur."""
 
+SCORES = {
+    "accuracy": "accuracy",
+    "top5_accuracy": "top-5 accuracy",
+    "macro_f1": "macro F1",
+    "mean_average_precision": "mean average precision",
+    "nll": "negative log-likelihood",
+    "ece": "expected calibration error",
+    "mse": "mean squared error",
+    "mae": "mean absolute error",
+    "r2": "R²",
+}
+"""Keys of an evaluation's result, and what they are called."""
+
 
 class Scores(ABC):
     """Running scores over the labelled samples of a split."""

@@ -1,18 +1,27 @@
-"""A trained student, loaded for inference."""
+"""A trained student, loaded for inference from the files that training wrote."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import nn
 
+from aft_ray.export.run_files import damaged, student_facts
 from aft_ray.models.students import Student, build_student
+from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import StudentConfig
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
-from aft_ray.training.checkpoint import read_student
+
+FACTS, WEIGHTS = "student.json", "student.safetensors"
+NAMED = 3
+"""Tensors that a fault names."""
 
 
 class Classifier(nn.Module):
@@ -20,7 +29,7 @@ class Classifier(nn.Module):
 
     transforms: from a sample's encoded image or text to its input, one per modality; none for a linear probe.
     classes: names of the columns. task: classification, multilabel or regression. input_teachers: whose features a linear
-    probe takes. facts: all that is known of the training.
+    probe takes. facts: the content of `student.json`.
     """
 
     def __init__(self, student: Student, facts: dict[str, Any]) -> None:
@@ -39,13 +48,43 @@ class Classifier(nn.Module):
 def load_student(run_or_student_dir: str | Path | Directory) -> Classifier:
     """The student of a run, in evaluation mode on the CPU.
 
-    Takes a run's directory or its `student/`, as a path or URL. Raises InputError if there is none, or the model that it
-    was made from is no longer there.
+    Takes a run's directory or its `student/`, as a path or URL. Raises InputError if there is none, its files are damaged
+    or do not belong together, or the model that it was made from is no longer there.
     """
     place = run_or_student_dir if isinstance(run_or_student_dir, Directory) else Workspace.at(run_or_student_dir)
-    facts, weights = read_student(place)
+    directory = place if place.has(FACTS) else place / "student"
+    if not directory.has(FACTS):
+        raise InputError(f"{place} holds no trained student. Run 'aft-ray train' first, or name another run.")
+    facts = student_facts(directory)
     widths = [teacher["feature_dim"] for teacher in facts["teachers"]]
     config = StudentConfig(**facts["student"])
-    student = build_student(config, len(facts["classes"]), teacher_dims=widths, for_inference=True)
-    student.load_state_dict(weights)
+    try:
+        student = build_student(config, len(facts["classes"]), teacher_dims=widths, for_inference=True)
+    except (RuntimeError, MemoryError) as error:  # of torch, for sizes that cannot be
+        raise damaged(directory, FACTS, f"no student can be made from it ({str(error).splitlines()[0]})") from error
+    student.load_state_dict(_read_weights(directory, facts, student.state_dict()))
     return Classifier(student, facts).eval()
+
+
+def _read_weights(
+    directory: Directory, facts: Mapping[str, Any], expected: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The weights beside the facts. Raises InputError if they are not those of such a student."""
+    if not directory.has(WEIGHTS):
+        raise damaged(directory, WEIGHTS, "it is missing")
+    content = directory.read(WEIGHTS)
+    recorded = facts.get("sha256", {}).get(WEIGHTS)
+    if recorded is not None and hashlib.sha256(content).hexdigest() != recorded:
+        raise damaged(directory, WEIGHTS, f"its checksum is not the one in {FACTS}")
+    try:
+        found = load(content)
+    except SafetensorError as error:
+        raise damaged(directory, WEIGHTS, str(error)) from error
+    shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in expected.items()}
+    if differing := sorted(name for name in shapes.keys() | wanted.keys() if shapes.get(name) != wanted.get(name)):
+        told = [
+            f"{name} is {shapes.get(name, 'missing')}, not {wanted.get(name, 'there')}" for name in differing[:NAMED]
+        ]
+        raise damaged(directory, WEIGHTS, f"it is of another student than {FACTS} ({'; '.join(told)})")
+    return found

@@ -5,6 +5,7 @@ No teacher weights, and nothing that executes code when it is read.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -77,19 +78,14 @@ def history_of(directory: Directory) -> list[dict[str, Any]]:
 
 
 def save_student(directory: Directory, task: Tensors, facts: Mapping[str, Any]) -> None:
-    """Writes a trained task as `student.safetensors`, `regularizer.safetensors` and `student.json`."""
+    """Writes a trained task as `student.safetensors`, `regularizer.safetensors` and, with their checksums, `student.json`."""
+    checksums = {}
     for part in ("student", "regularizer"):
         tensors = {name.removeprefix(f"{part}."): t for name, t in task.items() if name.startswith(f"{part}.")}
-        directory.write(f"{part}.safetensors", save(_contiguous(tensors)))
-    directory.write("student.json", json.dumps(dict(facts), indent=1).encode())
-
-
-def read_student(directory: Directory) -> tuple[dict[str, Any], Tensors]:
-    """What `save_student` wrote: the facts and the student's weights. Takes a run's directory or its `student/`."""
-    place = directory if directory.has("student.json") else directory / "student"
-    if not place.has("student.json"):
-        raise InputError(f"{directory} holds no trained student. Run 'aft-ray train' first, or name another run.")
-    return json.loads(place.read("student.json")), load(place.read("student.safetensors"))
+        content = save(_contiguous(tensors))
+        directory.write(f"{part}.safetensors", content)
+        checksums[f"{part}.safetensors"] = hashlib.sha256(content).hexdigest()
+    directory.write("student.json", json.dumps({**facts, "sha256": checksums}, indent=1).encode())
 
 
 def _contiguous(tensors: Tensors) -> Tensors:
