@@ -23,11 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> None:
-    from aft_ray.export.predict import predict
+    from aft_ray.export.predict import open_prediction
 
     recipe = load_recipe(parsed)
+    prediction = open_prediction(recipe, parsed.path, output=parsed.output)
     with ray_cluster(recipe, "predict"):
-        summary = predict(recipe, parsed.path, output=parsed.output, all_probabilities=parsed.probabilities)
+        summary = prediction.make(all_probabilities=parsed.probabilities)
     show_predictions(parsed.path, summary)
 
 

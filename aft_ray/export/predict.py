@@ -1,8 +1,8 @@
 """predict: a finished run's student on files and texts that have no labels, through one Ray Data pipeline.
 
-    parts of the list -> read and decode (actors on CPUs) -> student (actors), which write one shard for each part
+    parts of the list -> read and decode (actors on CPUs) -> student (actors), which write one file for each part
 
-Every shard is written once, whole, and holds the same samples in the same order whenever it is made.
+A part's file holds the same samples in the same order whenever it is made.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from aft_ray.cluster.attempts import Watch
+from aft_ray.cluster.attempts import Attempts, Watch
 from aft_ray.cluster.gang import Gang
 from aft_ray.cluster.pipelines import attempts_elsewhere, run_pipeline
 from aft_ray.cluster.progress import Progress
@@ -43,12 +43,15 @@ BATCH_SIZE = 64
 def predict(
     recipe: Recipe, path: str, *, output: str | None = None, all_probabilities: bool = False, part_size: int = PART_SIZE
 ) -> dict[str, Any]:
-    """Predictions for what lies at `path` (see `unseen.list_unseen`), as Parquet shards in `output`, by default
-    `<workspace>/predictions/<run>/`. They replace an earlier call's when all are there.
+    """Predictions for the samples at `path`: `open_prediction` and its `make` in one call, on a cluster that runs."""
+    opened = open_prediction(recipe, path, output=output)
+    return opened.make(all_probabilities=all_probabilities, part_size=part_size)
 
-    The columns are those of `predictions`; `all_probabilities` adds the probabilities of all classes.
-    Returns what is also in `predictions.json`: `output`, its `files` in the order of the samples, `num_samples`,
-    `num_errors` and `counts` by class.
+
+def open_prediction(recipe: Recipe, path: str, *, output: str | None = None) -> Prediction:
+    """Predictions to make for the samples at `path` (see `unlabelled.list_unseen`) with the student of `runs/<run>`.
+
+    They go to `output`, by default `<workspace>/predictions/<run>/`, and replace an earlier call's when all are there.
     Raises InputError if there is nothing to predict, no student, one that cannot read such samples, or an output that
     holds files which are not ours.
     """
@@ -59,64 +62,82 @@ def predict(
         raise InputError(f"{run} is a linear probe: it reads teachers' features, not files.")
     place = output_directory(workspace, recipe.run, output, path)
     unseen = list_unseen(path, [transform.column for transform in student.transforms])
-    counts = dict.fromkeys(student.classes, 0) if student.task != "regression" else {}
-    summary = {"run": str(run), "path": path, "output": str(place), "num_samples": 0, "num_errors": 0, "counts": counts}
-    with staged(workspace, place) as new:
-        num_parts = _predict_parts(recipe, student, unseen, new, summary, all_probabilities, part_size)
-        return new.publish(num_parts, summary)
+    return Prediction(recipe, run, student, path, unseen, place)
 
 
-def _predict_parts(
-    recipe: Recipe,
-    student: Classifier,
-    unseen: Unseen,
-    new: Staged,
-    summary: dict[str, Any],
-    all_probabilities: bool,
-    part_size: int,
-) -> int:
-    """Writes all parts of `unseen` and returns how many there are. Adds up what was found in `summary`."""
-    parts = {part["shard"]: part for part in unseen.rows(part_size)}
-    num_parts = len(parts)
+@dataclass(frozen=True)
+class Prediction:
+    """All that is known and checked before a cluster is started. source: of `unseen`. place: where the predictions go."""
 
-    def take(row: dict[str, Any]) -> None:
-        result = json.loads(row["result"])
-        for key in ("num_samples", "num_errors"):
-            summary[key] += result[key]
-        for name, count in result["counts"].items():
-            summary["counts"][name] += count
-        del parts[row["shard"]]
-        progress.advance(result["num_samples"], f"{summary['num_errors']} unreadable")
+    recipe: Recipe
+    run: Directory
+    student: Classifier
+    source: str
+    unseen: Unseen
+    place: Directory
 
-    run = Workspace.at(recipe.workspace).run(recipe.run)
-    root, transforms, use_gpu = unseen.root, student.transforms, recipe.train.use_gpu
+    def make(self, *, all_probabilities: bool = False, part_size: int = PART_SIZE) -> dict[str, Any]:
+        """Writes the predictions as Parquet parts with the columns of `predictions`.
 
-    def build(rows: list[dict[str, Any]], gang: Gang) -> Dataset:
-        import ray.data
+        Returns the content of `predictions.json`: `output`, its `files` in the order of the samples, `num_samples`,
+        `num_errors` and `counts` by class.
+        """
+        counts = dict.fromkeys(self.student.classes, 0) if self.student.task != "regression" else {}
+        summary: dict[str, Any] = {"run": str(self.run), "path": self.source, "output": str(self.place)}
+        summary |= {"num_samples": 0, "num_errors": 0, "counts": counts}
+        parts = {part["shard"]: part for part in self.unseen.rows(part_size)}
+        num_parts = len(parts)
 
-        watched = partial(Watch, attempts, max_bad_samples=sys.maxsize)  # each has a row that tells what was wrong
-        return (
-            ray.data.from_items(rows, override_num_blocks=len(rows))
-            .map(
-                DecodeRows,
-                fn_constructor_args=(root, transforms, watched(work="decoding")),
-                **gang.stage(0, len(rows)),
+        def take(row: dict[str, Any]) -> None:
+            result = json.loads(row["result"])
+            for key in ("num_samples", "num_errors"):
+                summary[key] += result[key]
+            for name, count in result["counts"].items():
+                counts[name] += count
+            del parts[row["shard"]]
+            progress.advance(result["num_samples"], f"{summary['num_errors']} unreadable")
+
+        pool = _Pool(min(self.recipe.train.num_workers, num_parts), float(self.recipe.train.use_gpu))
+        with (
+            staged(Workspace.at(self.recipe.workspace), self.place) as new,
+            attempts_elsewhere() as attempts,
+            Progress("predict", self.unseen.table.num_rows, "samples") as progress,
+        ):
+            build = self._pipeline(new, attempts, all_probabilities)
+            run_pipeline([pool], self.recipe.resources, parts.values(), build, take)
+            return new.publish(num_parts, summary)
+
+    def _pipeline(
+        self, new: Staged, attempts: Attempts, all_probabilities: bool
+    ) -> Callable[[list[dict[str, Any]], Gang], Dataset]:
+        """Makes the pipeline for some parts. It travels to another process, without the student's weights."""
+        run, root, transforms, use_gpu = self.run, self.unseen.root, self.student.transforms, self.recipe.train.use_gpu
+
+        def build(rows: list[dict[str, Any]], gang: Gang) -> Dataset:
+            import ray.data
+
+            watched = partial(Watch, attempts, max_bad_samples=sys.maxsize)  # each bad sample has a row that says why
+            return (
+                ray.data.from_items(rows, override_num_blocks=len(rows))
+                .map(
+                    DecodeRows,
+                    fn_constructor_args=(root, transforms, watched(work="decoding")),
+                    **gang.stage(0, len(rows)),
+                )
+                .map(
+                    PredictPart,
+                    fn_constructor_args=(run, new, all_probabilities, use_gpu, watched(work="the student")),
+                    **gang.stage(1, len(rows)),
+                )
             )
-            .map(
-                PredictPart,
-                fn_constructor_args=(run, new, all_probabilities, use_gpu, watched(work="the student")),
-                **gang.stage(1, len(rows)),
-            )
-        )
 
-    pool = _Pool(min(recipe.train.num_workers, len(parts)), float(use_gpu))
-    with attempts_elsewhere() as attempts, Progress("predict", unseen.table.num_rows, "samples") as progress:
-        run_pipeline([pool], recipe.resources, parts.values(), build, take)
-    return num_parts
+        return build
 
 
 @dataclass(frozen=True)
 class _Pool:
+    """The students' actors, as an ActorPool."""
+
     num_actors: int
     num_gpus: float
 
@@ -132,7 +153,7 @@ class PredictPart:
             self.student = load_student(run).to(self.device)
             self.form = PredictionTable(self.student.task, self.student.classes, all_probabilities, with_errors=True)
         except InputError as error:
-            self.fault = error  # of a constructor that raises Ray would only tell that the actor died
+            self.fault = error  # raised later: if the constructor raised, Ray would report only a dead actor
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
         if self.fault is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +110,7 @@ def test_a_damaged_student_is_refused_by_every_verb_that_reads_it(
     damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, _ = finished("tiny:cnn", tmp_path)
-    monkeypatch.setattr("aft_ray.commands.predict.ray_cluster", lambda recipe, verb: nullcontext())
+    monkeypatch.setattr("aft_ray.commands.predict.ray_cluster", lambda *given: pytest.fail("a cluster was started"))
     (tmp_path / "recipe.yaml").write_text(dump(recipe))
     change, fault = DAMAGES[damage]
     change(tmp_path / "work" / "runs" / "main")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +200,7 @@ def test_an_output_that_holds_the_input_is_refused_on_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, _ = finished("tiny:text", tmp_path)
-    monkeypatch.setattr("aft_ray.commands.predict.ray_cluster", lambda recipe, verb: nullcontext())
+    monkeypatch.setattr("aft_ray.commands.predict.ray_cluster", lambda *given: pytest.fail("a cluster was started"))
     (tmp_path / "recipe.yaml").write_text(dump(recipe))
     tables = tmp_path / "tables"
     tables.mkdir()
