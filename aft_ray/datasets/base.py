@@ -58,6 +58,7 @@ class Listing:
     uri: the path or URL of the picture of `items[i]`, where every one is a file of its own.
     truncation_side: where a tokenizer cuts a text that is too long.
     facts: what else the content depends on, as plain JSON types by name.
+    left_out: how many files beside the samples were not read, by suffix.
     """
 
     modality: Modality
@@ -68,6 +69,7 @@ class Listing:
     task: Task = "classification"
     truncation_side: Literal["left", "right"] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

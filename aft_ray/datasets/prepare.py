@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ def prepare(recipe: Recipe, *, overwrite: bool = False) -> dict[str, dict[str, A
     """
     config, workspace = recipe.dataset, Workspace.at(recipe.workspace)
     listing = list_samples(config)
+    tell_left_out(listing)
     check_ids(listing)
     chosen = choose_splits(listing, config)
     empty = [split for split in SPLITS if not chosen[split]]
@@ -78,6 +80,15 @@ def _prepare(
                 progress.advance(1)
     check_bad_samples(bad, config.max_bad_samples)
     return {split.name: split.finish() for split in splits}
+
+
+def tell_left_out(listing: Listing) -> None:
+    """Says which files beside the samples were not read."""
+    if listing.left_out:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(listing.left_out.items()))
+        print(
+            f"prepare: left out {sum(listing.left_out.values())} files that are no pictures: {kinds}", file=sys.stderr
+        )
 
 
 def check_ids(listing: Listing) -> None:

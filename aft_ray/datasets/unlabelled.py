@@ -20,7 +20,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from aft_ray.cluster.attempts import Watch
-from aft_ray.datasets.sources.image_folder import SUFFIXES as IMAGES
+from aft_ray.datasets.sources.pictures import SUFFIXES as IMAGES
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.quarantine import UNREADABLE, bad_sample
 from aft_ray.store.workspace import filesystem_of

@@ -26,7 +26,7 @@ class _Form(BaseModel):
 
 class _Teacher(_Form):
     name: str
-    model: str
+    model: str = ""
     feature_dim: int = Field(gt=0)
 
 
@@ -67,7 +67,8 @@ class _RunInputs(_Form):
     teachers: dict[str, Any] | None = None
 
 
-_Evaluation = create_model("_Evaluation", __base__=_Form, **{key: (float | None, None) for key in SCORES})
+_SCORE_FIELDS: dict[str, Any] = {key: (float | None, None) for key in SCORES}
+_Evaluation = create_model("_Evaluation", __base__=_Form, **_SCORE_FIELDS)
 
 
 def student_facts(directory: Directory) -> dict[str, Any]:

@@ -60,10 +60,15 @@ def swap(found: dict[str, torch.Tensor]) -> None:
     found[first], found[second] = found[second], found[first].clone()
 
 
+def file_for_run(run: Path) -> None:
+    shutil.rmtree(run)
+    run.write_text("x")
+
+
 FACTS, WEIGHTS = "student/student.json", "student/student.safetensors"
 DAMAGES: dict[str, tuple[Change, str]] = {
     "no run": (lambda run: shutil.rmtree(run), "holds no trained student. Run 'aft-ray train' first"),
-    "a file for a run": (lambda run: (shutil.rmtree(run), run.write_text("x")), "holds no trained student"),
+    "a file for a run": (file_for_run, "holds no trained student"),
     "facts cut": (cut(FACTS, 100), "student.json is damaged: it is no whole JSON ("),
     "facts empty": (cut(FACTS, 0), "student.json is damaged: it is no whole JSON ("),
     "facts of another kind": (text(FACTS, "[1, 2]"), "student.json is damaged: all of it: Input should be"),

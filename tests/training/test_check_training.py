@@ -145,7 +145,7 @@ def test_a_linear_probe_needs_features_of_the_test_split_too_and_trains_on_them(
     ],
 )
 def test_a_student_with_batch_norm_needs_two_rows_in_every_part(train: dict[str, int], multiple: int) -> None:
-    changes = {f"train__{key}": value for key, value in train.items()}
+    changes: dict[str, Any] = {f"train__{key}": value for key, value in train.items()}
     student = {"model": "timm:test_resnet", "image_size": 28}
     (line,) = faults(recipe(student=student, **changes))
     start = (

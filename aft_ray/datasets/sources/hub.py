@@ -5,8 +5,10 @@ Parquet and Arrow files are read without the hub's library; only a stream needs 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +81,32 @@ def local_tables(folder: Path, names: Mapping[str, str]) -> list[Table]:
             root, files = find_files(str(folder), SUFFIXES[kind])
         except FileNotFoundError:
             continue
+        files = _without_caches(files)
         own = {file: own_split(file.relative_to(root), names) for file in files}
         return [replace(open_table(file, kind), name=split or file.stem) for file, split in own.items()]
     raise FileNotFoundError(
         f"{folder}: no Parquet or Arrow files there; set dataset.path to a copy in the hub's own files."
     )
+
+
+def _without_caches(files: Sequence[Path]) -> list[Path]:
+    """The files that hold the data in folders of `save_to_disk`, where later calls of `map` and `shuffle` leave caches."""
+    kept = []
+    for folder, group in groupby(files, key=lambda file: file.parent):
+        listed = _data_files(folder)
+        kept += [file for file in group if (file.name in listed if listed else not file.name.startswith("cache-"))]
+    return kept
+
+
+def _data_files(folder: Path) -> set[str]:
+    """The files that `state.json` of a saved split lists; empty without it."""
+    state = folder / "state.json"
+    if not state.is_file():
+        return set()
+    try:
+        return {entry["filename"] for entry in json.loads(state.read_text(encoding="utf-8"))["_data_files"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{state} is not what save_to_disk writes: it lists no _data_files.") from error
 
 
 def stream(repo: str, config: DatasetConfig) -> list[Table]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +14,13 @@ from aft_ray.datasets.base import LISTED, Label, Task, raise_faults
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.schema import UNLABELED
 
-NOTHING = (None, "")
-"""A label that is not there: null, or an empty field of a CSV."""
+WHOLE_NUMBER = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
+"""A number of a class as text files spell it: `3`, `3.0`."""
+
+
+def is_nothing(value: Any) -> bool:
+    """Whether there is no label: null, or a blank field of a text file."""
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 @dataclass
@@ -76,15 +82,21 @@ class Labels:
 
 def _class_key(value: Any) -> int | str | None:
     """A class by number or by name; numbers that came as other types are numbers."""
-    if value in NOTHING:
+    if is_nothing(value):
         return None
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, float) and math.isnan(value):
         return None  # how pandas writes a missing integer
     if isinstance(value, (int, str)):
-        return value.strip() if isinstance(value, str) else int(value)
+        return _spelled(value.strip()) if isinstance(value, str) else int(value)
     raise ValueError(f"label {_short(value)} is a {type(value).__name__}, not the name or number of a class")
+
+
+def _spelled(text: str) -> str:
+    """`text`; a whole number without its sign + and its decimals, so that `1.0` of one file is the `1` of another."""
+    number = WHOLE_NUMBER.fullmatch(text)
+    return number[1].removeprefix("+") if number else text
 
 
 def _classes_key(value: Any) -> tuple[Any, ...] | None:
@@ -102,7 +114,7 @@ def _classes_key(value: Any) -> tuple[Any, ...] | None:
 def _numbers_key(value: Any) -> tuple[float, ...] | None:
     """Finite numbers; a sample that lacks one has no label."""
     values = value if isinstance(value, (list, tuple)) else [value]
-    if any(part in NOTHING for part in values):
+    if any(map(is_nothing, values)):
         return None
     try:
         numbers = tuple(map(float, values))
@@ -133,15 +145,32 @@ def _classes_of(values: Iterable[Any], places: Sequence[str]) -> tuple[str, ...]
             f"Some labels are numbers, others names: {_short(kinds[int])} in {first[kinds[int]]},"
             f" {_short(kinds[str])} in {first[kinds[str]]}."
         )
-    if all(isinstance(part, int) or part.lstrip("-").isdecimal() for part in first):
+    if all(_is_number(part) for part in first):
+        _check_spellings(first)
         return tuple(str(part) for part in sorted(first, key=int) if int(part) != UNLABELED)
     return tuple(sorted(first))
+
+
+def _is_number(part: int | str) -> bool:
+    return isinstance(part, int) or WHOLE_NUMBER.fullmatch(part) is not None
+
+
+def _check_spellings(first: dict[Any, str]) -> None:
+    """Raises InputError where two labels are one number, such as 7 and 007. first: where each label stands."""
+    spelled: dict[int, Any] = {}
+    for part in first:
+        other = spelled.setdefault(int(part), part)
+        if other != part:
+            raise InputError(
+                f"Labels {_short(other)} in {first[other]} and {_short(part)} in {first[part]} are the same number. Spell"
+                " them alike."
+            )
 
 
 def _number_of(value: Any, number: dict[str, int]) -> int:
     if str(value) in number:
         return number[str(value)]
-    if isinstance(value, int) or value.lstrip("-").isdecimal():
+    if _is_number(value):
         if int(value) == UNLABELED:
             return UNLABELED
         if 0 <= int(value) < len(number):
@@ -189,12 +218,13 @@ FOUND: dict[str, Callable[[Any, dict[str, int]], Label]] = {
 
 def flags_to_names(columns: Sequence[str], values: Sequence[Any]) -> list[str] | None:
     """The columns of 0/1 values that hold 1; None if one holds nothing. Raises ValueError for another value."""
-    if any(value in NOTHING for value in values):
+    if any(map(is_nothing, values)):
         return None
-    wrong = [(column, value) for column, value in zip(columns, values, strict=True) if str(value) not in FLAGS]
+    flags = [str(value).strip() for value in values]
+    wrong = [(column, value) for column, value, flag in zip(columns, values, flags, strict=True) if flag not in FLAGS]
     if wrong:
         raise ValueError(f"column {wrong[0][0]} holds {_short(wrong[0][1])}, not 0 or 1")
-    return [column for column, value in zip(columns, values, strict=True) if FLAGS[str(value)]]
+    return [column for column, flag in zip(columns, flags, strict=True) if FLAGS[flag]]
 
 
 FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "False": False, "True": True, "false": False, "true": True}

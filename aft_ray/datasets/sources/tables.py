@@ -180,13 +180,21 @@ def _text_stream(file: Path) -> TextIO:
 
 
 def _csv(file: Path) -> Table:
-    """Comma-separated values with a header; tab-separated if the name ends in .tsv. Every value is a text."""
-    delimiter = "\t" if ".tsv" in file.name.lower() else ","
+    """Comma-separated values with a header, or tab-separated ones if the name ends in .tsv, where a quote is a character
+    like others. Every value is a text."""
+    is_tsv = ".tsv" in file.name.lower()
+    dialect: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if is_tsv else {"strict": True}
 
     def lines() -> Iterator[list[str]]:
         csv.field_size_limit(sys.maxsize)
+        rows = 0
         with _text_stream(file) as stream:
-            yield from csv.reader(stream, delimiter=delimiter)
+            try:
+                for row in csv.reader(stream, **dialect):
+                    yield row
+                    rows += 1
+            except csv.Error as error:
+                raise InputError(_broken_quotes(file, rows, error)) from error
 
     def read(columns: Sequence[str]) -> Iterator[Row]:
         try:
@@ -195,7 +203,7 @@ def _csv(file: Path) -> Table:
                 if len(row) != len(header):
                     raise InputError(f"{file.name}, row {number}: {len(row)} values, the header has {len(header)}.")
                 yield dict(zip(header, row, strict=True))
-        except (UnicodeDecodeError, csv.Error) as error:
+        except UnicodeDecodeError as error:
             raise InputError(f"{file} cannot be read as csv: {_one_line(error)}.") from error
 
     header = tuple(next(lines(), ()))
@@ -203,6 +211,15 @@ def _csv(file: Path) -> Table:
     if twice:
         raise InputError(f"{file}: column {', '.join(twice)} is there twice.")
     return Table(file.name, None, header, read)
+
+
+def _broken_quotes(file: Path, rows: int, error: csv.Error) -> str:
+    """rows: lines of the table that were read before, the header among them."""
+    where = f"{file.name}, row {rows}" if rows else f"{file.name}, header"
+    return (
+        f"{where}: {_one_line(error)}. A quoted field must end with a quote before the next comma, and a quote inside it must"
+        " be doubled. Where quotes mean nothing, separate the fields by tabs and call the file .tsv."
+    )
 
 
 def _jsonl(file: Path) -> Table:

@@ -14,7 +14,7 @@ from typing import Any
 from aft_ray.datasets.base import Content, Item, Listing, Modality, raise_faults
 from aft_ray.datasets.sources.contents import Contents, RowContent, image_bytes
 from aft_ray.datasets.sources.labels import Labels
-from aft_ray.datasets.sources.splits import split_names
+from aft_ray.datasets.sources.splits import named_split, split_names
 from aft_ray.datasets.sources.tables import Row, Table, read_ordered
 from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.errors import InputError
@@ -163,7 +163,7 @@ class _Rows:
 
         split = table.split
         if columns.split:
-            split = names.get(str(row[columns.split]))
+            split = names.get(named_split(str(row[columns.split]), names) or "")
             if split is None and self.config.splits:
                 return
             if split is None:

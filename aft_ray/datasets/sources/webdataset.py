@@ -11,6 +11,7 @@ from typing import Any
 
 from aft_ray.datasets.base import Content, Item, Listing, Modality, raise_faults
 from aft_ray.datasets.sources.labels import Labels
+from aft_ray.datasets.sources.pictures import SUFFIXES
 from aft_ray.datasets.sources.splits import own_split, split_names
 from aft_ray.datasets.sources.tables import find_files, raise_missing_splits
 from aft_ray.datasets.sources.tabular import check_classes_of_splits
@@ -18,7 +19,7 @@ from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 
-IMAGES = ("jpg", "jpeg", "png", "webp")
+IMAGES = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
 TEXTS = ("txt",)
 LABELS = ("cls", "json")
 

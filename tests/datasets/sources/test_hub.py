@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import datasets as hub_library
 import pytest
 
 from aft_ray import datasets
@@ -195,3 +196,21 @@ def test_a_task_of_two_repositories_names_both_and_takes_them_in_one_folder(tmp_
         (together / file.name).write_bytes(file.read_bytes())
     listings = [list_samples(dataset(name="snli_ve", path=str(path))) for path in (apart, together.parent)]
     assert listings[0].items == listings[1].items and len(listings[0].items) == 80
+
+
+@pytest.mark.parametrize("has_state", [True, False])
+def test_caches_beside_a_saved_data_set_are_not_read(tmp_path: Path, has_state: bool) -> None:
+    """`map` and `shuffle` leave cache-*.arrow in a folder of `save_to_disk`: every sample would be there twice."""
+    data = hub_library.Dataset.from_dict(
+        {"text": [f"text {n}" for n in range(20)], "label": [n % 2 for n in range(20)]}
+    )
+    data.save_to_disk(str(tmp_path / "saved"))
+    loaded = hub_library.load_from_disk(str(tmp_path / "saved"))
+    loaded.map(lambda row: {"text": row["text"].upper()}, load_from_cache_file=False)
+    loaded.shuffle(seed=0)
+    assert list((tmp_path / "saved").glob("cache-*.arrow"))
+    if not has_state:
+        (tmp_path / "saved" / "state.json").unlink()
+    columns = {"text": "text", "label": "label"}
+    listing = list_samples(dataset(source="hub", repo="me/saved", path=str(tmp_path / "saved"), columns=columns))
+    assert [listing.read(index) for index in range(len(listing.items))] == [f"text {number}" for number in range(20)]
