@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from aft_ray import cli, commands
-from aft_ray.commands.check import check
+from aft_ray.commands.check import check, open_setup
 from aft_ray.datasets.prepare import prepare
+from aft_ray.export import load_student
 from aft_ray.models.teachers import build_teacher, describe_teacher
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.own_class import import_class
@@ -22,8 +23,9 @@ from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.regularizers import build_regularizer
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.fit import fit
+from aft_ray.training.inputs.data import load_data
 from tests.helpers import ROOT
-from tests.helpers.training import DATA, recipe
+from tests.helpers.training import DATA, made_workspace, recipe
 
 EXAMPLES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL))
 
@@ -48,6 +50,19 @@ def test_the_teacher() -> None:
     assert describe_teacher(config).modality == "image"
     features = build_teacher(config, torch.device("cpu"))(np.full((2, 32, 32, 3), 40, np.uint8))
     assert features.shape == (2, 8) and features[0].argmax() == 1
+
+
+def test_the_student(tmp_path: Path) -> None:
+    changes = {
+        "student": {"model": "strips:Strips", "options": {"width": 2}},
+        "train.steps": 4,
+        "train.evaluate_every": 2,
+    }
+    given = made_workspace(tmp_path / "work", changes)
+    data = load_data(given, open_setup(given, "train").stores)
+    fit(given, data, directory=Workspace.at(tmp_path / "run"), report=lambda metrics, state: None)
+    student = load_student(tmp_path / "run")
+    assert student(torch.zeros(3, 32, 32, 3, dtype=torch.uint8)).shape == (3, len(student.classes))
 
 
 def test_the_regularizer(tmp_path: Path) -> None:

@@ -44,9 +44,9 @@ def list_regularizers() -> None:
 
 
 def list_students() -> None:
-    from aft_ray.models.students import KINDS as students
+    from aft_ray.models.students import KINDS, OWN
 
-    rows = [[kind.form, kind.modality, kind.summary] for kind in students.values()]
+    rows = [[kind.form, kind.modality, kind.summary] for kind in (*KINDS.values(), OWN)]
     print_table("Students", ["model", "reads", "what it is"], rows)
 
 

@@ -14,6 +14,7 @@ from aft_ray.export.run_files import evaluation_on_test, run_inputs
 from aft_ray.export.student import Classifier, load_student
 from aft_ray.models.students import LibraryStudent, modality
 from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.model import is_own_class
 from aft_ray.recipe.sections import StudentConfig
 from aft_ray.store.files import Directory
 from aft_ray.store.schema import SPLITS
@@ -81,4 +82,6 @@ def _save(model: Classifier, run: Directory, place: Path) -> str:
         return model.student.save(place, model.classes, model.task)
     for name in OWN_FILES:
         (place / name).write_bytes((run / "student").read(name))
-    return OWN_USAGE if model.transforms else PROBE_USAGE
+    name = str(model.facts["student"]["model"])
+    own = f"# {name.partition(':')[0]}, the module of the student's class, must be installed or lie here\n"
+    return (own if is_own_class(name) else "") + (OWN_USAGE if model.transforms else PROBE_USAGE)

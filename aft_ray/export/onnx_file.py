@@ -41,6 +41,8 @@ def write_onnx(student: Student, path: Path) -> float:
     same logits on batches of other sizes than it was made from.
     """
     check_onnx()
+    if not student.axes:
+        raise InputError(f"ONNX needs names of the inputs: {type(student).__name__} has no 'axes'.")
     size = sum(tensor.nbytes for tensor in student.state_dict().values())
     try:
         with _quietly(), torch.inference_mode(False), torch.no_grad():

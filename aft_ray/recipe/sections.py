@@ -220,7 +220,8 @@ class TeacherConfig(Model):
 class StudentConfig(Model):
     model: str
     """`tiny:cnn`, `tiny:text`, `tiny:pair` (laptops), `timm:NAME`, `open_clip:ARCHITECTURE[/TAG]`,
-    `transformers:REPO_OR_DIRECTORY`, or `linear_probe`, a linear head on the teachers' features."""
+    `transformers:REPO_OR_DIRECTORY`, `linear_probe`, a linear head on the teachers' features, or a class of your own,
+    `module:Class`."""
     pretrained: bool = False
     """Start from the model's published weights."""
     weights: str | None = None
@@ -229,6 +230,8 @@ class StudentConfig(Model):
     """Input pixels per side; null takes the model's own."""
     max_length: int | None = Field(default=None, gt=0, le=LONGEST_TEXT)
     """Tokens of a text that are read; null takes as many as the model can, at most 512, and 128 words for the tiny ones."""
+    options: dict[str, Any] = {}
+    """Arguments of a class of your own, handed to it as they are."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
 

@@ -25,6 +25,8 @@ def run_inputs(recipe: Recipe, origin: Mapping[str, Any]) -> dict[str, Any]:
 
 def differing_inputs(on_disk: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[str]:
     """Dotted keys in which a run on disk was started with other inputs, sorted."""
+    student = {"options": {}, **on_disk["recipe"]["student"]}  # a key that came later
+    on_disk = {**on_disk, "recipe": {**on_disk["recipe"], "student": student}}
     if not inputs["recipe"]["teachers"]:  # standard transfer once listed teachers that it never read
         on_disk = {**on_disk, "teachers": {}, "recipe": {**on_disk["recipe"], "teachers": []}}
     return differing_keys(on_disk, inputs)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from aft_ray.models.images import ImageTransform
-from aft_ray.models.students.base import LibraryStudent, Student, first_line
+from aft_ray.models.students.base import LibraryStudent, Student, first_line, refuse
 from aft_ray.models.text import TextTransform
 from aft_ray.models.weights import weights_file
 from aft_ray.models.weights_file import library_fault
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.model import is_own_class
 from aft_ray.recipe.sections import StudentConfig
 
-__all__ = ["KINDS", "LibraryStudent", "Student", "build_student", "faults", "modality", "student_transforms"]
+__all__ = ["KINDS", "OWN", "LibraryStudent", "Student", "build_student", "faults", "modality", "student_transforms"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,9 @@ KINDS = {
     ),
 }
 """What can stand in `student.model`: a whole name, or the library in LIBRARY:MODEL."""
+OWN = Kind(
+    "MODULE:Class", "image, text or both", "own_student", "a class of your own; models/students/base.py shows one"
+)
 
 
 def build_student(
@@ -86,7 +91,8 @@ def modality(config: StudentConfig) -> str:
 
     Raises InputError if there is no such kind of student.
     """
-    return _kind(config).modality
+    kind = _kind(config)
+    return "+".join(transform.column for transform in student_transforms(config)) if kind is OWN else kind.modality
 
 
 def faults(config: StudentConfig) -> list[str]:
@@ -111,12 +117,25 @@ def _kind(config: StudentConfig) -> Kind:
         raise InputError(f"Unknown student '{config.model}'. Known {library} students: {', '.join(own)}.")
     if not model:
         raise InputError(f"Student '{config.model}' must have the form LIBRARY:MODEL, such as tiny:cnn.")
+    if is_own_class(config.model) and _exists(library.partition(".")[0]):
+        return OWN
     libraries = ", ".join(dict.fromkeys(name.partition(":")[0] for name in KINDS))
-    raise InputError(f"Unknown student library '{library}' in '{config.model}'. Known: {libraries}.")
+    raise InputError(
+        f"Unknown student library '{library}' in '{config.model}'. Known: {libraries}. A class of your own is written"
+        " MODULE:Class, and its module must be installed or lie in the working directory."
+    )
+
+
+def _exists(module: str) -> bool:
+    """Whether a module can be found, without importing it."""
+    return importlib.util.find_spec(module) is not None
 
 
 def _adapter(config: StudentConfig) -> Any:
-    return importlib.import_module(f"{__name__}.{_kind(config).module}")
+    kind = _kind(config)
+    if kind is not OWN:
+        refuse(config, "options", why=f"{config.model}, only for a class of your own")
+    return importlib.import_module(f"{__name__}.{kind.module}")
 
 
 @contextmanager

@@ -1,4 +1,34 @@
-"""What every student is."""
+"""What every student is, and how a class of your own becomes one.
+
+A recipe names it as `module:Class`. A student on patches of a scan, say, in `my_lab/students.py`:
+
+    TRANSFORM = ImageTransform(96, mean=(0.7, 0.6, 0.7), std=(0.2, 0.2, 0.2))
+
+    class Patches(Student):
+        axes = {"pixels": ("batch",)}  # for ONNX alone
+
+        @classmethod
+        def describe(cls, config):
+            return (TRANSFORM,)
+
+        def __init__(self, config, num_outputs):
+            super().__init__()
+            self.backbone = PatchNet(**config.options)
+            if config.weights is not None:
+                self.backbone.load_state_dict(load_state_dict(config.weights))
+            self.head = nn.Linear(384, num_outputs)
+
+        def prepare(self, inputs):
+            return (normalise(inputs, TRANSFORM),)
+
+        def run(self, pixels):
+            features = self.backbone(pixels)
+            return self.head(features), features
+
+with `student: {model: "my_lab.students:Patches", options: {depth: 6}}`. `describe` returns how a sample becomes an input, one
+transform for images, one for texts, or both; it is asked often, and without building the model. A run keeps the weights, not
+the code: `load_student` imports the same class again.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +55,10 @@ class Student(nn.Module, ABC):
 
     transforms: how a sample becomes its inputs, one per modality; none where they are the teachers' features.
     feature_dim: width S of the features, one per tower where there are two. num_outputs: width C of the logits.
-    axes: name of each tensor that `prepare` gives, and of those of its first axes that have any length.
+    axes: names of the tensors that `prepare` gives, each with names of its first axes that may have any length.
     """
 
-    axes: ClassVar[Mapping[str, tuple[str, ...]]]
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     transforms: tuple[ImageTransform | TextTransform, ...]
     feature_dim: int | tuple[int, int]
     num_outputs: int
