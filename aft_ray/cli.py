@@ -16,10 +16,11 @@ from aft_ray.commands import verbs
 from aft_ray.commands.environment import report_without_secrets, set_environment
 from aft_ray.commands.own_modules import script_directory_last
 from aft_ray.commands.signals import signals_as_before, take_signals
-from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.errors import InputError, ObjectStoreError
 from aft_ray.recipe.printable import show_any_character, tell
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+"""Errors of the disk that its user can mend."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tell(fault)
         return 2
     except OSError as error:
-        if error.errno not in (None, *UNWRITABLE):  # None: from an object store
+        if error.errno not in UNWRITABLE and not isinstance(error, ObjectStoreError):
             raise
-        tell(f"{error}. What was written is whole; the same command goes on from here.")
+        tell(f"{error}. What was written is whole; once this is mended, the same command goes on from here.")
         return 1
     except KeyboardInterrupt:
         tell("stopped; the same command goes on from here.")

@@ -13,7 +13,6 @@ import os
 import re
 import signal
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -25,6 +24,7 @@ from typing import Annotated, NamedTuple
 import pyarrow.fs as pafs
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
+from aft_ray.recipe.printable import tell
 from aft_ray.store.files import Directory
 
 RENEWED_EVERY_S, DEAD_AFTER_S, LOOKED_EVERY_S = 5.0, 60.0, 1.0
@@ -120,7 +120,7 @@ class _Queue:
 
     def claims(self) -> list[_Claim]:
         found, strangers = [], []
-        for info in self.place.filesystem.get_file_info(pafs.FileSelector(self.place.path, allow_not_found=True)):
+        for info in self.place.infos():
             name = info.base_name
             if name in self.strangers or name.startswith("."):
                 continue
@@ -156,7 +156,7 @@ class _Queue:
         self.strangers.update(names)
         if names:
             listed = ", ".join(map(repr, sorted(names)))
-            print(f"aft-ray: {self.place}: ignored {listed}, not written by a lease.", file=sys.stderr, flush=True)
+            tell(f"{self.place}: ignored {listed}, not written by a lease.")
 
 
 def _wait(queue: _Queue, own: _Claim, name: str) -> None:
@@ -176,7 +176,7 @@ def _wait(queue: _Queue, own: _Claim, name: str) -> None:
         if first.process != told:
             told = first.process
             who = f"process {owner.pid} on {owner.host}, there since {owner.since}"
-            print(f"aft-ray: waiting for {name}: {who}.", file=sys.stderr, flush=True)
+            tell(f"waiting for {name}: {who}.")
         time.sleep(LOOKED_EVERY_S)
 
 

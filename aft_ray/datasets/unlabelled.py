@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from aft_ray.cluster.attempts import Watch
 from aft_ray.datasets.sources.pictures import SUFFIXES as IMAGES
 from aft_ray.recipe.errors import InputError
+from aft_ray.store.files import Directory
 from aft_ray.store.quarantine import UNREADABLE, bad_sample
 from aft_ray.store.workspace import filesystem_of
 
@@ -59,11 +60,11 @@ def list_unseen(location: str, columns: Sequence[str]) -> Unseen:
     if found.type == pafs.FileType.NotFound:
         raise InputError(f"{location} does not exist.")
     if found.is_file and suffix in READERS:
-        table = _read_table(filesystem.open_input_file(path).read(), suffix, columns, location)
+        table = _read_table(_read(filesystem, path), suffix, columns, location)
     elif list(columns) == ["image"]:
         table = _list_images(filesystem, found, location)
     elif list(columns) == ["text"] and suffix == ".txt":
-        lines = filesystem.open_input_file(path).read().decode("utf-8", errors="replace").splitlines()
+        lines = _read(filesystem, path).decode("utf-8", errors="replace").splitlines()
         table = pa.table({"id": _numbers(len(lines)), "text": lines})
     else:
         kinds = ", ".join([".txt", *READERS] if list(columns) == ["text"] else READERS)
@@ -86,13 +87,13 @@ class DecodeRows:
     watch: Watch
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
-        filesystem, directory = filesystem_of(self.root)
+        place = Directory(*filesystem_of(self.root))
         errors: dict[int, str] = {}
 
         def decoded(number: int) -> list[np.ndarray] | None:
             """One for each transform; None if the sample cannot be read."""
             try:
-                contents = [_content(part[t.column][number], t.column, filesystem, directory) for t in self.transforms]
+                contents = [_content(part[t.column][number], t.column, place) for t in self.transforms]
                 return [transform(content) for transform, content in zip(self.transforms, contents, strict=True)]
             except UNREADABLE as error:
                 errors[number] = bad_sample(part["id"][number], error)["reason"]
@@ -111,15 +112,18 @@ class DecodeRows:
         return {"shard": part["shard"], "id": part["id"], "errors": json.dumps(errors), **inputs}
 
 
-def _content(value: Any, column: str, filesystem: pafs.FileSystem, directory: str) -> bytes | str:
+def _content(value: Any, column: str, place: Directory) -> bytes | str:
     """Raises ValueError or OSError if there is none."""
     if value is None:
         raise ValueError(f"it has no {column}")
     if column == "text" or isinstance(value, bytes):
         return value
-    with filesystem.open_input_stream(str(PurePosixPath(directory) / value), compression=None) as stream:
-        content: bytes = stream.read()
-    return content
+    return _read(place.filesystem, str(PurePosixPath(place.path) / value))
+
+
+def _read(filesystem: pafs.FileSystem, path: str) -> bytes:
+    place = PurePosixPath(path)
+    return Directory(filesystem, str(place.parent)).read(place.name)
 
 
 def _list_images(filesystem: pafs.FileSystem, found: pafs.FileInfo, location: str) -> pa.Table:

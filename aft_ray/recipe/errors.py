@@ -1,4 +1,4 @@
-"""The one error for what a user can cause."""
+"""Errors that a command tells in a line: mistakes of its user, and an object store that fails."""
 
 from __future__ import annotations
 
@@ -20,3 +20,7 @@ class InputError(ValueError):
 
     def __reduce__(self) -> tuple[type[InputError], tuple[list[str]]]:
         return InputError, (self.faults,)  # Ray carries it from a worker to the driver
+
+
+class ObjectStoreError(OSError):
+    """An object store was out of reach or refused a request. Files there are whole: an upload is visible when complete."""

@@ -8,6 +8,7 @@ from functools import lru_cache
 import pyarrow as pa
 
 from aft_ray.recipe.errors import InputError
+from aft_ray.store.files import Directory
 from aft_ray.store.workspace import filesystem_of
 
 IMAGE_COLUMNS = ("image", "image_uri", "num_bytes")
@@ -23,13 +24,11 @@ def content_reader(samples: pa.Table) -> Callable[[int], bytes]:
         images = samples.column("image")
         return lambda row: images[row].as_py()
     uris, sizes = samples.column("image_uri").to_pylist(), samples.column("num_bytes").to_pylist()
-    place_of = lru_cache(maxsize=8)(lambda parent: filesystem_of(parent))
+    place_of = lru_cache(maxsize=8)(lambda parent: Directory(*filesystem_of(parent)))
 
     def read(row: int) -> bytes:
         parent, _, name = uris[row].rpartition("/")
-        filesystem, directory = place_of(parent)
-        with filesystem.open_input_stream(f"{directory}/{name}", compression=None) as stream:
-            content = stream.read()
+        content = place_of(parent).read(name)
         if len(content) != sizes[row]:
             raise InputError(
                 f"{uris[row]} has {len(content)} bytes and had {sizes[row]} when it was prepared."

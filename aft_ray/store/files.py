@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.fs as pafs
+
+from aft_ray.recipe.errors import ObjectStoreError
 
 STALE_AFTER_S = 3600.0
 
@@ -33,18 +37,23 @@ class Directory:
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each file directly inside, by name; 0 for a directory. Empty if this directory does not exist."""
-        selector = pafs.FileSelector(self.path, allow_not_found=True)
-        return {info.base_name: info.size or 0 for info in self.filesystem.get_file_info(selector)}
+        return {info.base_name: info.size or 0 for info in self.infos()}
+
+    def infos(self) -> list[pafs.FileInfo]:
+        """Facts of each file and directory directly inside; empty if this directory does not exist."""
+        with self._asked():
+            return self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
 
     def names(self) -> list[str]:
         """Names of the files and directories directly inside, sorted; empty if the directory does not exist."""
         return sorted(self.sizes())
 
     def has(self, name: str) -> bool:
-        return self.filesystem.get_file_info(f"{self.path}/{name}").type != pafs.FileType.NotFound
+        with self._asked():
+            return self.filesystem.get_file_info(f"{self.path}/{name}").type != pafs.FileType.NotFound
 
     def read(self, name: str) -> bytes:
-        with self.filesystem.open_input_stream(f"{self.path}/{name}", compression=None) as stream:
+        with self._asked(), self.filesystem.open_input_stream(f"{self.path}/{name}", compression=None) as stream:
             return stream.read()
 
     def buffer(self, name: str) -> pa.Buffer:
@@ -69,15 +78,17 @@ class Directory:
             finally:
                 temporary.unlink(missing_ok=True)
         else:
-            with self.filesystem.open_output_stream(f"{self.path}/{name}", compression=None) as stream:
+            with self._asked(), self.filesystem.open_output_stream(f"{self.path}/{name}", compression=None) as stream:
                 stream.write(content)
 
     def delete_file(self, name: str) -> None:
-        self.filesystem.delete_file(f"{self.path}/{name}")
+        with self._asked():
+            self.filesystem.delete_file(f"{self.path}/{name}")
 
     def delete(self) -> None:
-        if self.filesystem.get_file_info(self.path).type == pafs.FileType.Directory:
-            self.filesystem.delete_dir(self.path)
+        with self._asked():
+            if self.filesystem.get_file_info(self.path).type == pafs.FileType.Directory:
+                self.filesystem.delete_dir(self.path)
 
     def delete_left_overs(self) -> None:
         """Removes what processes that were killed while writing have left, an hour ago or earlier."""
@@ -85,3 +96,13 @@ class Directory:
             for path in Path(self.path).glob(".*.tmp"):
                 if path.exists() and time.time() - path.stat().st_mtime > STALE_AFTER_S:
                     path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Names an object store's errors: pyarrow raises them as it raises a damaged Parquet file's, as a bare OSError."""
+        try:
+            yield
+        except OSError as error:
+            if self.is_local or error.errno is not None:
+                raise
+            raise ObjectStoreError(str(error)) from error

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image, UnidentifiedImageError
 
-from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.errors import InputError, ObjectStoreError
 from aft_ray.recipe.secrets import redacted
 
 UNREADABLE = (Image.DecompressionBombError, OSError, SyntaxError, ValueError)
@@ -15,7 +15,9 @@ LISTED = 100
 
 
 def bad_sample(sample_id: str, error: BaseException) -> dict[str, str]:
-    """The id and the reason in one line, as manifests list them."""
+    """The id and the reason in one line, as manifests list them. An object store's outage, no fault of the sample, is raised."""
+    if isinstance(error, ObjectStoreError):
+        raise error
     if isinstance(error, UnidentifiedImageError):
         reason = "it is not a picture"
     else:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aft_ray.recipe.config import fingerprint as short_hash
-from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.errors import InputError, ObjectStoreError
 from aft_ray.store.files import Directory
 from aft_ray.store.parquet import (
     FINGERPRINT_KEY,
@@ -32,6 +33,8 @@ from aft_ray.store.prefetch import prefetched
 
 MANIFEST = "manifest.json"
 THREADS = 16
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,12 @@ class ShardDirectory(Directory):
 
         Raises InputError if the file is not the shard of this `identity`.
         """
-        file = self._open(index)
-        self._check_identity(index, file, identity)
-        return file.read(columns=columns)
+
+        def read(file: pq.ParquetFile) -> pa.Table:
+            self._check_identity(index, file, identity)
+            return file.read(columns=columns)
+
+        return self._use(index, read)
 
     def read_features(self, index: int, identity: str | None = None) -> tuple[pa.ChunkedArray, np.ndarray]:
         """Sample ids and (n, T) features in the stored type; read-only, and without a copy on a local disk.
@@ -76,16 +82,17 @@ class ShardDirectory(Directory):
         Raises InputError if the file is not the shard of this `identity`.
         """
         buffer = self.buffer(self.shard_name(index))
-        file = self._parquet(index, buffer)
-        self._check_identity(index, file, identity)
-        features = plain_features(file, buffer)
-        if features is None:
-            features = features_array(file.read(columns=["features"]))
-        return file.read(columns=["sample_id"]).column(0), features
+        with self._parsing(index):
+            file = pq.ParquetFile(pa.BufferReader(buffer))
+            self._check_identity(index, file, identity)
+            features = plain_features(file, buffer)
+            if features is None:
+                features = features_array(file.read(columns=["features"]))
+            return file.read(columns=["sample_id"]).column(0), features
 
     def shard_fingerprint(self, index: int) -> dict[str, Any]:
         """What the shard was made with. Raises InputError if the file is not one whole shard of this store."""
-        metadata = self._metadata(index)
+        metadata = self._use(index, lambda file: file.metadata.metadata or {})
         if FINGERPRINT_KEY not in metadata:
             raise self._damaged(index, "it was not written by aft_ray")
         return json.loads(metadata[FINGERPRINT_KEY])
@@ -177,23 +184,29 @@ class ShardDirectory(Directory):
 
     def _read_entry(self, index: int) -> dict[str, Any]:
         buffer = self.buffer(self.shard_name(index))
-        file = self._parquet(index, buffer)
-        return self._entry(index, buffer, json.loads((file.metadata.metadata or {})[NOTES_KEY]))
+        with self._parsing(index):
+            metadata = pq.ParquetFile(pa.BufferReader(buffer)).metadata.metadata or {}
+        return self._entry(index, buffer, json.loads(metadata[NOTES_KEY]))
 
-    def _metadata(self, index: int) -> Mapping[bytes, bytes]:
-        return self._open(index).metadata.metadata or {}
+    def _use(self, index: int, use: Callable[[pq.ParquetFile], T]) -> T:
+        """`use` of the shard's file, which reads no more of it than it needs."""
+        name = self.shard_name(index)
+        with self._parsing(index):
+            if self.is_local:
+                return use(pq.ParquetFile(pa.memory_map(f"{self.path}/{name}")))
+            try:
+                return use(pq.ParquetFile(self.filesystem.open_input_file(f"{self.path}/{name}")))
+            except OSError:  # the store's or the file's: the whole file tells
+                return use(pq.ParquetFile(pa.BufferReader(self.read(name))))
 
-    def _open(self, index: int) -> pq.ParquetFile:
+    @contextmanager
+    def _parsing(self, index: int) -> Iterator[None]:
+        """Raises InputError where the file's content is damaged."""
         try:
-            path = f"{self.path}/{self.shard_name(index)}"
-            return pq.ParquetFile(pa.memory_map(path) if self.is_local else self.filesystem.open_input_file(path))
-        except (pa.ArrowInvalid, OSError) as error:
-            raise self._damaged(index, error) from error
-
-    def _parquet(self, index: int, buffer: pa.Buffer) -> pq.ParquetFile:
-        try:
-            return pq.ParquetFile(pa.BufferReader(buffer))
-        except (pa.ArrowInvalid, OSError) as error:
+            yield
+        except ObjectStoreError:
+            raise
+        except (pa.ArrowException, OSError) as error:
             raise self._damaged(index, error) from error
 
     def _check_identity(self, index: int, file: pq.ParquetFile, identity: str | None) -> None:
@@ -203,8 +216,9 @@ class ShardDirectory(Directory):
             raise self._damaged(index, "it is not the shard that the manifest lists")
 
     def _damaged(self, index: int, reason: object) -> InputError:
+        line = " ".join(str(reason).split()).rstrip(".")
         return InputError(
-            f"{self}/{self.shard_name(index)} is damaged or foreign: {reason}. Delete it and run again:"
+            f"{self}/{self.shard_name(index)} is damaged or foreign: {line}. Delete it and run again:"
             " only this shard is made anew."
         )
 

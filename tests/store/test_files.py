@@ -1,0 +1,87 @@
+"""Files of a workspace: whose error it is when one cannot be read."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.fs as pafs
+import pytest
+from PIL import UnidentifiedImageError
+
+from aft_ray.cli import main
+from aft_ray.recipe.errors import InputError, ObjectStoreError
+from aft_ray.store.files import Directory
+from aft_ray.store.parquet import features_table
+from aft_ray.store.quarantine import bad_sample
+from aft_ray.store.shards import ShardDirectory
+
+CLOSED = "127.0.0.1:9"
+"""A port that nobody listens on."""
+
+
+@pytest.fixture
+def unreachable() -> pafs.FileSystem:
+    return pafs.S3FileSystem(
+        endpoint_override=CLOSED,
+        scheme="http",
+        access_key="a",
+        secret_key="b",
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=1),
+    )
+
+
+OPERATIONS: dict[str, Callable[[Directory], object]] = {
+    "names": lambda place: place.names(),
+    "has": lambda place: place.has("a"),
+    "read": lambda place: place.read("a"),
+    "buffer": lambda place: place.buffer("a"),
+    "write": lambda place: place.write("a", b"b"),
+    "delete a file": lambda place: place.delete_file("a"),
+    "delete": lambda place: place.delete(),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+def test_an_object_store_out_of_reach_is_told_from_other_errors(
+    operation: Callable[[Directory], object], unreachable: pafs.FileSystem
+) -> None:
+    with pytest.raises(ObjectStoreError, match="Could not connect") as raised:
+        operation(Directory(unreachable, "bucket/place"))
+    assert isinstance(pickle.loads(pickle.dumps(raised.value)), ObjectStoreError)  # it comes from other processes too
+
+
+def test_a_shard_in_an_object_store_out_of_reach_is_not_called_damaged(unreachable: pafs.FileSystem) -> None:
+    place = ShardDirectory(unreachable, "bucket/place")
+    for read in (place.read_shard, place.read_features, place.shard_fingerprint):
+        with pytest.raises(ObjectStoreError):
+            read(0)
+
+
+def test_a_sample_in_an_object_store_out_of_reach_is_not_called_bad() -> None:
+    with pytest.raises(ObjectStoreError):
+        bad_sample("a", ObjectStoreError("out of reach"))
+    assert bad_sample("a", UnidentifiedImageError("cannot identify"))["reason"] == "it is not a picture"
+
+
+def test_an_object_store_out_of_reach_ends_a_command_in_a_line(capsys: pytest.CaptureFixture) -> None:
+    assert main(["verify", f"s3://bucket/work?endpoint_override={CLOSED}&scheme=http"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("aft-ray: ") and "Could not connect" in line and "the same command goes on" in line
+
+
+@pytest.mark.parametrize("part", ["footer", "page"])
+def test_bytes_overwritten_in_a_shard_are_told_as_damage_of_that_file(tmp_path: Path, part: str) -> None:
+    shards = ShardDirectory(pafs.LocalFileSystem(), str(tmp_path))
+    features = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float16)
+    shards.write_shard(0, features_table([f"s{index}" for index in range(40)], features), {"made": "so"})
+    file = tmp_path / "part-00000.parquet"
+    content = bytearray(file.read_bytes())
+    start = 4 if part == "page" else len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    content[start : start + 12] = b"\x13" * 12
+    file.write_bytes(content)
+    for read in (shards.read_shard, shards.read_features):
+        with pytest.raises(InputError, match="part-00000.parquet is damaged or foreign: .* Delete it and run again"):
+            read(0)
