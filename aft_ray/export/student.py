@@ -12,10 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
 
-from aft_ray.export.run_files import damaged, student_facts
+from aft_ray.export.run_files import TRAIN_AGAIN, student_facts
 from aft_ray.models.students import Student, build_student
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import StudentConfig
+from aft_ray.store.checked_json import damaged
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
 
@@ -61,7 +62,9 @@ def load_student(run_or_student_dir: str | Path | Directory) -> Classifier:
     try:
         student = build_student(config, len(facts["classes"]), teacher_dims=widths, for_inference=True)
     except (RuntimeError, MemoryError) as error:  # of torch, for sizes that cannot be
-        raise damaged(directory, FACTS, f"no student can be made from it ({str(error).splitlines()[0]})") from error
+        raise damaged(
+            directory, FACTS, f"no student can be made from it ({str(error).splitlines()[0]})", TRAIN_AGAIN
+        ) from error
     student.load_state_dict(_read_weights(directory, facts, student.state_dict()))
     return Classifier(student, facts).eval()
 
@@ -71,20 +74,20 @@ def _read_weights(
 ) -> dict[str, torch.Tensor]:
     """The weights beside the facts. Raises InputError if they are not those of such a student."""
     if not directory.has(WEIGHTS):
-        raise damaged(directory, WEIGHTS, "it is missing")
+        raise damaged(directory, WEIGHTS, "it is missing", TRAIN_AGAIN)
     content = directory.read(WEIGHTS)
     recorded = facts.get("sha256", {}).get(WEIGHTS)
     if recorded is not None and hashlib.sha256(content).hexdigest() != recorded:
-        raise damaged(directory, WEIGHTS, f"its checksum is not the one in {FACTS}")
+        raise damaged(directory, WEIGHTS, f"its checksum is not the one in {FACTS}", TRAIN_AGAIN)
     try:
         found = load(content)
     except SafetensorError as error:
-        raise damaged(directory, WEIGHTS, str(error)) from error
+        raise damaged(directory, WEIGHTS, str(error), TRAIN_AGAIN) from error
     shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
     wanted = {name: tuple(tensor.shape) for name, tensor in expected.items()}
     if differing := sorted(name for name in shapes.keys() | wanted.keys() if shapes.get(name) != wanted.get(name)):
         told = [
             f"{name} is {shapes.get(name, 'missing')}, not {wanted.get(name, 'there')}" for name in differing[:NAMED]
         ]
-        raise damaged(directory, WEIGHTS, f"it is of another student than {FACTS} ({'; '.join(told)})")
+        raise damaged(directory, WEIGHTS, f"it is of another student than {FACTS} ({'; '.join(told)})", TRAIN_AGAIN)
     return found

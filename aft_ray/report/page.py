@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections import Counter
@@ -17,7 +16,7 @@ from aft_ray.recipe.config import Recipe, dump, fingerprint
 from aft_ray.recipe.printable import printable
 from aft_ray.report import pictures
 from aft_ray.report.plots import COLOURS
-from aft_ray.report.reading import Findings, read_trainings
+from aft_ray.report.reading import Findings, read_probes, read_trainings
 from aft_ray.report.results import Group, Training, TrialRow, method_title
 from aft_ray.report.words import runs_in_words
 from aft_ray.store.schema import SPLITS
@@ -51,7 +50,7 @@ def render_page(
         betas=pictures.draw_betas(trials, num_validation),
         gains=pictures.draw_gains(trials),
         contributions=pictures.draw_contributions(trials),
-        quality=pictures.draw_quality(trials, _probes(place)),
+        quality=pictures.draw_quality(trials, read_probes(place)),
         gates=[pictures.describe_gates(f"gates-{number}", group) for number, group in enumerate(gated)],
         curves={
             title: pictures.draw_curves(name, groups, measure)
@@ -117,12 +116,6 @@ def _teachers(place: Workspace) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _probes(place: Workspace) -> dict[tuple[str, ...], float]:
-    """Validation accuracy of a linear probe on each combination of teachers that `rank` has seen."""
-    rows = json.loads(place.read("rank.json"))["rows"] if place.has("rank.json") else []
-    return {tuple(row["teachers"]): row["val_accuracy"] for row in rows}
 
 
 def _template() -> jinja2.Template:

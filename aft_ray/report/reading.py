@@ -3,21 +3,88 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+import safetensors
 import safetensors.numpy
 import yaml
 
+from aft_ray.export.run_files import Method, Teacher
 from aft_ray.recipe.config import Recipe
 from aft_ray.report.results import Entry, Training, TrialRow, summarize
 from aft_ray.report.words import headline, remarks
+from aft_ray.search.trials import COLUMNS
+from aft_ray.store.checked_json import Form, check_form, damaged, read_json
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
-from aft_ray.training.runs import RunDirectory
+from aft_ray.training.runs import METRICS, RunDirectory
+
+MOVE_AWAY = "Restore it from a copy, or move its directory out of the workspace."
+NEEDED = {
+    "trial",
+    "stage",
+    "regularizer.name",
+    "regularizer.beta",
+    "teachers",
+    "seed",
+    "wall_time_s",
+    "status",
+    "error",
+}
+"""Columns without which a table of trials says nothing."""
+
+
+class _Line(Form):
+    step: int
+    val_accuracy: float | None
+    val_loss: float | None
+    samples_per_s: float
+    test_accuracy: float | None = None
+    test_loss: float | None = None
+
+
+class _Named(Form):
+    name: str
+
+
+class _Seeded(Form):
+    seed: int
+    steps: int
+    global_batch_size: int
+    labels_per_class: int | None = None
+
+
+class _Student(Form):
+    model: str
+    pretrained: bool
+    weights: str | None
+
+
+class _Recipe(Form):
+    """The keys of a run's `config.yaml` that the page shows."""
+
+    regularizer: Method
+    teachers: list[_Named]
+    train: _Seeded
+    student: _Student
+
+
+class _Teachers(Form):
+    teachers: list[Teacher]
+
+
+class _Ranked(Form):
+    teachers: list[str]
+    val_accuracy: float
+
+
+class _Ranking(Form):
+    rows: list[_Ranked]
 
 
 @dataclass(frozen=True)
@@ -39,29 +106,83 @@ def findings(recipe: Recipe) -> Findings:
 
 
 def read_trials(search: Directory) -> list[TrialRow]:
-    """The rows of `trials.parquet`; empty if the search has not written it."""
-    return pq.read_table(io.BytesIO(search.read("trials.parquet"))).to_pylist() if search.has("trials.parquet") else []
+    """The rows of `trials.parquet`; empty if the search has not written it. Raises InputError if it is damaged."""
+    name = "trials.parquet"
+    if not search.has(name):
+        return []
+    try:
+        table = pq.read_table(io.BytesIO(search.read(name)))
+        known = [column for column in table.column_names if column in COLUMNS]
+        if missing := sorted(NEEDED - set(known)):
+            raise ValueError(f"it has no column {', '.join(missing)}")
+        for column in known:
+            table[column].cast(COLUMNS[column])
+    except (pa.ArrowException, OSError, ValueError) as error:  # numbers where texts belong, for one
+        raise damaged(search, name, str(error), "Run 'aft-ray search' again: it writes the table anew.") from error
+    return table.to_pylist()
 
 
 def read_trainings(place: Directory, names: Iterable[str]) -> list[Training]:
-    """What the runs or trials `names` left in `place`, without those that never evaluated."""
+    """What the runs or trials `names` left in `place`, without those that never evaluated.
+
+    Raises InputError for the first whose files are damaged.
+    """
     trainings = []
     for name in names:
         directory = place / name
-        if (history := RunDirectory(directory).history()) and "val_accuracy" in history[0]:
-            recipe = yaml.safe_load(directory.read("config.yaml"))
+        if history := _read_history(directory):
+            recipe = _read_recipe(directory)
             trainings.append(Training(name, recipe, history, _read_gates(directory / "student")))
     return trainings
+
+
+def _read_history(directory: Directory) -> list[dict[str, Any]]:
+    """Empty for a training that never evaluated."""
+    try:
+        history = RunDirectory(directory).history()
+    except (ValueError, RecursionError) as error:
+        raise damaged(directory, METRICS, f"a line is no whole JSON ({error})", MOVE_AWAY) from error
+    if not history or (isinstance(history[0], dict) and "val_accuracy" not in history[0]):
+        return []
+    for line in history:
+        check_form(line, _Line, directory, METRICS, MOVE_AWAY)
+    return history
+
+
+def _read_recipe(directory: Directory) -> dict[str, Any]:
+    name = "config.yaml"
+    if not directory.has(name):
+        raise damaged(directory, name, "it is missing", MOVE_AWAY)
+    try:
+        recipe = yaml.safe_load(directory.read(name))
+    except (yaml.YAMLError, ValueError) as error:
+        raise damaged(directory, name, f"it is no YAML ({str(error).splitlines()[0]})", MOVE_AWAY) from error
+    check_form(recipe, _Recipe, directory, name, MOVE_AWAY)
+    return recipe
 
 
 def _read_gates(student: Directory) -> dict[str, np.ndarray]:
     """Each teacher's gates; empty for a training without gates, or one that has not ended."""
     if not student.has("student.json"):
         return {}
-    teachers = json.loads(student.read("student.json"))["teachers"]
-    tensors = safetensors.numpy.load(student.read("regularizer.safetensors"))
+    teachers = read_json(student, "student.json", _Teachers, MOVE_AWAY)["teachers"]
+    name = "regularizer.safetensors"
+    try:
+        tensors = safetensors.numpy.load(student.read(name))
+    except (safetensors.SafetensorError, OSError) as error:
+        raise damaged(student, name, str(error), MOVE_AWAY) from error
     if "gate_logits" not in tensors:
         return {}
-    gates = 1 / (1 + np.exp(-tensors["gate_logits"].astype(np.float64)))
     ends = np.cumsum([teacher["feature_dim"] for teacher in teachers])
+    if tensors["gate_logits"].shape != (ends[-1] if teachers else 0,):
+        raise damaged(student, name, "its gates are not those of the teachers in student.json", MOVE_AWAY)
+    gates = 1 / (1 + np.exp(-tensors["gate_logits"].astype(np.float64)))
     return dict(zip((teacher["name"] for teacher in teachers), np.split(gates, ends[:-1]), strict=True))
+
+
+def read_probes(workspace: Workspace) -> dict[tuple[str, ...], float]:
+    """Validation accuracy of a linear probe on each combination of teachers that `rank` has seen."""
+    if not workspace.has("rank.json"):
+        return {}
+    rows = read_json(workspace, "rank.json", _Ranking, "Delete it and run 'aft-ray rank' again.")["rows"]
+    return {tuple(row["teachers"]): row["val_accuracy"] for row in rows}
