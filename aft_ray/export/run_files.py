@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import Any, Literal
 
-from pydantic import Field, create_model
+from pydantic import Field, model_validator
 
 from aft_ray.export.scores import SCORES
 from aft_ray.recipe.sections import StudentConfig
@@ -58,8 +59,13 @@ class _RunInputs(Form):
     teachers: dict[str, Any] | None = None
 
 
-_SCORE_FIELDS: dict[str, Any] = {key: (float | None, None) for key in SCORES}
-_Evaluation = create_model("_Evaluation", __base__=Form, **_SCORE_FIELDS)
+class _Evaluation(Form):
+    @model_validator(mode="after")
+    def _scores_are_numbers(self) -> _Evaluation:
+        found = self.model_extra or {}
+        if wrong := [key for key in SCORES if not isinstance(found.get(key), (int, float, NoneType))]:
+            raise ValueError(f"{', '.join(wrong)} must be numbers")
+        return self
 
 
 def student_facts(directory: Directory) -> dict[str, Any]:

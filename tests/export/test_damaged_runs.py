@@ -60,7 +60,7 @@ def swap(found: dict[str, torch.Tensor]) -> None:
     found[first], found[second] = found[second], found[first].clone()
 
 
-def file_for_run(run: Path) -> None:
+def a_file(run: Path) -> None:
     shutil.rmtree(run)
     run.write_text("x")
 
@@ -68,7 +68,7 @@ def file_for_run(run: Path) -> None:
 FACTS, WEIGHTS = "student/student.json", "student/student.safetensors"
 DAMAGES: dict[str, tuple[Change, str]] = {
     "no run": (lambda run: shutil.rmtree(run), "holds no trained student. Run 'aft-ray train' first"),
-    "a file for a run": (file_for_run, "holds no trained student"),
+    "a file for a run": (a_file, "holds no trained student"),
     "facts cut": (cut(FACTS, 100), "student.json is damaged: it is no whole JSON ("),
     "facts empty": (cut(FACTS, 0), "student.json is damaged: it is no whole JSON ("),
     "facts of another kind": (text(FACTS, "[1, 2]"), "student.json is damaged: all of it: Input should be"),
@@ -102,7 +102,7 @@ DAMAGES: dict[str, tuple[Change, str]] = {
     "weights cut": (cut(WEIGHTS, 500), "student.safetensors is damaged: its checksum is not the one in student.json"),
     "tensors swapped": (tensors(swap, checksum=True), "its checksum is not the one in student.json"),
     "of before, weights cut": (
-        lambda run: (cut(WEIGHTS, 500)(run), facts(sha256=None)(run)),
+        lambda run: [change(run) for change in (cut(WEIGHTS, 500), facts(sha256=None))],
         "student.safetensors is damaged:",
     ),
     "of before, a tensor less": (tensors(lambda found: found.pop("head.bias")), "head.bias is missing, not (3,)"),
@@ -135,7 +135,11 @@ def test_a_damaged_student_is_refused_by_every_verb_that_reads_it(
         ("inputs.json", '{"recipe": {"train": {"steps": "many"}}}', "inputs.json is damaged: recipe.train.steps: "),
         ("inputs.json", '{"samples": 3}', "inputs.json is damaged: samples: "),
         ("evaluation-test.json", "", "Delete it and run 'aft-ray evaluate' again."),
-        ("evaluation-test.json", '{"accuracy": "high"}', "evaluation-test.json is damaged: accuracy: "),
+        (
+            "evaluation-test.json",
+            '{"accuracy": "high"}',
+            "must be numbers. Delete it and run 'aft-ray evaluate' again.",
+        ),
     ],
 )
 def test_an_export_reads_no_damaged_file_into_the_card(

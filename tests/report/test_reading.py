@@ -43,7 +43,7 @@ def column(name: str, values: Callable[[int], list[Any]] | None) -> Callable[[Pa
 
 
 RUN, TRIALS = "runs/alone", "searches/main/trials.parquet"
-DAMAGES: list[tuple[str, Callable[[Path], None], str]] = [
+DAMAGES: list[tuple[str, Callable[[Path], Any], str]] = [
     (TRIALS, cut, "trials.parquet is damaged: "),
     (TRIALS, lambda path: path.write_bytes(b""), "Run 'aft-ray search' again: it writes the table anew."),
     (
