@@ -50,5 +50,5 @@ def show_ranking(recipe: Recipe, ranking: Ranking) -> None:
         alike = [
             [name, *(f"{value:.2f}" for value in row)] for name, row in zip(ranking.names, ranking.cka, strict=True)
         ]
-        print_table("Alike (linear CKA): 1 says the same", ["teacher", *ranking.names], alike)
+        print_table("Similarity (linear CKA): 1 for equal features", ["teacher", *ranking.names], alike)
     console.print(f"picture: {Workspace.at(recipe.workspace) / 'rank.png'}", soft_wrap=True)

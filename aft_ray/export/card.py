@@ -33,9 +33,9 @@ def model_card(
 ) -> str:
     """Markdown with the hub's YAML on top.
 
-    facts: of a student (`student.json`). usage: Python that loads it. onnx_inputs: free axes of the ONNX file's inputs, by
-    name; empty without such a file. num_samples: by split, where that is known. inputs: what the run was started with
-    (`inputs.json`). evaluation: its result on test.
+    facts: content of `student.json`. usage: Python that loads the student. onnx_inputs: the free axes of each input of the
+    ONNX file; empty without such a file. num_samples: by split, where it is known. inputs: content of `inputs.json`.
+    evaluation: content of `evaluation-test.json`; both are empty without the file.
     """
     data = facts.get("dataset", {})
     name = str(data.get("name") or data.get("path") or "unknown")
@@ -74,7 +74,7 @@ def model_card(
 
 
 def _scores(facts: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """Scores by name: those of the evaluation on test, or else what training knew; that on validation beside them."""
+    """Scores by name: on test from the evaluation, or else from training; on validation from training."""
     found = {f"{text} (test)": evaluation.get(key) for key, text in SCORES.items()}
     if not evaluation:
         found |= {"accuracy (test)": facts.get("test_accuracy"), "loss (test)": facts.get("test_loss")}
@@ -85,7 +85,7 @@ def _scores(facts: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[str
 def _header(
     facts: Mapping[str, Any], title: str, modality: str, library: str, data: str, scores: Mapping[str, float]
 ) -> dict[str, Any]:
-    """The hub's metadata. Only scores on test are results."""
+    """The hub's metadata. Its results are the scores on test."""
     pipeline = {"pipeline_tag": PIPELINES[modality]} if modality in PIPELINES else {}
     keys = {f"{text} (test)": key for key, text in SCORES.items()}
     results = [

@@ -1,4 +1,4 @@
-"""evaluate: a finished run's student on one split, class by class, and what it says of every sample."""
+"""evaluate: the scores of a finished run's student on one split, and its prediction for every sample."""
 
 from __future__ import annotations
 
@@ -68,17 +68,18 @@ def evaluate(recipe: Recipe, split: str = "test", *, all_probabilities: bool = F
 
 
 def _check_samples(manifest: Mapping[str, Any], student: Classifier, run: str) -> None:
-    """Raises InputError if a split's samples are not what the student was trained for."""
+    """Raises InputError if a split has another task, other classes or another modality than the student."""
     task, modality = manifest.get("task", "classification"), manifest["modality"]
     if task != student.task:
-        raise InputError(f"{run} was trained for {student.task}, the samples are for {task}.")
+        raise InputError(f"{run} was trained for {student.task}, the samples are for {task}. Name another run=NAME.")
     if list(student.classes) != list(manifest["classes"]):
         raise InputError(
-            f"{run} knows {len(student.classes)} classes, the samples have {len(manifest['classes'])} others."
+            f"{run} was trained with {len(student.classes)} classes, the samples have {len(manifest['classes'])}, and the"
+            " lists differ. Evaluate it in the workspace that it was trained in."
         )
     for transform in student.transforms:
         if transform.column not in modality:
-            raise InputError(f"{run} reads {transform.column}s, the samples are {modality}s.")
+            raise InputError(f"{run} reads {transform.column}s, the samples are {modality}s. Name another run=NAME.")
 
 
 def _load(recipe: Recipe, store: Store, student: Classifier) -> Samples:

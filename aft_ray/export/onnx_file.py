@@ -1,4 +1,4 @@
-"""A student as an ONNX file that is known to give the same logits."""
+"""Writes a student as an ONNX file, and checks that the file gives the same logits."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from aft_ray.recipe.errors import InputError
 NEEDED = ("onnx", "onnxruntime", "onnxscript")
 TOLERANCE = 1e-4
 LARGEST_FILE = 1_500_000_000
-"""Bytes of weights that fit into the file; more lie beside it."""
+"""Bytes of weights in the file; larger weights are written beside it."""
 MADE_FROM, CHECKED_WITH = 2, (1, 5)
-"""Sizes of batches."""
+"""Batch sizes. They differ, so that a file that is right for one size alone is found out."""
 WORDS = ("a", "story", "of", "two", "cities", "and", "one", "river")
 
 
 def check_onnx() -> None:
-    """Raises InputError if the packages are not there."""
+    """Raises InputError if a needed package is not installed."""
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         raise InputError(f"ONNX needs the Python package {' and '.join(missing)}: pip install 'aft-ray[onnx]'.")
 
@@ -36,9 +36,9 @@ def check_onnx() -> None:
 def write_onnx(student: Student, path: Path) -> float:
     """Writes `student`, in evaluation mode on the CPU. Returns the largest difference of its logits from torch's.
 
-    The file's inputs are what the student's `prepare` gives, with the names and the free axes of its `axes`; its output
-    is `logits`. Raises InputError, and leaves no file, if the student cannot be written, or the file does not give the
-    same logits on batches of other sizes than it was made from.
+    The file takes the output of the student's `prepare`, with the names and free axes of its `axes`, and returns `logits`.
+    Raises InputError, and leaves no file, if the student cannot be written, or the file's logits differ on batches of other
+    sizes than it was made from.
     """
     check_onnx()
     if not student.axes:
@@ -67,7 +67,7 @@ def write_onnx(student: Student, path: Path) -> float:
 
 
 def example_inputs(student: Student, num_samples: int) -> Any:
-    """A batch of random samples as the student's transforms give it; the texts have different lengths."""
+    """A batch of random samples, as the student's transforms return it; the texts have different lengths."""
     random = np.random.default_rng(num_samples)
     batches: list[np.ndarray] = []
     for transform in student.transforms:
@@ -85,7 +85,7 @@ def example_inputs(student: Student, num_samples: int) -> Any:
 
 
 class _Logits(torch.nn.Module):
-    """What the file computes."""
+    """The computation in the file: from prepared inputs to logits."""
 
     def __init__(self, student: Student) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class _Logits(torch.nn.Module):
 
 
 def _difference(student: Student, path: Path, num_samples: int) -> float:
-    """The largest one between two logits, in units of the largest logit where that is more than one."""
+    """The largest difference between the file's logits and torch's, divided by the largest logit if that exceeds one."""
     import onnxruntime
 
     prepared = student.prepare(example_inputs(student, num_samples))
@@ -109,7 +109,7 @@ def _difference(student: Student, path: Path, num_samples: int) -> float:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without what the exporter says of itself."""
+    """Silences the exporter's log and warnings."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 PART_SIZE = 256
-"""Samples that travel through the pipeline together, and are in one shard: 39 MB of 224 pixel images."""
+"""Samples that travel through the pipeline together and share a file: 39 MB of 224 pixel images."""
 BATCH_SIZE = 64
 
 
@@ -143,7 +143,7 @@ class _Pool:
 
 
 class PredictPart:
-    """The student on one device: predicts what could be read of a part, and writes the part's shard."""
+    """The student on one device: predicts the samples of a part that could be read, and writes the part's file."""
 
     def __init__(self, run: Directory, new: Staged, all_probabilities: bool, use_gpu: bool, watch: Watch) -> None:
         self.new, self.watch = new, watch

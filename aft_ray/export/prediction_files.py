@@ -69,7 +69,7 @@ class Staged:
 
 
 def output_directory(workspace: Workspace, run: str, output: str | None, source: str) -> Directory:
-    """Where to write predictions for what lies at `source`: `output`, or else the workspace's `predictions/<run>`.
+    """The directory for predictions of the samples at `source`: `output`, or the workspace's `predictions/<run>`.
 
     Raises InputError if something there is not ours to replace, or source and output overlap.
     """
@@ -98,10 +98,10 @@ def output_directory(workspace: Workspace, run: str, output: str | None, source:
 
 @contextmanager
 def staged(workspace: Workspace, place: Directory) -> Iterator[Staged]:
-    """New predictions for `place`; what was not published when the context ends is deleted.
+    """New predictions for `place`; parts that are not published when the context ends are deleted.
 
-    Of two commands that write to the same place in the workspace, the second waits. Elsewhere the last to end wins: a
-    workspace may be one that can only be read.
+    Of two commands that write to the same place in the workspace, the second waits. Outside, the last to end wins: there is
+    no lease, since the workspace may be read-only.
     """
     name = PurePosixPath(place.path).name
     with lease(workspace, f"predictions/{name}") if _contains(workspace, place) else nullcontext():
@@ -120,7 +120,7 @@ def _contains(outer: Directory, inner: Directory) -> bool:
 
 
 def _foreign(place: Directory) -> list[str]:
-    """Files that have names of ours and that we did not write."""
+    """Files with names like ours that this command did not write."""
     names = place.names()
     parts = {name for name in names if PART.fullmatch(name)} - set(_own_parts(place))
     return sorted(parts | ({SUMMARY} if SUMMARY in names and not _is_own_summary(place) else set()))
@@ -152,7 +152,7 @@ def _is_own_summary(place: Directory) -> bool:
 
 
 def _delete_left_overs(place: Directory) -> None:
-    """Deletes the unpublished parts of calls that were killed, an hour ago or earlier."""
+    """Deletes the unpublished parts of calls that were killed an hour ago or earlier."""
     for name in place.names():
         if STAGING.fullmatch(name):
             selector = pafs.FileSelector(f"{place}/{name}", recursive=True)

@@ -1,14 +1,14 @@
 """The table of predictions that `evaluate` and `predict` write, a row for each sample in the samples' order.
 
     sample_id      string
-    label          of evaluate: the class's name; the names of all classes that apply; C numbers. Null where it is not known
-    unknown        of evaluate, several labels: names of the classes of which it is not known whether they apply
+    label          evaluate only: the class's name; the names of all classes that apply; C numbers. Null if unknown
+    unknown        evaluate only, several labels: names of the classes whose label is not known
     predicted      the class's name; the names of all classes that apply; C numbers
-    probability    of the predicted class; of each predicted class, in the same order; not of numbers
-    probabilities  where asked for: of all C classes, in the order of the schema's metadata `classes`
-    error          of predict: why the sample could not be read; null for all others, whose columns are filled
+    probability    of the predicted class; of each predicted class, in the same order; no such column for numbers
+    probabilities  on request: of all C classes, in the order of the schema's metadata `classes`
+    error          predict only: why the sample could not be read, with null in the columns before; else null
 
-The three forms are those of the tasks classification, multilabel and regression.
+Three forms belong to the tasks classification, multilabel and regression, in this order.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from aft_ray.store.schema import UNLABELED
 
 @dataclass(frozen=True)
 class PredictionTable:
-    """The form of a table; `rows` fills it.
+    """The columns of a table; `rows` makes its rows.
 
-    classes: names of the C outputs. with_labels: of evaluate. with_errors: of predict.
+    classes: names of the C outputs. with_labels: for evaluate. with_errors: for predict.
     """
 
     task: str
@@ -68,8 +68,8 @@ class PredictionTable:
     ) -> pa.Table:
         """Rows for n samples.
 
-        logits: (m, C), of the samples without an error in their order. labels: (n,) int64 or (n, C) float32, as in a store.
-        errors: by the number of the sample.
+        logits: (m, C), for the m samples without an error, in order. labels: (n,) int64 or (n, C) float32, as in a store.
+        errors: by the sample's number.
         """
         columns = self._answers(logits)
         if labels is not None:

@@ -1,4 +1,4 @@
-"""Scores of a finished student on a split, in plain numpy: sums over batches where sums will do.
+"""Scores of a finished student on a split, in plain numpy, as sums over batches where that is possible.
 
 N samples, C classes or outputs. `add` takes a batch of float32 logits (n, C) and labels; `result` gives JSON values.
 """
@@ -18,7 +18,7 @@ NUM_BINS = 15
 """Bins of equal width for the calibration error."""
 TOP = 5
 FEW_CLASSES = 256
-"""Up to so many, results list all classes and the whole confusion matrix; beyond, those that occur."""
+"""Up to this many classes, results list all of them and the whole confusion matrix; beyond, what occurs."""
 
 SCORES = {
     "accuracy": "accuracy",
@@ -31,7 +31,7 @@ SCORES = {
     "mae": "mean absolute error",
     "r2": "R²",
 }
-"""Keys of an evaluation's result, and what they are called."""
+"""Keys of an evaluation's result, with their names for people."""
 
 
 class Scores(ABC):
@@ -39,12 +39,12 @@ class Scores(ABC):
 
     @abstractmethod
     def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
-        """A batch; what has no label counts nowhere."""
+        """Adds a batch. Samples, or single numbers, without a label are not counted."""
 
     @abstractmethod
     def result(self, classes: Sequence[str]) -> dict[str, Any]:
-        """The scores by name. `per_class` has a row of numbers for each class, of many classes for each that occurs or is
-        predicted. Null where there is nothing to score."""
+        """The scores by name, null where there is nothing to score. `per_class` has a row of numbers for each class; with
+        more than FEW_CLASSES, for each class that occurs or is predicted."""
 
 
 def scores_of(task: str, num_outputs: int) -> Scores:
@@ -55,7 +55,7 @@ def scores_of(task: str, num_outputs: int) -> Scores:
 
 
 def probabilities(task: str, logits: np.ndarray) -> np.ndarray:
-    """(n, C) float32: softmax over the classes, or for several labels a sigmoid each."""
+    """(n, C) float32: softmax over the classes, or a sigmoid for each of several labels."""
     exact = logits.astype(np.float64)
     if task == "multilabel":
         return np.exp(-np.logaddexp(0, -exact)).astype(np.float32)
@@ -71,9 +71,7 @@ class ClassificationScores(Scores):
 
     def __init__(self, num_outputs: int) -> None:
         self.num_outputs = num_outputs
-        self.pairs: Counter[int] = (
-            Counter()
-        )  # of class i taken for class j, at i * C + j: C x C numbers may be gigabytes
+        self.pairs: Counter[int] = Counter()  # by i * C + j, since a C x C matrix may take gigabytes
         self.nll, self.in_top = 0.0, 0
         self.bins = np.zeros((NUM_BINS, 3))  # samples, confidence, right ones
 
@@ -120,7 +118,7 @@ class ClassificationScores(Scores):
 def _confusion(
     classes: Sequence[str], labels: np.ndarray, guesses: np.ndarray, counts: np.ndarray
 ) -> dict[str, list[Any]]:
-    """The matrix where there are few classes, else the pairs that occur."""
+    """The matrix of few classes; of many, the pairs that occur."""
     if len(classes) <= FEW_CLASSES:
         matrix = np.zeros((len(classes), len(classes)), np.int64)
         matrix[labels, guesses] = counts
@@ -174,12 +172,11 @@ class MultilabelScores(Scores):
 
 
 class RegressionScores(Scores):
-    """`mse`, `mae` over all numbers; `r2`, the mean of the outputs' that vary; the same per output, with `n`."""
+    """`mse` and `mae` over all numbers; `r2`, the mean over the outputs that vary; the same per output, with `n`."""
 
     def __init__(self, num_outputs: int) -> None:
-        self.sums = np.zeros(
-            (6, num_outputs)
-        )  # n, squared and absolute errors; labels: shift, sum and squares about it
+        # Rows: n, squared errors, absolute errors; of the labels a shift, and their sum and squares about it.
+        self.sums = np.zeros((6, num_outputs))
 
     def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
         there = ~np.isnan(labels)
@@ -220,7 +217,7 @@ def average_precision(scores: np.ndarray, positive: np.ndarray) -> float | None:
 
 
 def _listed(rows: list[dict[str, Any]], occur: np.ndarray) -> list[dict[str, Any]]:
-    """All rows where there are few classes, else those of classes that occur or are predicted."""
+    """All rows of few classes; of many, the rows of classes that occur or are predicted."""
     return rows if len(rows) <= FEW_CLASSES else [row for row, there in zip(rows, occur, strict=True) if there]
 
 
@@ -231,7 +228,7 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _ratios(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
-    """Zero where there is nothing."""
+    """Zero where the whole is zero."""
     return parts / np.maximum(1, wholes)
 
 

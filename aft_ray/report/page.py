@@ -72,7 +72,7 @@ def render_page(
 
 
 def _costs(trials: Sequence[TrialRow], groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Trials by outcome and their wall time, per stage and method; speed from the trainings that were read."""
+    """Per stage and method: the number of trials by outcome, their wall time, and the speed of the given trainings."""
     speeds = {
         group.method: statistics.median(training.history[-1]["samples_per_s"] for training in group.trainings)
         for group in groups
@@ -95,9 +95,9 @@ def _costs(trials: Sequence[TrialRow], groups: Sequence[Group]) -> list[dict[str
 
 
 def _teachers(place: Workspace) -> list[dict[str, Any]]:
-    """What is known of every teacher whose features are complete.
+    """A row for every teacher whose features are complete.
 
-    Weights are one hash, or one of each file; a class of the user's own may identify itself by something else.
+    Weights have one hash, or one for each file; a class of the user's own may identify itself by something else.
     """
     manifests = {name: place.features(name, "train").manifest() for name in (place / "features").names()}
     rows = []

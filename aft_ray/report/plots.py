@@ -34,7 +34,7 @@ COLOURS = {name: kind.colours for name, kind in REGULARIZERS.items()}
 
 @dataclass(frozen=True)
 class Line:
-    """Points (x, y) of a method, joined, except `rings`: places of points drawn as rings on their own."""
+    """Points (x, y) of a method, joined by a line. rings: indices of points that are drawn as rings and not joined."""
 
     label: str
     method: str
@@ -48,7 +48,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Bar:
-    """A dot at `value`, plus or minus `error` (NaN for none); `text` says the number."""
+    """A dot at `value` with a bar of `error` to both sides (NaN for none). text: is written beside it."""
 
     label: str
     method: str
@@ -220,7 +220,7 @@ def _name_ends(axes: Axes, lines: Sequence[Line]) -> None:
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Sorted heights moved as little as a sweep can, so that neighbours are `gap` apart and their middle stays."""
+    """Moves sorted heights apart in one sweep until neighbours are `gap` apart; the middle of each group stays."""
     blocks: list[list[float]] = []  # [sum of the wanted heights, how many]
     for height in heights:
         blocks.append([height, 1])
@@ -240,7 +240,7 @@ def _colour(method: str) -> str:
 
 
 def _short(label: str, length: int) -> str:
-    """`label`, its middle left out if it is longer than `length`; both ends of a model's name tell it apart."""
+    """Shortens a label to `length` by leaving out its middle: models differ at both ends of their names."""
     if len(label) <= length:
         return label
     head = length // 2
@@ -252,7 +252,7 @@ def _text(ha: str = "left", size: float = FONT_SIZE) -> dict[str, Any]:
 
 
 def _svg(figure: Figure, name: str, title: str, description: str) -> str:
-    """The figure as an element for HTML: page colours, unique ids, a title and a description that are read aloud."""
+    """The figure as an HTML element with page colours, unique ids, and a title and description for screen readers."""
     stream = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))

@@ -1,4 +1,4 @@
-"""What a workspace holds of searches and runs, as the report needs it."""
+"""Reads the searches, runs and rankings of a workspace, and checks them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NEEDED = {
     "status",
     "error",
 }
-"""Columns without which a table of trials says nothing."""
+"""Columns that every table of trials has."""
 
 
 class _Line(Form):
@@ -89,7 +89,7 @@ class _Ranking(Form):
 
 @dataclass(frozen=True)
 class Findings:
-    """What a search found. entries: its methods, the lowest test error first. headline, remarks: sentences."""
+    """The findings of a search. entries: its methods, the lowest test error first. headline, remarks: sentences."""
 
     entries: list[Entry]
     headline: str
@@ -123,7 +123,7 @@ def read_trials(search: Directory) -> list[TrialRow]:
 
 
 def read_trainings(place: Directory, names: Iterable[str]) -> list[Training]:
-    """What the runs or trials `names` left in `place`, without those that never evaluated.
+    """The runs or trials `names` in `place`, without those that never evaluated.
 
     Raises InputError for the first whose files are damaged.
     """

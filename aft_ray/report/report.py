@@ -86,7 +86,7 @@ def _run_row(run: Training, measure: Measure) -> TrialRow:
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Full precision; lists joined by '+'; what is not known is empty."""
+    """Numbers in full precision, lists joined by '+', unknown values empty."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(rows[0])

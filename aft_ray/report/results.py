@@ -79,7 +79,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Training:
-    """What one run or trial left behind. gates: every teacher's learned factors; empty for methods without gates."""
+    """The files of one run or trial, read. gates: every teacher's learned factors; empty for methods without gates."""
 
     name: str
     recipe: dict[str, Any]

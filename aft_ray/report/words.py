@@ -1,4 +1,4 @@
-"""What a search found, in sentences: the headline, and what a reader must know before believing it."""
+"""The findings of a search in sentences: the headline, and remarks on how far to trust it."""
 
 from __future__ import annotations
 

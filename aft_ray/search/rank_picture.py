@@ -35,7 +35,7 @@ def rank_picture(rows: Sequence[Mapping[str, Any]], names: Sequence[str], cka: n
     matrix.set_yticks(range(len(names)), names)
     for (row, column), value in np.ndenumerate(cka):
         matrix.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if value > 0.6 else INK)
-    matrix.set_title("Alike (linear CKA): 1 says the same", loc="left", fontsize=11)
+    matrix.set_title("Similarity (linear CKA): 1 for equal features", loc="left", fontsize=11)
     sink = io.BytesIO()
     figure.savefig(sink, format="png", dpi=130, metadata={"Software": None})
     return sink.getvalue()

@@ -1,6 +1,6 @@
 """Errors, and metrics as (sum, count) pairs: they add over batches and over workers, so every sample counts exactly once.
 
-Where a step is short, a GPU waits to be told what to do. So what a step only reports, `StepMeans` adds up many steps at a time.
+Short steps leave a GPU waiting for instructions, so `StepMeans` adds up the reported values of many steps at once.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from aft_ray.regularizers.distributed import sum_over_workers
 from aft_ray.store.schema import UNLABELED
 
 FOLD = 50
-"""Steps whose numbers `StepMeans` adds up at once."""
+"""Steps whose values `StepMeans` adds up at once."""
 
 
 def task_errors(
     task: str, logits: torch.Tensor, labels: torch.Tensor, *, label_smoothing: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sum of the errors of (b, C) logits where there is a label, in float32, and how many errors these are.
+    """Sum, in float32, and number of the errors of (b, C) logits where there is a label.
 
     classification: cross-entropy of each labelled row. multilabel: binary cross-entropy, and regression: squared
-    difference, of each number of (b, C) labels that is not NaN.
+    difference, of each of the (b, C) labels that is not NaN.
     """
     logits = logits.float()
     if task == "classification":
@@ -47,13 +47,13 @@ class Metrics:
     counts: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def add(self, name: str, total: torch.Tensor, count: torch.Tensor | int) -> None:
-        """`total` is the sum of `count` values."""
+        """Adds `count` values, whose sum is `total`."""
         sums = total.detach().double()
         self.sums[name] = self.sums.get(name, torch.zeros_like(sums)) + sums
         self.counts[name] = self.counts.get(name, torch.zeros_like(sums)) + count
 
     def add_task(self, task: str, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """`loss`, the mean error, and except for regression `accuracy`: of rows for one class, of elements for several."""
+        """Adds `loss`, the mean error, and except for regression `accuracy`: per row for one class, per label for several."""
         self.add("loss", *task_errors(task, logits, labels))
         if task == "classification":
             there = labels != UNLABELED
@@ -67,7 +67,7 @@ class Metrics:
         return {prefix + name: float(self.sums[name] / self.counts[name]) for name in sorted(self.sums)}
 
     def reduced(self) -> Metrics:
-        """The same over all workers. Every worker must call it, with the same names."""
+        """The sums over all workers. Every worker must call it, with the same names."""
         names = sorted(self.sums)
         if not names:
             return self
@@ -76,7 +76,7 @@ class Metrics:
 
 
 class StepMeans:
-    """Means over steps, of scalars that each step leaves on the device. The names are those of the first step."""
+    """Means over steps of scalars that each step leaves on the device. The first step's names count."""
 
     def __init__(self) -> None:
         self.names: tuple[str, ...] = ()

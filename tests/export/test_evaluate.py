@@ -192,7 +192,7 @@ def test_samples_of_another_kind_are_refused(tmp_path: Path, trained: Recipe) ->
 
     assert "reads images, the samples are texts." in fault(texts, {})
     assert "was trained for regression, the samples are for classification." in fault(trained, {"task": "regression"})
-    assert "knows 2 classes, the samples have 2 others." in fault(
+    assert "was trained with 2 classes, the samples have 2, and the lists differ." in fault(
         trained, {"task": "classification", "classes": ["a", "b"]}
     )
 
