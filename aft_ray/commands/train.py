@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> None:
+    from aft_ray.regularizers.fitted_probes import probes_in_words
     from aft_ray.training.runs import RunDirectory
     from aft_ray.training.train import train
 
@@ -24,6 +25,8 @@ def run(parsed: argparse.Namespace) -> None:
     with ray_cluster(setup.recipe, "train"):
         place = train(setup)
     last = RunDirectory(place).history()[-1]
+    for sentence in probes_in_words(last):
+        console.print(sentence, soft_wrap=True)
     accuracy = last["test_accuracy"]
     score = f"test loss {last['test_loss']:.4f}" if accuracy is None else f"test accuracy {100 * accuracy:.2f} %"
     console.print(f"{score}  ->  {place}", soft_wrap=True)

@@ -78,7 +78,10 @@ class Regularizer(nn.Module, ABC):
 
     @classmethod
     def recipe_options(cls, num_teachers: int) -> dict[str, Any]:
-        """Options that a recipe has unless it says otherwise, where they are not the constructor's defaults."""
+        """Options that a recipe has unless it says otherwise, where they are not the constructor's defaults.
+
+        ``num_teachers`` of one modality: where features are multiplied, each modality has one.
+        """
         return {}
 
     @classmethod
@@ -130,13 +133,13 @@ class Regularizer(nn.Module, ABC):
         return {}
 
     def _check(self, student: tuple[Tensor, ...], teacher_features: Tensor) -> None:
-        _check_shape("teacher_features", teacher_features, self.teacher_dim)
+        check_shape("teacher_features", teacher_features, self.teacher_dim)
         if len(student) != len(self.student_dims):
             raise ValueError(
                 f"student_features must be {len(self.student_dims)} tensor(s), one per modality, got {len(student)}."
             )
         for features, dim in zip(student, self.student_dims, strict=True):
-            _check_shape("student_features", features, dim)
+            check_shape("student_features", features, dim)
             if features.shape[0] != teacher_features.shape[0]:
                 raise ValueError(
                     f"student_features must have as many rows as teacher_features, {teacher_features.shape[0]}, "
@@ -163,7 +166,7 @@ def _checked_dims(name: str, dims: Sequence[int], *, at_least: int = 1) -> tuple
     return tuple(dims)
 
 
-def _check_shape(name: str, features: Tensor, dim: int) -> None:
+def check_shape(name: str, features: Tensor, dim: int) -> None:
     if features.dim() != 2 or features.shape[1] != dim:
         raise ValueError(f"{name} must have shape (rows, {dim}), got {tuple(features.shape)}.")
 

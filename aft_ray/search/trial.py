@@ -28,7 +28,7 @@ from aft_ray.training.best import best_score
 from aft_ray.training.checkpoint import TrainingState, history_of
 from aft_ray.training.fit import fit
 from aft_ray.training.inputs.data import transforms_of
-from aft_ray.training.provenance import joined_origin, origin, run_inputs
+from aft_ray.training.provenance import joined_origin, origin, run_inputs, with_method_options
 from aft_ray.training.train import train_in
 
 
@@ -46,7 +46,8 @@ class Shared:
         """The recipe of a trial: all of its workers at once, each with the search's share of CPUs."""
         resources = {"cpus_per_worker": self.recipe.search.cpus_per_trial}
         changes = {"train.streaming": self.recipe.train.streaming, "resources": resources}
-        return override(trial.recipe(self.recipe), changes)
+        recipe = override(trial.recipe(self.recipe), changes)
+        return with_method_options(recipe, self.directory(trial.name).inputs())
 
     def inputs_of(self, recipe: Recipe) -> dict[str, Any]:
         """What a trial's numbers follow from."""

@@ -52,7 +52,8 @@ def backward(
     outputs = list(zip(*(_outputs(task, piece, seed + part) for part, piece in enumerate(pieces)), strict=True))
     whole = [torch.cat(rows).float().requires_grad_() for rows in outputs]
     losses = task.losses(whole[0], whole[1] if len(whole) == 2 else tuple(whole[1:]), batch)
-    gradients = torch.autograd.grad(scale(losses["loss"]), [*whole, *task.own_parameters()])
+    leaves = [*whole, *task.own_parameters()]  # some regularizers do not look at all of the student's outputs
+    gradients = torch.autograd.grad(scale(losses["loss"]), leaves, materialize_grads=True)
     of_outputs = zip(*(g.split([len(rows) for rows in outputs[0]]) for g in gradients[: len(whole)]), strict=True)
     for part, (piece, known) in enumerate(zip(pieces, of_outputs, strict=True)):
         last = part == len(pieces) - 1

@@ -6,11 +6,31 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from aft_ray.recipe.config import Recipe
+from aft_ray.models.students import modality
+from aft_ray.recipe.config import Recipe, override
+from aft_ray.regularizers import regularizer_class
 from aft_ray.store.side_by_side import Store
 
 MAY_CHANGE = ("num_workers", "use_gpu", "max_failures", "trackers")
 """Settings of `train` that do not change a run's numbers."""
+
+
+def with_method_options(recipe: Recipe, started: Mapping[str, Any] | None) -> Recipe:
+    """The recipe with the options that its method has with these teachers, where it gives no others.
+
+    started: provenance of the run that is to go on, which keeps the options that it was started with.
+    """
+    if not recipe.used_teachers():
+        return recipe
+    towers = len(modality(recipe.student).split("+"))
+    options = regularizer_class(recipe.regularizer.name).recipe_options(len(recipe.teachers) // towers)
+    given = recipe.regularizer.options
+    changes = {
+        f"regularizer.{name}": value
+        for name, value in options.items()
+        if name not in given and (started is None or name in started["recipe"]["regularizer"])
+    }
+    return override(recipe, changes)
 
 
 def run_inputs(recipe: Recipe, origin: Mapping[str, Any]) -> dict[str, Any]:

@@ -112,11 +112,30 @@ def test_passes_over_shards_of_half_precision_give_the_same_probe(num_labelled: 
     mean_T = exact.mean(0)
     scale = float(np.sqrt(np.square(exact - mean_T).sum(1).mean()))
     whole = ridge_probe(exact[labelled], targets[labelled], mean=mean_T, scale=scale)
-    probe = fit_probe(batches, 40, 3)
+    probe = fit_probe(batches, [40], 3)
     assert (probe.r2, probe.ridge) == (pytest.approx(whole.r2, abs=1e-12), whole.ridge)
     assert probe.scale == pytest.approx(scale, rel=1e-12)
     np.testing.assert_allclose(probe.weights, whole.weights, atol=1e-11)
     np.testing.assert_allclose(probe.predict(features), whole.predict(exact), atol=1e-11)
+
+
+def test_blocks_of_columns_have_the_same_say_whatever_their_norms() -> None:
+    features, targets = samples(60, 12)
+    louder = features * np.repeat([1.0, 100.0], 6)
+
+    def fitted(x: Float64) -> Probe:
+        return fit_probe(lambda: [(x, targets)], [6, 6], 3)
+
+    assert fitted(louder).r2 == pytest.approx(fitted(features).r2, abs=1e-9)
+    np.testing.assert_allclose(fitted(louder).predict(louder), fitted(features).predict(features), atol=1e-9)
+    g_nT = (features - fitted(features).mean) / fitted(features).scale
+    assert np.square(g_nT).sum(1).mean() == pytest.approx(1)
+    assert np.square(g_nT[:, :6]).sum(1).mean() == pytest.approx(0.5)
+
+
+def test_without_a_labelled_row_nothing_is_explained() -> None:
+    probe = fit_probe(lambda: [(np.ones((4, 3)), np.full((4, 2), np.nan))], [3], 2)
+    assert (probe.r2, probe.is_useful) == (0, False) and not probe.weights.any()
 
 
 def test_numbers_and_several_labels_are_targets_too() -> None:
@@ -152,5 +171,5 @@ def test_helpful_errors() -> None:
         ridge_probe(good[0], np.eye(2))
     with pytest.raises(ValueError, match=r"features must be finite, got NaN or infinity in rows 0 to 2\."):
         ridge_probe(good * np.nan, np.eye(3))
-    with pytest.raises(ValueError, match=r"A probe needs at least one labelled row, got none\."):
-        ridge_probe(good, np.full((3, 2), np.nan))
+    with pytest.raises(ValueError, match=r"A probe needs at least one row, got none\."):
+        ridge_probe(good[:0], np.eye(3)[:0])

@@ -15,12 +15,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from aft_ray.regularizers import REGULARIZERS, FeatureEncoder, Regularizer, build_regularizer, log_me
 from tests.helpers import DATA
+from tests.helpers.probes import made_probes, with_logits
 
 GOLDEN = np.load(DATA / "reference_losses.npz")
 GOLDEN_CASES = sorted(key.rsplit("/", 1)[0] for key in GOLDEN if key.endswith("/loss"))
 TEACHER_DIMS = [10, 9]
 STUDENT_DIM, MODALITY_DIMS = 12, (6, 7)
-VARIANTS = [*REGULARIZERS, "aft product", "kd product", "aft per_teacher"]
+PRODUCTS = ["aft product", "kd product", "aft_probe product", "probe_kd product"]
+VARIANTS = [*REGULARIZERS, *PRODUCTS, "aft per_teacher"]
 seeds = st.integers(0, 2**31 - 1)
 fast = settings(max_examples=20, deadline=None)
 
@@ -38,8 +40,11 @@ def build(variant: str, **options: Any) -> Regularizer:
         options["student_weights"] = torch.randn(5, STUDENT_DIM)
         options["teacher_weights"] = [torch.randn(5, dim) for dim in TEACHER_DIMS]
         options["scores"] = [0.1, 0.2]
+    if name in ("aft_probe", "probe_kd"):
+        options.setdefault("probes", made_probes([sum(TEACHER_DIMS)] if option == "product" else TEACHER_DIMS))
     student_dim = MODALITY_DIMS if option == "product" else STUDENT_DIM
-    return build_regularizer(name, student_dim=student_dim, teacher_dims=TEACHER_DIMS, **options).double()
+    built = build_regularizer(name, student_dim=student_dim, teacher_dims=TEACHER_DIMS, **options).double()
+    return with_logits(built)
 
 
 def inputs(variant: str, num_rows: int = 8, seed: int = 0) -> tuple[Any, Tensor]:
@@ -171,7 +176,7 @@ def test_kd_product_averages_the_error_of_each_modality() -> None:
 
 @fast
 @given(seed=seeds, scale=st.floats(1e-2, 1e2))
-@pytest.mark.parametrize("name", ["aft", "aft_rbf", "aft_dense"])
+@pytest.mark.parametrize("name", ["aft", "aft_rbf", "aft_dense", "aft_probe"])
 def test_kernel_methods_ignore_rotation_scaling_and_shift_of_the_student(name: str, seed: int, scale: float) -> None:
     student, teacher = inputs(name, seed=seed % 10_000)
     rotation = torch.linalg.qr(features(seed, STUDENT_DIM, STUDENT_DIM)).Q
@@ -388,7 +393,8 @@ def test_nothing_is_read_back_to_the_host_after_the_first_call(variant: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("variant", "num_rows"), [("aft", 40), ("aft_rbf", 40), ("aft product", 40), ("aft", 6), ("aft_rbf", 6)]
+    ("variant", "num_rows"),
+    [("aft", 40), ("aft_rbf", 40), ("aft product", 40), ("aft_probe product", 40), ("aft", 6), ("aft_rbf", 6)],
 )
 def test_no_tensor_is_larger_than_a_kernel_or_the_teacher_features(variant: str, num_rows: int) -> None:
     watch = watched(build(variant), *inputs(variant, num_rows=num_rows))

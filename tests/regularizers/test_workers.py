@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from aft_ray.regularizers import REGULARIZERS, FeatureEncoder, build_regularizer
 from aft_ray.regularizers.distributed import declared_row_counts
+from tests.helpers.probes import made_probes, with_logits
 
 NUM_ROWS = 9
 SHARES: dict[int, list[tuple[int, ...]]] = {2: [(6, 3)], 3: [(4, 3, 2), (5, 0, 4)]}
@@ -25,6 +26,9 @@ CASES: dict[str, dict[str, Any]] = {name: {"name": name} for name in REGULARIZER
     "aft fixed gates": {"name": "aft", "learn_gates": False},
     "kd product": {"name": "kd", "combine": "product"},
     "ft encoder": {"name": "ft"},
+    "aft_probe product": {"name": "aft_probe", "combine": "product"},
+    "aft_probe with noise": {"name": "aft_probe"},
+    "probe_kd product": {"name": "probe_kd", "combine": "product"},
 }
 Record: TypeAlias = dict[str, Tensor]
 WorkerRecords: TypeAlias = dict[int, list[dict[str, Record]]]
@@ -43,12 +47,17 @@ class Model(nn.Module):
             options["scores"] = [0.1, 0.2]
         if case == "ft encoder":
             options["encoder"] = FeatureEncoder(TEACHER_DIMS)
+        if options["name"] in ("aft_probe", "probe_kd"):
+            dims, noise = TEACHER_DIMS, [0] if "noise" in case else []
+            options["probes"] = made_probes([sum(dims)] if "combine" in options else dims, noise=noise)
         self.dims = MODALITY_DIMS if "combine" in options else (STUDENT_DIM,)
         self.student = nn.Linear(INPUT_DIM, sum(self.dims))
         student_dim = self.dims if len(self.dims) > 1 else self.dims[0]
-        self.regularizer = build_regularizer(student_dim=student_dim, teacher_dims=TEACHER_DIMS, scope=scope, **options)
+        built = build_regularizer(student_dim=student_dim, teacher_dims=TEACHER_DIMS, scope=scope, **options)
+        self.regularizer = with_logits(built)
         for parameter in self.parameters():  # no zeros: the last layer of ft would hide the others' gradients
-            nn.init.normal_(parameter, std=0.5)
+            with torch.no_grad():  # but a gate that is closed for good stays so
+                parameter.copy_(torch.where(parameter.isinf(), parameter, 0.5 * torch.randn_like(parameter)))
         self.double()
 
     def forward(self, inputs: Tensor, teacher_features: Tensor) -> Tensor:

@@ -29,15 +29,17 @@ CASES: dict[str, tuple[int, dict[str, Any]]] = {
     "two workers": (2, {}),
     "two workers, parts": (2, {"accumulation_steps": 2}),
     "two workers, gates ahead": (2, {"steps": 6, "steps_per_student_step": 3}),
+    "two workers, aft_probe": (2, {"method": "aft_probe"}),
+    "three workers, probe_kd in parts": (3, {"method": "probe_kd", "accumulation_steps": 2}),
 }
 SMALL = Data(DATA.train, DATA.validation, replace(TEST, labels=TEST.labels[:3], sample_ids=TEST.sample_ids[:3]))
 CPU = torch.device("cpu")
 
 
 def given(**changes: Any) -> Any:
-    ahead = changes.pop("steps_per_student_step", 1)
+    ahead, method = changes.pop("steps_per_student_step", 1), changes.pop("method", "aft")
     made = recipe(
-        "aft", **{"steps": STEPS, "global_batch_size": 21, "clip_norm": 1.0, "learning_rate": RATE, **changes}
+        method, **{"steps": STEPS, "global_batch_size": 21, "clip_norm": 1.0, "learning_rate": RATE, **changes}
     )
     return made.model_copy(
         update={"regularizer": made.regularizer.model_copy(update={"steps_per_student_step": ahead})}
