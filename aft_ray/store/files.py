@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
+from pydantic import TypeAdapter, ValidationError
 
-from aft_ray.recipe.errors import ObjectStoreError
+from aft_ray.recipe.errors import InputError, ObjectStoreError
 
+SHOWN_FAULTS = 5
+"""Faults of one file that are listed."""
 STALE_AFTER_S = 3600.0
 
 
@@ -53,12 +58,22 @@ class Directory:
             return self.filesystem.get_file_info(f"{self.path}/{name}").type != pafs.FileType.NotFound
 
     def read(self, name: str) -> bytes:
+        """The content of a file. Raises InputError for a pipe or a device, which could be waited for without end."""
+        self._check_is_file(name)
         with self._asked(), self.filesystem.open_input_stream(f"{self.path}/{name}", compression=None) as stream:
             return stream.read()
+
+    def read_json(self, name: str, shape: Any, way_out: str) -> Any:
+        """A JSON file of ours as plain values of the type `shape`, such as a TypedDict.
+
+        Raises InputError, one line per fault, that names the file and the `way_out`, a sentence.
+        """
+        return parsed_json(self.read(name), shape, f"{self}/{name}", way_out)
 
     def buffer(self, name: str) -> pa.Buffer:
         """The content of a file: mapped into memory where the disk is local, else read whole."""
         if self.is_local:
+            self._check_is_file(name)
             with pa.memory_map(f"{self.path}/{name}") as file:
                 return file.read_buffer()
         return pa.py_buffer(self.read(name))
@@ -80,6 +95,12 @@ class Directory:
         else:
             with self._asked(), self.filesystem.open_output_stream(f"{self.path}/{name}", compression=None) as stream:
                 stream.write(content)
+
+    def _check_is_file(self, name: str) -> None:
+        """An object store holds nothing but files and needs no question."""
+        path = Path(self.path, name)
+        if self.is_local and path.exists() and not path.is_file():
+            raise InputError(f"{path} is no file. Move it away, then run the command that writes it again.")
 
     def delete_file(self, name: str) -> None:
         with self._asked():
@@ -106,3 +127,23 @@ class Directory:
             if self.is_local or error.errno is not None:
                 raise
             raise ObjectStoreError(str(error)) from error
+
+
+def parsed_json(content: bytes, shape: Any, what: str, way_out: str) -> Any:
+    """JSON as plain values of the type `shape`. Raises InputError, one line per fault; `what` names the file."""
+    try:
+        return _checker(shape).validate_json(content)
+    except ValidationError as error:
+        faults = [_fault(found) for found in error.errors(include_url=False)[:SHOWN_FAULTS]]
+        raise InputError([f"{what} is damaged: {fault}. {way_out}" for fault in faults]) from error
+
+
+@lru_cache(maxsize=64)
+def _checker(shape: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(shape)
+
+
+def _fault(error: Mapping[str, Any]) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    text = error["msg"].removeprefix("Value error, ")
+    return f"{where}: {text}" if where else text

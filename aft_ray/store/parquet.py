@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aft_ray.recipe.errors import InputError
+from aft_ray.store.pages import plain_values
 from aft_ray.store.schema import features_schema
 
 FINGERPRINT_KEY, NOTES_KEY, PLAIN_KEY = b"aft_ray.fingerprint", b"aft_ray.notes", b"aft_ray.plain_features"
@@ -61,34 +61,45 @@ def features_table(
 
 
 def features_array(table: pa.Table) -> np.ndarray:
-    """(n, T) of a features table in the stored type, without a copy."""
+    """(n, T) of a features table in the stored type, without a copy. Raises ValueError if they are no such features."""
     column = table.column("features").combine_chunks()
-    return column.flatten().to_numpy(zero_copy_only=True).reshape(len(column), column.type.list_size)
+    kind = column.type
+    if not pa.types.is_fixed_size_list(kind) or kind.value_type not in (pa.float16(), pa.float32()):
+        raise ValueError(f"its features are {kind}, not vectors of one width in float16 or float32")
+    numbers = column.flatten()
+    if column.null_count or numbers.null_count:
+        raise ValueError("features are missing in it")
+    return numbers.to_numpy(zero_copy_only=True).reshape(len(column), kind.list_size)
+
+
+def open_parquet(source: pa.NativeFile | pa.Buffer) -> pq.ParquetFile:
+    """A Parquet file whose pages are checked against their checksums when they are read."""
+    return pq.ParquetFile(source, page_checksum_verification=True)
 
 
 def plain_features(file: pq.ParquetFile, buffer: pa.Buffer) -> np.ndarray | None:
     """The features as a view of the file's bytes, or None if they are not laid out so.
 
-    Decoding a list column costs more than a nanosecond per number. `write_shard` leaves the numbers uncompressed in a
-    single page, where they end the column's bytes; it marks a shard so only after it has compared them.
+    Decoding a list column costs more than a nanosecond per number. `encode_table` leaves the numbers in one plain page; it
+    marks a shard so only after it has compared them. Another program that rewrites the shard keeps the mark, not the layout.
     """
-    if PLAIN_KEY not in (file.metadata.metadata or {}):
-        return None
-    group = file.metadata.row_group(0)
-    column = next(group.column(i) for i in range(group.num_columns) if group.column(i).path_in_schema == FEATURES_PATH)
     kind = file.schema_arrow.field("features").type
+    if PLAIN_KEY not in (file.metadata.metadata or {}) or not pa.types.is_fixed_size_list(kind):
+        return None
+    if kind.value_type not in (pa.float16(), pa.float32()):
+        return None
+    num_rows, width = file.metadata.num_rows, kind.list_size
     dtype = np.dtype(kind.value_type.to_pandas_dtype()).newbyteorder("<")
-    count = group.num_rows * kind.list_size
-    end = column.data_page_offset + column.total_compressed_size
-    return np.frombuffer(buffer, dtype, count, end - count * dtype.itemsize).reshape(group.num_rows, kind.list_size)
+    values = plain_values(file, buffer, FEATURES_PATH, dtype, num_rows * width)
+    return None if values is None else values.reshape(num_rows, width)
 
 
 def encode_table(table: pa.Table, metadata: Mapping[bytes, bytes]) -> pa.Buffer:
     """A table as a Parquet file."""
     if "features" in table.column_names and table.num_rows:
         content = _write_parquet(table, {**metadata, PLAIN_KEY: b"1"})
-        found = plain_features(pq.ParquetFile(pa.BufferReader(content)), content)
-        if np.array_equal(cast(np.ndarray, found).view(np.uint8), features_array(table).view(np.uint8)):
+        found = plain_features(open_parquet(pa.BufferReader(content)), content)
+        if found is not None and np.array_equal(found.view(np.uint8), features_array(table).view(np.uint8)):
             return content
     return _write_parquet(table, metadata)
 
@@ -101,6 +112,7 @@ def _write_parquet(table: pa.Table, metadata: Mapping[bytes, bytes]) -> pa.Buffe
         compression={name: "zstd" for name in COMPRESSED if name in table.column_names} or "none",
         use_dictionary=False,
         write_statistics=False,
+        write_page_checksum=True,
         data_page_size=LARGEST_PAGE,
         row_group_size=max(1, table.num_rows),
     )

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,25 +21,27 @@ import pyarrow.parquet as pq
 from aft_ray.recipe.config import fingerprint as short_hash
 from aft_ray.recipe.errors import InputError, ObjectStoreError
 from aft_ray.store.files import Directory
+from aft_ray.store.manifest import MANIFEST, manifest_bytes, read_manifest
 from aft_ray.store.parquet import (
     FINGERPRINT_KEY,
     NOTES_KEY,
     content_digest,
     encode_table,
     features_array,
+    open_parquet,
     plain_features,
 )
 from aft_ray.store.prefetch import prefetched
 
-MANIFEST = "manifest.json"
 THREADS = 16
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class ShardDirectory(Directory):
     """`part-00000.parquet`, `part-00001.parquet`, ... and `manifest.json`."""
+
+    facts: tuple[str, ...] = ()
+    """Keys that the manifest of this kind of shards must have."""
 
     @staticmethod
     def shard_name(index: int) -> str:
@@ -67,23 +69,18 @@ class ShardDirectory(Directory):
     def read_shard(self, index: int, columns: Sequence[str] | None = None, identity: str | None = None) -> pa.Table:
         """The shard's `columns`, as far as it has them; all if None.
 
-        Raises InputError if the file is not the shard of this `identity`.
+        Raises InputError if the file is not the shard of this `identity`, or damaged.
         """
-
-        def read(file: pq.ParquetFile) -> pa.Table:
+        with self._opened(index) as (file, _):
             self._check_identity(index, file, identity)
             return file.read(columns=columns)
-
-        return self._use(index, read)
 
     def read_features(self, index: int, identity: str | None = None) -> tuple[pa.ChunkedArray, np.ndarray]:
         """Sample ids and (n, T) features in the stored type; read-only, and without a copy on a local disk.
 
-        Raises InputError if the file is not the shard of this `identity`.
+        Raises InputError if the file is not the shard of this `identity`, or damaged.
         """
-        buffer = self.buffer(self.shard_name(index))
-        with self._parsing(index):
-            file = pq.ParquetFile(pa.BufferReader(buffer))
+        with self._opened(index, whole=True) as (file, buffer):
             self._check_identity(index, file, identity)
             features = plain_features(file, buffer)
             if features is None:
@@ -92,10 +89,8 @@ class ShardDirectory(Directory):
 
     def shard_fingerprint(self, index: int) -> dict[str, Any]:
         """What the shard was made with. Raises InputError if the file is not one whole shard of this store."""
-        metadata = self._use(index, lambda file: file.metadata.metadata or {})
-        if FINGERPRINT_KEY not in metadata:
-            raise self._damaged(index, "it was not written by aft_ray")
-        return json.loads(metadata[FINGERPRINT_KEY])
+        with self._opened(index) as (file, _):
+            return _records(file)[0]
 
     def missing_shards(self, num_shards: int, fingerprint: Mapping[str, Any]) -> list[int]:
         """Indices of the shards still to be made.
@@ -150,17 +145,20 @@ class ShardDirectory(Directory):
             "fingerprint": dict(fingerprint),
             **facts,
         }
-        lines = ",\n  ".join(map(json.dumps, shards))  # millions of shards would be indented in minutes and gigabytes
-        self.write(MANIFEST, f'{json.dumps(head, indent=1)[:-2]},\n "shards": [\n  {lines}\n ]\n}}\n'.encode())
+        self.write(MANIFEST, manifest_bytes(head, shards))
         self.delete_left_overs()
         return {**head, "shards": shards}
 
     def manifest(self) -> dict[str, Any] | None:
-        return json.loads(self.read(MANIFEST)) if self.has(MANIFEST) else None
+        """The manifest, None if there is none. Raises InputError, one line per fault, if it is damaged."""
+        return read_manifest(self, self.shard_name, self.facts)
 
     def faults(self) -> list[str]:
         """Re-reads every shard: one line for each that is missing, damaged, or not what the manifest says."""
-        manifest = self.manifest()
+        try:
+            manifest = self.manifest()
+        except InputError as error:
+            return error.faults
         if manifest is None:
             return [f"{self} has no manifest: it is not complete. Run the command that writes it again."]
         there = set(self.names())
@@ -183,44 +181,50 @@ class ShardDirectory(Directory):
         return {"file": self.shard_name(index), "num_bytes": content.size, "sha256": checksum, **notes}
 
     def _read_entry(self, index: int) -> dict[str, Any]:
-        buffer = self.buffer(self.shard_name(index))
-        with self._parsing(index):
-            metadata = pq.ParquetFile(pa.BufferReader(buffer)).metadata.metadata or {}
-        return self._entry(index, buffer, json.loads(metadata[NOTES_KEY]))
-
-    def _use(self, index: int, use: Callable[[pq.ParquetFile], T]) -> T:
-        """`use` of the shard's file, which reads no more of it than it needs."""
-        name = self.shard_name(index)
-        with self._parsing(index):
-            if self.is_local:
-                return use(pq.ParquetFile(pa.memory_map(f"{self.path}/{name}")))
-            try:
-                return use(pq.ParquetFile(self.filesystem.open_input_file(f"{self.path}/{name}")))
-            except OSError:  # the store's or the file's: the whole file tells
-                return use(pq.ParquetFile(pa.BufferReader(self.read(name))))
+        with self._opened(index, whole=True) as (file, buffer):
+            return self._entry(index, buffer, _records(file)[1])
 
     @contextmanager
-    def _parsing(self, index: int) -> Iterator[None]:
-        """Raises InputError where the file's content is damaged."""
+    def _opened(self, index: int, whole: bool = False) -> Iterator[tuple[pq.ParquetFile, pa.Buffer | None]]:
+        """A shard for reading, and its bytes where they are at hand: on a local disk, or asked for with `whole`.
+
+        The one place that turns pyarrow's errors about a damaged file into an InputError.
+        """
+        name = self.shard_name(index)
         try:
-            yield
-        except ObjectStoreError:
+            buffer = self.buffer(name) if whole or self.is_local else None
+            source = (
+                self.filesystem.open_input_file(f"{self.path}/{name}") if buffer is None else pa.BufferReader(buffer)
+            )
+            yield open_parquet(source), buffer
+        except (InputError, ObjectStoreError):
             raise
-        except (pa.ArrowException, OSError) as error:
-            raise self._damaged(index, error) from error
+        except FileNotFoundError as error:
+            raise InputError(f"{self}/{name} is missing. Run the command that writes it again.") from error
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+            if isinstance(error, OSError):
+                if error.errno:
+                    raise
+                self.read(name)  # raises if the place is at fault, not the content
+            raise self._damaged(index, " ".join(str(error).split()).rstrip(".")) from error
 
     def _check_identity(self, index: int, file: pq.ParquetFile, identity: str | None) -> None:
-        metadata = file.metadata.metadata or {}
-        facts = [json.loads(metadata.get(key, b"{}")) for key in (FINGERPRINT_KEY, NOTES_KEY)]
-        if identity is not None and _identity(*facts) != identity:
+        if identity is not None and _identity(*_records(file)) != identity:
             raise self._damaged(index, "it is not the shard that the manifest lists")
 
     def _damaged(self, index: int, reason: object) -> InputError:
-        line = " ".join(str(reason).split()).rstrip(".")
         return InputError(
-            f"{self}/{self.shard_name(index)} is damaged or foreign: {line}. Delete it and run again:"
+            f"{self}/{self.shard_name(index)} is damaged or foreign: {reason}. Delete it and run again:"
             " only this shard is made anew."
         )
+
+
+def _records(file: pq.ParquetFile) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fingerprint and the notes of a shard. Raises ValueError if `write_shard` did not write it."""
+    metadata = file.metadata.metadata or {}
+    if not {FINGERPRINT_KEY, NOTES_KEY} <= metadata.keys():
+        raise ValueError("it was not written by aft_ray")
+    return json.loads(metadata[FINGERPRINT_KEY]), json.loads(metadata[NOTES_KEY])
 
 
 def check_fingerprint(where: Directory, on_disk: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

@@ -17,7 +17,9 @@ import pyarrow as pa
 
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.contents import IMAGE_COLUMNS, content_reader
+from aft_ray.store.manifest import MANIFEST
 from aft_ray.store.prefetch import prefetched
+from aft_ray.store.schema import UNLABELED
 from aft_ray.store.shards import ShardDirectory, check_fingerprint, samples_fingerprint, shard_identity
 from aft_ray.store.workspace import Workspace
 
@@ -68,14 +70,19 @@ class Store:
         wanted = [name for name in ("image", "text") if columns is None or name in columns]
         identity = shard_identity(self.manifest, index)
         samples = self.samples.read_shard(index, self._stored_columns(wanted), identity)
+        if fault := _sample_fault(samples, self.manifest):
+            raise InputError(
+                f"{self.samples}/{self.samples.shard_name(index)} is damaged: {fault}. Delete it and its manifest, and"
+                " run 'aft-ray prepare' again."
+            )
         ids = samples.column("sample_id")
         blocks = []
         for directory, manifest in zip(self.features, self.feature_manifests, strict=True):
             own_ids, block = directory.read_features(index, shard_identity(manifest, index))
-            if not own_ids.equals(ids):
+            if not own_ids.equals(ids) or block.shape[1] != manifest["feature_dim"]:
                 raise InputError(
-                    f"{directory}/{directory.shard_name(index)} does not hold the samples of {self.samples}."
-                    " Delete it and run 'aft-ray extract' again."
+                    f"{directory}/{directory.shard_name(index)} does not hold the samples of {self.samples} with"
+                    f" {manifest['feature_dim']} features each. Delete it and run 'aft-ray extract' again."
                 )
             blocks.append(block)
         there = ~np.any([np.isnan(block[:, 0]) for block in blocks], axis=0) if blocks else np.ones(len(ids), bool)
@@ -106,6 +113,21 @@ class Store:
             return function(self.read_shard(index, columns, side_by_side=side_by_side))
 
         return list(prefetched(read, range(self.num_shards), threads=2))
+
+
+def _sample_fault(samples: pa.Table, manifest: Mapping[str, Any]) -> str | None:
+    """Why a table of samples is not one of the manifest's, None if it is: columns, their types, and labels out of range."""
+    kinds = {field.name: field.type for field in samples.schema}
+    if kinds.get("sample_id") != pa.string():
+        return "it has no column 'sample_id' of texts"
+    kind, num_classes = kinds.get("label"), len(manifest["classes"])
+    if kind == pa.int64():
+        labels = samples.column("label").to_numpy()
+        wrong = samples.column("label").null_count or ((labels < UNLABELED) | (labels >= num_classes)).any()
+        return f"a label is no number from {UNLABELED} to {num_classes - 1}" if wrong else None
+    if kind is None or not pa.types.is_fixed_size_list(kind) or kind.list_size != num_classes:
+        return f"it has no column 'label' of classes, or of {num_classes} numbers"
+    return None
 
 
 def _side_by_side(blocks: Sequence[np.ndarray], num_rows: int) -> np.ndarray:
@@ -155,16 +177,28 @@ def open_store(
     directories = []
     for teacher in teachers:
         directory = place.features(teacher, split)
-        features = directory.manifest()
-        if features is None:
-            faults.append(f"No features of teacher '{teacher}' for split '{split}' in {place}. Run 'aft-ray extract'.")
-            continue
         try:
+            features = directory.manifest()
+            if features is None:
+                raise InputError(
+                    f"No features of teacher '{teacher}' for split '{split}' in {place}. Run 'aft-ray extract'."
+                )
             required = {"samples": samples_fingerprint(manifest), **(expected or {}).get(teacher, {})}
             check_fingerprint(directory, features["fingerprint"], required)
+            _check_alignment(directory, features, manifest)
         except InputError as error:
             faults += error.faults
         directories.append(directory)
     if faults:
         raise InputError(faults)
     return Store(samples, tuple(directories))
+
+
+def _check_alignment(directory: ShardDirectory, features: Mapping[str, Any], samples: Mapping[str, Any]) -> None:
+    """Raises InputError if a teacher's manifest lists other shards than the samples', before any is read."""
+    num_rows = features["num_samples"] + len(features["quarantined"])
+    if (len(features["shards"]), num_rows) != (len(samples["shards"]), samples["num_samples"]):
+        raise InputError(
+            f"{directory} holds {num_rows} samples in {len(features['shards'])} shards, of {samples['num_samples']} in"
+            f" {len(samples['shards'])}. Delete its {MANIFEST} and run 'aft-ray extract' again."
+        )

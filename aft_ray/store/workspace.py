@@ -27,10 +27,12 @@ class Workspace(Directory):
         return cls(filesystem, path)
 
     def samples(self, split: str) -> ShardDirectory:
-        return ShardDirectory(self.filesystem, f"{self.path}/samples/{split}")
+        return ShardDirectory(self.filesystem, f"{self.path}/samples/{split}", ("modality", "classes"))
 
     def features(self, teacher: str, split: str) -> ShardDirectory:
-        return ShardDirectory(self.filesystem, f"{self.path}/features/{checked_name(teacher)}/{split}")
+        return ShardDirectory(
+            self.filesystem, f"{self.path}/features/{checked_name(teacher)}/{split}", ("feature_dim",)
+        )
 
     def run(self, name: str) -> Directory:
         return Directory(self.filesystem, f"{self.path}/runs/{checked_name(name)}")

@@ -149,7 +149,10 @@ def write_samples(workspace: str, classes: list[str]) -> None:
 
 def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
     directory.mkdir(parents=True)
-    (directory / "manifest.json").write_text(json.dumps(manifest))
+    count = manifest.get("num_samples", 0)
+    shards = [{"file": "part-00000.parquet", "num_bytes": 0, "sha256": "0" * 64, "num_samples": count}]
+    whole = {"num_samples": count, "quarantined": [], "shards": shards, **manifest}
+    (directory / "manifest.json").write_text(json.dumps(whole))
 
 
 def write_everything(recipe: Recipe) -> None:

@@ -4,7 +4,9 @@ import json
 import os
 import time
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -177,3 +179,122 @@ def test_the_digest_of_samples_is_of_what_teachers_see() -> None:
         return content_digest(pa.table([["a"], [label], [image]], schema=samples_schema("image")))
 
     assert digest(0, b"x") == digest(1, b"x") != digest(0, b"y")
+
+
+REWRITTEN: dict[str, dict[str, Any]] = {
+    "as pyarrow does": {},
+    "without compression and dictionary": {"compression": "none", "use_dictionary": False},
+    "compressed": {"compression": "zstd"},
+    "in small pages": {"compression": "snappy", "use_dictionary": False, "data_page_size": 1 << 12},
+    "in small plain pages": {"compression": "none", "use_dictionary": False, "data_page_size": 1 << 12},
+    "in several row groups": {"compression": "none", "use_dictionary": False, "row_group_size": 100},
+    "in pages of the second version": {"compression": "none", "use_dictionary": False, "data_page_version": "2.0"},
+    "in split streams of bytes": {
+        "compression": "none",
+        "use_dictionary": False,
+        "column_encoding": {"features.list.element": "BYTE_STREAM_SPLIT"},
+    },
+}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("how", REWRITTEN.values(), ids=REWRITTEN)
+def test_features_that_another_program_rewrote_have_their_values(
+    directory: ShardDirectory, how: dict[str, Any], dtype: str
+) -> None:
+    """The mark of our layout survives in the metadata, the layout does not."""
+    features = np.random.default_rng(1).normal(size=(300, 64)).astype(dtype)
+    directory.write_shard(0, features_table([f"s{row}" for row in range(300)], features, dtype), FINGERPRINT)
+    path = Path(directory.path) / "part-00000.parquet"
+    table = pq.read_table(path)
+    assert PLAIN_KEY in table.schema.metadata
+    pq.write_table(table, path, **how)
+    np.testing.assert_array_equal(directory.read_features(0)[1], features)
+
+
+def test_features_that_are_no_vectors_of_one_width_are_refused(directory: ShardDirectory) -> None:
+    path = Path(directory.path) / "part-00000.parquet"
+    table = pq.read_table(path)
+    lists = pa.array([[1.0], [1.0, 2.0], None], pa.list_(pa.float64()))
+    pq.write_table(table.set_column(1, "features", lists), path)
+    with pytest.raises(InputError, match="part-00000.parquet is damaged or foreign: its features are list"):
+        directory.read_features(0)
+    vectors = pa.array([[1.0], None, [2.0]], pa.list_(pa.float32(), 1))
+    pq.write_table(table.set_column(1, "features", vectors), path)
+    with pytest.raises(InputError, match="features are missing in it"):
+        directory.read_features(0)
+
+
+def test_a_flipped_bit_in_what_is_read_is_found_by_the_page_s_checksum(directory: ShardDirectory) -> None:
+    path = Path(directory.path) / "part-00000.parquet"
+    whole = path.read_bytes()
+    at = whole.index(features_of(0).astype(np.float16).tobytes())
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    with pytest.raises(InputError, match="part-00000.parquet is damaged or foreign: a page's checksum differs"):
+        directory.read_features(0)
+    at = whole.index(b"s0-0")
+    path.write_bytes(whole[:at] + b"t" + whole[at + 1 :])
+    with pytest.raises(InputError, match="part-00000.parquet is damaged or foreign"):
+        directory.read_shard(0)
+
+
+def _changed(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], bytes]:
+    def apply(content: bytes) -> bytes:
+        manifest = json.loads(content)
+        change(manifest)
+        return json.dumps(manifest, indent=1).encode()
+
+    return apply
+
+
+DAMAGED_MANIFESTS: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda content: b"",
+    "truncated": lambda content: content[: len(content) // 2],
+    "binary": lambda content: bytes(range(256)),
+    "a list": lambda content: b"[]",
+    "num_samples NaN": _changed(lambda m: m.update(num_samples=float("nan"))),
+    "num_samples negative": _changed(lambda m: m.update(num_samples=-5)),
+    "num_samples another": _changed(lambda m: m.update(num_samples=6)),
+    "no fingerprint": _changed(lambda m: m.pop("fingerprint")),
+    "a shard without checksum": _changed(lambda m: m["shards"][0].pop("sha256")),
+    "an entry missing": _changed(lambda m: m["shards"].pop(0)),
+    "an entry twice": _changed(lambda m: m["shards"].append(m["shards"][1])),
+    "a file elsewhere": _changed(lambda m: m["shards"][0].update(file="../../../secret.parquet")),
+    "no width": _changed(lambda m: m.pop("feature_dim")),
+}
+
+
+@pytest.mark.parametrize("proved", [True, False], ids=["with digest", "as before"])
+@pytest.mark.parametrize("damage", DAMAGED_MANIFESTS)
+def test_a_damaged_manifest_is_a_fault_and_refused(directory: ShardDirectory, damage: str, proved: bool) -> None:
+    path = Path(directory.path) / "manifest.json"
+    if not proved:
+        path.write_bytes(_changed(lambda m: m.pop("digest"))(path.read_bytes()))
+        assert directory.faults() == []
+    path.write_bytes(DAMAGED_MANIFESTS[damage](path.read_bytes()))
+    faults = directory.faults()
+    assert faults and all(line.startswith(f"{path} is damaged: ") and "Delete this file" in line for line in faults)
+    with pytest.raises(InputError, match="manifest.json is damaged"):
+        directory.missing_shards(2, FINGERPRINT)
+
+
+@pytest.mark.parametrize(("old", "new"), [(b"cat", b"cow"), (b'"feature_dim": 4', b'"feature_dim": 5')])
+def test_a_changed_fact_that_looks_right_is_found(directory: ShardDirectory, old: bytes, new: bytes) -> None:
+    directory.write_manifest(2, FINGERPRINT, feature_dim=4, classes=["cat", "dog"])
+    path = Path(directory.path) / "manifest.json"
+    path.write_bytes(path.read_bytes().replace(old, new))
+    assert directory.faults() == [
+        f"{path} is damaged: it was changed after it was written, as its digest shows. Delete this file and run the"
+        " command that writes it again: whole shards are kept."
+    ]
+
+
+@pytest.mark.processes
+def test_a_pipe_in_a_file_s_place_is_refused_at_once(directory: ShardDirectory) -> None:
+    for name in ("part-00000.parquet", "manifest.json"):
+        (Path(directory.path) / name).unlink()
+        os.mkfifo(Path(directory.path) / name)
+    with pytest.raises(InputError, match="part-00000.parquet is no file"):
+        directory.read_features(0)
+    with pytest.raises(InputError, match="manifest.json is no file"):
+        directory.manifest()

@@ -143,3 +143,29 @@ def test_labels_of_several_classes_have_nan_where_there_is_none(tmp_path: Path) 
 def test_a_url_that_cannot_be_opened_says_so() -> None:
     with pytest.raises(InputError, match="nowhere://bucket/key cannot be opened"):
         Workspace.at("nowhere://bucket/key")
+
+
+def test_a_label_out_of_range_is_refused_by_file(workspace: Workspace) -> None:
+    samples = workspace.samples("train")
+    labels = {"too large": [0, 1, 3], "below": [0, -2, 1], "missing": [0, None, 1]}
+    for label in labels.values():
+        samples.write_shard(0, pa.table([ids(0), label, [b"x"] * 3], schema=samples_schema("image")), SAMPLES)
+        with pytest.raises(
+            InputError, match=r"part-00000.parquet is damaged: a label is no number from -1 to 2\. Delete"
+        ):
+            open_store(workspace, "train").read_shard(0)
+
+
+def test_features_of_more_shards_than_the_samples_have_are_refused_when_opened(workspace: Workspace) -> None:
+    features = workspace.features("one", "train")
+    fingerprint = (features.manifest() or {})["fingerprint"]
+    features.write_manifest(1, fingerprint, feature_dim=4)
+    with pytest.raises(InputError, match="features/one/train holds 3 samples in 1 shards, of 5 in 2"):
+        open_store(workspace, "train", ["one"])
+
+
+def test_features_of_another_width_than_the_manifest_s_are_refused(workspace: Workspace) -> None:
+    features = workspace.features("one", "train")
+    features.write_manifest(2, (features.manifest() or {})["fingerprint"], feature_dim=5)
+    with pytest.raises(InputError, match="does not hold the samples of .* with 5 features each"):
+        open_store(workspace, "train", ["one"]).read_shard(0)

@@ -18,7 +18,7 @@ COLUMNS = (("image",), ("text",), ("image", "text"))
 
 
 def transforms(config: StudentConfig) -> tuple[ImageTransform | TextTransform, ...]:
-    found = _own_class(config).describe(config)  # type: ignore[attr-defined]
+    found = _own_class(config).describe(config)
     columns = tuple(getattr(transform, "column", None) for transform in found) if isinstance(found, tuple) else None
     if columns not in COLUMNS:
         raise InputError(
@@ -42,7 +42,7 @@ def build(config: StudentConfig, num_outputs: int, teacher_dims: tuple[int, ...]
             f"student.model: {config.model} must give logits of shape (rows, {num_outputs}) and features of each tower, got"
             f" logits {tuple(logits.shape)} of one row and {len(widths)} features."
         )
-    student.feature_dim, student.num_outputs = widths if len(widths) == 2 else widths[0], num_outputs  # type: ignore[assignment]
+    student.feature_dim, student.num_outputs = widths if len(widths) == 2 else widths[0], num_outputs
     return student.train()
 
 

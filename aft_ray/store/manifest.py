@@ -1,0 +1,112 @@
+"""The manifest that makes a directory of shards complete: facts in JSON, proved by a digest in its own last line.
+
+Shards prove themselves by the checksums that the manifest lists. Nothing else records the manifest's own facts, such as the
+names of the classes, hence the digest of all bytes before it. Manifests of before have none and are checked for form alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, StringConstraints, with_config
+from typing_extensions import NotRequired, TypedDict  # of Python 3.11 and 3.12
+
+from aft_ray.recipe.errors import InputError
+from aft_ray.store.files import Directory, parsed_json
+from aft_ray.store.schema import TASKS
+
+MANIFEST = "manifest.json"
+DIGEST = b',\n "digest": "'
+WAY_OUT = "Delete this file and run the command that writes it again: whole shards are kept."
+STRICT = ConfigDict(strict=True)
+
+Count = Annotated[int, Field(ge=0)]
+Hash = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+
+
+@with_config(STRICT)
+class ShardEntry(TypedDict):
+    """What a manifest says of a shard. content: of samples, the digest of all that a teacher sees."""
+
+    file: str
+    num_bytes: Count
+    sha256: Hash
+    num_samples: Count
+    content: NotRequired[Hash]
+
+
+@with_config(STRICT)
+class BadSample(TypedDict):
+    sample_id: str
+    reason: str
+
+
+@with_config(ConfigDict(strict=True, extra="allow"))
+class Manifest(TypedDict):
+    """num_samples: in all shards. quarantined: samples that were put aside. fingerprint: what the shards were made with."""
+
+    num_samples: Count
+    quarantined: list[BadSample]
+    fingerprint: dict[str, Any]
+    shards: list[ShardEntry]
+    modality: NotRequired[str]
+    task: NotRequired[Literal[TASKS]]
+    classes: NotRequired[list[str]]
+    samples_per_class: NotRequired[dict[str, Count]]
+    num_unlabelled: NotRequired[Count]
+    feature_dim: NotRequired[Annotated[int, Field(ge=1)]]
+
+
+def manifest_bytes(head: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]) -> bytes:
+    """The file's content. `head` has all but the shards, which get a line each."""
+    lines = ",\n  ".join(map(json.dumps, shards))  # millions of shards would be indented in minutes and gigabytes
+    content = f'{json.dumps(head, indent=1)[:-2]},\n "shards": [\n  {lines}\n ]'.encode()
+    return content + DIGEST + hashlib.sha256(content).hexdigest().encode() + b'"\n}\n'
+
+
+def read_manifest(directory: Directory, shard_name: Any, facts: Sequence[str] = ()) -> dict[str, Any] | None:
+    """The manifest without its digest, None if there is none.
+
+    shard_name: the name of each shard's file, by number. facts: keys that it must have besides those of every manifest.
+    Raises InputError, one line per fault.
+    """
+    if not directory.has(MANIFEST):
+        return None
+    content, what = directory.read(MANIFEST), f"{directory}/{MANIFEST}"
+    manifest: dict[str, Any] = parsed_json(content, Manifest, what, WAY_OUT)
+    faults = [f"{key}: Field required" for key in facts if key not in manifest]
+    faults += _form_faults(manifest, shard_name)
+    if not faults and not _is_proved(content, manifest):
+        faults = ["it was changed after it was written, as its digest shows"]
+    if faults:
+        raise InputError([f"{what} is damaged: {fault}. {WAY_OUT}" for fault in faults])
+    manifest.pop("digest", None)
+    return manifest
+
+
+def _form_faults(manifest: Mapping[str, Any], shard_name: Any) -> list[str]:
+    faults = []
+    for number, entry in enumerate(manifest["shards"]):
+        if entry["file"] != shard_name(number):
+            faults.append(f"shards.{number}.file is {entry['file']!r}, not '{shard_name(number)}'")
+            break  # all after it are moved too
+    total = sum(entry["num_samples"] for entry in manifest["shards"])
+    if manifest["num_samples"] != total:
+        faults.append(f"num_samples is {manifest['num_samples']}, its shards hold {total}")
+    classes = manifest.get("classes", [])
+    if len(set(classes)) < len(classes):
+        faults.append("two of its classes have the same name")
+    if list(manifest.get("samples_per_class", classes)) != classes:
+        faults.append("samples_per_class has other classes than classes")
+    return faults
+
+
+def _is_proved(content: bytes, manifest: Mapping[str, Any]) -> bool:
+    """Whether the digest fits, or is missing as in every manifest of before."""
+    proved, found, rest = content.rpartition(DIGEST)
+    if not found:
+        return "digest" not in manifest
+    return rest == hashlib.sha256(proved).hexdigest().encode() + b'"\n}\n'
