@@ -28,6 +28,8 @@ class ColumnsConfig(Model):
     """The text, or several that `prompt` puts together; without a prompt each has a line of its own."""
     image: str | None = None
     """Encoded bytes, the path of a file (relative to the table's folder), or the hub's pair of the two."""
+    image_root: str | None = None
+    """The folder from which paths of pictures start and which they must not leave; null is the table's own folder."""
     id: str | None = None
     """Names of the samples, each different; null numbers the rows of each file from 1."""
     split: str | None = None

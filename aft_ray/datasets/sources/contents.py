@@ -16,6 +16,7 @@ from threading import Lock
 from typing import Any
 
 from aft_ray.datasets.base import Content
+from aft_ray.datasets.sources.pictures import picture_path
 from aft_ray.datasets.sources.tables import Row
 from aft_ray.recipe.sections import PROMPT_NAME
 
@@ -91,12 +92,12 @@ def _attempt(make: Callable[[], bytes]) -> bytes:
 def image_bytes(value: Any, folder: Path) -> bytes:
     """The encoded picture that a column holds: bytes, a path, or the hub's {bytes, path}.
 
-    Raises OSError if the path leads nowhere, ValueError if there is none.
+    Raises OSError if there is no such file, ValueError if there is no picture or its path leads outside `folder`.
     """
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str) and value:
-        return (folder / value).read_bytes()
+        return Path(picture_path(folder, value)).read_bytes()
     if not isinstance(value, bytes) or not value:
         raise ValueError("it has no picture" if value in (None, b"", "") else f"a {type(value).__name__} is no picture")
     return value

@@ -1,4 +1,4 @@
-"""Files of pictures: their suffixes, and the walk through a folder that finds them."""
+"""Files of pictures: their suffixes, the walk through a folder that finds them, and where a table's paths may lead."""
 
 from __future__ import annotations
 
@@ -51,3 +51,19 @@ def find_pictures(root: Path) -> Found:
 
 def is_hidden(name: str) -> bool:
     return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+def picture_path(folder: Path, path: str) -> str:
+    """The place of the picture `path` of a table, which starts from `folder`. Raises ValueError if it leads outside.
+
+    A table that came from elsewhere must not make a sample of `/etc/passwd` or `../../keys/id.png`. Links below the
+    folder are the user's own and are followed.
+    """
+    place, root = os.path.normpath(folder / path), os.path.normpath(folder)
+    if not _is_below(place, root) and not _is_below(os.path.realpath(place), os.path.realpath(root)):
+        raise ValueError(f"the path {path!r} leads outside the folder {root}")
+    return place
+
+
+def _is_below(place: str, root: str) -> bool:
+    return place.startswith(root.rstrip(os.sep) + os.sep)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from aft_ray.datasets.base import Content, Item, Listing, Modality, raise_faults
-from aft_ray.datasets.sources.contents import Contents, RowContent, image_bytes
+from aft_ray.datasets.sources.contents import Contents, RowContent
 from aft_ray.datasets.sources.labels import Labels
+from aft_ray.datasets.sources.pictures import picture_path
 from aft_ray.datasets.sources.splits import named_split, split_names
 from aft_ray.datasets.sources.tables import Row, Table, read_ordered
 from aft_ray.recipe.config import fingerprint
@@ -105,6 +106,7 @@ class _Rows:
         self.splits: list[str | None] = []
         self.groups: list[str | None] = []
         self.paths: list[str] | None = [] if self._has_paths() else None
+        self.outside: list[str] = []
         self.copied = self.content if self.paths is None else replace(self.content, image=None)
         self.contents = Contents(self._parts, self.copied.num_parts)
 
@@ -124,12 +126,23 @@ class _Rows:
         else:
             scanned = self._scan(self.copied.columns)
             self.contents.fill(self.copied.parts(row, folder) for row, folder in scanned)
+        if self.outside:
+            more = len(self.outside) - 1
+            raise InputError(
+                f"{self.outside[0]}{f', and so do those of {more} more rows' if more else ''}. Set"
+                " dataset.columns.image_root to the folder that has the pictures; paths start from it and stay inside."
+            )
+
+    def folder(self, table: Table) -> Path:
+        """Where the paths of its pictures start."""
+        root = self.columns.image_root
+        return table.folder if root is None else Path(root).expanduser().absolute()
 
     def content_of(self, index: int) -> Content:
         """Content of the kept row `index`. Raises OSError or ValueError if it has none."""
         parts = self.contents.read(self.kept[index]) if self.copied.num_parts else []
         if self.paths is not None:
-            parts = [image_bytes(self.paths[index], Path()), *parts]
+            parts = [_read(self.paths[index]), *parts]
         return self.content.content(parts)
 
     def sizes(self) -> Iterable[int | None]:
@@ -140,7 +153,7 @@ class _Rows:
         """The content of all rows, read a second time."""
         for table in self.tables:
             for row in read_ordered(table, self.copied.columns):
-                yield self.copied.parts(row, table.folder)
+                yield self.copied.parts(row, self.folder(table))
 
     def _scan(self, more: Sequence[str]) -> Iterator[tuple[Row, Path]]:
         columns = self.columns
@@ -152,7 +165,7 @@ class _Rows:
             for row in read_ordered(table, wanted):
                 count[table.name] += 1
                 self._add(row, table, count[table.name], number, names)
-                yield row, table.folder
+                yield row, self.folder(table)
                 number += 1
 
     def _add(self, row: Row, table: Table, count: int, number: int, names: Any) -> None:
@@ -177,14 +190,27 @@ class _Rows:
         self.splits.append(split)
         self.groups.append(None if not columns.group or row[columns.group] is None else str(row[columns.group]))
         if self.paths is not None:
-            path = row[columns.image or ""]
-            self.paths.append(str(table.folder / str(path)) if path else "")
+            self.paths.append(self._path(row[columns.image or ""], table, where))
+
+    def _path(self, value: Any, table: Table, where: Callable[[], str]) -> str:
+        """The place of a picture's file; empty if there is none, or if it is outside its folder."""
+        try:
+            return picture_path(self.folder(table), str(value)) if value else ""
+        except ValueError as error:
+            self.outside.append(f"{where()}: {error}")
+            return ""
+
+
+def _read(path: str) -> bytes:
+    if not path:
+        raise ValueError("it has no picture")
+    return Path(path).read_bytes()
 
 
 def _size(path: str) -> int | None:
     try:
         return os.stat(path).st_size
-    except OSError:
+    except (OSError, ValueError):  # a path with a NUL character is a ValueError
         return None
 
 
