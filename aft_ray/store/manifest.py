@@ -16,7 +16,6 @@ from typing_extensions import NotRequired, TypedDict  # of Python 3.11 and 3.12
 
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory, parsed_json
-from aft_ray.store.schema import TASKS
 
 MANIFEST = "manifest.json"
 DIGEST = b',\n "digest": "'
@@ -53,7 +52,7 @@ class Manifest(TypedDict):
     fingerprint: dict[str, Any]
     shards: list[ShardEntry]
     modality: NotRequired[str]
-    task: NotRequired[Literal[TASKS]]
+    task: NotRequired[Literal["classification", "multilabel", "regression"]]
     classes: NotRequired[list[str]]
     samples_per_class: NotRequired[dict[str, Count]]
     num_unlabelled: NotRequired[Count]
