@@ -1,19 +1,26 @@
-"""The JSON files of a finished run."""
+"""The JSON files of a finished run, checked when they are read."""
 
 from __future__ import annotations
 
+import json
 from types import NoneType
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from aft_ray.export.scores import SCORES
+from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import StudentConfig
-from aft_ray.store.checked_json import Form, read_json
-from aft_ray.store.files import Directory
+from aft_ray.store.files import Directory, parsed_json
 
 TRAIN_AGAIN = "Restore it from a copy, or train again under another name (run=NAME)."
 EVALUATE_AGAIN = "Delete it and run 'aft-ray evaluate' again."
+
+
+class Form(BaseModel):
+    """A JSON object of which some keys are checked; types are not converted."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
 
 
 class Teacher(Form):
@@ -68,17 +75,30 @@ class _Evaluation(Form):
         return self
 
 
+def read_checked(directory: Directory, name: str, form: type[Form], way_out: str) -> dict[str, Any]:
+    """The JSON object in a file. Raises InputError, one line per fault, if it is not as `form` says."""
+    content = directory.read(name)
+    parsed_json(content, form, f"{directory}/{name}", way_out)
+    found: dict[str, Any] = json.loads(content)
+    return found
+
+
+def damaged(directory: Directory, name: str, reason: str, way_out: str) -> InputError:
+    """The error for a file that is not as it was written."""
+    return InputError(f"{directory}/{name} is damaged: {reason}. {way_out}")
+
+
 def student_facts(directory: Directory) -> dict[str, Any]:
     """`student.json` in `directory`. Raises InputError if it is damaged."""
-    return read_json(directory, "student.json", _StudentFacts, TRAIN_AGAIN)
+    return read_checked(directory, "student.json", _StudentFacts, TRAIN_AGAIN)
 
 
 def run_inputs(run: Directory) -> dict[str, Any]:
     """`inputs.json`; empty for a run without one. Raises InputError if it is damaged."""
-    return read_json(run, "inputs.json", _RunInputs, TRAIN_AGAIN) if run.has("inputs.json") else {}
+    return read_checked(run, "inputs.json", _RunInputs, TRAIN_AGAIN) if run.has("inputs.json") else {}
 
 
 def evaluation_on_test(run: Directory) -> dict[str, Any]:
     """`evaluation-test.json`; empty for a run that was not evaluated. Raises InputError if it is damaged."""
     name = "evaluation-test.json"
-    return read_json(run, name, _Evaluation, EVALUATE_AGAIN) if run.has(name) else {}
+    return read_checked(run, name, _Evaluation, EVALUATE_AGAIN) if run.has(name) else {}

@@ -12,11 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
 
-from aft_ray.export.run_files import TRAIN_AGAIN, student_facts
+from aft_ray.export.run_files import TRAIN_AGAIN, damaged, student_facts
 from aft_ray.models.students import Student, build_student
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import StudentConfig
-from aft_ray.store.checked_json import damaged
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
 

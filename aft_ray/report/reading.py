@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +15,12 @@ import safetensors
 import safetensors.numpy
 import yaml
 
-from aft_ray.export.run_files import Method, Teacher
+from aft_ray.export.run_files import Form, Method, Teacher, damaged, read_checked
 from aft_ray.recipe.config import Recipe
 from aft_ray.report.results import Entry, Training, TrialRow, summarize
 from aft_ray.report.words import headline, remarks
 from aft_ray.search.trials import COLUMNS
-from aft_ray.store.checked_json import Form, check_form, damaged, read_json
-from aft_ray.store.files import Directory
+from aft_ray.store.files import Directory, parsed_json
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.runs import METRICS, RunDirectory
 
@@ -138,15 +138,11 @@ def read_trainings(place: Directory, names: Iterable[str]) -> list[Training]:
 
 def _read_history(directory: Directory) -> list[dict[str, Any]]:
     """Empty for a training that never evaluated."""
-    try:
-        history = RunDirectory(directory).history()
-    except (ValueError, RecursionError) as error:
-        raise damaged(directory, METRICS, f"a line is no whole JSON ({error})", MOVE_AWAY) from error
-    if not history or (isinstance(history[0], dict) and "val_accuracy" not in history[0]):
+    if not directory.has(METRICS):
         return []
-    for line in history:
-        check_form(line, _Line, directory, METRICS, MOVE_AWAY)
-    return history
+    for line in directory.read(METRICS).splitlines():
+        parsed_json(line, _Line, f"{directory}/{METRICS}", MOVE_AWAY)
+    return RunDirectory(directory).history()
 
 
 def _read_recipe(directory: Directory) -> dict[str, Any]:
@@ -157,7 +153,7 @@ def _read_recipe(directory: Directory) -> dict[str, Any]:
         recipe = yaml.safe_load(directory.read(name))
     except (yaml.YAMLError, ValueError) as error:
         raise damaged(directory, name, f"it is no YAML ({str(error).splitlines()[0]})", MOVE_AWAY) from error
-    check_form(recipe, _Recipe, directory, name, MOVE_AWAY)
+    parsed_json(json.dumps(recipe, default=str).encode(), _Recipe, f"{directory}/{name}", MOVE_AWAY)
     return recipe
 
 
@@ -165,7 +161,7 @@ def _read_gates(student: Directory) -> dict[str, np.ndarray]:
     """Each teacher's gates; empty for a training without gates, or one that has not ended."""
     if not student.has("student.json"):
         return {}
-    teachers = read_json(student, "student.json", _Teachers, MOVE_AWAY)["teachers"]
+    teachers = read_checked(student, "student.json", _Teachers, MOVE_AWAY)["teachers"]
     name = "regularizer.safetensors"
     try:
         tensors = safetensors.numpy.load(student.read(name))
@@ -184,5 +180,5 @@ def read_probes(workspace: Workspace) -> dict[tuple[str, ...], float]:
     """Validation accuracy of a linear probe on each combination of teachers that `rank` has seen."""
     if not workspace.has("rank.json"):
         return {}
-    rows = read_json(workspace, "rank.json", _Ranking, "Delete it and run 'aft-ray rank' again.")["rows"]
+    rows = read_checked(workspace, "rank.json", _Ranking, "Delete it and run 'aft-ray rank' again.")["rows"]
     return {tuple(row["teachers"]): row["val_accuracy"] for row in rows}

@@ -69,16 +69,19 @@ FACTS, WEIGHTS = "student/student.json", "student/student.safetensors"
 DAMAGES: dict[str, tuple[Change, str]] = {
     "no run": (lambda run: shutil.rmtree(run), "holds no trained student. Run 'aft-ray train' first"),
     "a file for a run": (a_file, "holds no trained student"),
-    "facts cut": (cut(FACTS, 100), "student.json is damaged: it is no whole JSON ("),
-    "facts empty": (cut(FACTS, 0), "student.json is damaged: it is no whole JSON ("),
-    "facts of another kind": (text(FACTS, "[1, 2]"), "student.json is damaged: all of it: Input should be"),
-    "facts too deep": (text(FACTS, "[" * 100_000), "student.json is damaged: it is no whole JSON ("),
+    "facts cut": (cut(FACTS, 100), "student.json is damaged: Invalid JSON: "),
+    "facts empty": (cut(FACTS, 0), "student.json is damaged: Invalid JSON: "),
+    "facts of another kind": (text(FACTS, "[1, 2]"), "student.json is damaged: Input should be"),
+    "facts too deep": (text(FACTS, "[" * 100_000), "student.json is damaged: Invalid JSON: "),
     "facts no text": (
         lambda run: (run / FACTS).write_bytes(b"\xff\xfe{"),
-        "student.json is damaged: it is no whole JSON",
+        "student.json is damaged: Invalid JSON",
     ),
     "no classes": (facts(classes=None), "student.json is damaged: classes: Field required"),
-    "classes of another type": (facts(classes="cat"), "student.json is damaged: classes: Input should be a valid list"),
+    "classes of another type": (
+        facts(classes="cat"),
+        "student.json is damaged: classes: Input should be a valid array",
+    ),
     "a class that is a number": (facts(classes=["cat", 3, "fish"]), "classes.1: Input should be a valid string"),
     "a task that is none": (
         facts(task="clustering"),
@@ -90,7 +93,7 @@ DAMAGES: dict[str, tuple[Change, str]] = {
     ),
     "teachers of another type": (
         facts(teachers={"a": 1}),
-        "student.json is damaged: teachers: Input should be a valid list",
+        "student.json is damaged: teachers: Input should be a valid array",
     ),
     "fewer classes": (facts(classes=["cat", "dog"]), "student.safetensors is damaged: it is of another student"),
     "another student": (
@@ -130,7 +133,7 @@ def test_a_damaged_student_is_refused_by_every_verb_that_reads_it(
 @pytest.mark.parametrize(
     ("name", "content", "fault"),
     [
-        ("inputs.json", "{", "inputs.json is damaged: it is no whole JSON"),
+        ("inputs.json", "{", "inputs.json is damaged: Invalid JSON"),
         ("inputs.json", '{"recipe": []}', "inputs.json is damaged: recipe: "),
         ("inputs.json", '{"recipe": {"train": {"steps": "many"}}}', "inputs.json is damaged: recipe.train.steps: "),
         ("inputs.json", '{"samples": 3}', "inputs.json is damaged: samples: "),
