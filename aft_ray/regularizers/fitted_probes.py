@@ -82,15 +82,19 @@ def as_targets(labels: np.ndarray, num_outputs: int) -> Float64:
     return np.where(labels[:, None] < 0, np.nan, np.eye(num_outputs)[labels])
 
 
+def is_useful(facts: Mapping[str, Any], teacher: str) -> bool:
+    """Whether a run used a teacher, from a line of its metrics."""
+    return facts.get(f"r2/{teacher}", 0.0) > facts.get(f"least_r2/{teacher}", 0.0)
+
+
 def probes_in_words(facts: Mapping[str, Any]) -> list[str]:
     """What a run's probes found, a sentence for each teacher, from a line of its metrics; empty for methods without probes."""
-    r2 = {key.removeprefix("r2/"): value for key, value in facts.items() if key.startswith("r2/")}
-    chance = {name: facts[f"least_r2/{name}"] for name in r2}
-    sentences = [
-        f"{name}: its probe explains {100 * value:.1f} % of the labels"
-        + (f", which may be chance up to {100 * chance[name]:.1f} %; left out." if value <= chance[name] else ".")
-        for name, value in r2.items()
-    ]
-    if r2 and all(value <= chance[name] for name, value in r2.items()):
+    names = [key.removeprefix("r2/") for key in facts if key.startswith("r2/")]
+    sentences = []
+    for name in names:
+        r2, chance = (f"{100 * facts[f'{key}/{name}']:.1f} %" for key in ("r2", "least_r2"))
+        verdict = "." if is_useful(facts, name) else f", which may be chance up to {chance}; left out."
+        sentences.append(f"{name}: its probe explains {r2} of the labels{verdict}")
+    if names and not any(is_useful(facts, name) for name in names):
         sentences.append("No teacher is left: this was standard transfer, without a regularizer.")
     return sentences

@@ -18,7 +18,7 @@ import yaml
 from aft_ray.export.run_files import Form, Method, Teacher, damaged, read_checked
 from aft_ray.recipe.config import Recipe
 from aft_ray.report.results import Entry, Training, TrialRow, summarize
-from aft_ray.report.words import headline, remarks
+from aft_ray.report.words import headline, left_out, remarks
 from aft_ray.search.trials import COLUMNS
 from aft_ray.store.files import Directory, parsed_json
 from aft_ray.store.workspace import Workspace
@@ -102,7 +102,15 @@ def findings(recipe: Recipe) -> Findings:
     trials = read_trials(workspace.search(recipe.run))
     entries = summarize(trials, recipe.search.metric)
     validation = workspace.samples("validation").manifest()
-    return Findings(entries, headline(entries), remarks(trials, entries, recipe.search.betas, validation))
+    place = workspace.search(recipe.run) / "trials"
+    told = [left_out(entry.title, [_last_line(place / name) for name in entry.trials]) for entry in entries]
+    found = remarks(trials, entries, recipe.search.betas, validation)
+    return Findings(entries, headline(entries), [*filter(None, told), *found])
+
+
+def _last_line(trial: Directory) -> dict[str, Any]:
+    history = RunDirectory(trial).history()
+    return history[-1] if history else {}
 
 
 def read_trials(search: Directory) -> list[TrialRow]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aft_ray.recipe.search_section import Betas, Range
+from aft_ray.regularizers.fitted_probes import is_useful
 from aft_ray.report.results import Entry, Training, paired_test
 from aft_ray.search.trials import TrialRow, setting_key
 from aft_ray.training.best import ACCURACY, Measure, score
@@ -89,6 +90,24 @@ def remarks(
     if validation and len({setting_key(row) for row in searched}) > 1:
         found += [_nothing_learned(searched, validation), _few_samples(searched, validation)]
     return [sentence for sentence in found if sentence]
+
+
+def left_out(title: str, lines: Sequence[Mapping[str, Any]]) -> str:
+    """Which teachers a method left out because their features do not tell the labels, from a line of metrics of each run."""
+    names = dict.fromkeys(key.removeprefix("r2/") for line in lines for key in line if key.startswith("r2/"))
+    useless = {name: [line for line in lines if not is_useful(line, name)] for name in names}
+    told = [
+        f"{name}{f' in {len(found)} of {len(lines)} runs' if len(found) < len(lines) else ''}"
+        for name, found in useless.items()
+        if found
+    ]
+    off = [line for line in lines if names and not any(is_useful(line, name) for name in names)]
+    if not told:
+        return ""
+    text = f"{title} left out {', '.join(told)}: what the features tell of the labels may be chance."
+    return (
+        f"{text} Without a teacher left it was standard transfer in {len(off)} of {len(lines)} runs." if off else text
+    )
 
 
 def score_is_known(row: TrialRow) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from aft_ray.recipe.search_section import Range
 from aft_ray.report.results import Entry, summarize
-from aft_ray.report.words import compare, headline, remarks
+from aft_ray.report.words import compare, headline, left_out, remarks
 from aft_ray.search.trials import TrialRow
 from tests.report.test_report import finals, searched, trial
 
@@ -114,3 +114,15 @@ def test_a_regression_is_told_by_its_loss() -> None:
     assert text.startswith(
         "AFT: 0.09 test loss against 0.16 of standard transfer (3 seeds). The difference of 0.07, paired"
     )
+
+
+def test_teachers_that_were_left_out_are_named() -> None:
+    def line(**r2: float) -> dict[str, float]:
+        return {f"r2/{name}": value for name, value in r2.items()} | {f"least_r2/{name}": 0.02 for name in r2}
+
+    good, once, none = line(cat=0.4, noise=0.01), line(cat=0.4, noise=0.03), line(cat=0.01, noise=0.0)
+    assert left_out("AFT with probes", [once, once]) == left_out("AFT", [{"loss": 1.0}]) == ""
+    assert "left out noise: what the features tell" in left_out("AFT with probes", [good, good])
+    assert "left out noise in 1 of 2 runs:" in left_out("AFT with probes", [good, once])
+    told = left_out("AFT with probes", [good, none])
+    assert "left out cat in 1 of 2 runs, noise: what" in told and "standard transfer in 1 of 2 runs" in told
