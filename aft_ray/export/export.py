@@ -12,10 +12,9 @@ from aft_ray.export.onnx_file import check_onnx, write_onnx
 from aft_ray.export.replacement import publish, staging, write_record
 from aft_ray.export.run_files import evaluation_on_test, run_inputs
 from aft_ray.export.student import Classifier, load_student
-from aft_ray.models.students import LibraryStudent, modality
+from aft_ray.models.students import LibraryStudent, modality, recorded
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.model import is_own_class
-from aft_ray.recipe.sections import StudentConfig
 from aft_ray.store.files import Directory
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.workspace import Workspace
@@ -64,7 +63,7 @@ def _card(
     return model_card(
         model.facts,
         title=recipe.run,
-        modality=modality(StudentConfig(**model.facts["student"])),
+        modality=modality(recorded(model.facts["student"])),
         library=model.student.library if isinstance(model.student, LibraryStudent) else "aft-ray",
         usage=usage,
         transforms=[repr(transform) for transform in model.transforms],

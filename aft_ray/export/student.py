@@ -13,9 +13,8 @@ from safetensors.torch import load
 from torch import nn
 
 from aft_ray.export.run_files import TRAIN_AGAIN, damaged, student_facts
-from aft_ray.models.students import Student, build_student
+from aft_ray.models.students import Student, build_student, recorded
 from aft_ray.recipe.errors import InputError
-from aft_ray.recipe.sections import StudentConfig
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
 
@@ -57,7 +56,7 @@ def load_student(run_or_student_dir: str | Path | Directory) -> Classifier:
         raise InputError(f"{place} holds no trained student. Run 'aft-ray train' first, or name another run.")
     facts = student_facts(directory)
     widths = [teacher["feature_dim"] for teacher in facts["teachers"]]
-    config = StudentConfig(**facts["student"])
+    config = recorded(facts["student"])
     try:
         student = build_student(config, len(facts["classes"]), teacher_dims=widths, for_inference=True)
     except (RuntimeError, MemoryError) as error:  # of torch, for sizes that cannot be

@@ -232,6 +232,10 @@ class StudentConfig(Model):
     """Input pixels per side; null takes the model's own."""
     max_length: int | None = Field(default=None, gt=0, le=LONGEST_TEXT)
     """Tokens of a text that are read; null takes as many as the model can, at most 512, and 128 words for the tiny ones."""
+    pooling: Literal["mean", "cls", "pooler", "last", "head"] | None = None
+    """How a transformers model's tokens become features: their mean, the first token, BERT's pooler after it, the last token,
+    or the model's own classification head without its last layer. Null is `head` for a pretrained sequence classifier and
+    `mean` for any other model, whose head is not trained."""
     options: dict[str, Any] = {}
     """Arguments of a class of your own, handed to it as they are."""
     gradient_checkpointing: bool = False

@@ -28,7 +28,7 @@ from aft_ray.training.best import best_score
 from aft_ray.training.checkpoint import TrainingState, history_of
 from aft_ray.training.fit import fit
 from aft_ray.training.inputs.data import transforms_of
-from aft_ray.training.provenance import joined_origin, origin, run_inputs, with_method_options
+from aft_ray.training.provenance import joined_origin, origin, run_inputs, with_defaults
 from aft_ray.training.train import train_in
 
 
@@ -47,7 +47,7 @@ class Shared:
         resources = {"cpus_per_worker": self.recipe.search.cpus_per_trial}
         changes = {"train.streaming": self.recipe.train.streaming, "resources": resources}
         recipe = override(trial.recipe(self.recipe), changes)
-        return with_method_options(recipe, self.directory(trial.name).inputs())
+        return with_defaults(recipe, self.directory(trial.name).inputs())
 
     def inputs_of(self, recipe: Recipe) -> dict[str, Any]:
         """What a trial's numbers follow from."""

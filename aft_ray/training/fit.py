@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from aft_ray.models.students import resolved
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.sections import TrainConfig
 from aft_ray.regularizers.distributed import copy_from_main, declared_row_counts, rank, world_size
@@ -237,7 +238,7 @@ def _write_metrics(directory: Directory, history: list[dict[str, Any]]) -> None:
 def _student_facts(recipe: Recipe, task: TransferTask, data: Data, history: list[dict[str, Any]]) -> dict[str, Any]:
     best = best_line(history)
     return {
-        "student": recipe.student.model_dump(mode="json"),
+        "student": resolved(recipe.student).model_dump(mode="json"),
         "feature_dim": task.student.feature_dim,
         "task": data.train.task,
         "classes": list(data.train.classes),

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from aft_ray.models.students import modality
+from aft_ray.models.students import modality, recorded, resolved
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.regularizers import regularizer_class
 from aft_ray.store.side_by_side import Store
@@ -15,27 +15,35 @@ MAY_CHANGE = ("num_workers", "use_gpu", "max_failures", "trackers")
 """Settings of `train` that do not change a run's numbers."""
 
 
-def with_method_options(recipe: Recipe, started: Mapping[str, Any] | None) -> Recipe:
-    """The recipe with the options that its method has with these teachers, where it gives no others.
+def with_defaults(recipe: Recipe, started: Mapping[str, Any] | None) -> Recipe:
+    """The recipe with the defaults that depend on its method, its teachers and its student, where it gives no others.
 
-    started: provenance of the run that is to go on, which keeps the options that it was started with.
+    started: provenance of the run that is to go on, which keeps the values that it was started with.
     """
+    before = started["recipe"] if started else None
+    student = resolved(recipe.student)
+    if before is not None and recipe.student.pooling is None and before["student"]["model"] == student.model:
+        student = student.model_copy(update={"pooling": recorded(before["student"]).pooling})
+    return override(recipe, {"student.pooling": student.pooling} | _method_options(recipe, before))
+
+
+def _method_options(recipe: Recipe, before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Options that the recipe's method has with these teachers, by their dotted keys. before: recipe of a started run."""
     if not recipe.used_teachers():
-        return recipe
+        return {}
     towers = len(modality(recipe.student).split("+"))
     options = regularizer_class(recipe.regularizer.name).recipe_options(len(recipe.teachers) // towers)
-    given = recipe.regularizer.options
-    changes = {
+    return {
         f"regularizer.{name}": value
         for name, value in options.items()
-        if name not in given and (started is None or name in started["recipe"]["regularizer"])
+        if name not in recipe.regularizer.options and (before is None or name in before["regularizer"])
     }
-    return override(recipe, changes)
 
 
 def run_inputs(recipe: Recipe, origin: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that determines a run's numbers. The number of workers, say, does not: a run may go on with another."""
-    sections = {key: getattr(recipe, key).model_dump(mode="json") for key in ("student", "regularizer", "train")}
+    parts = {"student": resolved(recipe.student), "regularizer": recipe.regularizer, "train": recipe.train}
+    sections = {key: part.model_dump(mode="json") for key, part in parts.items()}
     for key in MAY_CHANGE:
         del sections["train"][key]
     names = recipe.used_teachers()
@@ -45,7 +53,7 @@ def run_inputs(recipe: Recipe, origin: Mapping[str, Any]) -> dict[str, Any]:
 
 def differing_inputs(on_disk: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[str]:
     """Dotted keys in which a run on disk was started with other inputs, sorted."""
-    student = {"options": {}, **on_disk["recipe"]["student"]}  # a key that came later
+    student = recorded(on_disk["recipe"]["student"]).model_dump(mode="json")  # with the keys that came later
     on_disk = {**on_disk, "recipe": {**on_disk["recipe"], "student": student}}
     if not inputs["recipe"]["teachers"]:  # standard transfer once listed teachers that it never read
         on_disk = {**on_disk, "teachers": {}, "recipe": {**on_disk["recipe"], "teachers": []}}

@@ -39,7 +39,7 @@ from aft_ray.training.inputs.machine_cache import ArrayCache
 from aft_ray.training.inputs.stores import Setup
 from aft_ray.training.inputs.streaming import SampleError, decoded_bytes
 from aft_ray.training.process_group import BoundTorchConfig
-from aft_ray.training.provenance import joined_origin, origin, run_inputs, with_method_options
+from aft_ray.training.provenance import joined_origin, origin, run_inputs, with_defaults
 from aft_ray.training.runs import FAULTS, STOP, RunDirectory
 
 GRACE_S = 10.0
@@ -58,7 +58,7 @@ def train(setup: Setup) -> Directory:
     with lease(workspace, f"runs/{recipe.run}"), Progress("train", recipe.train.steps, "steps") as progress:
         if run.has(STOP):  # an interrupted command asked for it
             run.delete_file(STOP)
-        recipe = with_method_options(decide_streaming(recipe, stores, run), RunDirectory(run).inputs())
+        recipe = with_defaults(decide_streaming(recipe, stores, run), RunDirectory(run).inputs())
 
         def show(line: dict[str, Any], num_steps: int) -> None:
             progress.advance(num_steps, _note(line))

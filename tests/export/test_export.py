@@ -33,8 +33,8 @@ from tests.helpers import hub
 from tests.helpers.small_students import TEACHER_DIMS, batch, small_config, small_student
 
 CLASSES = ["cat", "dog", "bird: [/small]", "fish", "newt"]
-ALONE = """
-import sys, torch
+ALONE = r"""
+import pathlib, re, sys, torch
 from safetensors.torch import load_file, save_file
 
 def timm(place, inputs):
@@ -51,6 +51,13 @@ def transformers(place, inputs):
     assert model.config.id2label[1] == "dog" and model.config.problem_type == "single_label_classification"
     return model.eval()(**tokenizer(TEXTS, return_tensors="pt", padding=True, truncation=True)).logits
 
+def pooled(place, inputs):
+    (usage,) = re.findall(r"```python\n(.*?)```", pathlib.Path(place, "README.md").read_text(), re.DOTALL)
+    found = {}
+    exec(usage.replace("DIRECTORY", place).replace('["a text"]', repr(TEXTS)), found)
+    assert found["model"].config.id2label[1] == "dog"
+    return found["logits"]
+
 def open_clip(place, inputs):
     import open_clip
     model, transform = open_clip.create_model_from_pretrained(f"local-dir:{place}")
@@ -65,7 +72,18 @@ for kind, (library, place) in STUDENTS.items():
     save_file({"logits": logits}, f"{kind}.logits")
 assert not any(name.startswith("aft_ray") for name in sys.modules)
 """
-OF_LIBRARIES = ("timm", "bert", "distilbert", "roberta", "gpt2", "open_clip")
+OF_LIBRARIES = {kind: (kind, {}) for kind in ("timm", "open_clip")}
+OF_LIBRARIES |= {kind: (kind, {"pooling": "head"}) for kind in ("bert", "distilbert", "roberta", "gpt2")}
+POOLED = (
+    ("bert", "mean"),
+    ("bert", "pooler"),
+    ("distilbert", "mean"),
+    ("roberta", "cls"),
+    ("gpt2", "last"),
+    ("t5", "mean"),
+)
+OF_LIBRARIES |= {f"{kind} {pooling}": (kind, {"pooling": pooling}) for kind, pooling in POOLED}
+"""Students by name: their kind, and their options."""
 
 
 def trained(kind: str, tmp_path: Path, **options: Any) -> Recipe:
@@ -92,7 +110,7 @@ def trained(kind: str, tmp_path: Path, **options: Any) -> Recipe:
         "val_loss": 0.5,
         "test_accuracy": None,
     }
-    save_student(run / "student", {f"student.{name}": t for name, t in student.state_dict().items()}, facts)
+    save_student(run / "student", {f"student.{name}": t.clone() for name, t in student.state_dict().items()}, facts)
     samples = {"train": {"dataset": "mnist5k", "samples": "abc"}}
     started = {"recipe": {"train": {"steps": 100, "global_batch_size": 16}}, "samples": samples, "teachers": {"t0": {}}}
     run.write("inputs.json", json.dumps(started).encode())
@@ -104,27 +122,28 @@ def logits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[torch.Te
     """Of every student of a library: logits before the export, and in a process that has no aft_ray."""
     root = tmp_path_factory.mktemp("alone")
     expected, students = {}, {}
-    for kind in OF_LIBRARIES:
-        (root / kind).mkdir()
-        place = export(trained(kind, root / kind))
-        model = load_student(root / kind / "work" / "runs" / "best")
+    for name, (kind, options) in OF_LIBRARIES.items():
+        (root / name).mkdir()
+        place = export(trained(kind, root / name, **options))
+        model = load_student(root / name / "work" / "runs" / "best")
         assert isinstance(model.student, LibraryStudent)
         inputs = batch(model.student, hub.TEXTS)
         with torch.no_grad():
-            expected[kind] = model(inputs)
+            expected[name] = model(inputs)
             prepared = dict(zip(model.student.axes, model.student.prepare(inputs), strict=True))
-        save_file({name: tensor.contiguous() for name, tensor in prepared.items()}, root / f"{kind}.inputs")
-        students[kind] = (model.student.library, str(place))
+        save_file({key: tensor.contiguous() for key, tensor in prepared.items()}, root / f"{name}.inputs")
+        way = "pooled" if options.get("pooling", "head") != "head" else model.student.library
+        students[name] = (way, str(place))
     script = f"TEXTS, STUDENTS = {hub.TEXTS!r}, {students!r}\n{ALONE}"
     subprocess.run([sys.executable, "-c", script], cwd=root, check=True)
-    return {kind: (expected[kind], load_file(root / f"{kind}.logits")["logits"]) for kind in OF_LIBRARIES}
+    return {name: (expected[name], load_file(root / f"{name}.logits")["logits"]) for name in OF_LIBRARIES}
 
 
-@pytest.mark.parametrize("kind", OF_LIBRARIES)
+@pytest.mark.parametrize("name", OF_LIBRARIES)
 def test_the_library_alone_gives_the_same_logits(
-    kind: str, logits: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    name: str, logits: dict[str, tuple[torch.Tensor, torch.Tensor]]
 ) -> None:
-    expected, found = logits[kind]
+    expected, found = logits[name]
     assert expected.abs().max() > 0.01
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 

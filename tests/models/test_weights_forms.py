@@ -123,7 +123,7 @@ def test_an_open_clip_s_own_weights_are_read(prefix: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("prefix", ["", "bert.", "module.bert.", "_orig_mod.model.bert."])
 def test_an_encoder_s_own_weights_are_read(prefix: str, tmp_path: Path) -> None:
-    config = small_config("bert", tmp_path)
+    config = small_config("bert", tmp_path, pooling="pooler")
     saved = load_state_dict(str(tmp_path / "model.safetensors"))
     torch.save({"model": {**named(prefix, saved), "cls.bias": torch.ones(3)}}, tmp_path / "w.pth")
     own = build_student(config.model_copy(update={"weights": str(tmp_path / "w.pth")}), 5).state_dict()

@@ -18,7 +18,7 @@ from aft_ray.regularizers.fitted_probes import probes_in_words
 from aft_ray.training.build import build_task
 from aft_ray.training.inputs.batches import Split
 from aft_ray.training.inputs.data import Data, load_data
-from aft_ray.training.provenance import run_inputs, with_method_options
+from aft_ray.training.provenance import run_inputs, with_defaults
 from jobs.benchmarks.made_store import made_store
 from tests.helpers.training import (
     DATA,
@@ -198,9 +198,9 @@ def test_a_search_can_vary_the_weight_of_the_raw_block() -> None:
 
 def test_several_teachers_of_aft_have_the_same_say_unless_the_recipe_says_otherwise() -> None:
     several = recipe("aft")
-    assert with_method_options(several, None).regularizer.options == {"normalize": "per_teacher"}
+    assert with_defaults(several, None).regularizer.options == {"normalize": "per_teacher"}
     papers = override(several, {"regularizer.normalize": "none"})
-    assert with_method_options(papers, None) == papers
+    assert with_defaults(papers, None) == papers
     for one in (
         override(several, {"teachers": [{"name": "one", "model": "timm:one"}]}),
         override(several, {"student.model": "tiny:pair"}),
@@ -208,12 +208,12 @@ def test_several_teachers_of_aft_have_the_same_say_unless_the_recipe_says_otherw
         recipe("aft_rbf"),
         recipe("aft_probe"),
     ):
-        assert with_method_options(one, None) == one
+        assert with_defaults(one, None) == one
 
 
 def test_a_run_goes_on_with_the_options_that_it_was_started_with() -> None:
     given = recipe("aft")
     before = run_inputs(given, {})  # as the code before this default wrote it
-    assert with_method_options(given, before) == given
-    started = with_method_options(given, None)
-    assert with_method_options(given, run_inputs(started, {})) == started
+    assert with_defaults(given, before) == given
+    started = with_defaults(given, None)
+    assert with_defaults(given, run_inputs(started, {})) == started

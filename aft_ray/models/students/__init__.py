@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,18 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.model import is_own_class
 from aft_ray.recipe.sections import StudentConfig
 
-__all__ = ["KINDS", "OWN", "LibraryStudent", "Student", "build_student", "faults", "modality", "student_transforms"]
+__all__ = [
+    "KINDS",
+    "OWN",
+    "LibraryStudent",
+    "Student",
+    "build_student",
+    "faults",
+    "modality",
+    "recorded",
+    "resolved",
+    "student_transforms",
+]
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,20 @@ def student_transforms(config: StudentConfig) -> tuple[ImageTransform | TextTran
     return transforms
 
 
+def resolved(config: StudentConfig) -> StudentConfig:
+    """The config with the pooling that a transformers model gets, as runs record it."""
+    if config.pooling is not None or _kind(config) is not KINDS["transformers"]:
+        return config
+    with _faults_named(config):
+        return config.model_copy(update={"pooling": _adapter(config).default_pooling(config)})
+
+
+def recorded(student: Mapping[str, Any]) -> StudentConfig:
+    """The config that a run recorded. Runs from before `pooling` used the model's own head."""
+    is_of_transformers = str(student["model"]).partition(":")[0] == "transformers"
+    return StudentConfig(**{**({"pooling": "head"} if is_of_transformers else {}), **student})
+
+
 def modality(config: StudentConfig) -> str:
     """What the student reads: `image`, `text`, `image+text`, or the teachers' `features`.
 
@@ -135,6 +160,8 @@ def _adapter(config: StudentConfig) -> Any:
     kind = _kind(config)
     if kind is not OWN:
         refuse(config, "options", why=f"{config.model}, only for a class of your own")
+    if kind is not KINDS["transformers"]:
+        refuse(config, "pooling", why=f"{config.model}, only for transformers models")
     return importlib.import_module(f"{__name__}.{kind.module}")
 
 

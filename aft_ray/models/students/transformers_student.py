@@ -1,4 +1,4 @@
-"""transformers sequence classifiers as students: a directory (also in a package), or a repository of the model hub."""
+"""transformers language models as students: a directory (also in a package), or a repository of the model hub."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from transformers import (
 from transformers.utils import logging
 
 from aft_ray.models.model_files import ModelFiles, Repository, model_files
+from aft_ray.models.pooling import pool_tokens
 from aft_ray.models.students.base import Inputs, LibraryStudent, Student, load_weights, refuse, trimmed
+from aft_ray.models.students.pooled_text import encoder_of, keep_encoder, save_pooled
 from aft_ray.models.text import PADDING, Tokens
 from aft_ray.models.weights import load_state_dict
 from aft_ray.recipe.config import fingerprint
@@ -108,14 +110,22 @@ def transforms(config: StudentConfig) -> tuple[Tokens]:
     return (Source.of(config).tokens(config.max_length),)
 
 
+def default_pooling(config: StudentConfig) -> str:
+    """The model's own head where it was trained to classify and is loaded, the mean of the tokens elsewhere."""
+    architectures = Source.of(config).settings.get("architectures") or []
+    is_classifier = any(str(name).endswith("ForSequenceClassification") for name in architectures)
+    return "head" if is_classifier and config.pretrained and config.weights is None else "mean"
+
+
 def build(config: StudentConfig, num_outputs: int, teacher_dims: tuple[int, ...], *, for_inference: bool) -> Student:
     return TransformersStudent(config, num_outputs, for_inference=for_inference)
 
 
 class TransformersStudent(LibraryStudent):
-    """A sequence classifier with a fresh last layer; features are what that layer takes, after the model's own head.
+    """A language model with a fresh linear layer; features are the pooled tokens that this layer takes.
 
-    The model's last layer is an identity here, so that its `logits` are the features; `save` puts the head in its place.
+    With `pooling: head` they come from the sequence classifier's own head, whose last layer is an identity here, so that its
+    `logits` are the features; `save` puts the trained layer in its place.
     """
 
     library = "transformers"
@@ -133,11 +143,16 @@ class TransformersStudent(LibraryStudent):
         if self.model.config.pad_token_id is None:  # decoders find a text's end by it
             self.model.config.pad_token_id = self.model.config.eos_token_id or 0
         self.padding_id = int(self.model.config.pad_token_id)
-        self.last = _last_layer(self.model, num_outputs)
-        last = self.model.get_submodule(self.last)
-        self.feature_dim, self.num_outputs = last.in_features, num_outputs
-        self.head = torch.nn.Linear(last.in_features, num_outputs, bias=last.bias is not None)
-        self.model.set_submodule(self.last, torch.nn.Identity())
+        self.pooling, self.num_outputs = config.pooling or default_pooling(config), num_outputs
+        if self.pooling == "head":
+            self.last = _last_layer(self.model, num_outputs)
+            last = self.model.get_submodule(self.last)
+            self.feature_dim, has_bias = last.in_features, last.bias is not None
+            self.model.set_submodule(self.last, torch.nn.Identity())
+        else:
+            keep_encoder(self.model, self.pooling, config.model)
+            self.feature_dim, has_bias = self.model.config.hidden_size, True
+        self.head = torch.nn.Linear(self.feature_dim, num_outputs, bias=has_bias)
         if config.gradient_checkpointing:
             if not self.model.supports_gradient_checkpointing:
                 raise InputError(
@@ -155,25 +170,44 @@ class TransformersStudent(LibraryStudent):
 
     def run(self, *prepared: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         ids_BL, mask_BL = prepared
-        features = self.model(input_ids=ids_BL, attention_mask=mask_BL).logits
+        features = self._features(ids_BL, mask_BL)
         return self.head(features), features
 
+    def _features(self, ids_BL: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
+        if self.pooling == "head":
+            logits: torch.Tensor = self.model(input_ids=ids_BL, attention_mask=mask_BL).logits
+            return logits
+        output = encoder_of(self.model)(input_ids=ids_BL, attention_mask=mask_BL)
+        if self.pooling == "pooler":
+            pooled: torch.Tensor = output.pooler_output
+            return pooled
+        return pool_tokens(output.last_hidden_state, mask_BL, self.pooling)
+
     def save(self, directory: Path, classes: Sequence[str], task: str) -> str:
-        """Writes what `save_pretrained` does: the model with its head, the names of its classes, its tokenizer."""
+        """Writes the model with its head, the names of its classes, and its tokenizer as transformers loads them.
+
+        A head on pooled tokens lies beside the model: transformers' own classifiers have no place for it.
+        """
         config = self.model.config
         config.id2label, config.problem_type = dict(enumerate(classes)), PROBLEMS[task]
         config.label2id = {name: number for number, name in enumerate(classes)}
+        self._save_tokenizer(directory)
+        if self.pooling != "head":
+            return save_pooled(self.model, self.head, self.pooling, directory)
         self.model.set_submodule(self.last, self.head)
         try:
             self.model.save_pretrained(directory)
         finally:
             self.model.set_submodule(self.last, torch.nn.Identity())
+        return USAGE
+
+    def _save_tokenizer(self, directory: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(self.tokens.place, revision=self.tokens.revision)
         tokenizer.model_max_length = self.tokens.length
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(self.padding_id)
+        tokenizer.padding_side = "right"
         tokenizer.save_pretrained(directory)
-        return USAGE
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from aft_ray.models.pooling import pool_tokens, token_at
 from aft_ray.models.teachers.transformers_checkpoint import TWO_TOWERS
 from aft_ray.recipe.errors import InputError
 
@@ -64,16 +65,6 @@ def image_encoder(model: Any, family: str, pooling: str, *, resized: bool) -> En
     return encode
 
 
-def pool_tokens(hidden_BLH: torch.Tensor, mask_BL: torch.Tensor, pooling: str) -> torch.Tensor:
-    """(B, H): the first token (`cls`), the last one that is not padding (`last`), or the mean of those (`mean`)."""
-    if pooling == "cls":
-        return hidden_BLH[:, 0]
-    if pooling == "last":
-        return _at(hidden_BLH, mask_BL.sum(1) - 1)
-    weights_BL1 = mask_BL.unsqueeze(-1).float()
-    return (hidden_BLH.float() * weights_BL1).sum(1) / weights_BL1.sum(1)
-
-
 def pool_patches(hidden: torch.Tensor, patches: int | None, pooling: str) -> torch.Tensor:
     """(B, H) from (B, L, H), or from a convolution's (B, H, height, width): the first token, or the patches' mean.
 
@@ -96,11 +87,7 @@ def _decoded_eos(model: Any, ids_BL: torch.Tensor, mask_BL: torch.Tensor) -> tor
     ).last_hidden_state
     ends_BL = (ids_BL == model.config.eos_token_id) & (mask_BL == 1)
     positions_L = torch.arange(ids_BL.shape[1], device=ids_BL.device)
-    return _at(hidden_BLH, torch.where(ends_BL, positions_L, 0).amax(1))
-
-
-def _at(hidden_BLH: torch.Tensor, positions_B: torch.Tensor) -> torch.Tensor:
-    return hidden_BLH[torch.arange(len(hidden_BLH), device=hidden_BLH.device), positions_B]
+    return token_at(hidden_BLH, torch.where(ends_BL, positions_L, 0).amax(1))
 
 
 def _pooler_output(output: Any, family: str) -> torch.Tensor:
