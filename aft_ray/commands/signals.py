@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +27,16 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     signal.raise_signal(signal.SIGINT)
 
 
+def _repeat_lost_interrupt(unraisable: sys.UnraisableHookArgs) -> None:
+    """Python drops what is raised in a finalizer or a weak reference's callback, a KeyboardInterrupt too."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        again = threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGTERM])  # by then the finalizer is over
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
 @contextmanager
 def signals_as_before() -> Iterator[None]:
     """Puts back on leaving what was there before: a command may run inside another program."""
@@ -32,9 +44,11 @@ def signals_as_before() -> Iterator[None]:
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
+    hook, sys.unraisablehook = sys.unraisablehook, _repeat_lost_interrupt
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             if handler is not None:
                 signal.signal(number, handler)

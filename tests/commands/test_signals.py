@@ -14,10 +14,35 @@ from pathlib import Path
 
 import pytest
 
+from aft_ray.commands.signals import signals_as_before, take_signals
 from tests.helpers import DATA
 from tests.helpers.jobs import processes_with
 
 TRAIN = ("train", "recipe.yaml", "run=long", "train.steps=200000", "train.evaluate_every=100", "train.max_failures=0")
+
+
+class Interrupted:
+    """Its finalizer is at work when Ctrl-C comes."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        signal.raise_signal(self.number)
+
+
+@pytest.mark.parametrize("ignored", [False, True], ids=["in a terminal", "as a shell's background job"])
+def test_an_interrupt_that_comes_in_a_finalizer_is_not_lost(ignored: bool, request: pytest.FixtureRequest) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+    number = signal.SIGTERM if ignored else signal.SIGINT
+    with signals_as_before():
+        take_signals()
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            Interrupted(number)  # gone at once
+            time.sleep(10)
+        assert time.monotonic() - started < 5
 
 
 @pytest.mark.ray
