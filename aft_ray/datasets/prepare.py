@@ -16,15 +16,19 @@ from aft_ray.cluster.lease import lease
 from aft_ray.cluster.progress import Progress
 from aft_ray.datasets import Listing, list_samples
 from aft_ray.datasets.base import Label, raise_faults
+from aft_ray.datasets.overlap import check_apart
+from aft_ray.datasets.replacement import clean, replacing
 from aft_ray.models.images import open_picture
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
+from aft_ray.store.files import Directory
+from aft_ray.store.own_files import delete_own_files, foreign_shards
 from aft_ray.store.prefetch import prefetched
 from aft_ray.store.quarantine import UNREADABLE, bad_sample, check_bad_samples
 from aft_ray.store.schema import SPLITS, UNLABELED, samples_schema
 from aft_ray.store.shards import ShardDirectory
-from aft_ray.store.workspace import Workspace
+from aft_ray.store.workspace import Workspace, split_directory
 
 SHARD_BYTES = 32 << 20
 SHARD_SAMPLES = (16, 512)
@@ -39,12 +43,14 @@ THREADS = 4
 def prepare(recipe: Recipe, *, overwrite: bool = False) -> dict[str, dict[str, Any]]:
     """Writes `samples/<split>/` and returns the manifest of each split. Splits that are complete are left alone.
 
+    With `overwrite`, new samples replace the old ones when all are there; until then the old ones are valid.
     A sample that cannot be read, has no text, or does not begin as a picture does is put aside and named in the manifest.
-    Raises InputError if the workspace holds the samples of another data set, a split would be empty, or more than
-    `dataset.max_bad_samples` would be put aside.
+    Raises InputError if the raw data lies where the samples do, the workspace holds the samples of another data set, a
+    split would be empty, or more than `dataset.max_bad_samples` would be put aside.
     """
     config, workspace = recipe.dataset, Workspace.at(recipe.workspace)
     listing = list_samples(config)
+    check_apart(listing, config, workspace)
     tell_left_out(listing)
     check_ids(listing)
     chosen = choose_splits(listing, config)
@@ -58,19 +64,22 @@ def prepare(recipe: Recipe, *, overwrite: bool = False) -> dict[str, dict[str, A
         raise InputError("dataset.copy is false, but these samples are not files of their own. Leave it out.")
     with lease(workspace, "samples"):
         if overwrite:
-            (workspace / "samples").delete()
-        return _prepare(listing, chosen, config, workspace)
+            with replacing(workspace) as place:
+                return _prepare(listing, chosen, config, place)
+        clean(workspace)
+        return _prepare(listing, chosen, config, workspace.samples_place())
 
 
 def _prepare(
-    listing: Listing, chosen: dict[str, list[int]], config: DatasetConfig, workspace: Workspace
+    listing: Listing, chosen: dict[str, list[int]], config: DatasetConfig, place: Directory
 ) -> dict[str, dict[str, Any]]:
+    directories = {split: split_directory(place, split) for split in SPLITS}
     rows = (
         config.samples_per_shard
-        or _rows_on_disk(workspace)
+        or _rows_on_disk(directories[SPLITS[-1]])
         or samples_per_shard(listing, [index for split in SPLITS for index in chosen[split]])
     )
-    splits = [_Split(workspace.samples(split), split, listing, chosen[split], config, rows) for split in SPLITS]
+    splits = [_Split(directories[split], split, listing, chosen[split], config, rows) for split in SPLITS]
     missing = [split.missing_shards() for split in splits]
     bad: list[dict[str, str]] = []
     with Progress("prepare", sum(map(len, missing)), "shards") as progress:
@@ -107,9 +116,9 @@ def check_ids(listing: Listing) -> None:
     raise_faults(faults)
 
 
-def _rows_on_disk(workspace: Workspace) -> int | None:
-    """Samples of a shard in a workspace that is prepared: what changed since shows in its fingerprint."""
-    manifest = workspace.samples(SPLITS[-1]).manifest()
+def _rows_on_disk(directory: ShardDirectory) -> int | None:
+    """Samples of a shard in a split that is prepared: a change since then shows in its fingerprint."""
+    manifest = directory.manifest()
     return manifest["fingerprint"]["samples_per_shard"] if manifest else None
 
 
@@ -248,10 +257,15 @@ class _Split:
         try:
             return self.directory.missing_shards(self.num_shards, self.fingerprint)
         except InputError as error:
-            if self.directory.manifest() is None:  # left by a run that never finished, of what is no longer asked for
-                self.directory.delete()
-                return list(range(self.num_shards))
-            raise InputError(f"The workspace holds samples of another setting: {error}") from error
+            if self.directory.manifest() is not None:
+                raise InputError(f"The workspace holds samples of another setting: {error}") from error
+        if foreign := foreign_shards(self.directory):
+            raise InputError(
+                f"{self.directory} holds {', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}, damaged or not"
+                " written by aft-ray. Move that away and run again."
+            )
+        delete_own_files(self.directory)  # left by a command that never finished, of samples no longer asked for
+        return list(range(self.num_shards))
 
     def write(self, shards: Sequence[int]) -> Iterator[list[dict[str, str]]]:
         """Writes each of the shards and yields what of it was put aside: id and reason."""

@@ -7,7 +7,6 @@ has a directory of its own, the older ones stay, and export.json beside them nam
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from aft_ray.recipe.printable import tell
+from aft_ray.store.exchange import exchange
 from aft_ray.store.files import Directory
 
 RECORD = "lineage.json"
@@ -70,7 +70,7 @@ def _swap(folder: Path, old: Path, target: Directory) -> Directory:
         folder.rename(old)
         said = f"{old} held {changed[0]}, which is not as 'aft-ray export' wrote it: the old export is kept as {kept}."
         tell(said)
-    elif not _exchange(folder, old):
+    elif not exchange(folder, old):
         aside = folder.with_name(f".export-{_token()}")
         old.rename(aside)
         folder.rename(old)
@@ -97,13 +97,6 @@ def _not_recorded(folder: Path) -> list[str]:
     files = [path for path in sorted(folder.rglob("*")) if not path.is_dir() or path.is_symlink()]
     names = {str(path.relative_to(folder)): path for path in files if path != folder / RECORD}
     return [name for name, path in names.items() if path.is_symlink() or recorded.get(name) != _sha256(path)]
-
-
-def _exchange(left: Path, right: Path) -> bool:
-    """Swaps two directories in one step; False where the system cannot."""
-    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)  # of Linux; neither os nor pathlib has it
-    here, exchange = -100, 2
-    return renameat2 is not None and renameat2(here, os.fsencode(left), here, os.fsencode(right), exchange) == 0
 
 
 def _sha256(path: Path) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pyarrow as pa
 import pyarrow.fs as pafs
+from pydantic import StringConstraints
+from typing_extensions import TypedDict
 
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.model import checked_name
@@ -15,6 +19,19 @@ from aft_ray.recipe.secrets import WITHOUT_SECRETS, has_secret
 from aft_ray.store.files import Directory
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.shards import ShardDirectory
+
+CURRENT = "current.json"
+"""Below samples/ of an object store: names the directory of the samples that are valid."""
+SET = r"^set-[0-9a-f]{8}$"
+
+
+class Current(TypedDict):
+    directory: Annotated[str, StringConstraints(pattern=SET)]
+
+
+def is_set(name: str) -> bool:
+    """Whether a name below samples/ is that of a set of samples of its own."""
+    return re.fullmatch(SET, name) is not None
 
 
 @dataclass(frozen=True)
@@ -26,8 +43,16 @@ class Workspace(Directory):
         filesystem, path = filesystem_of(str(location))
         return cls(filesystem, path)
 
+    def samples_place(self) -> Directory:
+        """The directory of the splits. In an object store, replaced samples have one of their own that CURRENT names."""
+        place = self / "samples"
+        if self.is_local or not place.has(CURRENT):
+            return place
+        name = place.read_json(CURRENT, Current, "Delete it and run 'aft-ray prepare --overwrite'.")["directory"]
+        return place / name
+
     def samples(self, split: str) -> ShardDirectory:
-        return ShardDirectory(self.filesystem, f"{self.path}/samples/{split}", ("modality", "classes"))
+        return split_directory(self.samples_place(), split)
 
     def features(self, teacher: str, split: str) -> ShardDirectory:
         return ShardDirectory(
@@ -42,12 +67,18 @@ class Workspace(Directory):
 
     def stores(self) -> Iterator[ShardDirectory]:
         """Every shard directory there is."""
+        prepared = self.samples_place().names()
         for split in SPLITS:
-            if split in (self / "samples").names():
+            if split in prepared:
                 yield self.samples(split)
         for teacher in (self / "features").names():
             for split in (self / "features" / teacher).names():
                 yield self.features(teacher, split)
+
+
+def split_directory(place: Directory, split: str) -> ShardDirectory:
+    """One split of the samples below `place`."""
+    return ShardDirectory(place.filesystem, f"{place}/{split}", ("modality", "classes"))
 
 
 def filesystem_of(location: str) -> tuple[pafs.FileSystem, str]:

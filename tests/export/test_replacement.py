@@ -80,7 +80,7 @@ def test_a_kill_at_any_step_leaves_the_old_export_or_the_new_one(tmp_path: Path)
 
 
 def test_where_directories_cannot_change_places_two_renames_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replacement, "_exchange", lambda left, right: False)
+    monkeypatch.setattr(replacement, "exchange", lambda left, right: False)
     target = Workspace.at(tmp_path / "export")
     for text in ("old", "new"):
         exported(target, text)

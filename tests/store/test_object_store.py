@@ -122,3 +122,16 @@ def test_a_writer_that_dies_leaves_nothing_on_s3(s3: str) -> None:
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == -9
     assert not Workspace.at(location).has("shard")
+
+
+def test_new_samples_replace_the_old_ones_on_s3(s3: str, image_folder: Path) -> None:
+    given = recipe(f"s3://bucket/replaced/work?{s3}", image_folder)
+    prepare(given)
+    (image_folder / "top" / "07.png").unlink()
+    prepare(given, overwrite=True)
+    prepare(given)
+    workspace = Workspace.at(given.workspace)
+    assert sum(open_store(workspace, split).num_samples for split in ("train", "validation", "test")) == 59
+    assert main(["verify", given.workspace]) == 0
+    current, own = (workspace / "samples").names()
+    assert current == "current.json" and workspace.samples("train").path.endswith(f"/samples/{own}/train")

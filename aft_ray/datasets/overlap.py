@@ -1,0 +1,72 @@
+"""Raw data and the samples made from it lie apart: else `prepare` would read what it writes, and replace what it reads."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from aft_ray.datasets.base import Listing, raise_faults
+from aft_ray.datasets.sources.hub import local_folder
+from aft_ray.recipe.sections import DatasetConfig
+from aft_ray.store.workspace import Workspace
+
+NAMED = 3
+"""Places that a refusal names."""
+
+
+def check_apart(listing: Listing, config: DatasetConfig, workspace: Workspace) -> None:
+    """Raises InputError if a source and the workspace's samples overlap, either inside the other, through links too."""
+    if not workspace.is_local:
+        return
+    samples = os.path.realpath(f"{workspace}/samples")
+    found: dict[str, None] = {}
+    for place in _places(listing, config):
+        if _is_inside(place, samples) or (os.path.isdir(place) and _is_inside(samples, place)):
+            found[place] = None
+            if len(found) == NAMED:
+                break
+    raise_faults(
+        f"The raw data {place} and {samples}, where 'aft-ray prepare' writes, must lie apart. Move the raw data and set"
+        " dataset.path to it, or take another workspace. Nothing was changed."
+        for place in found
+    )
+
+
+def _is_inside(inner: str, outer: str) -> bool:
+    return inner == outer or inner.startswith(outer.rstrip(os.sep) + os.sep)
+
+
+def _places(listing: Listing, config: DatasetConfig) -> Iterator[str]:
+    """Real paths of the files and folders that the samples come from."""
+    for root in _roots(config):
+        yield os.path.realpath(root)
+        if listing.uri is None and root.is_dir():
+            yield from map(os.path.realpath, _links(root))
+    if listing.uri is not None:
+        yield from _real_files(map(listing.uri, range(len(listing.items))))
+
+
+def _roots(config: DatasetConfig) -> Iterator[Path]:
+    if config.path is not None:
+        place = Path(config.path).expanduser()
+        yield from [place] if place.exists() else map(Path, glob.glob(str(place), recursive=True))
+    elif config.source == "hub" and (folder := local_folder(config, config.repo or "")):
+        yield folder
+
+
+def _links(root: Path) -> Iterator[str]:
+    """Links at any depth below a folder."""
+    for folder, folders, files in os.walk(root):
+        yield from (path for name in (*folders, *files) if os.path.islink(path := os.path.join(folder, name)))
+
+
+def _real_files(paths: Iterable[str]) -> Iterator[str]:
+    """Real paths of local files: a folder is looked up once for all its files."""
+    real_folder = lru_cache(maxsize=1024)(os.path.realpath)
+    for path in paths:
+        if path and "://" not in path:
+            folder, name = os.path.split(path)
+            yield os.path.realpath(path) if os.path.islink(path) else os.path.join(real_folder(folder), name)
