@@ -74,11 +74,12 @@ def test_the_regularizer(tmp_path: Path) -> None:
 
 
 def test_the_source(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
     for number in range(12):
-        Image.new("RGB", (8, 8), (20 * number, 0, 0)).save(
-            tmp_path / f"{'cell' if number % 2 else 'void'}-{number}.png"
-        )
-    dataset = {"source": "slides:Slides", "path": str(tmp_path)}
+        name = "cell" if number % 2 else "void"
+        Image.new("RGB", (8, 8), (20 * number, 0, 0)).save(scans / f"{name}-{number}.png")
+    dataset = {"source": "slides:Slides", "path": str(scans)}
     given = Recipe.model_validate(
         {"workspace": str(tmp_path / "work"), "dataset": dataset, "student": {"model": "tiny:cnn"}}
     )

@@ -420,13 +420,15 @@ def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def test_webdataset_tars(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
     for split in ("train", "test"):
-        with tarfile.open(tmp_path / f"{split}-000.tar", "w") as tar:
+        with tarfile.open(raw / f"{split}-000.tar", "w") as tar:
             for index in range(40):
                 add_member(tar, f"a/{index:04d}.png", png(index))
                 add_member(tar, f"a/{index:04d}.txt", f"picture {index}".encode())
                 add_member(tar, f"a/{index:04d}.cls", str(index % 2).encode())
-    given = recipe(tmp_path, source="webdataset", path=str(tmp_path), label_names=("no", "yes"))
+    given = recipe(tmp_path, source="webdataset", path=str(raw), label_names=("no", "yes"))
     assert datasets.faults(given.dataset) == []
     manifests = prepare(given)
     assert manifests["test"]["num_samples"] == 40 and manifests["test"]["modality"] == "image+text"

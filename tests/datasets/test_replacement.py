@@ -41,7 +41,7 @@ def pictures(folder: Path, shade: int, count: int = 24) -> Path:
 
 def contents(workspace: Workspace) -> dict[str, bytes]:
     """Every sample of every split, read as training reads them."""
-    found = {}
+    found: dict[str, bytes] = {}
     for split in SPLITS:
         store = open_store(workspace, split)
         for index in range(store.num_shards):

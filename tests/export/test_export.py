@@ -72,7 +72,7 @@ for kind, (library, place) in STUDENTS.items():
     save_file({"logits": logits}, f"{kind}.logits")
 assert not any(name.startswith("aft_ray") for name in sys.modules)
 """
-OF_LIBRARIES = {kind: (kind, {}) for kind in ("timm", "open_clip")}
+OF_LIBRARIES: dict[str, tuple[str, dict[str, str]]] = {kind: (kind, {}) for kind in ("timm", "open_clip")}
 OF_LIBRARIES |= {kind: (kind, {"pooling": "head"}) for kind in ("bert", "distilbert", "roberta", "gpt2")}
 POOLED = (
     ("bert", "mean"),
@@ -228,7 +228,7 @@ def test_the_card_says_what_the_model_is(tmp_path: Path) -> None:
         "| steps | 70 of 100, batches of 16 |",
         "| macro F1 (test) | 0.7900 |",
         "| accuracy (validation) | 0.7500 |",
-        "- `pixels` (batch, ...): float32 NCHW, cropped and normalised as said below",
+        "- `pixels` (batch, ...): float32 NCHW, cropped and normalised as described below",
         "Outputs, in order: cat, dog, bird: [/small], fish, newt",
         "- samples, train: `",
         "- features of t0: `",

@@ -147,12 +147,13 @@ class TransformersStudent(LibraryStudent):
         if self.pooling == "head":
             self.last = _last_layer(self.model, num_outputs)
             last = self.model.get_submodule(self.last)
-            self.feature_dim, has_bias = last.in_features, last.bias is not None
+            width, has_bias = int(last.in_features), last.bias is not None
             self.model.set_submodule(self.last, torch.nn.Identity())
         else:
             keep_encoder(self.model, self.pooling, config.model)
-            self.feature_dim, has_bias = self.model.config.hidden_size, True
-        self.head = torch.nn.Linear(self.feature_dim, num_outputs, bias=has_bias)
+            width, has_bias = int(self.model.config.hidden_size), True
+        self.feature_dim = width
+        self.head = torch.nn.Linear(width, num_outputs, bias=has_bias)
         if config.gradient_checkpointing:
             if not self.model.supports_gradient_checkpointing:
                 raise InputError(

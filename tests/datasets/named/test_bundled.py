@@ -42,15 +42,16 @@ def test_digits_have_their_greys() -> None:
 
 
 def test_fashion_mnist_keeps_its_own_test_split(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
+    random, raw = np.random.default_rng(0), tmp_path / "raw"
+    raw.mkdir()
     for file, count in (("train", 60), ("t10k", 20)):
-        write_idx(tmp_path / f"{file}-images-idx3-ubyte.gz", random.integers(0, 256, (count, 28, 28), dtype=np.uint8))
-        write_idx(tmp_path / f"{file}-labels-idx1-ubyte.gz", np.arange(count, dtype=np.uint8) % 10)
-    given = recipe(tmp_path, name="fashion_mnist", path=str(tmp_path))
+        write_idx(raw / f"{file}-images-idx3-ubyte.gz", random.integers(0, 256, (count, 28, 28), dtype=np.uint8))
+        write_idx(raw / f"{file}-labels-idx1-ubyte.gz", np.arange(count, dtype=np.uint8) % 10)
+    given = recipe(tmp_path, name="fashion_mnist", path=str(raw))
     manifests = prepare(given)
     assert manifests["test"]["num_samples"] == 20 and manifests["test"]["classes"][9] == "Ankle boot"
     assert manifests["train"]["num_samples"] + manifests["validation"]["num_samples"] == 60
-    (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
+    (raw / "t10k-labels-idx1-ubyte.gz").unlink()
     (line,) = datasets.faults(given.dataset)
     assert "apt-get install dataset-fashion-mnist, or set dataset.path" in line and str(tmp_path) in line
 

@@ -38,7 +38,7 @@ def texts(data: Data, config: StudentConfig) -> Data:
     splits = {}
     for name in ("train", "validation", "test"):
         split: Any = getattr(data, name)
-        ids = np.stack([tokens(hub.TEXTS[label]) for label in split.labels])  # type: ignore[arg-type]
+        ids = np.stack([tokens(hub.TEXTS[label]) for label in split.labels])
         splits[name] = dataclasses.replace(split, inputs=ids)
     return dataclasses.replace(data, **splits)
 
@@ -76,7 +76,7 @@ def test_the_pooler_is_bert_s_own(tmp_path: Path) -> None:
 def test_every_weight_is_trained(kind: str, pooling: str, tmp_path: Path) -> None:
     student = small_student(kind, tmp_path, pooling=pooling)
     logits, features = student(batch(student, hub.TEXTS))
-    (logits.sum() + features.sum()).backward()  # type: ignore[union-attr]
+    (logits.sum() + features.sum()).backward()
     assert [name for name, weight in student.named_parameters() if weight.grad is None] == []
 
 

@@ -190,7 +190,7 @@ def test_samples_that_cannot_be_decoded_are_listed_or_left_out(
 def test_labels_that_the_manifest_does_not_name_are_a_fault(tmp_path: Path) -> None:
     store = made_store(tmp_path, "train", replace(TRAIN, classes=("a", "b")), shard_size=30)
     for read in (lambda: load_split(store, (), ()), lambda: stream_split(store, (), (), world_size=1)):
-        with pytest.raises(InputError, match="the labels are of 3 classes, its manifest names 2"):
+        with pytest.raises(InputError, match="a label is no number from -1 to 1"):
             read()
 
 
