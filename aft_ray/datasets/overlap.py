@@ -15,16 +15,21 @@ from aft_ray.store.workspace import Workspace
 
 NAMED = 3
 """Places that a refusal names."""
+WALKED = ("image_folder", "parquet", "csv", "jsonl", "webdataset", "hub")
+"""Sources that read every file of their kind below a folder. The others know the names of their files."""
 
 
 def check_apart(listing: Listing, config: DatasetConfig, workspace: Workspace) -> None:
-    """Raises InputError if a source and the workspace's samples overlap, either inside the other, through links too."""
+    """Raises InputError if raw data and the workspace's samples overlap, through links too: raw data lies where samples are
+    written, or a folder that is read whole has the samples inside.
+    """
     if not workspace.is_local:
         return
+    walked = config.source in WALKED
     samples = os.path.realpath(f"{workspace}/samples")
     found: dict[str, None] = {}
     for place in _places(listing, config):
-        if _is_inside(place, samples) or (os.path.isdir(place) and _is_inside(samples, place)):
+        if _is_inside(place, samples) or (walked and os.path.isdir(place) and _is_inside(samples, place)):
             found[place] = None
             if len(found) == NAMED:
                 break
