@@ -221,9 +221,9 @@ WRONG = [
         "jsonl",
         [{"text": "x", "label": 1}, {"text": "x", "label": [1]}],
         {},
-        "a.jsonl, row 2: label [1] is a list, not the",
+        "a.jsonl, row 2: label [1] is of type list, not the",
     ),
-    ("jsonl", [{"text": "x", "label": 0.5}], {}, "a.jsonl, row 1: label 0.5 is a float, not the name or number"),
+    ("jsonl", [{"text": "x", "label": 0.5}], {}, "a.jsonl, row 1: label 0.5 is of type float, not the name or number"),
     (
         "jsonl",
         [{"text": "x", "label": 1}, {"text": "x", "label": "b"}],
@@ -243,7 +243,7 @@ WRONG = [
         "jsonl",
         [{"text": "x", "label": 3}],
         {"task": "multilabel"},
-        "a.jsonl, row 1: label 3 is a int, not a list of classes",
+        "a.jsonl, row 1: label 3 is of type int, not a list of classes",
     ),
     (
         "jsonl",

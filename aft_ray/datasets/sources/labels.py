@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from aft_ray.datasets.base import LISTED, Label, Task, raise_faults
-from aft_ray.recipe.errors import InputError
+from aft_ray.datasets.sources.classes import Classes, Key, check_enough, classes_of, short
+from aft_ray.datasets.sources.json_text import parse_json
 from aft_ray.store.schema import UNLABELED
-
-WHOLE_NUMBER = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
-"""A number of a class as text files spell it: `3`, `3.0`."""
 
 
 def is_nothing(value: Any) -> bool:
@@ -27,12 +24,14 @@ def is_nothing(value: Any) -> bool:
 class Labels:
     """Collects the labels of a listing row by row.
 
-    columns: that hold them. names: the classes, where they are known before.
+    columns: those that hold them. names: the classes, where they are known before. numbered: whether the data's format
+    says that numbers are places in `names`.
     """
 
     task: Task
     columns: tuple[str, ...]
     names: tuple[str, ...]
+    numbered: bool = False
     codes: array[int] = field(default_factory=lambda: array("i"))
     values: dict[Any, int] = field(default_factory=dict)
     places: list[str] = field(default_factory=list)
@@ -63,40 +62,56 @@ class Labels:
     def finish(self) -> tuple[tuple[str, ...], list[Label]]:
         """Classes, and the label of every row. Raises InputError, one line per fault, naming rows."""
         raise_faults(self.faults, self.num_faults)
-        classes = (
-            self.names
-            or (self.columns if len(self.columns) > 1 else ())
-            or CLASSES[self.task](self.values, self.places)
-        )
-        number = {name: index for index, name in enumerate(classes)}
+        names = self.names or (self.columns if len(self.columns) > 1 else ()) or self._found_names()
+        classes = Classes.of(names, self._parts(), numbered=self.numbered)
         faults, found = [], []
         for value, place in zip(self.values, self.places, strict=True):
             try:
-                found.append(FOUND[self.task](value, number))
+                found.append(FOUND[self.task](value, classes))
             except ValueError as error:
                 faults.append(f"{place}: {error}.")
                 found.append(None)
         raise_faults(faults)
-        return classes, [found[code] for code in self.codes]
+        return names, [found[code] for code in self.codes]
+
+    def _found_names(self) -> tuple[str, ...]:
+        """The classes, or the outputs, that the labels themselves show."""
+        if self.task == "regression":
+            names = tuple(map(str, range(len(next(filter(None, self.values), ())))))
+        else:
+            names = classes_of(self._parts())
+        check_enough(names, self.columns, 2 if self.task == "classification" else 1)
+        return names
+
+    def _parts(self) -> dict[Key, str]:
+        """Each class that a label names, and the first place where one does."""
+        found: dict[Key, str] = {}
+        if self.task != "regression":
+            for value, place in zip(self.values, self.places, strict=True):
+                for part in value if isinstance(value, tuple) else () if value is None else (value,):
+                    found.setdefault(part, place)
+        return found
 
 
 def _class_key(value: Any) -> int | str | None:
     """A class by number or by name; numbers that came as other types are numbers."""
     if is_nothing(value):
         return None
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, float) and math.isnan(value):
+    if isinstance(value, str):
+        return _unicode(value.strip())
+    if isinstance(value, (float, Decimal)) and math.isnan(value):
         return None  # how pandas writes a missing integer
-    if isinstance(value, (int, str)):
-        return _spelled(value.strip()) if isinstance(value, str) else int(value)
-    raise ValueError(f"label {_short(value)} is a {type(value).__name__}, not the name or number of a class")
+    if isinstance(value, int) or (isinstance(value, (float, Decimal)) and math.isfinite(value) and value == int(value)):
+        return int(value)
+    raise ValueError(f"label {short(value)} is of type {type(value).__name__}, not the name or number of a class")
 
 
-def _spelled(text: str) -> str:
-    """`text`; a whole number without its sign + and its decimals, so that `1.0` of one file is the `1` of another."""
-    number = WHOLE_NUMBER.fullmatch(text)
-    return number[1].removeprefix("+") if number else text
+def _unicode(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"label {short(text)} is not Unicode") from None
+    return text
 
 
 def _classes_key(value: Any) -> tuple[Any, ...] | None:
@@ -104,9 +119,9 @@ def _classes_key(value: Any) -> tuple[Any, ...] | None:
     if value is None:
         return None
     if isinstance(value, str):
-        value = json.loads(value) if value.lstrip().startswith("[") else [part for part in value.split(";") if part]
+        value = parse_json(value) if value.lstrip().startswith("[") else [part for part in value.split(";") if part]
     if not isinstance(value, (list, tuple)):
-        raise ValueError(f"label {_short(value)} is a {type(value).__name__}, not a list of classes")
+        raise ValueError(f"label {short(value)} is of type {type(value).__name__}, not a list of classes")
     keys = {_class_key(part) for part in value} - {None}
     return tuple(sorted(keys, key=lambda key: (isinstance(key, str), key)))
 
@@ -117,90 +132,35 @@ def _numbers_key(value: Any) -> tuple[float, ...] | None:
     if any(map(is_nothing, values)):
         return None
     try:
-        numbers = tuple(map(float, values))
+        numbers = tuple(map(_number, values))
     except (TypeError, ValueError):
-        raise ValueError(f"label {_short(value)} is not a number") from None
+        raise ValueError(f"label {short(value)} is not a number") from None
     if not all(map(math.isfinite, numbers)):
-        raise ValueError(f"label {_short(value)} is not finite")
+        raise ValueError(f"label {short(value)} is not finite")
     return numbers
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _number(value: Any) -> float:
+    if isinstance(value, str) and "_" in value:
+        raise ValueError("Python alone reads 1_000 as a number")
+    return float(value)
 
 
-def _classes_of(values: Iterable[Any], places: Sequence[str]) -> tuple[str, ...]:
-    """The different labels in order. Raises InputError where some are numbers, others names."""
-    first: dict[Any, str] = {}
-    for value, place in zip(values, places, strict=True):
-        for part in value if isinstance(value, tuple) else (value,):
-            if part is not None:
-                first.setdefault(part, place)
-    kinds: dict[type, Any] = {}
-    for part in first:
-        kinds.setdefault(type(part), part)
-    if len(kinds) > 1:
-        raise InputError(
-            f"Some labels are numbers, others names: {_short(kinds[int])} in {first[kinds[int]]},"
-            f" {_short(kinds[str])} in {first[kinds[str]]}."
-        )
-    if all(_is_number(part) for part in first):
-        _check_spellings(first)
-        return tuple(str(part) for part in sorted(first, key=int) if int(part) != UNLABELED)
-    return tuple(sorted(first))
+def _class_label(value: Any, classes: Classes) -> Label:
+    return UNLABELED if value is None else classes.place(value)
 
 
-def _is_number(part: int | str) -> bool:
-    return isinstance(part, int) or WHOLE_NUMBER.fullmatch(part) is not None
-
-
-def _check_spellings(first: dict[Any, str]) -> None:
-    """Raises InputError where two labels are one number, such as 7 and 007. first: where each label stands."""
-    spelled: dict[int, Any] = {}
-    for part in first:
-        other = spelled.setdefault(int(part), part)
-        if other != part:
-            raise InputError(
-                f"Labels {_short(other)} in {first[other]} and {_short(part)} in {first[part]} are the same number. Spell"
-                " them alike."
-            )
-
-
-def _number_of(value: Any, number: dict[str, int]) -> int:
-    if str(value) in number:
-        return number[str(value)]
-    if _is_number(value):
-        if int(value) == UNLABELED:
-            return UNLABELED
-        if 0 <= int(value) < len(number):
-            return int(value)
-        raise ValueError(f"label {value} is none of the {len(number)} classes, 0 to {len(number) - 1}")
-    known = ", ".join(number) if len(number) <= LISTED else f"{len(number)} names"
-    raise ValueError(f"label {_short(value)} is none of the classes: {known}")
-
-
-def _class_label(value: Any, number: dict[str, int]) -> Label:
-    return UNLABELED if value is None else _number_of(value, number)
-
-
-def _classes_label(value: Any, number: dict[str, int]) -> Label:
+def _classes_label(value: Any, classes: Classes) -> Label:
     if value is None:
         return None
-    chosen = {_number_of(part, number) for part in value}
-    return tuple(float(index in chosen) for index in range(len(number)))
+    chosen = {classes.place(part) for part in value}
+    return tuple(float(place in chosen) for place in range(len(classes.names)))
 
 
-def _numbers_label(value: Any, number: dict[str, int]) -> Label:
-    if value is not None and len(value) != len(number):
-        raise ValueError(f"{len(value)} numbers, the others have {len(number)}")
+def _numbers_label(value: Any, classes: Classes) -> Label:
+    if value is not None and len(value) != len(classes.names):
+        raise ValueError(f"{len(value)} numbers, the others have {len(classes.names)}")
     return value
-
-
-def _outputs_of(values: Iterable[Any], places: Sequence[str]) -> tuple[str, ...]:
-    """Names of the numbers of a list, where no columns name them."""
-    width = len(next((value for value in values if value is not None), ()))
-    return tuple(str(index) for index in range(width))
 
 
 KEYS: dict[str, Callable[[Any], Any]] = {
@@ -208,8 +168,7 @@ KEYS: dict[str, Callable[[Any], Any]] = {
     "multilabel": _classes_key,
     "regression": _numbers_key,
 }
-CLASSES = {"classification": _classes_of, "multilabel": _classes_of, "regression": _outputs_of}
-FOUND: dict[str, Callable[[Any, dict[str, int]], Label]] = {
+FOUND: dict[str, Callable[[Any, Classes], Label]] = {
     "classification": _class_label,
     "multilabel": _classes_label,
     "regression": _numbers_label,
@@ -223,7 +182,7 @@ def flags_to_names(columns: Sequence[str], values: Sequence[Any]) -> list[str] |
     flags = [str(value).strip() for value in values]
     wrong = [(column, value) for column, value, flag in zip(columns, values, flags, strict=True) if flag not in FLAGS]
     if wrong:
-        raise ValueError(f"column {wrong[0][0]} holds {_short(wrong[0][1])}, not 0 or 1")
+        raise ValueError(f"column {wrong[0][0]} holds {short(wrong[0][1])}, not 0 or 1")
     return [column for column, flag in zip(columns, flags, strict=True) if FLAGS[flag]]
 
 

@@ -99,7 +99,7 @@ class _Rows:
     def __init__(self, tables: Sequence[Table], config: DatasetConfig) -> None:
         self.tables, self.config, self.columns = tables, config, config.columns
         names = config.label_names or _names(tables, config.columns)
-        self.labels = Labels(config.task or "classification", config.columns.labels, names)
+        self.labels = Labels(config.task or "classification", config.columns.labels, names, not config.label_names)
         self.content = row_content(config)
         self.kept = array("q")
         self.ids: list[str] = []

@@ -1,0 +1,133 @@
+"""Which class a label means: by its name or by its number, in the same way for all labels of a listing."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from aft_ray.datasets.base import LISTED
+from aft_ray.recipe.errors import InputError
+from aft_ray.store.schema import UNLABELED
+
+Key = int | str
+"""A label as the data has it: a number from a typed column, or a text."""
+
+NUMERAL = re.compile(r"[+-]?\d{1,18}(\.\d*)?([eE][+-]?\d{1,2})?")
+"""Digits of any script. Longer ones are names, such as those of accounts."""
+CODE = re.compile(r"[0-9]+")
+
+
+def whole_number(label: Key) -> int | None:
+    """The number that a label spells (`1`, `1.0`, `+1`, `1e0`, in full-width digits too), None if it is none."""
+    if isinstance(label, int):
+        return label
+    text = label.replace("\N{MINUS SIGN}", "-")
+    if not NUMERAL.fullmatch(text):
+        return None
+    value = Decimal(text)
+    return int(value) if value == value.to_integral_value() else None
+
+
+def classes_of(places: Mapping[Key, str]) -> tuple[str, ...]:
+    """Names of the classes in order: by number if all labels are whole numbers, else by name. places: where each stands.
+
+    Raises InputError if a typed column has numbers where another has names, or if one class is spelled in two ways that
+    cannot both be its name (`7` and `007`, or `1` and `1.0` among names).
+    """
+    numbers = {label: number for label in places if (number := whole_number(label)) is not None}
+    if len(numbers) == len(places):
+        codes = {label: _code(label, number) for label, number in numbers.items() if number != UNLABELED}
+        _check_spellings(codes, places)
+        return tuple(dict.fromkeys(codes[label] for label in sorted(codes, key=lambda label: numbers[label])))
+    typed = next((label for label in places if isinstance(label, int)), None)
+    if typed is not None:
+        name = next(label for label in places if label not in numbers)
+        raise InputError(
+            f"Some labels are numbers, others names: {typed} in {places[typed]}, {short(name)} in {places[name]}."
+        )
+    _check_spellings({label: str(label) for label in places}, places)
+    return tuple(sorted(map(str, places)))
+
+
+def _code(label: Key, number: int) -> str:
+    """The class's name: digits alone stay as they are, so that 007 is 007."""
+    return label if isinstance(label, str) and CODE.fullmatch(label) else str(number)
+
+
+def _check_spellings(names: Mapping[Key, str], places: Mapping[Key, str]) -> None:
+    """Raises InputError where labels that mean the same, as a number or as a text, would be classes of their own."""
+    first: dict[Key, Key] = {}
+    for label, name in names.items():
+        number = whole_number(label)
+        other = first.setdefault(unicodedata.normalize("NFC", name) if number is None else number, label)
+        if names[other] != name:
+            same = "are the same text in two encodings of its accents" if number is None else "are the same number"
+            raise InputError(
+                f"Labels {short(other)} in {places[other]} and {short(label)} in {places[label]} {same}. Spell them alike."
+            )
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a listing, looked up all by name or all by number.
+
+    A mixture would be ambiguous: where the names are 1 to 5, the number 1 can be the first class or the second.
+    """
+
+    names: tuple[str, ...]
+    places: Mapping[Key, int]
+    by_number: bool
+
+    @classmethod
+    def of(cls, names: tuple[str, ...], labels: Mapping[Key, str], *, numbered: bool = False) -> Classes:
+        """numbered: the data's format says that numbers are places in `names`; else that is so if not all are names."""
+        named: dict[Key, int] = {}
+        for place, name in enumerate(names):
+            named.setdefault(name, place)
+            if (number := whole_number(name)) is not None:
+                named.setdefault(number, place)
+        found = cls(names, named, False)
+        numbers = [number for label in labels if (number := whole_number(label)) is not None]
+        if numbered and any(isinstance(label, int) for label in labels):
+            return cls(names, named, len(numbers) == len(labels))
+        all_named = all(found._named(label) is not None or whole_number(label) == UNLABELED for label in labels)
+        return cls(names, named, not all_named and len(numbers) == len(labels))
+
+    def place(self, label: Key) -> int:
+        """The label's class, UNLABELED for -1. Raises ValueError if it is none."""
+        named, number = self._named(label), whole_number(label)
+        if not self.by_number and named is not None:
+            return named
+        if number == UNLABELED:
+            return UNLABELED
+        if self.by_number and number is not None:
+            if 0 <= number < len(self.names):
+                return number
+            last = len(self.names) - 1
+            raise ValueError(f"label {number} is none of the {len(self.names)} classes, 0 to {last}")
+        known = ", ".join(self.names) if len(self.names) <= LISTED else f"{len(self.names)} names"
+        raise ValueError(f"label {short(label)} is none of the classes: {known}")
+
+    def _named(self, label: Key) -> int | None:
+        number = whole_number(label)
+        return self.places.get(label, None if number is None else self.places.get(number))
+
+
+def check_enough(classes: tuple[str, ...], columns: tuple[str, ...], least: int) -> None:
+    """Raises InputError if the label columns name fewer than `least` classes or outputs."""
+    told = ", ".join(columns)
+    if columns and not classes:
+        raise InputError(f"No sample has a label ({told}). If that is meant, set dataset.columns.label to [].")
+    if columns and len(classes) < least:
+        raise InputError(
+            f"All labels ({told}) are {short(classes[0])}, a single class. Name all classes in dataset.label_names if"
+            " that is meant."
+        )
+
+
+def short(value: object) -> str:
+    text = str(value) if isinstance(value, int) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
