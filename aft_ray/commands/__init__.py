@@ -1,4 +1,4 @@
-"""The verbs of the command line, one file each: SUMMARY, add_arguments(parser), run(parsed) and what it shows.
+"""The verbs of the command line, one file each: SUMMARY, add_arguments(parser), run(parsed) and its tables.
 
 A module of this folder that has a SUMMARY is a verb; nothing else lists them. What `run` needs it imports itself, so that
 `--help` does not wait for torch.

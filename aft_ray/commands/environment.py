@@ -1,4 +1,4 @@
-"""What a command needs around its work: Ray's environment, a cluster, the recipe."""
+"""The surroundings of a command: Ray's environment, a cluster, the recipe."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def load_recipe(parsed: argparse.Namespace) -> Recipe:
 def set_environment(*, own_cluster: bool = True) -> None:
     """Ray's settings that can only be given through the environment, and only before ray is imported.
 
-    What the user has set stays. A cluster of our own gets a token that only this process and its children know, and
+    Variables that the user has set stay. A cluster of our own gets a token that only this process and its children know, and
     listens on the loopback interface alone.
     """
     os.environ.setdefault("RAY_DATA_PARQUET_FOOTER_NUM_ACTORS", "1")

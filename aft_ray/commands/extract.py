@@ -14,7 +14,7 @@ SUMMARY = "run every teacher over the samples once and keep the features"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     add_overrides(parser)
-    parser.add_argument("--overwrite", action="store_true", help="compute again what is there already")
+    parser.add_argument("--overwrite", action="store_true", help="compute features again that are there already")
 
 
 def run(parsed: argparse.Namespace) -> None:

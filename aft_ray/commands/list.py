@@ -1,4 +1,4 @@
-"""aft-ray list: what a recipe can name."""
+"""aft-ray list: the names that a recipe can use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from aft_ray.commands.tables import console, print_table
 
-SUMMARY = "what can be named in a recipe"
+SUMMARY = "list the names that a recipe can use"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def list_regularizers() -> None:
     from aft_ray.regularizers import REGULARIZERS
 
     rows = [[name, (kind.__doc__ or "").splitlines()[0]] for name, kind in REGULARIZERS.items()]
-    print_table("Regularizers", ["name", "what it does"], rows)
+    print_table("Regularizers", ["name", "summary"], rows)
     console.print(
         "your own: regularizer.name is MODULE:Class, a subclass of aft_ray.regularizers.Regularizer", soft_wrap=True
     )

@@ -55,7 +55,7 @@ def pipeline(recipe: Recipe, announce: Callable[[str], None]) -> str:
     extract(recipe)
     setup = open_setup(recipe, "search")
     if can_rank(setup):
-        announce("rank: what a linear probe reads from each combination of teachers")
+        announce("rank: how much each combination of teachers knows of the labels")
         rank(setup)
     announce("search: methods, beta and combinations of teachers on validation; then fresh seeds on test")
     search(setup)

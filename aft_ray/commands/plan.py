@@ -1,4 +1,4 @@
-"""aft-ray plan: what an extraction would cost."""
+"""aft-ray plan: the cost of an extraction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aft_ray.recipe.config import Recipe
 if TYPE_CHECKING:
     from aft_ray.extraction.estimate import Estimate
 
-SUMMARY = "say what an extraction would compute and cost, from a short trial of every teacher; write nothing"
+SUMMARY = "estimate an extraction's work and cost from a short trial of every teacher; write nothing"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def run(parsed: argparse.Namespace) -> None:
 
 
 def show_estimate(recipe: Recipe, found: Estimate) -> None:
-    """What an extraction would cost."""
+    """Prints the cost of an extraction."""
     rows = [
         [
             teacher.name,

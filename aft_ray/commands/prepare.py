@@ -39,6 +39,6 @@ def show_samples(recipe: Recipe, manifests: Mapping[str, dict[str, Any]]) -> Non
     if any(manifest["num_unlabelled"] for manifest in manifests.values()):
         rows.append(["without a label", *(manifests[split]["num_unlabelled"] for split in names)])
     rows.append(["samples", *(manifests[split]["num_samples"] for split in names)])
-    rows.append(["put aside", *(len(manifests[split]["quarantined"]) for split in names)])
+    rows.append(["quarantined", *(len(manifests[split]["quarantined"]) for split in names)])
     rows.append(["shards", *(len(manifests[split]["shards"]) for split in names)])
     print_table(f"Samples in {recipe.workspace}", ["class", *names], rows)

@@ -1,4 +1,4 @@
-"""aft-ray rank: what the teachers know about the task, before training."""
+"""aft-ray rank: how much the teachers know about the task, before training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aft_ray.recipe.config import Recipe
 if TYPE_CHECKING:
     from aft_ray.search.rank import Ranking
 
-SUMMARY = "say how much every combination of teachers knows about the task, before training"
+SUMMARY = "show how much each combination of teachers knows about the task, before training"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

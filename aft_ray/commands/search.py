@@ -37,7 +37,7 @@ def run(parsed: argparse.Namespace) -> None:
 
 
 def show_search_plan(recipe: Recipe, plan: SearchPlan) -> None:
-    """The trials of a search, and what they would take."""
+    """Prints the trials of a search and their cost."""
     settings = dict.fromkeys(trial.setting for trial in plan.trials)
     rows = [
         [

@@ -28,7 +28,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _repeat_lost_interrupt(unraisable: sys.UnraisableHookArgs) -> None:
-    """Python drops what is raised in a finalizer or a weak reference's callback, a KeyboardInterrupt too."""
+    """Python drops exceptions raised in a finalizer or a weak reference's callback, KeyboardInterrupt too."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
         again = threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGTERM])  # by then the finalizer is over
         again.daemon = True
@@ -39,7 +39,7 @@ def _repeat_lost_interrupt(unraisable: sys.UnraisableHookArgs) -> None:
 
 @contextmanager
 def signals_as_before() -> Iterator[None]:
-    """Puts back on leaving what was there before: a command may run inside another program."""
+    """Restores the handlers of before on leaving: a command may run inside another program."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -15,11 +15,11 @@ SUMMARY = "run a verb as a job of a Ray cluster and follow it"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("job", type=_job, metavar="VERB", help="what to run, a verb that takes a recipe")
+    parser.add_argument("job", type=_job, metavar="VERB", help="the verb to run; it takes a recipe")
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file; it travels with the job")
     address = os.environ.get("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:8265")
     parser.add_argument("--address", default=address, help=f"the head's dashboard, {redacted(address)} by default")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="what the verb takes besides")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="further arguments of the verb")
 
 
 def _job(name: str) -> str:
@@ -44,7 +44,7 @@ def run(parsed: argparse.Namespace) -> int:
     job = submit(client, recipe, parsed.job, arguments, directory=Path.cwd())
     address = redacted(given.address)
     try:
-        console.print(f"job {job} runs; what it writes goes to {recipe.workspace}", soft_wrap=True)
+        console.print(f"job {job} runs and writes to {recipe.workspace}", soft_wrap=True)
         status = follow(client, job, lambda text: print(text, end="", flush=True))
     except KeyboardInterrupt:
         print(f"aft-ray: the job goes on. Follow it: ray job logs {job} --address {address} --follow", file=sys.stderr)

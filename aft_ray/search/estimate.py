@@ -1,4 +1,4 @@
-"""What a search would run and how long that would take, from a short training here; nothing is written."""
+"""The trials and the duration of a search, from a short training here; writes nothing."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Proposals(Protocol):
         """The next trial, None if there are no more."""
 
     def tell(self, trial: Trial, score: float | None) -> None:
-        """A trial is over: what it reached, higher is better, None if it failed."""
+        """Takes the score of an ended trial, higher is better; None if it failed."""
 
 
 class Listed:
@@ -162,7 +162,7 @@ class _Study:
 
 
 def faults(recipe: Recipe) -> list[str]:
-    """What of the recipe asks for an optional package that is not there."""
+    """One line if the recipe needs an optional package that is not installed."""
     if recipe.search.searcher != "optuna":
         return []
     try:

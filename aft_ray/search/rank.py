@@ -34,7 +34,7 @@ NEIGHBOURS = 20
 @dataclass(frozen=True)
 class Ranking:
     """rows: {teachers, log_me, val_accuracy, knn_accuracy}, the best linear head first, by LogME where heads are equal. LogME
-    alone misleads where features are more than labels: it rewards every further dimension, those of noise too.
+    alone misleads where there are more features than labels: it rewards every further dimension, even noise.
 
     cka: (K, K) linear CKA of the teachers `names` over the train split: 1 where two say the same up to rotation, 0 where
     they have nothing in common (arXiv 1905.00414).

@@ -1,4 +1,4 @@
-"""What ends a trial early, or changes it on the way, by what it reports at each evaluation: `step` and `score`."""
+"""Schedulers end a trial early or change it, given its `step` and `score` at each evaluation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class AshaPerMethod(FIFOScheduler):
         self.schedulers: dict[str, ASHAScheduler] = {}
 
     def remember(self, method: str, name: str, reports: Iterable[tuple[int, float]]) -> None:
-        """What a trial that is over had reported to an earlier process of the search: (step, score) by step."""
+        """Takes the (step, score) reports of an ended trial, made to an earlier process of the search."""
         trial = _Known(name, {"trial": {"method": method}})
         self.on_trial_add(None, trial)
         for step, score in reports:

@@ -71,7 +71,7 @@ def _search(setup: Setup, subsets: Sequence[tuple[str, ...]]) -> list[TrialRow]:
 
 
 def plan_search(setup: Setup) -> list[Trial]:
-    """The trials that `search` would run before the final ones; with Optuna those of as many random draws."""
+    """The trials that `search` would run before the final ones; for Optuna, as many random draws."""
     return plan_trials(setup.recipe, _subsets(setup))
 
 

@@ -1,6 +1,6 @@
-"""The search space: what a trial is, and how its setting is taken from the recipe's `search` section.
+"""The search space: settings and trials, made from the recipe's `search` section.
 
-A trial is a training with some keys of the recipe replaced. The settings of a grid are listed, those of ranges drawn by a
+A trial is a training with some keys of the recipe replaced. A grid lists its settings; ranges are drawn by a
 seed; `proposals` also has Optuna, which learns from the trials before.
 """
 
@@ -38,7 +38,7 @@ SEARCHED_SECTIONS = ("student", "regularizer", "train")
 
 @dataclass(frozen=True)
 class Setting:
-    """What a search chooses. others: dotted keys of `search.space` with their values, sorted."""
+    """The values that a search chooses. others: dotted keys of `search.space` with their values, sorted."""
 
     method: str
     beta: float
@@ -47,7 +47,7 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """As part of a directory's name: readable, and never that of another setting."""
+        """A part of a directory's name: readable, and unique to the setting."""
         values = [f"{key}_{value}" for key, value in self.others]
         full = "-".join([self.method, f"beta{self.beta:g}", "_".join(self.teachers) or "no-teacher", *values])
         safe = re.sub(r"[^A-Za-z0-9._-]+", "_", full)
@@ -159,7 +159,7 @@ def rounded(number: float) -> float:
 
 
 def teacher_subsets(recipe: Recipe) -> list[tuple[str, ...]]:
-    """The combinations that `search.teachers` asks for, each in the recipe's order; all of which top_K_by_rank ranks."""
+    """The combinations that `search.teachers` asks for, each in the recipe's order; for top_K_by_rank, all that are ranked."""
     names, asked = recipe.teacher_names(), recipe.search.teachers
     if not isinstance(asked, str):
         return list(dict.fromkeys(tuple(name for name in names if name in subset) for subset in asked))

@@ -34,7 +34,7 @@ from aft_ray.training.train import train_in
 
 @dataclass(frozen=True)
 class Shared:
-    """What the trials of a search have in common. data: of each student's input, in Ray's shared memory."""
+    """Everything that the trials of a search share. data: decoded splits by input of the student, in Ray's shared memory."""
 
     recipe: Recipe
     stores: Mapping[str, Store]
@@ -50,7 +50,7 @@ class Shared:
         return with_defaults(recipe, self.directory(trial.name).inputs())
 
     def inputs_of(self, recipe: Recipe) -> dict[str, Any]:
-        """What a trial's numbers follow from."""
+        """Everything that determines a trial's numbers."""
         made_of = origin(self.stores)
         return run_inputs(recipe, joined_origin(made_of) if self.with_validation else made_of)
 
@@ -63,7 +63,7 @@ def data_key(recipe: Recipe) -> str:
 
 
 def needed(recipe: Recipe) -> dict[str, float]:
-    """What a trial takes in all."""
+    """CPUs and GPUs of a trial, all workers together."""
     search = recipe.search
     gpus = search.gpus_per_trial if search.gpus_per_trial is not None else float(recipe.train.use_gpu)
     per_worker = {"CPU": search.cpus_per_trial, "GPU": gpus}
@@ -71,7 +71,7 @@ def needed(recipe: Recipe) -> dict[str, float]:
 
 
 def run_trial(config: dict[str, Any], *, shared: Shared) -> None:
-    """What Tune runs, in a process of its own. What is wrong with the trial itself is told, not raised: raised, it would be
+    """Runs in a process that Tune starts. Faults of the trial itself are recorded, not raised: raised, the trial would be
     tried again, as the death of a process is."""
     trial, directory = Trial.of(config["trial"]), shared.directory(tune.get_context().get_trial_name())
     try:

@@ -1,4 +1,4 @@
-"""What a search keeps of each trial: a directory like a run's, and from all of them the table `trials.parquet`.
+"""A search keeps a directory for each trial, like a run's, and the table `trials.parquet` of all.
 
 The directory is the only memory of a search. A search that was killed finds there what is done, and what was under way
 goes on from its last checkpoint.
@@ -118,7 +118,7 @@ class TrialDirectory(RunDirectory):
 
 
 class Clock:
-    """Seconds that a trial has taken, those of earlier processes included."""
+    """Seconds that a trial has taken, in earlier processes too."""
 
     def __init__(self, before: float) -> None:
         self.before, self.started = before, time.perf_counter()

@@ -32,7 +32,7 @@ WRITE_EVERY_S = 2.0
 
 @dataclass
 class Round:
-    """Trials that run side by side: those of the search, or the final ones. earlier: rows of the rounds before."""
+    """Trials that run side by side: the search's own, or the final ones. earlier: rows of the rounds before."""
 
     shared: Shared
     proposals: Proposals
@@ -43,7 +43,7 @@ class Round:
     written: float = 0.0
 
     def run(self, *, of_all: bool = False) -> list[TrialRow]:
-        """Runs what is not over yet; returns this round's rows, or with `of_all` those of the earlier ones too."""
+        """Runs the trials that have not ended; returns this round's rows, with `of_all` also the earlier rounds'."""
         recipe = self.shared.recipe
         scheduler = self._scheduler()
         first = self.next()
@@ -56,7 +56,7 @@ class Round:
         return [*self.earlier, *own] if of_all else own
 
     def next(self) -> Trial | None:
-        """The next trial that is not over; what is over is told to the searcher instead."""
+        """The next trial that has not ended; the searcher is told of ended ones."""
         while (trial := self.proposals.next()) is not None:
             self.names.append(trial.name)
             directory = self.shared.directory(trial.name)
@@ -70,7 +70,7 @@ class Round:
         return None
 
     def over(self, name: str, status: str, error: str | None = None) -> None:
-        """Tune says that a trial has ended; what the trial itself has said of its end stays."""
+        """Records how a trial ended, unless the trial itself has."""
         directory = self.shared.directory(name)
         if directory.outcome() is None:
             directory.end(status, error)
@@ -96,7 +96,7 @@ class Round:
             return population(recipe, self.group[0])
         if is_own_class(recipe.search.scheduler):
             return import_class(recipe.search.scheduler, "search.scheduler", ("on_trial_result",))(recipe)
-        # Ray Train would keep what the workers of a killed trial had reserved.
+        # Killed by Tune, a trial would leave its workers' reservations with Ray Train.
         scheduler = AshaPerMethod(recipe, self._ask_to_stop if recipe.search.workers_per_trial > 1 else None)
         for name in (self.shared.place / "trials").names():
             directory = self.shared.directory(name)
@@ -185,7 +185,7 @@ class _Proposer(tune.search.Searcher):
             self.round.tell(self.trials[trial_id])
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: what is known lies in the trials' directories."""
+        """Does nothing: the trials' directories hold everything."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore."""

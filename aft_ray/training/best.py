@@ -18,7 +18,7 @@ class Measure:
 
     name: as in the keys of metrics.jsonl, after `val_` and `test_`. sign: 1 where more is better, else -1. factor: from a
     value to the number that is shown, in `unit`. digits, short: how tables, and how sentences and pictures write it.
-    error: what is small for a good student: the share of errors, or the measure itself.
+    error: small for a good student: the share of errors, or the measure itself.
     """
 
     name: str
@@ -76,7 +76,7 @@ def measure_of(lines: Iterable[Mapping[str, Any]]) -> Measure:
 def score(line: Mapping[str, Any], metric: str | None = None) -> float:
     """The score of an evaluation, or of a row of trials; higher is better: validation accuracy, or the negative loss.
 
-    metric: `val_accuracy` or `val_loss`; None takes what the task has. A loss that is no number is the worst. Without a
+    metric: `val_accuracy` or `val_loss`; None takes the task's own. A loss that is no number is the worst. Without a
     validation split the later is the better.
     """
     accuracy, loss = line.get("val_accuracy"), line.get("val_loss")

@@ -29,7 +29,7 @@ class TrainingState:
 
     step: finished optimizer steps; the learning rates and all random numbers follow from it. history: the lines of
     metrics.jsonl so far. task: weights of student and regularizer. optimisation: state of the optimizer and of fp16's
-    scaling. best: weights at the best evaluation so far. inputs: what the run was started with.
+    scaling. best: weights at the best evaluation so far. inputs: the run's provenance.
     """
 
     step: int

@@ -84,8 +84,8 @@ def fit(
                 losses = train_step(trainee, optimisation, own, feed.num_rows, step, settings)
                 interval.losses.add(losses)
                 watch.see(step, losses["loss"], good_step=state.step)
-            copy_from_main(task.buffers())  # batch norm's statistics, of which DDP lets every worker have its own
-            means = interval.losses.result()  # which waits until a GPU has done what it was told
+            copy_from_main(task.buffers())  # DDP lets every worker keep its own statistics of batch norm
+            means = interval.losses.result()  # waits for the GPU
             seconds = interval.seconds
             metrics = {
                 "step": step + 1,
@@ -128,9 +128,9 @@ def train_step(
     step: int,
     settings: TrainConfig,
 ) -> Losses:
-    """One step of the student and those of the regularizer before it. num_rows: of the global batch.
+    """The regularizer's own steps, then one step of the student. num_rows: of the global batch.
 
-    Returns the losses of the global batch and `grad_norm`, that of the student's gradient before it is clipped.
+    Returns the losses of the global batch, and `grad_norm`: the norm of the student's gradient before clipping.
     """
     task = trainee.module if isinstance(trainee, DistributedDataParallel) else trainee
     optimisation.start(step)
@@ -168,7 +168,7 @@ def _agreed(answer: bool | None, device: torch.device) -> bool:
 def snapshot(
     state: TrainingState, metrics: dict[str, Any], task: TransferTask, optimisation: Optimisation
 ) -> TrainingState:
-    """The state after an evaluation. What is needed for a checkpoint alone is whole on the main worker only."""
+    """The state after an evaluation. Only the main worker has the parts that checkpoints alone need."""
     weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in task.state_dict().items()}
     better = not state.history or score(metrics) > score(best_line(state.history))
     return TrainingState(

@@ -40,7 +40,7 @@ def backward(
 ) -> Losses:
     """Adds the gradients of `scale(loss)`, averaged over workers, to all parameters. Returns the losses.
 
-    batch: this worker's rows, which go through the student in `parts` parts. seed: of what the student draws.
+    batch: this worker's rows, which go through the student in `parts` parts. seed: for the student's random numbers.
     """
     if parts == 1:
         _seed(seed, batch)

@@ -1,4 +1,4 @@
-"""How the weights change: two groups of one optimizer, their schedule, clipping and the scaling that fp16 needs."""
+"""Optimizer, learning-rate schedule, clipping and fp16 scaling."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Optimisation:
         return norm
 
     def regularizer_step(self) -> None:
-        """Changes the weights that have a gradient and forgets it; those of the regularizer's own steps are not scaled."""
+        """Updates the weights that have a gradient and clears it; gradients of the regularizer's own steps are not scaled."""
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 

@@ -78,7 +78,7 @@ class RunDirectory:
         return last
 
     def recover(self) -> Directory | None:
-        """Clears what an ended job has left, and returns the last whole checkpoint.
+        """Clears the traces of an ended job and returns the last whole checkpoint.
 
         Deleted are the reason it ended for, and Ray's list of checkpoints, which a kill may have left half-written.
         """

@@ -40,8 +40,8 @@ class TransferTask(nn.Module):
         label_smoothing: float = 0.0,
         precision: str = "fp32",
     ) -> None:
-        """teachers: names of those whose features the regularizer takes. facts: what was fitted to the data before training.
-        kind: what a label is, one of schema.TASKS. precision: of the student; the losses are float32 always.
+        """teachers: names of the teachers whose features the regularizer reads. facts: numbers fitted before training.
+        kind: one of schema.TASKS. precision: of the student; the losses are float32 always.
         """
         super().__init__()
         self.student = student
@@ -54,7 +54,7 @@ class TransferTask(nn.Module):
         self.dtype = AUTOCAST[precision]
 
     def forward(self, batch: Batch, gradients: Sequence[torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
-        """Scalars `loss`, `task_loss` and `regularization` of the global batch of which `batch` has this worker's rows.
+        """Scalars `loss`, `task_loss` and `regularization` of the global batch; `batch` has this worker's rows.
 
         The task loss is the mean over the rows that have a label; the regularizer sees all rows.
         gradients: those of the loss with respect to logits and features of these rows, where they are known already, and
@@ -89,7 +89,7 @@ class TransferTask(nn.Module):
         }
 
     def own_parameters(self) -> list[nn.Parameter]:
-        """What of the regularizer is trained."""
+        """The trained parameters of the regularizer."""
         return [parameter for parameter in self.regularizer.parameters() if parameter.requires_grad]
 
 

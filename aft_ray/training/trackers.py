@@ -60,7 +60,7 @@ class Trackers:
     all: list[Tracker]
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """A line of metrics.jsonl; what has no value, such as the accuracy of a regression, is left out."""
+        """A line of metrics.jsonl, without keys that have no value, such as a regression's accuracy."""
         metrics = {k: float(v) for k, v in line.items() if k != "step" and v is not None and math.isfinite(v)}
         for tracker in self.all:
             tracker.log(line["step"], metrics)

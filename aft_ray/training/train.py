@@ -177,7 +177,7 @@ def _note(line: Mapping[str, Any]) -> str:
 
 
 def decide_streaming(recipe: Recipe, stores: Mapping[str, Store], run: Directory | None = None) -> Recipe:
-    """The recipe with `train.streaming` true or false: as the run was started, or by what the nodes can hold.
+    """The recipe with `train.streaming` true or false: as the run was started, or by the nodes' memory.
 
     It is decided once, because the order of samples depends on it.
     """
@@ -202,7 +202,7 @@ def _scaling(recipe: Recipe) -> ScalingConfig:
 
 
 def _check_resources(recipe: Recipe) -> None:
-    """Ray would wait for ever for what the cluster does not have."""
+    """Ray would wait for ever for resources that the cluster does not have."""
     each = recipe.worker_resources()
     room = sum(int(min(node.get(kind, 0) / count for kind, count in each.items())) for node in nodes_resources())
     wanted = recipe.resources.min_workers or recipe.train.num_workers
@@ -216,7 +216,7 @@ def _check_resources(recipe: Recipe) -> None:
 
 
 def _work(config: dict[str, Any]) -> list[str]:
-    """What every worker runs. Returns what is wrong with the input: raised, it would be tried again as a failure."""
+    """Runs on every worker. Returns the faults of the input: raised, they would be retried as failures."""
     run: Directory = config["run"]
     if run.has(FAULTS):
         return json.loads(run.read(FAULTS))

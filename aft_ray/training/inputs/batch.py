@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Batch:
     """One worker's rows of a global batch.
 
-    inputs: what the student takes, as stored: (b, height, width, 3) uint8 images, (b, L) int32 token ids, (b, T) float32
+    inputs: the student's input as stored: (b, height, width, 3) uint8 images, (b, L) int32 token ids, (b, T) float32
     features; a tuple of two for a student with two towers.
     labels: (b,) int64, UNLABELED where there is none; (b, C) float32 of several labels or numbers, NaN where there is none.
     teacher_features: (b, T), the teachers side by side in the recipe's order; T is 0 without teachers.

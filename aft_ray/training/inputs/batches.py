@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class InputTransform(Protocol):
-    """How a stored sample becomes a student's input. column: `image` or `text`, what it takes."""
+    """Turns a stored sample into a student's input. column: the one it reads, `image` or `text`."""
 
     @property
     def column(self) -> str: ...
@@ -80,7 +80,7 @@ class Samples(ABC):
 
     @abstractmethod
     def inputs_of(self, indices: np.ndarray) -> tuple[np.ndarray, ...]:
-        """What the student takes of each modality; nothing where it takes the teachers' features."""
+        """The student's input per modality; empty for a student that reads teachers' features."""
 
     def rows(self, indices: np.ndarray, teachers: Sequence[str]) -> Batch:
         """The batch of rows `indices`, on the CPU, with the features of `teachers`."""
@@ -97,7 +97,7 @@ class Samples(ABC):
         return self.rows(indices, teachers).to(device)
 
     def keep_labels(self: S, per_class: int | None, seed: int) -> S:
-        """The same samples, of which a random `per_class` of each class keep their label; all do if it is None."""
+        """The same samples; a random `per_class` of each class keep their label, all if it is None."""
         return self if per_class is None else replace(self, labels=kept_labels(self.labels, per_class, seed))
 
 
@@ -188,7 +188,7 @@ def load_split(
 
 
 def split_facts(store: Store, sample_ids: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """The fields of `Samples`. Raises InputError if the labels are not those of the manifest's classes."""
+    """The fields of `Samples`. Raises InputError if labels and the manifest's classes do not agree."""
     classes, task = tuple(store.manifest["classes"]), store.manifest.get("task", "classification")
     found = labels.max(initial=-1) + 1 if task == "classification" else labels.shape[1]
     if found > len(classes) or (task != "classification" and found != len(classes)):
@@ -223,7 +223,7 @@ def _read_arrays(store: Store, transforms: Sequence[InputTransform], max_bad_sam
 def decode(
     shard: dict[str, Any], transforms: Sequence[InputTransform], rows: Iterable[int]
 ) -> tuple[list[np.ndarray], np.ndarray, list[dict[str, str]]]:
-    """The inputs of those of `rows` that can be decoded, one array per transform; which rows these are; and the others."""
+    """The inputs of the decodable `rows`, one array per transform; which rows these are; and the others."""
     decoded: list[list[np.ndarray]] = [[] for _ in transforms]
     good, bad = [], []
     for row in rows:

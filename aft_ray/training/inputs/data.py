@@ -1,4 +1,4 @@
-"""A run's three splits, and the identity of what a run is made from."""
+"""A run's three splits."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Data:
 def load_data(recipe: Recipe, stores: Mapping[str, Store], cache: ArrayCache | None = None) -> Data:
     """The splits for the recipe's student: read and decoded, or with `train.streaming` ready to be read while training.
 
-    cache: what the processes of this machine share. Raises InputError if there are too many undecodable samples.
+    cache: shared by the processes of this machine. Raises InputError if there are too many undecodable samples.
     """
     transforms = transforms_of(recipe)
     splits: dict[str, Samples] = {}

@@ -23,7 +23,7 @@ NAMED = 8
 
 @dataclass(frozen=True)
 class StepBatches:
-    """This worker's rows of what a step takes: a batch for the student, and those of the regularizer's own steps."""
+    """This worker's rows of a step: a batch for the student, and one for each of the regularizer's own steps."""
 
     student: Batch
     regularizer: list[Batch]

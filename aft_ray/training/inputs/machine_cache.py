@@ -1,9 +1,9 @@
 """Arrays that the processes of one machine share: made by the first that asks, mapped into memory by all.
 
-They are files under the machine's temporary directory, in a directory per user, named by what they were made of. So runs
+They are files under the machine's temporary directory, in a directory per user, named by a hash of their inputs. So runs
 that want the same find the same, and others never meet. Who makes them or uses them holds a lock, which the system takes
 back when the process ends, however it ends: nothing has to be cleaned up by hand after a crash. The last user deletes
-them; what a killed one has left serves its restart, or is deleted a day later by whoever makes others.
+them. The files of a killed process serve its restart; a day later the next writer deletes them.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class ArrayCache:
         os.replace(temporary, place)
 
     def _delete_left_overs(self, key: str) -> None:
-        """Half-made files of this key, and those of other keys that nobody has used for a day."""
+        """Half-made files of this key, and files of other keys that nobody has used for a day."""
         for path in self.directory.glob(f".{key}.*"):
             shutil.rmtree(path, ignore_errors=True)
         for path in self.directory.iterdir():

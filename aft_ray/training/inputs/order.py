@@ -128,7 +128,7 @@ def has_label(labels: np.ndarray) -> np.ndarray:
 
 
 def kept_labels(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
-    """(N,) `labels` of which a random `per_class` of each class remain; the others are UNLABELED."""
+    """(N,) labels: a random `per_class` of each class remain, the others become UNLABELED."""
     order = np.random.default_rng((seed, 2)).permutation(len(labels))
     few = np.full_like(labels, UNLABELED)
     for label in np.unique(labels[labels != UNLABELED]):

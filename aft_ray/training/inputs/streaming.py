@@ -56,7 +56,7 @@ class ShardCache:
 class StreamedSplit(Samples):
     """Labels and ids in memory; inputs and features from the shards, decoded when they are asked for.
 
-    bounds: (shards + 1,) the first row of each shard, then the number of rows. teachers: those of the store, by name.
+    bounds: (shards + 1,) the first row of each shard, then the number of rows. teachers: names, in the store's order.
     Labels that only few samples keep lie far apart: their batches then read many shards.
     """
 
