@@ -43,7 +43,7 @@ def ray_settings(recipe: Recipe | None) -> dict[str, Any]:
 
 
 def _finder(directory: str) -> Callable[[], None]:
-    """What a worker runs when it starts. It is defined here, inside, so that it travels by value."""
+    """A function for the start of every worker. It is nested, so that it travels by value and needs no import."""
 
     def find_own_modules_here() -> None:
         import sys

@@ -1,7 +1,7 @@
-"""A model's files, in a directory or in a repository of the model hub: what is there, and what identifies it.
+"""A model's files, in a directory or in a repository of the model hub, and the hashes that identify them.
 
-The hub need not be asked for what its cache holds, and nothing large is downloaded to be identified: the cache names a
-file by the hash that the hub gives for it, SHA-256 for the large ones.
+Nothing large is downloaded to be identified, and the hub is not asked for cached files: its cache names a file by the hub's
+own hash, SHA-256 for large ones.
 """
 
 from __future__ import annotations
@@ -27,38 +27,38 @@ VOCABULARIES = (
     "vocab.txt",
     "merges.txt",
 )
-"""Files that hold a whole tokenizer or its vocabulary, the fullest first."""
+"""Files that hold a tokenizer or its vocabulary, the most complete first."""
 
 
 class ModelFiles(ABC):
-    """The files of one model by name."""
+    """The files of one model."""
 
     @property
     @abstractmethod
     def way_out(self) -> str:
-        """What to do where a file is missing."""
+        """Advice for a missing file, to end a message with."""
 
     @abstractmethod
     def digest(self, name: str) -> str | None:
-        """Hash of the file's content; None if there is no such file."""
+        """Hash of the file's content; None if the file does not exist."""
 
     @abstractmethod
     def fetch(self, name: str) -> Path:
-        """The file, which must exist, on this machine."""
+        """Path of the file on this machine; the file must exist."""
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """Content of a JSON file; None if there is no such file."""
+        """Content of a JSON file; None if the file does not exist."""
         if self.digest(name) is None:
             return None
         content: dict[str, Any] = json.loads(self.fetch(name).read_text(encoding="utf-8"))
         return content
 
     def first(self, *names: str) -> str | None:
-        """The first of `names` that there is."""
+        """The first of `names` that exists."""
         return next((name for name in names if self.digest(name) is not None), None)
 
     def digests(self, *names: str) -> dict[str, str]:
-        """Hashes of those of the files that there are, by name; an index of shards stands for the shards too.
+        """Hashes of the existing files by name; a shard index includes its shards.
 
         Raises InputError if a shard is missing.
         """
@@ -76,9 +76,9 @@ class ModelFiles(ABC):
         return found
 
     def weights(self, names: Sequence[str]) -> dict[str, str]:
-        """Hashes of the first of `names` that there is, and of its shards.
+        """Hashes of the first of `names` that exists, and of its shards.
 
-        Raises InputError if there is none of them, or its bytes show that it holds no weights.
+        Raises InputError if none exists, or its bytes show that it holds no weights.
         """
         name = self.first(*names)
         if name is None:
@@ -93,7 +93,7 @@ class ModelFiles(ABC):
         return None
 
     def tokenizer(self) -> dict[str, str]:
-        """Hashes of what decides how the model's tokenizer cuts a text. Raises InputError if there is no vocabulary."""
+        """Hashes of the files that define the model's tokenizer. Raises InputError if there is no vocabulary."""
         vocabulary = self.first(*VOCABULARIES)
         if vocabulary is None:
             raise InputError(f"{self} has no tokenizer: {', '.join(VOCABULARIES)} are looked for.{self.way_out}")
@@ -127,16 +127,16 @@ class Directory(ModelFiles):
 
 @dataclass(frozen=True)
 class Repository(ModelFiles):
-    """A repository of the model hub at one revision: a branch, a tag or a commit; None is its main branch."""
+    """A repository of the model hub at one revision: a branch, a tag or a commit; None means its main branch."""
 
     name: str
     revision: str | None = None
 
     @property
     def commit(self) -> str | None:
-        """What to load: the commit that this machine's cache has of the revision, or else the revision.
+        """The revision to load: its cached commit, or the revision itself.
 
-        Without it a library would load another commit than was identified, once the hub has a newer one.
+        Without the commit, a library would load a newer one than was identified as soon as the hub has it.
         """
         return self._cached_commit() or self.revision
 
@@ -155,7 +155,7 @@ class Repository(ModelFiles):
             return None
         except Exception as error:  # each version of the hub's client has network errors of its own
             if self._cached_commit():
-                return None  # what was needed of the repository is cached
+                return None  # an earlier download has cached all needed files
             raise self._out_of_reach(error) from error
 
     def fetch(self, name: str) -> Path:
@@ -192,7 +192,7 @@ class Repository(ModelFiles):
 
 
 def _hash_in_cache(path: Path) -> str:
-    """The hub's own hash, which is the name of the file that the cache's link leads to; without links, SHA-256."""
+    """The hub's own hash: the name of the file behind the cache's link; SHA-256 on file systems without links."""
     target = path.resolve()
     return target.name if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", target.name) else sha256(target)
 
@@ -205,9 +205,9 @@ def _hash_on_hub(repository: str, name: str, revision: str | None) -> str | None
 
 
 def model_files(place: str) -> ModelFiles:
-    """The files of the model that `place` names: a directory, also `package://MODULE/DIRECTORY`, or a repository.
+    """The files of the model at `place`: a directory, also `package://MODULE/DIRECTORY`, or a repository.
 
-    Raises FileNotFoundError if the directory does not exist, InputError if the name is that of no repository.
+    Raises FileNotFoundError if the directory does not exist, InputError if no repository can have this name.
     """
     if place.startswith((PACKAGE_SCHEME, "/", "./", "../", "~")) or Path(place).is_dir():
         return Directory(locate(place))
@@ -215,7 +215,7 @@ def model_files(place: str) -> ModelFiles:
 
 
 def repository(place: str) -> Repository:
-    """The repository ORGANISATION/NAME[@REVISION]. Raises InputError if that cannot be one's name."""
+    """The repository ORGANISATION/NAME[@REVISION]. Raises InputError if no repository can have this name."""
     name, _, revision = place.partition("@")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise InputError(f"'{place}' is neither a directory nor a repository of the model hub, ORGANISATION/NAME.")

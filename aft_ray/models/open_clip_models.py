@@ -27,7 +27,7 @@ WEIGHTS_OF_DIRECTORY = (
     "pytorch_model.pth",
     "model.pth",
 )
-"""What open_clip looks for, in its order."""
+"""Files that open_clip looks for, in its order."""
 
 
 def weights_file(location: str) -> Path:
@@ -77,9 +77,9 @@ def saved(files: ModelFiles) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def listed(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`model_cfg` of ARCHITECTURE[/TAG] in open_clip's list, and what it knows of the tag; nothing without a tag.
+    """`model_cfg` of ARCHITECTURE[/TAG] in open_clip's list, and the tag's settings, empty without a tag.
 
-    Raises InputError with the names that come close, or the tags that there are.
+    Raises InputError with similar names, or with the architecture's tags.
     """
     architecture, _, tag = name.partition("/")
     settings = open_clip.get_model_config(architecture)
@@ -94,18 +94,18 @@ def listed(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def tags(architecture: str) -> str:
-    """The weights that are published for an architecture, for a message."""
+    """Published weights of an architecture, for a message."""
     return ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
 
 
 def preprocess(settings: dict[str, Any]) -> dict[str, Any]:
-    """`preprocess_cfg` with open_clip's defaults where `settings` leaves it open."""
+    """`preprocess_cfg` of `settings`, completed with open_clip's defaults."""
     merged: dict[str, Any] = merge_preprocess_dict(PreprocessCfg(), settings)
     return merged
 
 
 def image_size(name: str, architecture: dict[str, Any]) -> int:
-    """Pixels per side that a `model_cfg` is made for. Raises InputError for pictures that are no squares."""
+    """Pixels per side of a `model_cfg`. Raises InputError if its pictures are not square."""
     size = architecture["vision_cfg"].get("image_size", 224)
     if not isinstance(size, Sequence):
         return int(size)

@@ -1,6 +1,6 @@
-"""transformers' image processors: what their `preprocessor_config.json` means as an ImageTransform.
+"""transformers' image processors: from their `preprocessor_config.json` to an ImageTransform.
 
-The file is read, never run: a processor is one of a few known ones, or refused.
+The file is read, never run: only a few known processors are accepted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from aft_ray.models.images import ImageTransform, per_channel
 from aft_ray.recipe.errors import InputError
 
 NEEDED: dict[str, Any] = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_pad": False}
-"""Settings that can be reproduced with this one value only."""
+"""Settings that must have exactly this value."""
 
 HALF = (0.5, 0.5, 0.5)
 _ALL = {"do_center_crop": False, "do_normalize": True, "image_mean": HALF, "image_std": HALF, **NEEDED}
@@ -34,17 +34,17 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "Siglip": _ALL | {"size": {"height": 224, "width": 224}, "resample": 3},
     "ViT": _ALL | {"size": 224, "resample": 2},
 }
-"""What each known processor does where its file says nothing."""
+"""Defaults of each known processor."""
 
 SQUARES = ("DeiT", "ViT")
-"""Processors for which a plain number as `size` means both sides; for the others it is the shorter one."""
+"""Processors that take a plain number as `size` for both sides; others take it for the shorter side."""
 
 
 def processor_transform(config: Mapping[str, Any], default: str, size: int | None) -> ImageTransform:
     """The transform of a `preprocessor_config.json`, at `size` pixels if given.
 
-    default: the processor, a key of PROCESSORS, where the file does not name it.
-    Raises InputError for a processor, or a setting of one, that cannot be reproduced.
+    default: the key of PROCESSORS to use if the file names no processor.
+    Raises InputError for a processor or a setting that cannot be reproduced.
     """
     name = config.get("image_processor_type") or config.get("feature_extractor_type") or default
     kind = re.sub(r"(ImageProcessor|FeatureExtractor)(Fast|Pil)?$", "", name)
@@ -75,14 +75,14 @@ def processor_transform(config: Mapping[str, Any], default: str, size: int | Non
 
 
 def _sides(value: Any, *, square: bool) -> dict[str, int]:
-    """Lengths by name. Old files have a plain number."""
+    """Side lengths by name. Old files have a plain number."""
     if isinstance(value, Mapping):
         return {name: length for name, length in value.items() if length is not None}
     return {"height": value, "width": value} if square else {"shortest_edge": value}
 
 
 def _length(sides: Mapping[str, int], key: str, names: tuple[str, ...]) -> int:
-    """The one length that all `names` have. Raises InputError if there are others, or they differ."""
+    """The common length of all `names`. Raises InputError if other sides are given, or lengths differ."""
     if sides.keys() != set(names) or len(set(sides.values())) != 1:
         raise InputError(f"an image processor with {key} = {dict(sides)} cannot be reproduced, only squares.")
     return next(iter(sides.values()))

@@ -13,9 +13,9 @@ import torch
 State: TypeAlias = dict[str, torch.Tensor]
 
 COMPILED = "_orig_mod."
-"""What torch.compile puts into names."""
+"""Part that torch.compile adds to names."""
 WRAPPER = "module."
-"""What DDP puts before names."""
+"""Prefix that DDP adds to names."""
 AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "params_ema", "ema", "teacher")
 PARTS = (*AVERAGES, "state_dict", "model", "model_state_dict", "module", "student")
 """Parts of a checkpoint that may hold the weights, the best first: averages over the training come before the last step's,

@@ -1,6 +1,6 @@
-"""From a text to the token ids that a student reads: an array of one length, padded on the right.
+"""From a text to a student's token ids: an array of fixed length, padded on the right.
 
-It runs in threads of the trainer and in light CPU processes, so nothing here imports torch by itself.
+Threads of the trainer and light CPU processes run this module, so it does not import torch.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 PADDING = -1
-"""Fills an array of ids behind the text's end. It is no token of any vocabulary, so the mask is exact."""
+"""Fills an array of ids after the text's end. No vocabulary has this id, so the mask is exact."""
 
 WORD = re.compile(r"\w+|[^\w\s]")
 
 
 class TextTransform(Protocol):
-    """How a text becomes a student's input."""
+    """Turns a text into a student's input."""
 
     @property
     def column(self) -> str: ...
 
     def __call__(self, text: str) -> np.ndarray:
-        """(L,) int32 ids; the length is the same for all texts."""
+        """(L,) int32 ids, of the same length for all texts."""
         ...
 
 
 @dataclass(frozen=True)
 class HashedWords:
-    """Words and punctuation marks in lower case, each numbered by its CRC-32: no vocabulary, the same ids everywhere.
+    """Words and punctuation marks in lower case, numbered by their CRC-32: no vocabulary, the same ids everywhere.
 
-    length: words that are read. buckets: ids there are; words that share one are one word.
+    length: words to read. buckets: number of ids; words with the same id are the same word to the model.
     """
 
     column: ClassVar[str] = "text"
@@ -50,9 +50,9 @@ class HashedWords:
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokenizer of a transformers checkpoint, its special tokens included.
+    """The tokenizer of a transformers checkpoint, with its special tokens.
 
-    place, revision: the checkpoint. length: tokens that are read. digest: identifies the tokenizer's files.
+    place, revision: the checkpoint. length: tokens to read. digest: identifies the tokenizer's files.
     """
 
     column: ClassVar[str] = "text"
@@ -79,9 +79,9 @@ def padded(ids: Sequence[int], length: int) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _tokenizer(place: str, revision: str | None, length: int) -> tuple[Any, int]:
-    """The tokenizer, and the id that stands for a text without tokens.
+    """The tokenizer, and the id for a text without tokens.
 
-    Truncation is set once, here: setting it again for every text, as calling the tokenizer does, is not safe in threads.
+    Truncation is set here, once: calling the tokenizer sets it for every text, which is not safe in threads.
     """
     from transformers import AutoTokenizer
 

@@ -1,4 +1,4 @@
-"""What timm says of a model's name, for teachers and students alike."""
+"""timm's models for teachers and students alike: their names, and the settings of published ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ WEIGHTS_OF_DIRECTORY = (*WEIGHTS, "pytorch_model.pth", "model.pth")
 
 
 def parsed(name: str) -> tuple[str | None, str]:
-    """`hf-hub` or `local-dir` and the place, or None and a name of timm's list. Raises InputError for another scheme."""
+    """Splits a name into `hf-hub` or `local-dir` and its place, or None and a name of timm's list.
+
+    Raises InputError for another scheme.
+    """
     try:
         scheme, identifier = parse_model_name(name)
     except ValueError as error:
@@ -25,9 +28,9 @@ def parsed(name: str) -> tuple[str | None, str]:
 
 
 def listed(name: str) -> dict[str, Any]:
-    """timm's `pretrained_cfg` of a model in its list; empty if nothing is published for it.
+    """timm's `pretrained_cfg` of a model in its list; empty if no weights are published.
 
-    Raises InputError with the names that come close, or the tags that there are.
+    Raises InputError with similar names, or with the model's tags.
     """
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):

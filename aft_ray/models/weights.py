@@ -28,7 +28,7 @@ State: TypeAlias = "dict[str, torch.Tensor]"
 def locate(location: str) -> Path:
     """The file or directory that `location` names.
 
-    Raises FileNotFoundError that says what is missing: the package, or the file in it.
+    Raises FileNotFoundError that names the missing package, or the missing file in it.
     """
     if location.startswith(PACKAGE_SCHEME):
         module, _, inside = location.removeprefix(PACKAGE_SCHEME).partition("/")
@@ -48,7 +48,7 @@ def locate(location: str) -> Path:
 
 
 def sha256(path: Path) -> str:
-    """Hash of the file's content, remembered while the file stays as it is."""
+    """Hash of the file's content, cached until the file changes."""
     status = path.stat()
     return _sha256(path, status.st_size, status.st_mtime_ns)
 

@@ -1,4 +1,4 @@
-"""One weights file: what its bytes say that it is, and reading it without executing anything in it."""
+"""One weights file: recognising it by its bytes, and reading it without executing anything in it."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _safetensors_fault(path: Path, size: int) -> str | None:
 
 
 def read_weights_file(path: Path) -> Any:
-    """What was saved, tensors on the CPU. Raises InputError if that would execute code, or is damaged.
+    """The file's content, with tensors on the CPU. Raises InputError if reading would execute code, or the file is damaged.
 
     timm and many training scripts save their arguments beside the weights; an argparse.Namespace holds values only.
     """
@@ -137,7 +137,7 @@ def _reason(error: BaseException) -> str:
 
 
 def library_fault(error: Exception, model: str) -> str | None:
-    """A line for what a library raises over weights that are damaged, unsafe or another model's; None for anything else."""
+    """One line for a library's error over damaged, unsafe or unfit weights; None for any other error."""
     from safetensors import SafetensorError
 
     if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):

@@ -36,12 +36,19 @@ class Recipe(Model):
     workspace: str
     """Directory or object-store URL that holds everything about one data set."""
     dataset: DatasetConfig
+    """The samples: a named data set, or a source of your own."""
     teachers: tuple[TeacherConfig, ...] = ()
+    """Frozen models whose features guide the student: names, or sections with a name's settings."""
     student: StudentConfig
+    """The model to train."""
     regularizer: RegularizerConfig = RegularizerConfig()
+    """The method that compares the student's features with the teachers'."""
     train: TrainConfig = TrainConfig()
+    """Steps, batches, rates and workers of one training."""
     search: SearchConfig = SearchConfig()
+    """Settings to try, and how to choose among them."""
     resources: ResourcesConfig = ResourcesConfig()
+    """CPUs, and waiting for a cluster to grow."""
     run: str = "main"
     """Name of the run of `train` under `runs/`, and of the search under `searches/`."""
 
@@ -92,11 +99,11 @@ class Recipe(Model):
         return tuple(name for name in names if isinstance(name, str) and is_own_class(name))
 
     def worker_resources(self) -> dict[str, float]:
-        """What one training worker takes of a node."""
+        """CPUs and GPUs that one training worker reserves."""
         return {"CPU": self.resources.cpus_per_worker} | ({"GPU": 1.0} if self.train.use_gpu else {})
 
     def extracted_splits(self) -> tuple[str, ...]:
-        """Where teachers are run: training needs them on train, ranking on validation, a probe of theirs on test too."""
+        """Splits that teachers run on: training needs train, ranking validation, a linear probe test too."""
         return ("train", "validation", "test") if self.student.model == "linear_probe" else ("train", "validation")
 
 
@@ -139,7 +146,7 @@ def _typed(key: str, text: str) -> tuple[Any, list[str]]:
 
 
 def load_text(text: str) -> Recipe:
-    """The recipe that `dump` wrote."""
+    """Reads the output of `dump`."""
     content, faults = parse(text, "The recipe")
     return _validate(content, {}, faults)
 
@@ -155,7 +162,7 @@ def dump(recipe: Recipe) -> str:
 
 
 def fingerprint(part: Any) -> str:
-    """A short stable hash of a value made of plain JSON types."""
+    """A short stable hash of a plain JSON value."""
     text = json.dumps(part, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -40,11 +40,11 @@ def types_of(annotation: Any) -> tuple[Any, ...]:
 
 
 def _meant(errors: Sequence[Any]) -> list[Any]:
-    """Without what a value of several types is not, where another of the types says what is wrong inside."""
+    """For a value of several types, keeps the faults of the type that was meant."""
     inside = [error["loc"] for error in errors if error["type"] not in ("model_type", "tuple_type")]
 
     def is_told_inside(location: tuple[Any, ...]) -> bool:
-        """Whether `location` is one of several types, whose names have brackets, and not the one that was meant."""
+        """Whether `location` is a type that was not meant, while another type has faults inside. Names of types have brackets."""
         of_several = bool(location) and "[" in str(location[-1]) and location not in inside
         return of_several and any(loc[: len(location) - 1] == location[:-1] for loc in inside)
 

@@ -15,7 +15,7 @@ from aft_ray.recipe.secrets import WITHOUT_SECRETS, has_secret
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 LONGEST_NAME = 200
-"""Characters of a directory's name; file systems allow 255 bytes with what is added to it."""
+"""Characters of a directory's name; file systems allow 255 bytes, suffixes included."""
 UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
 """Characters that no path can have, or no UTF-8 file."""
 
@@ -92,7 +92,7 @@ def _is_number(model: type[Model], field: str) -> bool:
 
 
 def _leaves(annotation: Any) -> typing.Iterator[Any]:
-    """The types that an annotation is made of; of a mapping, those of its values."""
+    """The types that an annotation consists of; for a mapping, the types of its values."""
     parts = typing.get_args(annotation)
     if typing.get_origin(annotation) is dict:
         parts = parts[1:]
@@ -116,7 +116,7 @@ def checked_name(name: str) -> str:
 
 OWN_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 LIBRARIES = ("timm", "open_clip", "transformers", "tiny")
-"""What stands before the colon of a model's name, if it is no module of the user's own."""
+"""Prefixes of models' names that are no modules of the user's own."""
 
 
 def named_or_own(value: str, names: Iterable[str]) -> str:

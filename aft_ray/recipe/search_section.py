@@ -1,4 +1,4 @@
-"""The recipe's section `search`: which settings are tried, how they are drawn, what stops them early, and what follows."""
+"""The recipe's section `search`: the settings to try, how they are drawn, what stops them early, and the final runs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ TOP_BY_RANK = re.compile(r"top_([1-9]\d*)_by_rank")
 
 
 class Range(Model):
-    """Numbers between two ends, drawn evenly, or evenly in their logarithm."""
+    """Numbers between `min` and `max`, drawn evenly in their logarithm, or evenly with `log: false`."""
 
     min: float
+    """The smallest number."""
     max: float
+    """The largest number."""
     log: bool = True
-    """Draw evenly in the logarithm; `min` must then be above 0."""
+    """Draw evenly in the logarithm, which needs a `min` above 0."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Range:
@@ -31,60 +33,60 @@ class Range(Model):
 
 
 Values: TypeAlias = Range | tuple[Any, ...]
-"""What a key may be: one of several values, or a number of a range."""
+"""Values that a key may take: a list, or a range of numbers."""
 
 Betas: TypeAlias = Range | tuple[Annotated[float, Field(ge=0)], ...]
 
 
 class FinalConfig(Model):
     seeds: int = Field(default=3, ge=0)
-    """Trainings of each method at its best setting, each with a seed of its own; 0 leaves the test split unseen."""
+    """Final trainings of each method's best setting, each with its own seed; 0 leaves the test split unseen."""
     train_on: Literal["train+validation", "train"] = "train+validation"
-    """`train+validation` trains on all but test and keeps the student of the last step; `train` keeps that of the best
-    validation."""
+    """`train+validation` trains on all samples except test and keeps the last step's student; `train` keeps the student with
+    the best validation score."""
 
 
 class SearchConfig(Model):
     compare: tuple[str, ...] = ()
-    """Methods to search, each with the same budget; empty searches the recipe's regularizer."""
+    """Methods to compare, each with the same budget; empty searches the recipe's regularizer alone."""
     beta: dict[str, Betas] = {"all": (1.0, 3.0, 10.0, 30.0)}
-    """Strengths: a list, or {min, max} for a range, or a mapping that gives each method its own (`all`: the others)."""
+    """Values of `regularizer.beta`: a list, a range {min, max}, or a mapping from methods to either (`all`: other methods)."""
     teachers: str | tuple[tuple[str, ...], ...] = "all_subsets"
     """Combinations of teachers: `all_subsets`, `singles`, `singles_and_pairs`, `top_K_by_rank` (the K combinations with
     the best linear heads), or a list of lists of names."""
     space: dict[str, Values] = {}
-    """Any other dotted key of the recipe, such as `train.learning_rate`: a list of values, or {min, max} for a range.
-    Keys of `regularizer` are tried with the methods that have them."""
+    """Other dotted keys of the recipe, such as `train.learning_rate`, each with a list of values or a range {min, max}. A key
+    of `regularizer` is tried with the methods that have it."""
     searcher: str = "grid"
     """`grid` tries everything, `random` draws `num_samples` settings, `optuna` (TPE) learns from the trials before,
     `module:Class` is a class of your own."""
     subsets_as: Literal["choice", "bits"] = "choice"
-    """How `optuna` sees combinations of teachers: as one choice, or as a yes or no for each teacher."""
+    """How `optuna` chooses teachers: one choice among combinations, or one bit for each teacher."""
     num_samples: int | None = Field(default=None, gt=0)
-    """At most this many settings per method; null runs the whole grid."""
+    """Settings to try per method; null tries the whole grid."""
     seeds: int = Field(default=1, gt=0)
-    """Trials of each setting, each with its own seed; settings are compared by their mean."""
+    """Trials of each setting, each with its own seed; settings are compared by their mean score."""
     metric: Literal["val_accuracy", "val_loss"] | None = None
-    """What settings are compared by, at their best evaluation; null is accuracy, or the loss of a regression."""
+    """Score of a trial, taken at its best evaluation; null is the accuracy, or the loss of a regression."""
     scheduler: str = "asha"
-    """`asha` stops trials that fall behind others of their method; `pbt` lets them take over the weights of better ones
-    and changes the numbers of their ranges on the way; `none` runs all to their end; `module:Class` is a class of your own."""
+    """`asha` stops trials that fall behind others of their method; `pbt` copies the weights of better trials and changes
+    values of ranges during training; `none` runs every trial to its end; `module:Class` is a class of your own."""
     grace_steps: int | None = Field(default=None, gt=0)
-    """Steps before a trial may be stopped, or changed by `pbt`; null is a third of train.steps."""
+    """Steps before a scheduler may stop or change a trial; null is a third of train.steps."""
     reduction_factor: int = Field(default=2, gt=1)
-    """`asha` keeps one in so many at each halt."""
+    """`asha` keeps one trial in this many at each halt."""
     max_concurrent_trials: int | None = Field(default=None, gt=0, le=MOST_PROCESSES)
-    """Trials at the same time; null fills the cluster, and what does not fit waits."""
+    """Trials that run at the same time; null runs as many as the cluster has room for."""
     workers_per_trial: int = Field(default=1, gt=0, le=MOST_PROCESSES)
-    """DDP workers of each trial; the result is that of one worker on the whole batch. `pbt` needs one."""
+    """DDP workers of each trial, which do not change its result; `pbt` needs one."""
     cpus_per_trial: float = Field(default=1.0, gt=0, le=MOST_PROCESSES)
     """CPUs of each worker of a trial."""
     gpus_per_trial: float | None = Field(default=None, ge=0, le=MOST_PROCESSES)
-    """GPUs of each worker of a trial, fractions share one; null is 1 with train.use_gpu, else 0."""
+    """GPUs of each worker of a trial; fractions share one GPU; null is 1 with train.use_gpu, else 0."""
     checkpoint_every_s: float = Field(default=30.0, ge=0)
-    """Seconds of a trial that may be lost when its process dies."""
+    """Seconds between checkpoints of a trial: the work that a killed process may lose."""
     final: FinalConfig = FinalConfig()
-    """What follows: the best setting of each method, trained anew; only these runs see the test split."""
+    """Final runs: each method's best setting is trained again, and only these runs see the test split."""
 
     @field_validator("searcher")
     @classmethod

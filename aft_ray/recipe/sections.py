@@ -1,4 +1,4 @@
-"""The sections of a recipe: every key that there is, its type, its default, and what it means.
+"""The sections of a recipe: every key with its type, its default and its meaning.
 
 A section whose keys contradict each other raises ValueError, which `fault_lines` turns into lines for the user.
 """
@@ -20,22 +20,22 @@ MOST_PROCESSES = 10_000
 
 
 class ColumnsConfig(Model):
-    """Which columns of a table, or keys of a JSON object, hold what."""
+    """Names of a table's columns, or of a JSON object's keys."""
 
     label: str | tuple[str, ...] = "label"
-    """One column; or a list of them: 0/1 columns with task multilabel, numbers with task regression. Empty: no label."""
+    """The label's column. A list names 0/1 columns for task multilabel, numbers for task regression; an empty list, no label."""
     text: str | tuple[str, ...] | None = None
-    """The text, or several that `prompt` puts together; without a prompt each has a line of its own."""
+    """The text's column, or several that `prompt` joins; without a prompt each becomes a line."""
     image: str | None = None
-    """Encoded bytes, the path of a file (relative to the table's folder), or the hub's pair of the two."""
+    """The picture's column: encoded bytes, a file's path relative to the table's folder, or the hub's pair of both."""
     image_root: str | None = None
-    """The folder from which paths of pictures start and which they must not leave; null is the table's own folder."""
+    """Folder that the pictures' paths start from and must stay inside; null is the table's own folder."""
     id: str | None = None
-    """Names of the samples, each different; null numbers the rows of each file from 1."""
+    """Column of the samples' unique names; null numbers the rows of each file from 1."""
     split: str | None = None
-    """Says of each row which split it belongs to; null goes by the names of files and folders."""
+    """Column that names each row's split; null takes the split from the names of files and folders."""
     group: str | None = None
-    """Rows with the same value here (one patient, one document) fall into the same split."""
+    """Column whose equal values (one patient, one document) stay in the same split."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -59,7 +59,7 @@ SOURCE_KEYS = {
     "hub": {*TABLE_KEYS, "repo", "subset", "revision"},
     "torchvision": {"path", "splits", "dataset_class"},
 }
-"""The keys that have an effect, by source; the others of these are refused."""
+"""Keys of `dataset` that each source reads; its other keys are refused."""
 ALL_SOURCE_KEYS = set().union(*SOURCE_KEYS.values())
 
 
@@ -67,49 +67,50 @@ class DatasetConfig(Model):
     name: str | None = None
     """A named data set (`aft-ray list datasets`)."""
     source: str | None = None
-    """Where your own data lies: `image_folder` has a folder of images per class, `parquet`, `csv` and `jsonl` a sample per
-    row, `webdataset` tars, `hub` a repository of the Hugging Face hub, `torchvision` one of its classes, `module:Class` a
-    class of your own."""
+    """The form of your own data: `image_folder` (one folder per class), `parquet`, `csv` and `jsonl` (one row per sample),
+    `webdataset` (tars), `hub` (a repository of the Hugging Face hub), `torchvision` (one of its classes), or `module:Class`,
+    a class of your own."""
     options: dict[str, Any] = {}
-    """Settings of a source of your own."""
+    """Arguments of a source of your own."""
     path: str | None = None
-    """The folder, file or glob (`data/*.parquet`) of `source`; of the hub, or of a named data set, a local copy."""
+    """Folder, file or glob (`data/*.parquet`) of `source`; for the hub or a named data set, a local copy."""
     repo: str | None = None
-    """The hub's repository, OWNER/NAME."""
+    """Repository of the hub, OWNER/NAME."""
     subset: str | None = None
-    """Which of the repository's configurations; null where it has one."""
+    """Configuration of the repository; null where there is only one."""
     revision: str | None = None
     """Branch, tag or commit of the repository; null takes the newest."""
     dataset_class: str | None = None
-    """torchvision's class, such as CIFAR10."""
+    """Name of torchvision's class, such as CIFAR10."""
     columns: ColumnsConfig = ColumnsConfig()
-    """Which column holds what."""
+    """Names of the columns of a table."""
     splits: dict[Literal["train", "validation", "test"], tuple[str, ...]] = {}
-    """The data set's own splits that make up each of ours, such as `test: validation_matched`; what is not named is left
-    out. Empty goes by their names: train, val, dev, test and the like."""
+    """The data set's own splits that make up train, validation and test, such as `test: validation_matched`; splits that are
+    not named are left out. Empty recognises usual names: train, val, dev, test."""
     task: Literal["classification", "multilabel", "regression"] | None = None
-    """One class per sample, those that apply, or numbers; null is classification, or what a named data set is for."""
+    """`classification` (one class per sample), `multilabel` (any number of classes) or `regression` (numbers); null is
+    classification, or the task of a named data set."""
     label_names: tuple[str, ...] = ()
-    """Classes in the order of their numbers; empty takes those that the data brings, else its different labels, sorted."""
+    """Names of the classes in the order of their numbers; empty takes the data set's own names, or its sorted labels."""
     prompt: str | None = None
-    """How texts become one, such as "Premise: {premise}\\nHypothesis: {hypothesis}"; null takes the named data set's own,
-    `reference` that of the AFT authors' code."""
+    """Template that joins texts, such as "Premise: {premise}\\nHypothesis: {hypothesis}"; null takes the named data set's own,
+    `reference` the template of the AFT authors' code."""
     truncation_side: Literal["left", "right"] | None = None
-    """Where a tokenizer cuts a text that is too long; null is right, or what suits the named data set's prompt."""
+    """Side on which a tokenizer cuts a long text; null is right, or the side that suits the named data set's prompt."""
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
-    """Share of the samples held out to choose beta, teachers and the best epoch, where the data set brings no such split."""
+    """Share of the samples for validation, where the data set has no validation split."""
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the samples held out as test split where the data set brings none."""
+    """Share of the samples for test, where the data set has no test split."""
     max_samples: int | None = Field(default=None, gt=0)
-    """Keep this many samples in all (those whose ids hash lowest); null keeps all."""
+    """Number of samples to keep, the ids with the lowest hashes; null keeps all."""
     train_fraction: float = Field(default=1.0, gt=0, le=1)
-    """Keep this share of each class of the train split (those whose ids hash lowest, at least one sample)."""
+    """Share of each class of the train split to keep, the ids with the lowest hashes, at least one sample."""
     samples_per_shard: int | None = Field(default=None, gt=0)
-    """Samples in one Parquet shard, the unit of extraction and of restart; null chooses 32 MiB, at most 512 samples."""
+    """Samples of one Parquet shard, the unit of extraction and of restart; null fills 32 MiB, at most 512 samples."""
     copy_content: bool = Field(default=True, alias="copy")
-    """Copy the samples' files into the workspace; false stores where each lies, and reads it there every time."""
+    """Copy the samples' files into the workspace; false stores their paths and reads the originals every time."""
     max_bad_samples: int = Field(default=0, ge=0)
-    """How many unreadable samples may be put aside, each named with its reason, before that is an error."""
+    """Unreadable samples to tolerate; each is listed with its reason."""
 
     @field_validator("source")
     @classmethod
@@ -171,34 +172,35 @@ class DatasetConfig(Model):
 
 class TeacherConfig(Model):
     name: str
-    """Its directory under `features/`; made from `model` when left out."""
+    """Directory of the features under `features/`; derived from `model` when left out."""
     model: str
     """`timm:NAME`, `open_clip:ARCHITECTURE/TAG`, `transformers:REPO_OR_DIRECTORY`, or a class of your own, `module:Class`.
     timm and open_clip also take `hf-hub:REPO` and `local-dir:DIRECTORY`, models saved in their own format."""
     weights: str | None = None
-    """A weights file instead of the model's published ones: a path, or `package://MODULE/FILE`."""
+    """Weights file instead of the published weights: a path, or `package://MODULE/FILE`. A checkpoint's weights are found
+    inside it, averaged ones first."""
     tower: Literal["image", "text"] | None = None
-    """Which half of a two-tower model (CLIP, SigLIP) to run; null takes the image tower."""
+    """Half of a two-tower model (CLIP, SigLIP) to run; null runs the image tower."""
     image_size: int | None = Field(default=None, gt=0, le=LARGEST_IMAGE)
-    """Input pixels per side; null takes the size the teacher was trained with."""
+    """Input pixels per side; null takes the size that the teacher was trained with."""
     max_length: int | None = Field(default=None, gt=0, le=LONGEST_TEXT)
-    """Tokens of a text that are read; null takes as many as the teacher can."""
+    """Tokens to read of a text; null reads as many as the teacher can."""
     truncation_side: Literal["left", "right"] | None = None
-    """Where a transformers model's tokenizer cuts a text that is too long; null takes the data set's `truncation_side`."""
+    """Side on which a transformers tokenizer cuts a long text; null takes the data set's `truncation_side`."""
     pooling: Literal["cls", "mean", "last", "eos", "pooler"] | None = None
-    """How token features become one vector; null takes the model's own way."""
+    """How token features become one vector; null pools as the model was trained."""
     batch_size: int = Field(default=64, gt=0, le=LARGEST_BATCH)
-    """Samples per forward pass on one device; halved, and that recorded, where the device's memory is too small."""
+    """Samples per forward pass on one device; if its memory is too small, half the size is tried and logged."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the forward pass. On a GPU bf16 and fp16 are several times faster than fp32, which has all its digits."""
+    """Arithmetic of the forward pass. On a GPU bf16 and fp16 are several times faster than full-precision fp32."""
     compile: bool = False
-    """Run the model through `torch.compile`: worth its start-up time on long extractions."""
+    """Compile the model with `torch.compile`; worth its start-up time on long extractions."""
     features_dtype: Literal["float16", "float32"] = "float16"
-    """Numbers as they are stored."""
+    """Type of the stored features."""
     options: dict[str, Any] = {}
-    """What a class of your own takes, handed to it as it is."""
+    """Arguments of a class of your own, handed over as they are."""
     num_actors: int = Field(default=1, gt=0, le=MOST_PROCESSES)
-    """Copies of this teacher that work at the same time."""
+    """Copies of this teacher that run at the same time."""
     num_gpus: float = Field(default=0, ge=0, le=MOST_PROCESSES)
     """GPUs per actor; fractions share one GPU."""
 
@@ -214,7 +216,7 @@ class TeacherConfig(Model):
     _name_is_a_directory = field_validator("name")(checked_name)
 
     def reading(self, samples: Mapping[str, Any]) -> TeacherConfig:
-        """The same for the samples of this manifest."""
+        """The config for the samples of this manifest, whose prompt may decide the truncation side."""
         side = self.truncation_side or samples.get("truncation_side")
         return self.model_copy(update={"truncation_side": side})
 
@@ -227,19 +229,20 @@ class StudentConfig(Model):
     pretrained: bool = False
     """Start from the model's published weights."""
     weights: str | None = None
-    """Start from this weights file: a path, or `package://MODULE/FILE`."""
+    """Start from this weights file: a path, or `package://MODULE/FILE`. A checkpoint's weights are found inside it, averaged
+    ones first."""
     image_size: int | None = Field(default=None, gt=0, le=LARGEST_IMAGE)
-    """Input pixels per side; null takes the model's own."""
+    """Input pixels per side; null takes the model's own size."""
     max_length: int | None = Field(default=None, gt=0, le=LONGEST_TEXT)
-    """Tokens of a text that are read; null takes as many as the model can, at most 512, and 128 words for the tiny ones."""
+    """Tokens to read of a text; null reads as many as the model can, at most 512; tiny models read 128 words."""
     pooling: Literal["mean", "cls", "pooler", "last", "head"] | None = None
-    """How a transformers model's tokens become features: their mean, the first token, BERT's pooler after it, the last token,
-    or the model's own classification head without its last layer. Null is `head` for a pretrained sequence classifier and
-    `mean` for any other model, whose head is not trained."""
+    """How a transformers model's tokens become features: the mean of all tokens, the first token (`cls`), BERT's `pooler`, the
+    last token, or the model's own classification `head` without its last layer. Null is `head` for a pretrained sequence
+    classifier and `mean` for any other model, whose head is not trained."""
     options: dict[str, Any] = {}
-    """Arguments of a class of your own, handed to it as they are."""
+    """Arguments of a class of your own, handed over as they are."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, about a third more time."""
+    """Recompute activations in the backward pass: less memory, about a third more time."""
 
 
 class RegularizerConfig(Model):
@@ -250,9 +253,9 @@ class RegularizerConfig(Model):
     beta: float = Field(default=10.0, ge=0)
     """Strength: loss = task_loss + beta * regularization."""
     learning_rate: float = Field(default=0.01, gt=0)
-    """Learning rate of the regularizer's own parameters (gates, projections)."""
+    """Learning rate of the regularizer's parameters (gates, projections)."""
     steps_per_student_step: int = Field(default=1, gt=0)
-    """Steps of the regularizer's parameters for each step of the student, each on a batch of its own."""
+    """Steps of the regularizer's parameters for each step of the student, each on its own batch."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -264,60 +267,60 @@ class TrainConfig(Model):
     steps: int = Field(default=1000, gt=0, le=10**9)
     """Optimizer steps."""
     global_batch_size: int = Field(default=128, gt=1, le=LARGEST_BATCH)
-    """Samples per step over all workers; the kernels are those of this whole batch."""
+    """Samples per step over all workers; kernels are computed over this whole batch."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    """`sgd` has momentum 0.9."""
+    """Optimizer of the student; `sgd` has momentum 0.9."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Peak learning rate of the student; cosine decay to zero, per step."""
+    """Peak learning rate of the student; it decays to zero along a cosine, step by step."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Weight decay of the student; the regularizer has none."""
+    """Weight decay of the student; the regularizer's parameters do not decay."""
     warmup_steps: int = Field(default=0, ge=0)
     """Steps of linear warm-up."""
     clip_norm: float | None = Field(default=None, gt=0)
-    """Longest gradient of the student's weights, as a norm over all of them; null leaves it as it is."""
+    """Maximum norm of the student's gradient; null disables clipping."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """Probability that the target spreads evenly over all classes."""
+    """Share of each target's probability that is spread evenly over all classes."""
     accumulation_steps: int = Field(default=1, gt=0, le=LARGEST_BATCH)
-    """Parts in which a worker's rows go through the student, to save memory; the kernels remain those of the whole batch."""
+    """Parts of a worker's rows that go through the student one by one, to save memory; kernels still cover the whole batch."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the student's forward pass; the losses are float32 always. On a GPU fp32 is what torch makes of it:
-    convolutions in TF32."""
+    """Arithmetic of the student's forward pass; losses are always float32. On a GPU torch computes fp32 convolutions in
+    TF32."""
     compile: bool = False
-    """Run the student through `torch.compile`."""
+    """Compile the student with `torch.compile`."""
     deterministic: bool = False
-    """On a GPU take the algorithms that give the same digits every time, which may be slower; a CPU has no others."""
+    """Use deterministic algorithms on a GPU, which may be slower; a CPU always does."""
     early_stopping: int | None = Field(default=None, gt=0)
-    """Stop after this many evaluations without a better validation score; null trains all steps."""
+    """Evaluations without a better validation score after which training stops; null trains all steps."""
     streaming: bool | None = None
-    """Read samples from their shards while training, where a split does not fit in memory; null decides by its size."""
+    """Read samples from their shards during training instead of holding a split in memory; null decides by its size."""
     trackers: tuple[Literal["mlflow", "wandb"], ...] = ()
-    """Where metrics go besides `metrics.jsonl` and TensorBoard."""
+    """Services that receive metrics besides `metrics.jsonl` and TensorBoard."""
     labels_per_class: int | None = Field(default=None, gt=0)
-    """Keep this many labels per class in the train split; the other samples take part in the regularizer only."""
+    """Labels to keep per class of the train split; the other samples take part in the regularizer only."""
     labeled_fraction: float = Field(default=0.5, gt=0, le=1)
-    """Share of each batch drawn from labelled samples when some samples have no label."""
+    """Share of labelled samples in each batch, if some samples have no label."""
     evaluate_every: int | None = Field(default=None, gt=0)
-    """Steps between two evaluations; null makes ten evaluations in a run."""
+    """Steps between two evaluations; null evaluates ten times in a run."""
     seed: int = Field(default=0, ge=0, le=2**62)
-    """Seed of the student's initial weights, of the order of samples and of the choice of labels that are kept."""
+    """Seed of the student's initial weights, the order of samples and the choice of labels to keep."""
     num_workers: int = Field(default=1, gt=0, le=MOST_PROCESSES)
-    """DDP workers; the result is that of one worker on the whole batch."""
+    """DDP workers; their number does not change the result."""
     use_gpu: bool = False
     """One GPU per worker."""
     max_failures: int = Field(default=3, ge=0)
-    """How often a killed worker may be replaced, continuing from the last checkpoint."""
+    """Times that killed workers are replaced; training continues from the last checkpoint."""
 
 
 class ResourcesConfig(Model):
-    """What has no key elsewhere: `teachers[].num_gpus` and `num_actors`, `train.num_workers` and `use_gpu`."""
+    """Resource settings not covered by `teachers[].num_gpus`, `num_actors`, `train.num_workers` and `use_gpu`."""
 
     decode_cpus: int | None = Field(default=None, gt=0, le=MOST_PROCESSES)
-    """CPUs that extraction and prediction take to read and crop with. Null: a quarter of the cluster's for teachers on CPUs;
-    for those on GPUs, what they leave of as large a part of the cluster's CPUs as they take of its GPUs."""
+    """CPUs that read and crop samples for extraction and prediction. Null takes a quarter of the cluster's CPUs for teachers on
+    CPUs; for teachers on GPUs, the share of its CPUs that equals their share of its GPUs, without the actors' own CPUs."""
     cpus_per_worker: float = Field(default=1.0, gt=0, le=MOST_PROCESSES)
-    """CPUs of each training worker, and its threads; fractions share one."""
+    """CPUs and threads of each training worker; fractions share one CPU."""
     min_workers: int | None = Field(default=None, gt=0)
-    """Start training with as few workers as this where there is no room for `train.num_workers`, and add the others as it
-    comes; null waits for all. The result is the same."""
+    """Fewest workers to start training with, if there is no room for `train.num_workers`; others join as room comes. Null waits
+    for all workers. The result is the same."""
     wait_s: float = Field(default=0.0, ge=0)
-    """Seconds to wait for nodes that an autoscaler has to start; 0 refuses at once what the cluster does not have."""
+    """Seconds to wait for nodes that an autoscaler starts; 0 refuses at once if the cluster lacks resources."""

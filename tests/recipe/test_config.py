@@ -203,3 +203,19 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
 def test_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
     assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
     assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+
+
+def kinds(model: type[Model]) -> Iterator[type[Model]]:
+    for kind in model.__subclasses__():
+        yield kind
+        yield from kinds(kind)
+
+
+def test_every_key_says_what_it_means_in_one_sentence_or_a_few() -> None:
+    found = {kind for kind in kinds(Model) if kind.__module__.startswith("aft_ray.")}
+    assert found > set(SECTIONS.values())
+    for kind in found:
+        for name, field in kind.model_fields.items():
+            text = field.description or ""
+            assert text[:1].isupper() or text[:1] == "`", f"{kind.__name__}.{name}: {text!r}"
+            assert text.endswith(".") and len(text) <= 400, f"{kind.__name__}.{name}: {text!r}"

@@ -1,4 +1,4 @@
-"""Small models that are trained: each gives logits and the features its last layer takes."""
+"""Small models to train: each gives logits, and the features that its last layer reads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Kind:
-    """Students that one module builds. form: how to name them. modality: what a data set must have for them."""
+    """Students of one module. form: how a recipe names them. modality: columns that a data set must have for them."""
 
     form: str
     modality: str
@@ -64,10 +64,10 @@ KINDS = {
         "both towers of a CLIP, and a head on the product of their features",
     ),
     "linear_probe": Kind(
-        "linear_probe", "features", "linear_probe", "a linear layer on the teachers' features: what they know already"
+        "linear_probe", "features", "linear_probe", "a linear layer on the teachers' features: shows how much they know"
     ),
 }
-"""What can stand in `student.model`: a whole name, or the library in LIBRARY:MODEL."""
+"""Values of `student.model`: a whole name, or the library in LIBRARY:MODEL."""
 OWN = Kind(
     "MODULE:Class", "image, text or both", "own_student", "a class of your own; models/students/base.py shows one"
 )
@@ -78,8 +78,8 @@ def build_student(
 ) -> Student:
     """The student with a fresh head for `num_outputs`; random initial weights come from torch's global generator.
 
-    teacher_dims: widths of the teachers' features, which are a linear probe's input.
-    for_inference: the weights will be loaded over it, so none are fetched.
+    teacher_dims: widths of the teachers' features, the input of a linear probe.
+    for_inference: fetch no weights, since trained ones will be loaded.
     Raises InputError if the model or its weights cannot be found, or do not fit.
     """
     with _faults_named(config):
@@ -88,7 +88,7 @@ def build_student(
 
 
 def student_transforms(config: StudentConfig) -> tuple[ImageTransform | TextTransform, ...]:
-    """How a sample becomes the student's inputs: one transform per modality, none for a linear probe.
+    """The transforms that turn a sample into the student's inputs: one per modality, none for a linear probe.
 
     Raises InputError if the model or its weights cannot be found.
     """
@@ -112,16 +112,16 @@ def recorded(student: Mapping[str, Any]) -> StudentConfig:
 
 
 def modality(config: StudentConfig) -> str:
-    """What the student reads: `image`, `text`, `image+text`, or the teachers' `features`.
+    """The student's input: `image`, `text`, `image+text`, or the teachers' `features`.
 
-    Raises InputError if there is no such kind of student.
+    Raises InputError if the student is of no known kind.
     """
     kind = _kind(config)
     return "+".join(transform.column for transform in student_transforms(config)) if kind is OWN else kind.modality
 
 
 def faults(config: StudentConfig) -> list[str]:
-    """What is wrong with the recipe's `student`, one line each."""
+    """Faults of the recipe's `student`, one line each."""
     try:
         student_transforms(config)
         if config.weights is not None:
@@ -167,7 +167,7 @@ def _adapter(config: StudentConfig) -> Any:
 
 @contextmanager
 def _faults_named(config: StudentConfig) -> Iterator[None]:
-    """Turns what the libraries raise for files that are missing, unsafe or of another model into one line."""
+    """Turns a library's error for a missing, unsafe or unfit file into one line."""
     try:
         yield
     except InputError:

@@ -1,4 +1,4 @@
-"""What every student is, and how a class of your own becomes one.
+"""The base of every student, and how a class of your own becomes one.
 
 A recipe names it as `module:Class`. A student on patches of a scan, say, in `my_lab/students.py`:
 
@@ -53,8 +53,8 @@ Features: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...]
 class Student(nn.Module, ABC):
     """A trainable model whose last layer is linear.
 
-    transforms: how a sample becomes its inputs, one per modality; none where they are the teachers' features.
-    feature_dim: width S of the features, one per tower where there are two. num_outputs: width C of the logits.
+    transforms: turn a sample into the model's inputs, one per modality; empty if it reads the teachers' features.
+    feature_dim: width S of the features, or one width per tower. num_outputs: width C of the logits.
     axes: names of the tensors that `prepare` gives, each with names of its first axes that may have any length.
     """
 
@@ -66,30 +66,30 @@ class Student(nn.Module, ABC):
     def forward(self, inputs: Inputs) -> tuple[torch.Tensor, Features]:
         """Logits (B, C) and features (B, S), the input of the last layer, or a tuple of both towers' features.
 
-        inputs: what the transforms give, stacked: (B, height, width, 3) uint8 images, (B, L) int32 token ids, a tuple of
+        inputs: stacked outputs of the transforms: (B, height, width, 3) uint8 images, (B, L) int32 token ids, a tuple of
         both, or (B, T) float32 features.
         """
         return self.run(*self.prepare(inputs))
 
     @abstractmethod
     def prepare(self, inputs: Inputs) -> tuple[torch.Tensor, ...]:
-        """What the network itself takes: normalised pixels (B, 3, height, width), ids (B, L) int64, ..."""
+        """Inputs of the network itself: normalised pixels (B, 3, height, width), ids (B, L) int64, ..."""
 
     @abstractmethod
     def run(self, *prepared: torch.Tensor) -> tuple[torch.Tensor, Features]:
-        """Logits and features from what `prepare` gives, with no step that depends on the values in it."""
+        """Logits and features from the output of `prepare`; no step may depend on its values, so that ONNX can hold it."""
 
 
 class LibraryStudent(Student):
-    """A student that its own library can load without aft_ray. library: the name of that on the model hub."""
+    """A student that its own library can load without aft_ray. library: its name on the model hub."""
 
     library: ClassVar[str]
 
     @abstractmethod
     def save(self, directory: Path, classes: Sequence[str], task: str) -> str:
-        """Writes the model as its library loads it. Returns the lines of Python that do.
+        """Writes the model in its library's format. Returns the lines of Python that load it.
 
-        Raises InputError if the library's format has no place for what was trained.
+        Raises InputError if the format cannot hold the trained model.
         """
 
 

@@ -1,4 +1,4 @@
-"""A linear head on the teachers' features: what they know about the task without any student."""
+"""A linear head on the teachers' features: shows how much they know about the task without a student."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def build(config: StudentConfig, num_outputs: int, teacher_dims: tuple[int, ...]
 
 
 class LinearProbe(Student):
-    """Logits straight from the teachers' features side by side, which are also its own."""
+    """Logits straight from the teachers' features side by side, which are its own features too."""
 
     axes = {"features": ("batch",)}
 

@@ -1,7 +1,7 @@
 """open_clip models as students of image and text: both towers, and a head on the product of their features.
 
-`open_clip:ARCHITECTURE[/TAG]` is of open_clip's own list, TAG naming published weights; `open_clip:hf-hub:REPOSITORY` and
-`open_clip:local-dir:DIRECTORY` are models in open_clip's format.
+`open_clip:ARCHITECTURE[/TAG]` names an architecture of open_clip's list and published weights; `open_clip:hf-hub:REPOSITORY`
+and `open_clip:local-dir:DIRECTORY` are models in open_clip's format.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ logits = torch.einsum("bi,cij,bj->bc", image, head["weight"], text) + head["bias
 
 @dataclass(frozen=True)
 class OpenClipTokens:
-    """A model's own tokenizer: ids padded as the model was trained to read them.
+    """A model's own tokenizer, which pads ids as the model was trained to read them.
 
-    name: what open_clip calls the model. length: tokens that are read. digest: identifies what the tokenizer is made of.
+    name: the model's name in open_clip. length: tokens to read. digest: identifies the tokenizer.
     """
 
     column: ClassVar[str] = "text"
@@ -62,16 +62,16 @@ class OpenClipTokens:
 
 @lru_cache(maxsize=8)
 def _tokenizer(name: str, length: int) -> tuple[Any, Lock]:
-    """The tokenizer, and a lock around its use, which changes the settings of its padding."""
+    """The tokenizer, and a lock, since each call changes its padding settings."""
     return open_clip.get_tokenizer(name, context_length=length), Lock()
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model comes from.
+    """Origin of a model.
 
     name: the architecture, or `hf-hub:` or `local-dir:` and a place. architecture: open_clip's `model_cfg`.
-    preprocess: its `preprocess_cfg`. published: what its weights are called; null where it has none or its own.
+    preprocess: its `preprocess_cfg`. published: tag of its published weights; None without one, or with its own weights.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Source:
 
     @classmethod
     def of(cls, config: StudentConfig) -> Source:
-        """Raises InputError if open_clip has no such model, or it has no weights where the recipe wants them."""
+        """Raises InputError if open_clip has no such model, or the recipe wants weights that do not exist."""
         name = config.model.partition(":")[2]
         needs_published = config.pretrained and config.weights is None
         scheme, _, place = name.partition(":")
@@ -118,9 +118,9 @@ class Source:
         return self.architecture | {"vision_cfg": vision, "text_cfg": text}
 
     def create(self, config: StudentConfig, *, for_inference: bool) -> Any:
-        """The whole model on the CPU, with the weights that the recipe asks for."""
+        """The whole model on the CPU, with the recipe's weights."""
         published = config.pretrained and config.weights is None and not for_inference
-        logging.disable(logging.WARNING)  # that random weights are random, which the recipe says
+        logging.disable(logging.WARNING)  # open_clip warns of random weights, which the recipe asks for
         try:
             model = open_clip.create_model(
                 self.name,
@@ -153,7 +153,7 @@ def build(config: StudentConfig, num_outputs: int, teacher_dims: tuple[int, ...]
 
 
 class OpenClipStudent(LibraryStudent):
-    """Both towers of a CLIP; features are what they give before normalisation, the image's first."""
+    """Both towers of a CLIP; features are their outputs before normalisation, the image's first."""
 
     library = "open_clip"
     axes = {"pixels": ("batch",), "ids": ("batch",)}
@@ -190,7 +190,7 @@ class OpenClipStudent(LibraryStudent):
 
     def save(self, directory: Path, classes: Sequence[str], task: str) -> str:
         """Writes `open_clip_config.json`, `open_clip_model.safetensors`, the tokenizer if it is not open_clip's own, and
-        the head, which open_clip has no place for, as `product_head.safetensors` (weight (C, S1, S2), bias (C,)).
+        `product_head.safetensors` (weight (C, S1, S2), bias (C,)), since open_clip's format has no head.
         """
         tensors = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}
         save_file(tensors, directory / "open_clip_model.safetensors")

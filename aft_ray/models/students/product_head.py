@@ -1,4 +1,4 @@
-"""The head of students with two towers: linear in the outer product of the towers' features."""
+"""The head of students with two towers: a linear layer on the outer product of their features."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 
 
 class ProductHead(torch.nn.Module):
-    """Linear(flattened outer product of two features), without making that product: weight (C, S1, S2), bias (C,)."""
+    """A linear layer on the flattened outer product of two features, which is never made: weight (C, S1, S2), bias (C,)."""
 
     def __init__(self, image_dim: int, text_dim: int, num_outputs: int) -> None:
         super().__init__()
-        bound = 1 / math.sqrt(image_dim * text_dim)  # that of torch.nn.Linear
+        bound = 1 / math.sqrt(image_dim * text_dim)  # as in torch.nn.Linear
         self.weight = torch.nn.Parameter(torch.empty(num_outputs, image_dim, text_dim).uniform_(-bound, bound))
         self.bias = torch.nn.Parameter(torch.empty(num_outputs).uniform_(-bound, bound))
 

@@ -1,4 +1,4 @@
-"""timm image models as students: of timm's own list, `hf-hub:REPOSITORY` or `local-dir:DIRECTORY` in timm's format."""
+"""timm image models as students: a name of timm's list, or `hf-hub:REPOSITORY` or `local-dir:DIRECTORY` in timm's format."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from aft_ray.recipe.sections import StudentConfig
 
 WEIGHTS = "model.safetensors"
 PLACES = ("url", "hf_hub_id", "file")
-"""Where timm's settings say that published weights lie."""
+"""Keys of timm's settings that name the place of published weights."""
 SAVED_SETTINGS = (
     "classifier",
     "first_conv",
@@ -47,9 +47,9 @@ transform = timm.data.create_transform(**timm.data.resolve_data_config(model=mod
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model comes from.
+    """Origin of a model.
 
-    name: what timm calls it. architecture, arguments: how to build it without its place. settings: its `pretrained_cfg`.
+    name: its name in timm. architecture, arguments: build it without its origin. settings: its `pretrained_cfg`.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Source:
 
     @classmethod
     def of(cls, config: StudentConfig) -> Source:
-        """Raises InputError if timm has no such model, or it has no weights where the recipe wants them."""
+        """Raises InputError if timm has no such model, or the recipe wants weights that do not exist."""
         name = config.model.partition(":")[2]
         scheme, identifier = timm_models.parsed(name)
         if scheme is None:
@@ -77,7 +77,7 @@ class Source:
                 f"{config.model} has no published weights: set student.pretrained=false or student.weights."
             )
         if config.image_size is not None and source.settings.get("fixed_input_size"):
-            # Position embeddings have one size and are resampled to another; convolutions take any size as it is.
+            # Position embeddings have a fixed size and are resampled; convolutions accept any size.
             source = replace(source, arguments=source.arguments | {"img_size": config.image_size})
         return source
 
@@ -96,7 +96,7 @@ def build(config: StudentConfig, num_outputs: int, teacher_dims: tuple[int, ...]
 
 
 class TimmStudent(LibraryStudent):
-    """A timm model with a fresh linear head; features are what the classifier takes."""
+    """A timm model with a fresh linear head; features are the classifier's input."""
 
     library = "timm"
     axes = {"pixels": ("batch",)}
@@ -131,7 +131,7 @@ class TimmStudent(LibraryStudent):
         return self.head(features), features
 
     def save(self, directory: Path, classes: Sequence[str], task: str) -> str:
-        """Writes `config.json` and `model.safetensors`, the head in the place of timm's own classifier."""
+        """Writes `config.json` and `model.safetensors`, with the head as timm's classifier."""
         model = self._with_classifier()
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, directory / WEIGHTS)
         data = self.source.data | {"input_size": (3, self.transform.size, self.transform.size)}
@@ -152,7 +152,7 @@ class TimmStudent(LibraryStudent):
         return USAGE
 
     def _with_classifier(self) -> Any:
-        """The student as one timm model. Raises InputError if that does not give the same logits."""
+        """The student as one timm model. Raises InputError if its logits would differ."""
         model: Any = timm.create_model(
             self.source.architecture, pretrained=False, num_classes=self.num_outputs, **self.source.arguments
         )

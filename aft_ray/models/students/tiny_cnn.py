@@ -30,7 +30,7 @@ def build(config: StudentConfig, num_outputs: int, teacher_dims: tuple[int, ...]
 class TinyCNN(Student):
     """Three convolutions, then averages over the four quarters of the picture as 256 features.
 
-    Group normalisation sees one sample at a time, so several workers compute exactly what one does on the whole batch.
+    Group normalisation sees one sample at a time, so several workers compute exactly the same as one on the whole batch.
     """
 
     axes = {"pixels": ("batch",)}
@@ -51,7 +51,7 @@ class TinyCNN(Student):
         self.backbone = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(POOLED_SIDE), nn.Flatten())
         self.feature_dim, self.num_outputs = channels * POOLED_SIDE**2, num_outputs
         self.head = nn.Linear(self.feature_dim, num_outputs)
-        self.to(memory_format=torch.channels_last)  # the images come so; it halves the time of a step on a CPU
+        self.to(memory_format=torch.channels_last)  # the images' own layout; halves the time of a step on a CPU
 
     def prepare(self, inputs: Inputs) -> tuple[torch.Tensor]:
         assert isinstance(inputs, torch.Tensor)

@@ -26,7 +26,7 @@ def build(config: StudentConfig, num_outputs: int, teacher_dims: tuple[int, ...]
 
 
 class TinyPair(Student):
-    """Features are those of both towers, each 256 wide, the image's first."""
+    """Both towers' features, each 256 wide, the image's first."""
 
     axes = {"pixels": ("batch",), "ids": ("batch", "length")}
 

@@ -14,7 +14,7 @@ LENGTH = 128
 BUCKETS = 8192
 EMBEDDING_DIM, WIDTH = 64, 128
 WORDS_SEEN = 3
-"""Neighbouring words that one filter sees."""
+"""Neighbouring words under one filter."""
 
 
 def transforms(config: StudentConfig) -> tuple[HashedWords]:
@@ -31,7 +31,7 @@ def build(config: StudentConfig, num_outputs: int, teacher_dims: tuple[int, ...]
 class TinyText(Student):
     """One convolution over embedded words, then the mean and the maximum of each filter over the text as 256 features.
 
-    Padding is zero before the convolution and after the ReLU, where it changes neither the sum nor the maximum.
+    Padding is zero before the convolution and after the ReLU, so that it changes neither the sum nor the maximum.
     """
 
     axes = {"ids": ("batch", "length")}

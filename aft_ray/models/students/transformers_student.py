@@ -31,7 +31,7 @@ from aft_ray.recipe.sections import StudentConfig
 MOST_TOKENS, FEWEST_TOKENS = 512, 4
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 COUNT_FROM_PADDING = ("camembert", "data2vec-text", "longformer", "roberta", "roberta-prelayernorm", "xlm-roberta")
-"""Families whose first token has the position behind that of the padding."""
+"""Families that count positions from the padding id on."""
 PROBLEMS = {
     "classification": "single_label_classification",
     "multilabel": "multi_label_classification",
@@ -53,7 +53,7 @@ class Source:
 
     @classmethod
     def of(cls, config: StudentConfig) -> Source:
-        """Raises InputError if it is no sequence classifier, or has no weights where the recipe wants them."""
+        """Raises InputError if it is no sequence classifier, or the recipe wants weights that do not exist."""
         files = model_files(config.model.partition(":")[2])
         settings = files.read_json("config.json")
         if settings is None:
@@ -74,7 +74,7 @@ class Source:
         return self.files.commit if isinstance(self.files, Repository) else None
 
     def tokens(self, max_length: int | None) -> Tokens:
-        """The tokenizer, for as many tokens as the model can read or fewer."""
+        """The tokenizer, limited to `max_length` and to the tokens that the model can read."""
         positions = self.settings.get("max_position_embeddings") or self.settings.get("n_positions")
         if positions and self.settings["model_type"] in COUNT_FROM_PADDING:
             positions -= self.settings.get("pad_token_id", 1) + 1
@@ -86,7 +86,7 @@ class Source:
         return Tokens(self.place, self.revision, length, fingerprint(self.files.tokenizer()))
 
     def model(self, num_outputs: int, *, pretrained: bool) -> Any:
-        """The classifier on the CPU. Raises InputError if the checkpoint lacks weights of the encoder."""
+        """The sequence classifier on the CPU. Raises InputError if the checkpoint lacks weights of the encoder."""
         pinned = {"revision": self.revision, "trust_remote_code": False}
         if not pretrained:
             config = AutoConfig.from_pretrained(self.place, num_labels=num_outputs, **pinned)
@@ -213,7 +213,7 @@ class TransformersStudent(LibraryStudent):
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without a report on the fresh head and a progress bar, which are for another use of the library."""
+    """Silences the library's report on the fresh head, and its progress bar."""
     before, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -226,7 +226,7 @@ def _quietly() -> Iterator[None]:
 
 
 def _last_layer(model: Any, num_outputs: int) -> str:
-    """Name of the layer that makes the logits. Raises InputError if that is no linear layer."""
+    """Name of the layer that makes the logits. Raises InputError if it is not linear."""
     linear = [name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)]
     if not linear or model.get_submodule(linear[-1]).out_features != num_outputs or _in_encoder(linear[-1], model):
         raise InputError(f"{type(model).__name__} does not end in a linear layer: it cannot be a student.")
@@ -234,7 +234,7 @@ def _last_layer(model: Any, num_outputs: int) -> str:
 
 
 def _in_encoder(name: str, model: Any) -> bool:
-    """Whether a weight is the encoder's; its pooler is trained with the head where a checkpoint has none."""
+    """Whether a weight belongs to the encoder without its pooler, which is trained with the head if a checkpoint lacks it."""
     return name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name
 
 

@@ -1,7 +1,7 @@
 """Frozen pretrained models that turn samples into features: one class per library, and classes of your own.
 
 `timm:`, `open_clip:` and `transformers:` are short names of the three classes here; any other `module:Class` is imported.
-What such a class must have is said in `aft_ray.models.teachers.base`.
+`aft_ray.models.teachers.base` describes such a class.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ FORMS = (
     ),
     ("MODULE:Class", "image or text", "a class of your own; aft_ray/teachers/base.py shows one"),
 )
-"""What `model` may be: its form, what the teacher reads, what it is."""
+"""Forms of `model`: how to write it, the samples that it reads, a description."""
 
 
 def describe_teacher(config: TeacherConfig) -> TeacherDescription:
-    """What a teacher eats and what identifies its features, without loading its weights.
+    """The teacher's input and the identity of its features, without loading its weights.
 
-    Raises InputError if the model or its weights cannot be found, or the recipe asks of it what it cannot do.
+    Raises InputError if the model or its weights cannot be found, or the recipe asks for something that it cannot do.
     """
     adapter = _adapter(config)
     with _faults_named(config):
@@ -58,7 +58,7 @@ def describe_teacher(config: TeacherConfig) -> TeacherDescription:
 def build_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
     """The teacher in evaluation mode on `device`.
 
-    Raises InputError if its weights cannot be fetched, are those of another model, or would have to execute code.
+    Raises InputError if its weights cannot be fetched, belong to another model, or would execute code.
     """
     adapter = _adapter(config)
     with _faults_named(config):
@@ -67,7 +67,7 @@ def build_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
 
 
 def faults(configs: Sequence[TeacherConfig]) -> list[str]:
-    """What is wrong with the recipe's `teachers`, one line each."""
+    """Faults of the recipe's `teachers`, one line each."""
     lines: list[str] = []
     for config in configs:
         try:
@@ -78,7 +78,7 @@ def faults(configs: Sequence[TeacherConfig]) -> list[str]:
 
 
 def _common_fingerprint(config: TeacherConfig, description: TeacherDescription) -> dict[str, Any]:
-    """What changes the features of any teacher: not how fast, where or with which versions they are computed."""
+    """Settings that change the features of any teacher; speed, place and versions do not belong here."""
     return {
         "model": config.model,
         "transform": description.transform.fingerprint() if description.transform else None,
@@ -90,7 +90,7 @@ def _common_fingerprint(config: TeacherConfig, description: TeacherDescription) 
 
 @contextmanager
 def _faults_named(config: TeacherConfig) -> Iterator[None]:
-    """Says of every fault whose it is; turns what the libraries raise for missing or unsafe files into one line."""
+    """Prefixes each fault with the teacher's name; turns a library's error for a missing, unsafe or unfit file into one line."""
     try:
         yield
     except InputError as error:
@@ -111,7 +111,7 @@ def _faults_named(config: TeacherConfig) -> Iterator[None]:
 
 
 def _adapter(config: TeacherConfig) -> Any:
-    """The class that `model` names. Raises InputError that says which there are, or what the class lacks."""
+    """The class that `model` names. Raises InputError with the known ones, or with the methods that the class lacks."""
     library, separator, model = config.model.partition(":")
     if not separator or not model:
         raise InputError(f"Teacher '{config.model}' must have the form LIBRARY:MODEL, such as timm:resnet50.a1_in1k.")
@@ -157,4 +157,4 @@ def _check_class(config: TeacherConfig, adapter: Any) -> None:
     if not any("__call__" in vars(base) for base in adapter.__mro__):
         lacking.append("lacks '__call__'; write def __call__(self, inputs): return (n, feature_dim) float32 features")
     if lacking:
-        raise InputError([f"Teacher '{config.name}': class {config.model} {what}." for what in lacking])
+        raise InputError([f"Teacher '{config.name}': class {config.model} {fault}." for fault in lacking])

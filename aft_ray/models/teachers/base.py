@@ -1,7 +1,7 @@
-"""What every teacher is: a class that describes itself without its weights, and frozen models made from it.
+"""The protocol of every teacher: a class that describes itself without its weights, and frozen models made from it.
 
-A model that no library here has becomes a teacher by such a class of your own, named in the recipe as `module:Class`
-(its module must be importable on every machine of the cluster). A pathology model, say, in `my_lab/teachers.py`:
+A class of your own, named in the recipe as `module:Class`, makes a teacher of any other model; its module must be importable
+on every machine of the cluster. A pathology model, say, in `my_lab/teachers.py`:
 
     TRANSFORM = ImageTransform(224, mean=(0.7, 0.6, 0.7), std=(0.2, 0.2, 0.2))
 
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TeacherDescription:
-    """What a teacher eats and what its features depend on.
+    """The teacher's input, and the settings that its features depend on.
 
-    transform: how an image becomes the teacher's input; None for text.
-    fingerprint: everything that changes the features' values, as plain JSON values. What the recipe says of every
-        teacher (model, transform, options, precision, features_dtype) is added by `describe_teacher`.
+    transform: turns an image into the teacher's input; None for text.
+    fingerprint: everything that changes the features' values, as plain JSON values. `describe_teacher` adds the recipe's
+        settings of every teacher (model, transform, options, precision, features_dtype).
     """
 
     modality: Literal["image", "text"]
@@ -54,13 +54,13 @@ class TeacherDescription:
 
 
 class Teacher(Protocol):
-    """A frozen model. `feature_dim` is asked of the model, never tabulated."""
+    """A frozen model. `feature_dim` comes from the model itself, never from a table."""
 
     feature_dim: int
 
     @classmethod
     def describe(cls, config: TeacherConfig) -> TeacherDescription:
-        """What the teacher eats and what identifies its features, without loading its weights."""
+        """The teacher's input and the identity of its features, without loading its weights."""
         ...
 
     def __init__(self, config: TeacherConfig, device: torch.device) -> None:
@@ -70,7 +70,7 @@ class Teacher(Protocol):
     def __call__(self, inputs: np.ndarray | Sequence[str]) -> torch.Tensor:
         """(n, feature_dim) float32 on the teacher's device, for a batch of (n, size, size, 3) uint8 images or n texts.
 
-        Where the device's memory is too small for the batch, torch.OutOfMemoryError is left to the caller.
+        If the batch does not fit in the device's memory, torch.OutOfMemoryError goes to the caller.
         """
         ...
 

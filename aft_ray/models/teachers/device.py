@@ -1,4 +1,4 @@
-"""A teacher's device: the arithmetic of its forward pass there, and the way of its inputs to it."""
+"""A teacher's device: choosing it, its arithmetic, and copying inputs to it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from aft_ray.recipe.sections import TeacherConfig
 
 
 def device_of(config: TeacherConfig) -> torch.device:
-    """The device that `num_gpus` asks for, whatever torch finds: Ray leaves all GPUs in sight of an actor that is given none.
+    """The device that `num_gpus` asks for, even if torch sees others: Ray hides no GPU from an actor without one.
 
-    A class of your own may have GPUs that only Ray knows of. Raises InputError for any other if torch finds none.
+    A class of your own may use GPUs that only Ray knows. For other teachers, raises InputError if torch finds no GPU.
     """
     if config.num_gpus and config.model.partition(":")[0] in LIBRARIES and not torch.cuda.is_available():
         raise InputError(
@@ -28,10 +28,10 @@ def device_of(config: TeacherConfig) -> torch.device:
 
 @contextmanager
 def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
-    """That of `precision` (fp32, bf16, fp16) on `device`.
+    """Sets the arithmetic of `precision` (fp32, bf16, fp16) on `device`.
 
-    fp32 has all its digits in convolutions too, for which torch takes ten bits of them (TF32) on a GPU unless told
-    otherwise: features would be off by some 1e-4 there, about as much as in fp16, at a fraction of its speed.
+    fp32 has full precision in convolutions too. By default torch computes them in TF32 on a GPU, with ten bits: features
+    would be off by some 1e-4, about as much as in fp16, at a fraction of its speed.
     """
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     before = torch.backends.cudnn.allow_tf32
@@ -44,7 +44,7 @@ def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
 
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """A copy of `array` on `device`; for a GPU through page-locked memory, while the GPU goes on with what it has."""
+    """A copy of `array` on `device`; a GPU goes on computing while it is copied through page-locked memory."""
     if device.type != "cuda":
         return torch.tensor(array, device=device)
     staged = torch.empty(array.shape, dtype=torch.tensor(array[:0]).dtype, pin_memory=True)

@@ -1,7 +1,7 @@
-"""How a loaded transformers model gives one feature per sample: its forward pass and the pooling of its tokens.
+"""From a loaded transformers model to one feature vector per sample: its forward pass and the pooling of its tokens.
 
-B samples, L tokens, H features; `mask_BL` is 1 for tokens and 0 for padding, which is on the right. No feature depends on
-the padding, so none depends on the other samples of the batch.
+B samples, L tokens, H features; `mask_BL` is 1 for tokens and 0 for padding, which is on the right. Features do not depend on
+padding, hence not on the other samples of the batch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from aft_ray.recipe.errors import InputError
 
 Encoder = Callable[..., torch.Tensor]
 RESIZES_ALWAYS = ("dinov2", "dinov2_with_registers")
-"""Models that resample their position embeddings to any image without being asked."""
+"""Models that resample their position embeddings to any image by themselves."""
 
 
 def text_encoder(model: Any, family: str, pooling: str) -> Encoder:
@@ -41,7 +41,7 @@ def text_encoder(model: Any, family: str, pooling: str) -> Encoder:
 
 
 def image_encoder(model: Any, family: str, pooling: str, *, resized: bool) -> Encoder:
-    """pixels (B, 3, size, size) -> (B, H). `resized`: the size is not the one that the model was trained with.
+    """pixels (B, 3, size, size) -> (B, H). resized: the model was trained with another size.
 
     Raises InputError if the model cannot take another size.
     """
@@ -98,6 +98,6 @@ def _pooler_output(output: Any, family: str) -> torch.Tensor:
 
 
 def _features(output: Any) -> torch.Tensor:
-    """The shared space's vectors, which transformers gives as a tensor before version 5, inside an output from then on."""
+    """Vectors of the shared space: a tensor before version 5 of transformers, part of an output since."""
     features: torch.Tensor = output if isinstance(output, torch.Tensor) else output.pooler_output
     return features

@@ -78,7 +78,7 @@ class OpenClipTeacher:
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a model comes from.
+    """Origin of a model.
 
     name: the architecture, or `hf-hub:` or `local-dir:` and a place. architecture: open_clip's `model_cfg`.
     preprocess: its `preprocess_cfg`. published: the tag's settings. files: where weights lie, if not at the tag's URL.
@@ -101,7 +101,7 @@ class _Source:
 
     @classmethod
     def _saved(cls, scheme: str, files: ModelFiles) -> _Source:
-        """A model that was saved with its `open_clip_config.json`."""
+        """A model that was saved with an `open_clip_config.json`."""
         architecture, preprocess = open_clip_models.saved(files)
         place = files.name if isinstance(files, Repository) else files
         return cls(f"{scheme}:{place}", architecture, preprocess, {}, files)
@@ -123,12 +123,12 @@ class _Source:
 
     @property
     def quick_gelu(self) -> bool:
-        """Whether the tag was trained with another GELU than its architecture says; open_clip itself only warns."""
+        """Whether the tag was trained with another GELU than its architecture's; open_clip only warns."""
         return bool(self.published.get("quick_gelu", False))
 
     @property
     def tokenizer_files(self) -> ModelFiles | None:
-        """Where the text tower's tokenizer lies; None for open_clip's own."""
+        """Files of the text tower's tokenizer; None for open_clip's own."""
         place = self.architecture["text_cfg"].get("hf_tokenizer_name")
         if place and isinstance(self.files, Directory):
             return self.files
@@ -139,13 +139,13 @@ class _Source:
         return ImageTransform.from_preprocess_config(self.preprocess, size)
 
     def weights(self, config: TeacherConfig) -> dict[str, str] | str:
-        """What identifies the weights. Raises InputError if there are none."""
+        """The identity of the weights. Raises InputError if there are none."""
         if config.weights is not None:
             return sha256(open_clip_models.weights_file(config.weights))
         return self.files.weights(self._weights_names()) if self.files else str(self.published["url"])
 
     def _weights_names(self) -> tuple[str, ...]:
-        """The files that open_clip looks for, in its order."""
+        """Files that open_clip looks for, in its order."""
         if isinstance(self.files, Directory):
             return open_clip_models.WEIGHTS_OF_DIRECTORY
         named = self.published.get("hf_hub", "").rpartition("/")[2]
@@ -154,7 +154,7 @@ class _Source:
         return (str(Path(named).with_suffix(".safetensors")), named) if named.endswith((".bin", ".pth")) else (named,)
 
     def create(self, config: TeacherConfig) -> torch.nn.Module:
-        """The whole model on the CPU with its weights; no other than those that were identified."""
+        """The whole model on the CPU with exactly the weights that were identified."""
         name, checkpoint = self.name, None
         if config.weights is not None:
             pass  # loaded below
@@ -179,7 +179,7 @@ class _Source:
 
 
 def _keep_tower(model: torch.nn.Module, tower: str) -> None:
-    """Takes the other tower off the model, so that only this one's parameters go to the device."""
+    """Removes the other tower, so that only this tower's parameters go to the device."""
     for name, _ in list(model.named_children()):
         if (name == "visual") != (tower == "image"):
             setattr(model, name, None)

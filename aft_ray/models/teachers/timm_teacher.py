@@ -60,7 +60,7 @@ class TimmTeacher:
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a model comes from.
+    """Origin of a model.
 
     name: what timm calls it. settings: timm's `pretrained_cfg`. files: where published weights lie, if they are files.
     """
@@ -85,7 +85,7 @@ class _Source:
         return ImageTransform.from_data_config(resolve_data_config(pretrained_cfg=self.settings, verbose=False), size)
 
     def weights(self, config: TeacherConfig) -> dict[str, str] | str:
-        """What identifies the weights. Raises InputError if there are none."""
+        """The identity of the weights. Raises InputError if there are none."""
         if config.weights is not None:
             return sha256(weights_file(config.weights))
         if self.files is not None:
@@ -96,7 +96,7 @@ class _Source:
         raise InputError(f"{self.name} has no published weights in timm; set 'weights' to a file.")
 
     def _weights_names(self) -> tuple[str, ...]:
-        """The files that timm looks for, in its order."""
+        """Files that timm looks for, in its order."""
         if not isinstance(self.files, Repository):
             return timm_models.WEIGHTS_OF_DIRECTORY
         named = self.settings.get("hf_hub_filename")
@@ -114,12 +114,12 @@ class _Source:
 
 
 def _pinned(files: Repository) -> str:
-    """The repository in timm's writing, at the commit that was identified."""
+    """The repository as timm writes it, at the identified commit."""
     return f"{files.name}@{files.commit}" if files.commit else files.name
 
 
 def _load(model: torch.nn.Module, location: str) -> None:
-    """Loads the weights file into the model; only a classifier that the model does not have may be left over."""
+    """Loads the weights file into the model; only the tensors of a classifier may be left over."""
     wanted = model.state_dict()
     state = load_state_dict(location, wanted, lambda state: as_timm(state, wanted))
     check_fit(wanted, state, location)

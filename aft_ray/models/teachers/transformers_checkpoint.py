@@ -1,4 +1,4 @@
-"""What a transformers checkpoint's files say of it, without loading it: what it eats, how it is pooled, its identity."""
+"""A transformers checkpoint read from its small files, without loading it: input, pooling, identity."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aft_ray.recipe.sections import TeacherConfig
 TWO_TOWERS = ("clip", "siglip")
 
 POOLER_OR_CLS = "pooler or cls"
-"""BERT's tanh pooler; the first token where the checkpoint has no pooler."""
+"""BERT's tanh pooler; the first token if the checkpoint has no pooler."""
 
 TEXT = {
     "bert": POOLER_OR_CLS,
@@ -42,12 +42,12 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-"""What transformers looks for, in its order."""
+"""Files that transformers looks for, in its order."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model's files, and what the recipe and they say about running it."""
+    """A model's files, and how to run the model according to them and the recipe."""
 
     files: ModelFiles
     settings: dict[str, Any]
@@ -81,17 +81,17 @@ class Checkpoint:
 
     @property
     def pinned(self) -> dict[str, Any]:
-        """How to load exactly what was identified, and no code."""
+        """Arguments that load exactly the identified revision, and no code."""
         revision = {"revision": self.files.commit} if isinstance(self.files, Repository) and self.files.commit else {}
         return {"trust_remote_code": False, **revision}
 
     @property
     def truncation_side(self) -> str:
-        """Where the tokenizer itself would cut a text."""
+        """Side on which the tokenizer itself cuts a text."""
         return str((self.files.read_json("tokenizer_config.json") or {}).get("truncation_side", "right"))
 
     def weights(self) -> dict[str, str]:
-        """What identifies the weights. Raises InputError if there are none."""
+        """The identity of the weights. Raises InputError if there are none."""
         own = self.settings.get("transformers_weights")
         return self.files.digests("config.json") | self.files.weights((own,) if own else WEIGHTS)
 
@@ -105,7 +105,7 @@ class Checkpoint:
 
 
 def _modality(config: TeacherConfig, files: ModelFiles, family: str) -> str:
-    """`image` or `text`. Raises InputError if the recipe chooses a tower of a model that has one only."""
+    """`image` or `text`. Raises InputError if the recipe chooses a tower that the model does not have."""
     if family in TWO_TOWERS:
         return config.tower or "image"
     image = family in IMAGES or (family not in TEXT and files.first("preprocessor_config.json") is not None)
@@ -116,7 +116,7 @@ def _modality(config: TeacherConfig, files: ModelFiles, family: str) -> str:
 
 
 def _pooling(config: TeacherConfig, files: ModelFiles, family: str, modality: str) -> str:
-    """How token features become one vector. Raises InputError if that is not known, or not possible."""
+    """How token features become one vector. Raises InputError if it is unknown or impossible."""
     if family in TWO_TOWERS:
         refuse(config, "pooling", why=f"{family} models, whose features are those of the shared space")
         return "projection"
@@ -132,7 +132,7 @@ def _pooling(config: TeacherConfig, files: ModelFiles, family: str, modality: st
 
 
 def _saved_pooling(files: ModelFiles) -> str | None:
-    """The pooling of a sentence-transformers checkpoint; None for others. Projections that follow it are not run."""
+    """The pooling of a sentence-transformers checkpoint; None for others. Later projections are not run."""
     modules: Any = files.read_json("modules.json") or []
     path = next((module["path"] for module in modules if module["type"].endswith(".Pooling")), None)
     settings = files.read_json(f"{path}/config.json") if path else None

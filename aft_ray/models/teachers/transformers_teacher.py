@@ -1,7 +1,7 @@
 """transformers models as teachers, of text or images: a directory or a repository of the model hub.
 
-Text: bert, distilbert, roberta and xlm-roberta, t5, gpt2, llama and its like, sentence-transformers checkpoints. Images:
-vit, dinov2. Both: clip, siglip, of which `tower` chooses the half. Others are run where the recipe says how to pool.
+Text: bert, distilbert, roberta and xlm-roberta, t5, gpt2, llama and similar models, sentence-transformers checkpoints. Images:
+vit, dinov2. Both: clip, siglip, whose half `tower` chooses. Other models run if the recipe sets `pooling`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class TransformersTeacher:
 
 
 class _Pixels:
-    """Images as the model takes them."""
+    """Turns crops into the model's pixels."""
 
     def __init__(self, transform: ImageTransform) -> None:
         self.transform = transform
@@ -74,7 +74,7 @@ class _Pixels:
 
 
 class _Tokens:
-    """Texts as the model takes them: ids and mask, padded on the right with an id that every model has."""
+    """Turns texts into ids and a mask, padded on the right with an id that every model has."""
 
     probe = ("a",)
 
@@ -102,7 +102,7 @@ class _Tokens:
 
 
 def _load(checkpoint: Checkpoint) -> tuple[Any, str]:
-    """The model on the CPU, without the half that is not run, and its pooling.
+    """The model on the CPU without its unused half, and its pooling.
 
     Raises InputError if the checkpoint lacks weights that the features depend on.
     """
@@ -125,7 +125,7 @@ def _load(checkpoint: Checkpoint) -> tuple[Any, str]:
 
 
 def _unused_parts(checkpoint: Checkpoint, pooling: str) -> tuple[str, ...]:
-    """Modules that can be left off the device."""
+    """Modules that need not go to the device."""
     if checkpoint.family in TWO_TOWERS:
         text = checkpoint.modality == "text"
         return ("vision_model", "visual_projection") if text else ("text_model", "text_projection")
@@ -133,7 +133,7 @@ def _unused_parts(checkpoint: Checkpoint, pooling: str) -> tuple[str, ...]:
 
 
 def _longest(tokenizer: Any, model: Any, max_length: int | None) -> int | None:
-    """Tokens that the model can read, or fewer if the recipe says so; None if nothing limits them."""
+    """Most tokens that the model and the recipe allow; None without a limit."""
     positions = getattr(getattr(model.config, "text_config", model.config), "max_position_embeddings", None)
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
@@ -146,6 +146,6 @@ def _longest(tokenizer: Any, model: Any, max_length: int | None) -> int | None:
 
 
 def _stands_for_nothing(tokenizer: Any) -> list[int]:
-    """What an empty text is to a tokenizer that adds no special tokens."""
+    """Ids of an empty text for a tokenizer that adds no special tokens."""
     tokens = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, 0)
     return [next(token for token in tokens if token is not None)]
