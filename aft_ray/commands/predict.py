@@ -10,7 +10,7 @@ from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe,
 from aft_ray.commands.tables import LISTED_CLASSES, console, print_table
 
 SUMMARY = "ask a finished run's student about files or texts without labels"
-PATH = "an image or a folder of them, lines of text (.txt), or a table (.csv, .jsonl, .parquet); a path or URL"
+PATH = "an image or a folder of them, lines of text (.txt), or a table with the recipe's columns; a path or URL"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,17 +15,19 @@ from aft_ray.datasets.named.bundled import BUNDLED_IMAGES
 from aft_ray.datasets.named.bundled_texts import BUNDLED_TEXTS
 from aft_ray.datasets.named.emoji import EMOJI
 from aft_ray.datasets.named.hub_task import KEYS
+from aft_ray.datasets.sources.contents import RowContent
 from aft_ray.datasets.sources.hub import check_hub, hub_tables
 from aft_ray.datasets.sources.image_folder import list_image_folder
 from aft_ray.datasets.sources.tables import open_tables
 from aft_ray.datasets.sources.tabular import check_columns, list_tables
 from aft_ray.datasets.sources.torchvision_source import check_torchvision, list_torchvision
 from aft_ray.datasets.sources.webdataset import find_tars, list_webdataset
+from aft_ray.datasets.unlabelled_tables import PLAIN, RowForm
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.own_class import import_class
 from aft_ray.recipe.sections import DatasetConfig
 
-__all__ = ["NAMED", "SOURCES", "Item", "Listing", "NamedDataset", "faults", "list_samples"]
+__all__ = ["NAMED", "SOURCES", "Item", "Listing", "NamedDataset", "faults", "list_samples", "row_form"]
 
 NAMED: dict[str, NamedDataset] = {
     dataset.name: dataset
@@ -79,6 +81,16 @@ def list_samples(config: DatasetConfig) -> Listing:
         return _named(config).list_samples(config)
     except FileNotFoundError as error:
         raise InputError(str(error)) from error
+
+
+def row_form(config: DatasetConfig) -> RowForm:
+    """How a row of a table becomes a sample of the recipe's data set; columns `image` and `text` where it names none."""
+    named = NAMED.get(config.name or "")
+    resolved = named.resolve(config) if named and named.resolve else config
+    columns = resolved.columns
+    prompt = resolved.prompt if columns.texts else None
+    content = RowContent(columns.texts or PLAIN.content.texts, prompt, columns.image or PLAIN.content.image)
+    return RowForm(content, columns.id)
 
 
 def _source(config: DatasetConfig) -> Source:

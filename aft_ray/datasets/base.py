@@ -91,7 +91,8 @@ class NamedDataset:
     num_samples: of its train and test split, or of the whole where it has no split of its own. origin: the repository
     or package that brings it. keys: of the recipe's
     `dataset` that it takes. missing: what to install or download if it is not here, and where to put it; None if it is.
-    check: as a Source's; None if being here is enough.
+    check: as a Source's; None if being here is enough. resolve: the recipe's `dataset` with the columns and the prompt that
+    the data set brings itself; None if it does not lie in tables.
     """
 
     name: str
@@ -104,6 +105,7 @@ class NamedDataset:
     missing: Callable[[DatasetConfig], str | None]
     list_samples: Callable[[DatasetConfig], Listing]
     check: Callable[[DatasetConfig], object] | None = None
+    resolve: Callable[[DatasetConfig], DatasetConfig] | None = None
 
 
 def raise_faults(faults: Iterable[str], count: int | None = None) -> None:

@@ -1,45 +1,45 @@
-"""What a student is asked about: pictures and texts without labels, listed on one machine and decoded on many.
+"""Pictures and texts without labels, for `predict`: listed on one machine and decoded on many.
 
 The decoding runs in many light processes, so nothing here imports torch by itself.
 """
 
 from __future__ import annotations
 
-import io
+import codecs
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.fs as pafs
-import pyarrow.json
-import pyarrow.parquet as pq
 
 from aft_ray.cluster.attempts import Watch
 from aft_ray.datasets.sources.pictures import SUFFIXES as IMAGES
+from aft_ray.datasets.sources.pictures import find_pictures, is_hidden
+from aft_ray.datasets.unlabelled_tables import ALL_SUFFIXES, PLAIN, RowForm, list_table, table_kind
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory
 from aft_ray.store.quarantine import UNREADABLE, bad_sample
 from aft_ray.store.workspace import filesystem_of
-
-READERS = {".csv": pyarrow.csv.read_csv, ".jsonl": pyarrow.json.read_json, ".parquet": pq.read_table}
-IDS = ("id", "sample_id")
-"""Columns of a table that can name its rows; they are numbered where it has neither."""
 
 
 @dataclass(frozen=True)
 class Unseen:
     """Samples in a fixed order.
 
-    table: `id`, and `image` (encoded bytes, or a path below `root`) or `text` or both. root: a directory's path or URL.
+    table: `id`; `image` (encoded bytes, or a path below `root`) or `text` or both; `fault`, why a sample has no content.
+    root: a directory's path or URL. left_out: how many other files lie beside the pictures, by suffix.
     """
 
     table: pa.Table
     root: str
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def rows(self, size: int) -> list[dict[str, Any]]:
         """Parts of at most `size` samples: number of the part as `shard`, and a list for each column."""
@@ -47,33 +47,80 @@ class Unseen:
         return [{"shard": k, **self.table.slice(start, size).to_pydict()} for k, start in enumerate(starts)]
 
 
-def list_unseen(location: str, columns: Sequence[str]) -> Unseen:
+def list_unseen(
+    location: str, columns: Sequence[str], form: RowForm = PLAIN, *, image_root: str | None = None
+) -> Unseen:
     """The samples at a path or URL, with the contents that `columns` names, of `image` and `text`.
 
-    Images: a file, or all in a folder and below. Texts: the lines of a .txt file. Either, or both: a table (.csv, .jsonl,
-    .parquet) with columns of these names; its images are files beside it or, in Parquet, their bytes.
+    Images: a file, or all in a folder and below. Texts: the lines of a .txt file. Either, or both: a table, whose rows
+    become samples by `form`; its images are files in its folder (or in `image_root`), or encoded bytes.
     Raises InputError if there is nothing of the kind.
     """
     filesystem, path = filesystem_of(location)
     found = filesystem.get_file_info(path)
-    suffix = PurePosixPath(path).suffix.lower()
+    kind, form, left_out = table_kind(path), form.reading(columns), Counter[str]()
     if found.type == pafs.FileType.NotFound:
         raise InputError(f"{location} does not exist.")
-    if found.is_file and suffix in READERS:
-        table = _read_table(_read(filesystem, path), suffix, columns, location)
+    if found.is_file and kind:
+        root = _parent(location, path) if image_root is None else str(Path(image_root).expanduser().absolute())
+        with _local(filesystem, path, location) as file:
+            table = list_table(file, kind, form, Path(filesystem_of(root)[1]))
     elif list(columns) == ["image"]:
-        table = _list_images(filesystem, found, location)
-    elif list(columns) == ["text"] and suffix == ".txt":
-        lines = _read(filesystem, path).decode("utf-8", errors="replace").splitlines()
-        table = pa.table({"id": _numbers(len(lines)), "text": lines})
+        table, left_out = _list_images(filesystem, found, location)
+        root = location if not found.is_file else _parent(location, path)
+    elif list(columns) == ["text"] and found.is_file and path.lower().endswith(".txt"):
+        table, root = _list_lines(_read(filesystem, path), form, location), location
     else:
-        kinds = ", ".join([".txt", *READERS] if list(columns) == ["text"] else READERS)
+        kinds = ", ".join([".txt", *ALL_SUFFIXES] if list(columns) == ["text"] else ALL_SUFFIXES)
         raise InputError(
             f"{location} must be a file of one of the kinds {kinds}: the student reads {' and '.join(columns)}."
         )
     if table.num_rows == 0:
         raise InputError(f"{location} holds nothing to predict.")
-    return Unseen(table, location if not found.is_file else _parent(location, path))
+    return Unseen(table, root, left_out)
+
+
+@contextmanager
+def _local(filesystem: pafs.FileSystem, path: str, location: str) -> Iterator[Path]:
+    """A file on this machine: itself, or a copy. Errors name the place that the user gave."""
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        yield Path(path)
+        return
+    with TemporaryDirectory() as folder:
+        copy = Path(folder, PurePosixPath(path).name)
+        copy.write_bytes(_read(filesystem, path))
+        try:
+            yield copy
+        except InputError as error:
+            raise InputError([fault.replace(str(copy), location) for fault in error.faults]) from error
+
+
+def _list_lines(content: bytes, form: RowForm, location: str) -> pa.Table:
+    """A sample for each line of a file, its text put together as a row with one column."""
+    texts = form.content.texts
+    if len(texts) > 1:
+        raise InputError(
+            f"{location} has one text on a line; the run's samples were made of {' and '.join(texts)}. Give a table with these"
+            " columns."
+        )
+    lines = content.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    found: dict[str, list[str | None]] = {"text": [], "fault": []}
+    for line in lines if lines[-1] else lines[:-1]:
+        text = fault = None
+        try:
+            text = form.text({texts[0]: line.decode()})
+        except ValueError as error:
+            fault = "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+        found["text"].append(text)
+        found["fault"].append(fault)
+    return _table([str(number) for number in range(len(found["text"]))], **found)
+
+
+def _table(ids: list[str], **columns: list[str | None]) -> pa.Table:
+    """Columns as of `list_table`, null where they are not given."""
+    nothing = [None] * len(ids)
+    found = {"id": ids, "image": nothing, "text": nothing, "fault": nothing, **columns}
+    return pa.table({name: pa.array(values, pa.string()) for name, values in found.items()})
 
 
 @dataclass(frozen=True)
@@ -93,6 +140,8 @@ class DecodeRows:
         def decoded(number: int) -> list[np.ndarray] | None:
             """One for each transform; None if the sample cannot be read."""
             try:
+                if fault := part["fault"][number]:
+                    raise ValueError(fault)
                 contents = [_content(part[t.column][number], t.column, place) for t in self.transforms]
                 return [transform(content) for transform, content in zip(self.transforms, contents, strict=True)]
             except UNREADABLE as error:
@@ -126,41 +175,38 @@ def _read(filesystem: pafs.FileSystem, path: str) -> bytes:
     return Directory(filesystem, str(place.parent)).read(place.name)
 
 
-def _list_images(filesystem: pafs.FileSystem, found: pafs.FileInfo, location: str) -> pa.Table:
+def _list_images(
+    filesystem: pafs.FileSystem, found: pafs.FileInfo, location: str
+) -> tuple[pa.Table, Mapping[str, int]]:
+    """The pictures, and how many other files there are by suffix."""
+    left_out: Counter[str] = Counter()
     if found.is_file:
+        suffix = PurePosixPath(found.path).suffix.lower()
+        if suffix and suffix not in IMAGES:
+            raise InputError(f"{location} must be a picture, a folder of them or a table ({', '.join(ALL_SUFFIXES)}).")
         files = [PurePosixPath(found.path).name]
+    elif isinstance(filesystem, pafs.LocalFileSystem):
+        pictures = find_pictures(Path(found.path))
+        files, left_out = [path.relative_to(found.path).as_posix() for path in pictures.files], pictures.left_out
     else:
         below = filesystem.get_file_info(pafs.FileSelector(found.path, recursive=True))
-        paths = (info.path for info in below if info.is_file)
-        files = sorted(
-            str(PurePosixPath(path).relative_to(found.path))
-            for path in paths
-            if PurePosixPath(path).suffix.lower() in IMAGES
-        )
+        paths = [PurePosixPath(info.path).relative_to(found.path) for info in below if info.is_file]
+        shown = [path for path in paths if not any(map(is_hidden, path.parts))]
+        files = sorted(str(path) for path in shown if path.suffix.lower() in IMAGES)
     if not files:
         raise InputError(f"{location} holds no images ({', '.join(IMAGES)}).")
-    return pa.table({"id": files, "image": files})
+    if unnamed := [name for name in files if _has_bytes(name)]:
+        raise InputError(f"{location}: the name of {unnamed[0]} is no text. Rename the file.")
+    return _table(files, image=list(files)), left_out
 
 
-def _read_table(content: bytes, suffix: str, columns: Sequence[str], location: str) -> pa.Table:
-    """`id` and `columns` of a table. Raises InputError if it cannot be read, or has no such columns."""
+def _has_bytes(name: str) -> bool:
+    """Whether a file's name holds bytes that are no text."""
     try:
-        table = READERS[suffix](io.BytesIO(content))
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{location} cannot be read: {' '.join(str(error).split())[:200]}") from error
-    if missing := [name for name in columns if name not in table.column_names]:
-        raise InputError(
-            f"{location} has no column {' and '.join(map(repr, missing))}. Its columns: {', '.join(table.column_names)}."
-        )
-    named = next((name for name in IDS if name in table.column_names), None)
-    ids = table.column(named).cast(pa.string()) if named else pa.array(_numbers(table.num_rows))
-    contents = [table.column(name) for name in columns]
-    kept = [c if name == "image" else c.cast(pa.string()) for name, c in zip(columns, contents, strict=True)]
-    return pa.table([ids, *kept], names=["id", *columns])
-
-
-def _numbers(count: int) -> list[str]:
-    return [str(number) for number in range(count)]
+        name.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _parent(location: str, path: str) -> str:

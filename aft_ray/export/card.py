@@ -25,6 +25,7 @@ def model_card(
     library: str,
     usage: str,
     transforms: Sequence[str],
+    text: str | None,
     onnx_inputs: Mapping[str, Sequence[str]],
     onnx_difference: float | None,
     num_samples: Mapping[str, int],
@@ -33,7 +34,8 @@ def model_card(
 ) -> str:
     """Markdown with the hub's YAML on top.
 
-    facts: content of `student.json`. usage: Python that loads the student. onnx_inputs: the free axes of each input of the
+    facts: content of `student.json`. usage: Python that loads the student. text: how a row becomes the
+    student's text, if it reads one. onnx_inputs: the free axes of each input of the
     ONNX file; empty without such a file. num_samples: by split, where it is known. inputs: content of `inputs.json`.
     evaluation: content of `evaluation-test.json`; both are empty without the file.
     """
@@ -64,6 +66,7 @@ def model_card(
         library=library,
         usage=usage,
         transforms=transforms,
+        text=text,
         onnx_inputs=onnx_inputs,
         onnx_difference=onnx_difference,
         samples=inputs.get("samples") or {},

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from aft_ray.cluster.lease import lease
+from aft_ray.datasets import row_form
 from aft_ray.export.card import model_card
 from aft_ray.export.onnx_file import check_onnx, write_onnx
 from aft_ray.export.replacement import publish, staging, write_record
-from aft_ray.export.run_files import evaluation_on_test, run_inputs
+from aft_ray.export.run_files import evaluation_on_test, run_inputs, trained_on
 from aft_ray.export.student import Classifier, load_student
 from aft_ray.models.students import LibraryStudent, modality, recorded
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.model import is_own_class
+from aft_ray.recipe.printable import printable
 from aft_ray.store.files import Directory
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.workspace import Workspace
@@ -67,12 +69,28 @@ def _card(
         library=model.student.library if isinstance(model.student, LibraryStudent) else "aft-ray",
         usage=usage,
         transforms=[repr(transform) for transform in model.transforms],
+        text=_text_form(model, recipe),
         onnx_inputs={name: list(free) for name, free in axes.items()},
         onnx_difference=onnx_difference,
         num_samples={split: manifest["num_samples"] for split, manifest in manifests.items() if manifest},
         inputs=inputs,
         evaluation=evaluation_on_test(workspace.run(recipe.run)),
     )
+
+
+def _text_form(model: Classifier, recipe: Recipe) -> str | None:
+    """How the columns of a row become the text that the student reads; None for one that reads none."""
+    if all(transform.column != "text" for transform in model.transforms):
+        return None
+    content = row_form(trained_on(model.facts, recipe)).content
+    columns = " and ".join(f"`{name}`" for name in content.texts)
+    if content.prompt:
+        made = f"`{printable(content.prompt)}`, with the column{'s' if len(content.texts) > 1 else ''} {columns} put in"
+    elif len(content.texts) > 1:
+        made = f"the columns {columns}, each on a line of its own"
+    else:
+        return f"the column {columns}, as it is."
+    return f"{made}: `aft-ray predict` does so, in Python give the finished text."
 
 
 def _save(model: Classifier, run: Directory, place: Path) -> str:

@@ -23,9 +23,11 @@ from aft_ray.cluster.attempts import Attempts, Watch
 from aft_ray.cluster.gang import Gang
 from aft_ray.cluster.pipelines import attempts_elsewhere, run_pipeline
 from aft_ray.cluster.progress import Progress
+from aft_ray.datasets import row_form
 from aft_ray.datasets.unlabelled import DecodeRows, Unseen, list_unseen
 from aft_ray.export.prediction_files import Staged, output_directory, staged
 from aft_ray.export.predictions import PredictionTable
+from aft_ray.export.run_files import trained_on
 from aft_ray.export.student import Classifier, load_student
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
@@ -61,7 +63,9 @@ def open_prediction(recipe: Recipe, path: str, *, output: str | None = None) -> 
     if not student.transforms:
         raise InputError(f"{run} is a linear probe: it reads teachers' features, not files.")
     place = output_directory(workspace, recipe.run, output, path)
-    unseen = list_unseen(path, [transform.column for transform in student.transforms])
+    columns = [transform.column for transform in student.transforms]
+    root = recipe.dataset.columns.image_root
+    unseen = list_unseen(path, columns, row_form(trained_on(student.facts, recipe)), image_root=root)
     return Prediction(recipe, run, student, path, unseen, place)
 
 

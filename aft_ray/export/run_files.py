@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from types import NoneType
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from aft_ray.export.scores import SCORES
+from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
-from aft_ray.recipe.sections import StudentConfig
+from aft_ray.recipe.sections import DatasetConfig, StudentConfig
 from aft_ray.store.files import Directory, parsed_json
 
 TRAIN_AGAIN = "Restore it from a copy, or train again under another name (run=NAME)."
@@ -102,3 +104,14 @@ def evaluation_on_test(run: Directory) -> dict[str, Any]:
     """`evaluation-test.json`; empty for a run that was not evaluated. Raises InputError if it is damaged."""
     name = "evaluation-test.json"
     return read_checked(run, name, _Evaluation, EVALUATE_AGAIN) if run.has(name) else {}
+
+
+def trained_on(facts: Mapping[str, Any], recipe: Recipe) -> DatasetConfig:
+    """The `dataset` that a student was trained on, kept beside its weights: it says how a row becomes a sample."""
+    if not (found := facts.get("dataset")):
+        return recipe.dataset
+    try:
+        return DatasetConfig.model_validate(found)
+    except ValidationError as error:
+        fault = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InputError(f"student.json of run '{recipe.run}' is damaged: dataset: {fault}. {TRAIN_AGAIN}") from error

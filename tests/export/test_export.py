@@ -237,6 +237,28 @@ def test_the_card_says_what_the_model_is(tmp_path: Path) -> None:
     assert "\n\n\n" not in body
 
 
+@pytest.mark.parametrize(
+    ("dataset", "said"),
+    [
+        ({"name": "spam"}, "Text: the column `text`, as it is."),
+        (
+            {"source": "csv", "path": "x", "columns": {"text": ["a", "b"]}},
+            "the columns `a` and `b`, each on a line of its own: `aft-ray predict` does so,",
+        ),
+        (
+            {"source": "csv", "path": "x", "columns": {"text": "review"}, "prompt": "Good?\n{review} Answer:"},
+            "Text: `Good?\\n{review} Answer:`, with the column `review` put in: `aft-ray predict` does so,",
+        ),
+        ({"name": "sst2"}, 'Text: `Review: "{sentence}"\\nSentiment: `, with the column `sentence` put in: '),
+    ],
+)
+def test_the_card_says_how_a_row_becomes_the_text(dataset: dict[str, Any], said: str, tmp_path: Path) -> None:
+    recipe = trained("tiny:text", tmp_path)
+    path = tmp_path / "work" / "runs" / "best" / "student" / "student.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"dataset": dataset}))
+    assert said in export(recipe).read("README.md").decode()
+
+
 def test_of_two_exports_at_once_one_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = trained("tiny:cnn", tmp_path)
     monkeypatch.setattr("aft_ray.cluster.lease.LOOKED_EVERY_S", 0.01)

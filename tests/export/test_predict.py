@@ -31,8 +31,10 @@ from tests.helpers.small_students import TEACHER_DIMS, small_config, small_stude
 CLASSES = ["cat", "dog", "fish"]
 
 
-def finished(kind: str, tmp_path: Path, task: str = "classification") -> tuple[Recipe, Classifier]:
-    """A run with a student of random weights."""
+def finished(
+    kind: str, tmp_path: Path, task: str = "classification", dataset: dict[str, Any] | None = None
+) -> tuple[Recipe, Classifier]:
+    """A run with a student of random weights. dataset: what it was trained on."""
     recipe = Recipe.model_validate(
         {
             "workspace": str(tmp_path / "work"),
@@ -48,6 +50,7 @@ def finished(kind: str, tmp_path: Path, task: str = "classification") -> tuple[R
         "teachers": [
             {"name": f"t{k}", "model": f"timm:t{k}", "feature_dim": width} for k, width in enumerate(TEACHER_DIMS)
         ],
+        "dataset": dataset or {"name": "mnist5k"},
     }
     weights = small_student(kind, tmp_path / kind, 3).state_dict()
     run = Workspace.at(recipe.workspace).run("main")
@@ -119,16 +122,20 @@ def test_a_folder_of_images_with_a_broken_one(tmp_path: Path, cluster: None, mon
 
 @pytest.mark.ray
 def test_texts_and_several_labels(tmp_path: Path, cluster: None) -> None:
-    recipe, student = finished("tiny:text", tmp_path, "multilabel")
+    """Each row becomes the text that the student was trained on: of the recipe's columns, put into its prompt."""
+    columns = {"text": ["from", "body"], "id": "nr"}
+    dataset = {"source": "jsonl", "path": "all.jsonl", "columns": columns, "prompt": "Mail of {from}: {body}"}
+    recipe, student = finished("tiny:text", tmp_path, "multilabel", dataset=dataset)
     file = tmp_path / "mails.jsonl"
-    texts = ["one two", "three", None, "four five six"]
-    file.write_text("".join(json.dumps({"id": f"m{k}", "text": text}) + "\n" for k, text in enumerate(texts)))
+    texts = ["one two", "three", 7, "four five six"]
+    rows = [{"nr": f"m{k}", "from": "Ann", "body": text, "text": "not this"} for k, text in enumerate(texts)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     rows = read(predict(recipe, str(file), output=str(tmp_path / "out"))["output"])
     assert [row["sample_id"] for row in rows] == ["m0", "m1", "m2", "m3"]
-    assert rows[2]["predicted"] is None and rows[2]["error"] == "it has no text"
+    assert rows[2]["predicted"] is None and rows[2]["error"] == "column body holds 7, a int and not a text"
     (transform,) = student.transforms
     with torch.no_grad():
-        logits = student(torch.from_numpy(np.stack([transform("three")])))[0]  # type: ignore[arg-type]
+        logits = student(torch.from_numpy(np.stack([transform("Mail of Ann: three")])))[0]  # type: ignore[arg-type]
     assert rows[1]["predicted"] == [name for name, value in zip(CLASSES, logits, strict=True) if value > 0]
     chances = probabilities("multilabel", logits[None].numpy())[0]
     np.testing.assert_allclose(rows[1]["probability"], chances[chances > 0.5], rtol=1e-5)
@@ -149,9 +156,10 @@ def test_what_is_listed(tmp_path: Path) -> None:
     assert folder.table["id"].to_pylist() == ["1.png", "2.png", "deep/0.png", "deep/3.png"]
     assert list_unseen(str(tmp_path / "photos" / "1.png"), ["image"]).table["id"].to_pylist() == ["1.png"]
     (tmp_path / "lines.txt").write_text("a b\n\nc\n")
-    assert list_unseen(str(tmp_path / "lines.txt"), ["text"]).table.to_pydict() == {
+    assert list_unseen(str(tmp_path / "lines.txt"), ["text"]).table.select(["id", "text", "fault"]).to_pydict() == {
         "id": ["0", "1", "2"],
-        "text": ["a b", "", "c"],
+        "text": ["a b", None, "c"],
+        "fault": [None, "its text is empty", None],
     }
     (tmp_path / "both.csv").write_text("image,text,more\nphotos/1.png,a,1\nphotos/9.png,b,2\n")
     both = list_unseen(str(tmp_path / "both.csv"), ["image", "text"])
@@ -164,7 +172,7 @@ def test_what_is_listed(tmp_path: Path) -> None:
     content = [(tmp_path / "photos" / "1.png").read_bytes()]
     pq.write_table(pa.table({"sample_id": ["x"], "image": content}), tmp_path / "shard.parquet")
     (part,) = list_unseen(str(tmp_path / "shard.parquet"), ["image"]).rows(1)
-    assert part == {"shard": 0, "id": ["x"], "image": content}
+    assert (part["shard"], part["id"], part["image"], part["fault"]) == (0, ["x"], content, [None])
 
 
 @pytest.mark.parametrize(
@@ -175,15 +183,19 @@ def test_what_is_listed(tmp_path: Path) -> None:
         (
             "empty",
             ["text"],
-            "empty must be a file of one of the kinds .txt, .csv, .jsonl, .parquet: the student reads text",
+            "empty must be a file of one of the kinds .txt, .parquet, .pq, .arrow, .csv, .tsv, ",
         ),
         (
             "lines.txt",
             ["image", "text"],
-            "must be a file of one of the kinds .csv, .jsonl, .parquet: the student reads image",
+            ".jsonl.gz: the student reads image and text",
         ),
-        ("table.csv", ["text"], "table.csv has no column 'text'. Its columns: a, b."),
-        ("broken.jsonl", ["text"], "broken.jsonl cannot be read: "),
+        (
+            "table.csv",
+            ["text"],
+            "table.csv has no column 'text', which the run reads. Its columns: a, b.",
+        ),
+        ("broken.jsonl", ["text"], "broken.jsonl, row 1: not JSON: "),
         ("nothing.txt", ["text"], "nothing.txt holds nothing to predict."),
     ],
 )

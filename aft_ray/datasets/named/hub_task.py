@@ -106,6 +106,7 @@ class HubTask:
             missing=self.missing,
             list_samples=self.list_samples,
             check=self.check,
+            resolve=self.resolve,
         )
 
 

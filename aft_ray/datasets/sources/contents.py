@@ -62,7 +62,7 @@ class RowContent:
         if self.image:
             makers.append(lambda: image_bytes(row[self.image or ""], folder))
         if self.texts:
-            makers.append(lambda: self._text(row).encode())
+            makers.append(lambda: self.text(row).encode())
         return [_attempt(make) for make in makers]
 
     def content(self, parts: Sequence[bytes]) -> Content:
@@ -70,7 +70,8 @@ class RowContent:
             return parts[0].decode()
         return (parts[0], parts[1].decode()) if self.texts else parts[0]
 
-    def _text(self, row: Row) -> str:
+    def text(self, row: Row) -> str:
+        """The columns of texts as one text. Raises ValueError if there is none."""
         found = {name: "" if row[name] is None else row[name] for name in self.texts}
         for name, text in found.items():
             if not isinstance(text, str):

@@ -186,7 +186,7 @@ class _Rows:
                 )
         self.labels.add([row[name] for name in columns.labels], where)
         self.kept.append(number)
-        self.ids.append(_sample_id(row[columns.id], where) if columns.id else f"{table.name}/{count}")
+        self.ids.append(sample_id(row[columns.id], where) if columns.id else f"{table.name}/{count}")
         self.splits.append(split)
         self.groups.append(None if not columns.group or row[columns.group] is None else str(row[columns.group]))
         if self.paths is not None:
@@ -214,7 +214,8 @@ def _size(path: str) -> int | None:
         return None
 
 
-def _sample_id(value: Any, where: Any) -> str:
+def sample_id(value: Any, where: Callable[[], str]) -> str:
+    """The id in a column, as a text. Raises InputError if it is none."""
     if not isinstance(value, (str, int)) or value == "":
         raise InputError(f"{where()}: id {value!r} is no text and no whole number.")
     return str(value)
