@@ -8,6 +8,7 @@ from typing import Any
 
 from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe, ray_cluster
 from aft_ray.commands.tables import LISTED_CLASSES, console, print_table
+from aft_ray.recipe.printable import tell
 
 SUMMARY = "ask a finished run's student about files or texts without labels"
 PATH = "an image or a folder of them, lines of text (.txt), or a table with the recipe's columns; a path or URL"
@@ -27,6 +28,9 @@ def run(parsed: argparse.Namespace) -> None:
 
     recipe = load_recipe(parsed)
     prediction = open_prediction(recipe, parsed.path, output=parsed.output)
+    if left_out := prediction.unseen.left_out:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
+        tell(f"predict: left out {sum(left_out.values())} files that are no pictures: {kinds}")
     with ray_cluster(recipe, "predict"):
         summary = prediction.make(all_probabilities=parsed.probabilities)
     show_predictions(parsed.path, summary)

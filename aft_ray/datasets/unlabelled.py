@@ -58,7 +58,8 @@ def list_unseen(
     """
     filesystem, path = filesystem_of(location)
     found = filesystem.get_file_info(path)
-    kind, form, left_out = table_kind(path), form.reading(columns), Counter[str]()
+    kind, form = table_kind(path), form.reading(columns)
+    left_out: Mapping[str, int] = {}
     if found.type == pafs.FileType.NotFound:
         raise InputError(f"{location} does not exist.")
     if found.is_file and kind:

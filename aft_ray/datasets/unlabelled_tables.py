@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,9 @@ def list_table(file: Path, kind: str, form: RowForm, folder: Path) -> pa.Table:
     wanted = list(dict.fromkeys([*([named] if named else []), *content.columns]))
     found: dict[str, list[Any]] = {"id": [], "image": [], "text": [], "fault": []}
     for number, row in enumerate(read_ordered(table, wanted)):
-        found["id"].append(sample_id(row[named], lambda at=number: f"{file}, row {at + 1}") if named else str(number))
+        found["id"].append(
+            sample_id(row[named], partial("{}, row {}".format, file, number + 1)) if named else str(number)
+        )
         image = text = fault = None
         try:
             image, text = form.image(row, folder), form.text(row)

@@ -99,7 +99,10 @@ def test_pictures_of_a_table_are_bytes_or_paths_inside_its_folder(tmp_path: Path
     assert (
         "leads outside" in faults[1] and "leads outside" in faults[2] and faults[3] == faults[4] == "it has no picture"
     )
-    pairs = [{"file": {"bytes": b"a picture", "path": "x.png"}}, {"file": {"bytes": None, "path": None}}]
+    pairs: list[dict[str, Any]] = [
+        {"file": {"bytes": b"a picture", "path": "x.png"}},
+        {"file": {"bytes": None, "path": None}},
+    ]
     found = list_unseen(str(write(tmp_path, ".parquet", pairs)), ["image"], form).table
     assert found["image"].to_pylist() == [b"a picture", None]
     pictures = tmp_path / "pictures"

@@ -128,8 +128,8 @@ def test_texts_and_several_labels(tmp_path: Path, cluster: None) -> None:
     recipe, student = finished("tiny:text", tmp_path, "multilabel", dataset=dataset)
     file = tmp_path / "mails.jsonl"
     texts = ["one two", "three", 7, "four five six"]
-    rows = [{"nr": f"m{k}", "from": "Ann", "body": text, "text": "not this"} for k, text in enumerate(texts)]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    mails = [{"nr": f"m{k}", "from": "Ann", "body": text, "text": "not this"} for k, text in enumerate(texts)]
+    file.write_text("".join(json.dumps(mail) + "\n" for mail in mails))
     rows = read(predict(recipe, str(file), output=str(tmp_path / "out"))["output"])
     assert [row["sample_id"] for row in rows] == ["m0", "m1", "m2", "m3"]
     assert rows[2]["predicted"] is None and rows[2]["error"] == "column body holds 7, a int and not a text"
