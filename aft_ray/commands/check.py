@@ -35,8 +35,13 @@ def open_setup(recipe: Recipe, verb: str) -> Setup:
 
 
 def _dataset_faults(recipe: Recipe) -> list[str]:
+    """None where the samples are whole: they need no raw data any more, unless it was not copied."""
     from aft_ray import datasets
+    from aft_ray.store.sample_recipe import whole_samples
+    from aft_ray.store.workspace import Workspace
 
+    if recipe.dataset.copy_content and whole_samples(Workspace.at(recipe.workspace)):
+        return []
     return datasets.faults(recipe.dataset)
 
 

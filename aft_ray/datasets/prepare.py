@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,15 +19,17 @@ from aft_ray.datasets.base import Label, raise_faults
 from aft_ray.datasets.overlap import check_apart
 from aft_ray.datasets.replacement import clean, replacing
 from aft_ray.models.images import open_picture
-from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.config import Recipe, fingerprint
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.printable import tell
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.files import Directory
 from aft_ray.store.own_files import delete_own_files, foreign_shards
 from aft_ray.store.prefetch import prefetched
 from aft_ray.store.quarantine import UNREADABLE, bad_sample, check_bad_samples
+from aft_ray.store.sample_recipe import check_sample_recipe, sample_recipe
 from aft_ray.store.schema import SPLITS, UNLABELED, samples_schema
-from aft_ray.store.shards import ShardDirectory
+from aft_ray.store.shards import ShardDirectory, without_place
 from aft_ray.store.workspace import Workspace, split_directory
 
 SHARD_BYTES = 32 << 20
@@ -49,7 +51,18 @@ def prepare(recipe: Recipe, *, overwrite: bool = False) -> dict[str, dict[str, A
     split would be empty, or more than `dataset.max_bad_samples` would be put aside.
     """
     config, workspace = recipe.dataset, Workspace.at(recipe.workspace)
-    listing = list_samples(config)
+    there = {} if overwrite else _manifests(workspace)
+    for manifest in there.values():
+        check_sample_recipe(config, manifest, workspace)
+    try:
+        listing = list_samples(config)
+    except InputError as error:
+        if len(there) < len(SPLITS) or not _need_no_source(config, there):
+            raise
+        tell(
+            f"The samples in {workspace} are whole, and kept. They were not compared with the raw data: {error.faults[0]}"
+        )
+        return there
     check_apart(listing, config, workspace)
     tell_left_out(listing)
     check_ids(listing)
@@ -70,6 +83,23 @@ def prepare(recipe: Recipe, *, overwrite: bool = False) -> dict[str, dict[str, A
         return _prepare(listing, chosen, config, workspace.samples_place())
 
 
+def _manifests(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """Of the splits that are complete."""
+    found = {split: workspace.samples(split).manifest() for split in SPLITS}
+    return {split: manifest for split, manifest in found.items() if manifest is not None}
+
+
+def _need_no_source(config: DatasetConfig, manifests: Mapping[str, dict[str, Any]]) -> bool:
+    """Whether whole samples of this data set have copies of all that they need."""
+    made_from = without_place(manifests["train"]["fingerprint"])
+    return made_from["dataset"] == _source_of(config) and config.copy_content and made_from["copy"]
+
+
+def _source_of(config: DatasetConfig) -> str | None:
+    """The data set's name or the kind of its source. Its place is no part of the samples' identity."""
+    return config.name or config.source
+
+
 def _prepare(
     listing: Listing, chosen: dict[str, list[int]], config: DatasetConfig, place: Directory
 ) -> dict[str, dict[str, Any]]:
@@ -88,7 +118,7 @@ def _prepare(
                 bad += put_aside
                 progress.advance(1)
     check_bad_samples(bad, config.max_bad_samples)
-    return {split.name: split.finish() for split in splits}
+    return {split.name: split.finish(made=bool(shards)) for split, shards in zip(splits, missing, strict=True)}
 
 
 def tell_left_out(listing: Listing) -> None:
@@ -239,7 +269,7 @@ class _Split:
             digest.update(f"{item.sample_id}\t{item.label}\t{item.num_bytes}\n".encode())
         side = self.listing.truncation_side
         return {
-            "dataset": self.config.name or f"{self.config.source}:{self.config.path}",
+            "dataset": _source_of(self.config),
             "split": self.name,
             "samples": digest.hexdigest()[:16],
             "samples_per_shard": self.rows,
@@ -247,7 +277,14 @@ class _Split:
             "task": self.listing.task,
             **self.listing.facts,
             **({"truncation_side": side} if side else {}),
+            "recipe": fingerprint(sample_recipe(self.config)),
         }
+
+    @cached_property
+    def stamp(self) -> dict[str, Any]:
+        """The fingerprint that shards get: one that is made again in a split of before gets that split's."""
+        manifest = self.directory.manifest()
+        return manifest["fingerprint"] if manifest else self.fingerprint
 
     @property
     def num_shards(self) -> int:
@@ -255,7 +292,9 @@ class _Split:
 
     def missing_shards(self) -> list[int]:
         try:
-            return self.directory.missing_shards(self.num_shards, self.fingerprint)
+            missing = self.directory.missing_shards(self.num_shards, self.fingerprint)
+            self._check_places(missing)
+            return missing
         except InputError as error:
             if self.directory.manifest() is not None:
                 raise InputError(f"The workspace holds samples of another setting: {error}") from error
@@ -267,32 +306,48 @@ class _Split:
         delete_own_files(self.directory)  # left by a command that never finished, of samples no longer asked for
         return list(range(self.num_shards))
 
+    def _check_places(self, missing: Sequence[int]) -> None:
+        """Raises InputError if pictures that were not copied lie elsewhere now."""
+        shard = next((shard for shard in range(self.num_shards) if shard not in missing), None)
+        if self.config.copy_content or self.listing.uri is None or shard is None:
+            return
+        places = {self.listing.items[index].sample_id: self.listing.uri(index) for index in self._indices(shard)}
+        for row in self.directory.read_shard(shard, ["sample_id", "image_uri"]).slice(0, 1).to_pylist():
+            if row["image_uri"] != places[row["sample_id"]]:
+                raise InputError(
+                    f"with copy: false they are read from where they lay, {row['image_uri']}, and lie in"
+                    f" {places[row['sample_id']]} now. Run 'aft-ray prepare --overwrite'"
+                )
+
     def write(self, shards: Sequence[int]) -> Iterator[list[dict[str, str]]]:
         """Writes each of the shards and yields what of it was put aside: id and reason."""
         return prefetched(self._write_shard, shards, threads=THREADS)
 
     def _write_shard(self, shard: int) -> list[dict[str, str]]:
-        indices = self.indices[shard * self.rows : (shard + 1) * self.rows]
-        table, bad = samples_table(self.listing, indices, copy=self.config.copy_content)
+        table, bad = samples_table(self.listing, self._indices(shard), copy=self.config.copy_content)
         if len(bad) <= self.config.max_bad_samples:
-            self.directory.write_shard(shard, table, self.fingerprint, quarantined=bad)
+            self.directory.write_shard(shard, table, self.stamp, quarantined=bad)
         return bad
 
-    def finish(self) -> dict[str, Any]:
-        """The split's manifest, written if it is not there yet."""
+    def _indices(self, shard: int) -> list[int]:
+        return self.indices[shard * self.rows : (shard + 1) * self.rows]
+
+    def finish(self, *, made: bool) -> dict[str, Any]:
+        """The split's manifest, written if it is not there yet or a shard was `made` again."""
         manifest = self.directory.manifest()
-        if manifest is not None:
+        if manifest is not None and not made:
             return manifest
         labels = [self.listing.items[index].label for index in self.indices]
         return self.directory.write_manifest(
             self.num_shards,
-            self.fingerprint,
+            self.stamp,
             modality=self.listing.modality,
             task=self.listing.task,
             classes=list(self.listing.classes),
             samples_per_class=samples_per_class(labels, self.listing.classes),
             num_unlabelled=sum(label is None or label == UNLABELED for label in labels),
             truncation_side=self.listing.truncation_side,
+            recipe=sample_recipe(self.config),
         )
 
 

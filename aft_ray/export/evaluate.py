@@ -17,6 +17,7 @@ from aft_ray.export.student import Classifier, load_student
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.prefetch import prefetched
+from aft_ray.store.sample_recipe import check_sample_recipe
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.side_by_side import Store, open_store
 from aft_ray.store.workspace import Workspace
@@ -41,6 +42,7 @@ def evaluate(recipe: Recipe, split: str = "test", *, all_probabilities: bool = F
     run = workspace.run(recipe.run)
     student = load_student(run)
     store = open_store(workspace, split, student.input_teachers)
+    check_sample_recipe(recipe.dataset, store.manifest, workspace)
     _check_samples(store.manifest, student, str(run))
     data = _load(recipe, store, student)
     scores = scores_of(student.task, len(student.classes))

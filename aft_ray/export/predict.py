@@ -32,6 +32,7 @@ from aft_ray.export.student import Classifier, load_student
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory
+from aft_ray.store.sample_recipe import check_sample_recipe
 from aft_ray.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def open_prediction(recipe: Recipe, path: str, *, output: str | None = None) -> 
     student = load_student(run)
     if not student.transforms:
         raise InputError(f"{run} is a linear probe: it reads teachers' features, not files.")
+    check_sample_recipe(recipe.dataset, workspace.samples("train").manifest() or {}, workspace)
     place = output_directory(workspace, recipe.run, output, path)
     columns = [transform.column for transform in student.transforms]
     root = recipe.dataset.columns.image_root

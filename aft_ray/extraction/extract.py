@@ -32,6 +32,7 @@ from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.store.quarantine import check_bad_samples
+from aft_ray.store.sample_recipe import check_sample_recipe
 from aft_ray.store.shards import samples_fingerprint, shard_identity
 from aft_ray.store.workspace import Workspace
 
@@ -116,6 +117,7 @@ def plan_extraction(recipe: Recipe) -> Plan:
     samples = {split: manifest for split, manifest in found.items() if manifest}
     if len(samples) < len(found):
         raise InputError(f"No samples in {workspace}. Run 'aft-ray prepare' first.")
+    check_sample_recipe(recipe.dataset, samples["train"], workspace)
     teachers = [teacher.reading(samples["train"]) for teacher in recipe.teachers]
     descriptions = {teacher.name: describe_teacher(teacher) for teacher in teachers}
     _check_modality(samples["train"]["modality"], descriptions)

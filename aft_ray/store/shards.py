@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from aft_ray.recipe.config import fingerprint as short_hash
 from aft_ray.recipe.errors import InputError, ObjectStoreError
+from aft_ray.recipe.sections import SOURCE_KEYS
 from aft_ray.store.files import Directory
 from aft_ray.store.manifest import MANIFEST, manifest_bytes, read_manifest
 from aft_ray.store.parquet import (
@@ -34,6 +35,8 @@ from aft_ray.store.parquet import (
 from aft_ray.store.prefetch import prefetched
 
 THREADS = 16
+LATER = ("recipe",)
+"""Keys of fingerprints that those of before lack."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class ShardDirectory(Directory):
         manifest = self.manifest() if MANIFEST in sizes else None
         entries = {entry["file"]: entry for entry in manifest["shards"]} if manifest else {}
         if manifest:
-            check_fingerprint(self, manifest["fingerprint"], fingerprint)
+            check_fingerprint(self, as_now(manifest["fingerprint"], fingerprint), fingerprint)
 
         def fault(index: int) -> str | None:
             name = self.shard_name(index)
@@ -236,6 +239,18 @@ def check_fingerprint(where: Directory, on_disk: Mapping[str, Any], expected: Ma
     ]
     if differing:
         raise InputError(f"{where}: {'; '.join(differing)}. Use another name, or replace it with --overwrite.")
+
+
+def without_place(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """Once `dataset` named the place of the raw data too, `csv:data/all.csv`; raw data that was moved is the same."""
+    dataset = str(fingerprint.get("dataset", ""))
+    kind = next((kind for kind in SOURCE_KEYS if dataset.startswith(f"{kind}:")), dataset)
+    return {**fingerprint, "dataset": kind} if kind != dataset else dict(fingerprint)
+
+
+def as_now(on_disk: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest's fingerprint as it would be written today; a key that came later is as expected."""
+    return {**{key: expected[key] for key in LATER if key in expected}, **without_place(on_disk)}
 
 
 def shard_identity(manifest: Mapping[str, Any], index: int) -> str:

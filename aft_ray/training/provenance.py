@@ -9,6 +9,7 @@ from typing import Any
 from aft_ray.models.students import modality, recorded, resolved
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.regularizers import regularizer_class
+from aft_ray.store.shards import as_now, without_place
 from aft_ray.store.side_by_side import Store
 
 MAY_CHANGE = ("num_workers", "use_gpu", "max_failures", "trackers")
@@ -57,7 +58,24 @@ def differing_inputs(on_disk: Mapping[str, Any], inputs: Mapping[str, Any]) -> l
     on_disk = {**on_disk, "recipe": {**on_disk["recipe"], "student": student}}
     if not inputs["recipe"]["teachers"]:  # standard transfer once listed teachers that it never read
         on_disk = {**on_disk, "teachers": {}, "recipe": {**on_disk["recipe"], "teachers": []}}
-    return differing_keys(on_disk, inputs)
+    before, now = _comparable_samples(on_disk["samples"], inputs["samples"])
+    return differing_keys({**on_disk, "samples": before}, {**inputs, "samples": now})
+
+
+def _comparable_samples(before: Any, now: Any) -> tuple[Any, Any]:
+    """The samples' fingerprints of two runs, split by split; a joined split has a list of two."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        if "dataset" in before and "dataset" in now:
+            return as_now(before, now), without_place(now)
+        pairs = {key: _comparable_samples(before[key], now[key]) for key in before.keys() & now.keys()}
+        return {**before, **{k: pair[0] for k, pair in pairs.items()}}, {
+            **now,
+            **{k: pair[1] for k, pair in pairs.items()},
+        }
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        both = [_comparable_samples(*pair) for pair in zip(before, now, strict=True)]
+        return [left for left, _ in both], [right for _, right in both]
+    return before, now
 
 
 def origin(stores: Mapping[str, Store]) -> dict[str, Any]:

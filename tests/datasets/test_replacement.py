@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,7 +148,10 @@ def test_pictures_that_lie_where_prepare_writes_are_refused_and_stay(
 def test_tables_that_lie_where_prepare_writes_are_refused(
     glob: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    prepare(recipe(tmp_path / "work", pictures(tmp_path / "data", 0)))
+    prepare(recipe(tmp_path / "made", pictures(tmp_path / "data", 0)))
+    for manifest in (tmp_path / "made" / "samples").rglob("manifest.json"):
+        manifest.unlink()
+    shutil.copytree(tmp_path / "made" / "samples", tmp_path / "work" / "samples")
     columns = {"source": "parquet", "columns": {"image": "image", "label": "label"}, "samples_per_shard": 16}
     folder = tmp_path / "work" / "samples" / ("" if "**" in glob else "train")
     path = tmp_path / "recipe.yaml"

@@ -10,6 +10,7 @@ from aft_ray.models import students, teachers
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.regularizers import regularizer_class
+from aft_ray.store.sample_recipe import recipe_faults
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.side_by_side import Store, open_store
 from aft_ray.store.workspace import Workspace
@@ -57,6 +58,8 @@ def open_stores(recipe: Recipe, names: Sequence[str]) -> dict[str, Store]:
 
 def sample_faults(recipe: Recipe, manifest: Mapping[str, Any]) -> list[str]:
     """Faults of the student and the settings with the samples that are there, given their manifest."""
+    if faults := recipe_faults(recipe.dataset, manifest, recipe.workspace):
+        return faults
     wanted = set(students.modality(recipe.student).split("+")) - {"features"}
     if missing := wanted - set(manifest["modality"].split("+")):
         return [

@@ -1,0 +1,69 @@
+"""The keys of a recipe's `dataset` that the samples of a workspace were made with, and how a recipe differs from them.
+
+They are in the samples' manifest under `recipe`. The place of the raw data is not among them: it may be moved or gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import DatasetConfig
+from aft_ray.store.schema import SPLITS
+from aft_ray.store.workspace import Workspace
+
+FACT = "recipe"
+PLACES = {"path", "image_root"}
+STORAGE = {"samples_per_shard", "copy", "copy_content", "max_bad_samples"}
+"""Keys that change how samples are stored, or how many may be put aside."""
+SHOWN = 60
+"""Characters of a value in a message."""
+
+
+def sample_recipe(config: DatasetConfig) -> dict[str, Any]:
+    """The keys that decide which samples there are, their labels and their content, as JSON values by dotted key."""
+    found = config.model_dump(mode="json", exclude=PLACES | STORAGE)
+    columns = found.pop("columns")
+    found |= {f"columns.{key}": value for key, value in columns.items() if key not in PLACES}
+    if config.source is not None:
+        found["task"] = config.task or "classification"
+    return found
+
+
+def recipe_faults(config: DatasetConfig, manifest: Mapping[str, Any], workspace: object) -> list[str]:
+    """One line that names the keys in which the recipe differs from its samples; none where the manifest is of before."""
+    now = sample_recipe(config)
+    differing = [
+        f"dataset.{key} is {_short(value)} on disk, {_short(now[key])} in this run"
+        for key, value in manifest.get(FACT, {}).items()
+        if key in now and now[key] != value
+    ]
+    if not differing:
+        return []
+    keys = "the key" if len(differing) == 1 else "the keys"
+    return [
+        f"The workspace {workspace} holds samples of another setting: {'; '.join(differing)}. Set {keys} back, or make new"
+        " samples with 'aft-ray prepare --overwrite'."
+    ]
+
+
+def check_sample_recipe(config: DatasetConfig, manifest: Mapping[str, Any], workspace: object) -> None:
+    """Raises InputError if the samples of this manifest were made with other settings than the recipe's."""
+    if faults := recipe_faults(config, manifest, workspace):
+        raise InputError(faults)
+
+
+def whole_samples(workspace: Workspace) -> dict[str, dict[str, Any]] | None:
+    """The manifest of each split; None if a split is missing, unfinished or damaged."""
+    try:
+        found = {split: workspace.samples(split).manifest() for split in SPLITS}
+    except InputError:
+        return None
+    manifests = {split: manifest for split, manifest in found.items() if manifest is not None}
+    return manifests if len(manifests) == len(SPLITS) else None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
