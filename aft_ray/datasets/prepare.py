@@ -125,9 +125,8 @@ def tell_left_out(listing: Listing) -> None:
     """Says which files beside the samples were not read."""
     if listing.left_out:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(listing.left_out.items()))
-        print(
-            f"prepare: left out {sum(listing.left_out.values())} files that are no pictures: {kinds}", file=sys.stderr
-        )
+        count = sum(listing.left_out.values())
+        print(f"prepare: left out {count} files that are no samples: {kinds}", file=sys.stderr)
 
 
 def check_ids(listing: Listing) -> None:
@@ -221,6 +220,8 @@ def samples_table(listing: Listing, indices: Sequence[int], *, copy: bool) -> tu
         item = listing.items[index]
         try:
             rows.append((item.sample_id, item.label, *_content(listing, index, copy)))
+        except InputError:  # of the whole source: it would be said of every sample
+            raise
         except UNREADABLE as error:
             bad.append(bad_sample(item.sample_id, error))
     schema = samples_schema(listing.modality, listing.task, len(listing.classes), copy)

@@ -21,7 +21,7 @@ import pyarrow.fs as pafs
 
 from aft_ray.cluster.attempts import Watch
 from aft_ray.datasets.sources.pictures import SUFFIXES as IMAGES
-from aft_ray.datasets.sources.pictures import find_pictures, is_hidden
+from aft_ray.datasets.sources.walk import find_below, is_hidden
 from aft_ray.datasets.unlabelled_tables import ALL_SUFFIXES, PLAIN, RowForm, list_table, table_kind
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory
@@ -187,7 +187,7 @@ def _list_images(
             raise InputError(f"{location} must be a picture, a folder of them or a table ({', '.join(ALL_SUFFIXES)}).")
         files = [PurePosixPath(found.path).name]
     elif isinstance(filesystem, pafs.LocalFileSystem):
-        pictures = find_pictures(Path(found.path))
+        pictures = find_below(Path(found.path), IMAGES)
         files, left_out = [path.relative_to(found.path).as_posix() for path in pictures.files], pictures.left_out
     else:
         below = filesystem.get_file_info(pafs.FileSelector(found.path, recursive=True))

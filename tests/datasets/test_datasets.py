@@ -277,7 +277,7 @@ def test_many_wrong_rows_are_counted(tmp_path: Path) -> None:
         ("a.csv", b"text,text,label\n", "column text is there twice"),
         ("a.csv", b"text,label\n\xff\xfe,1\n", "cannot be read as csv"),
         ("a.jsonl", b'{"text": "x", "label": 1}\n{"text"\n', "a.jsonl, row 2: not JSON"),
-        ("a.jsonl", b"[1, 2]\n", "a.jsonl, row 1: a list, not a JSON object."),
+        ("a.jsonl", b"[1, 2]\n", "a.jsonl, row 1: JSON of type list, not an object with a key per column."),
         ("a.parquet", b"PAR1 no", "cannot be read as parquet"),
         ("a.parquet", b"", "cannot be read as parquet"),
     ],

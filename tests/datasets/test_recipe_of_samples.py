@@ -169,7 +169,7 @@ def test_samples_of_before_are_kept_and_new_ones_continue_their_runs(before: Rec
     """A workspace of before has the place of its raw data in manifests, shards and runs, and no recipe."""
     workspace = Workspace.at(before.workspace)
     pictures = Path("data") if (known := Path(before.dataset.path or "").name) == "data" else Path(known)
-    stored = {}
+    stored: dict[str, bytes] = {}
     for split in ("train", "validation", "test"):
         store = open_store(workspace, split)
         for index in range(store.num_shards):
@@ -183,8 +183,7 @@ def test_samples_of_before_are_kept_and_new_ones_continue_their_runs(before: Rec
     prepare(moved)
     assert files(Path(before.workspace)) == untouched
 
-    shard = Path(before.workspace, "samples", "train", "part-00001.parquet")
-    shard.unlink()
+    Path(before.workspace, "samples", "train", "part-00001.parquet").unlink()
     prepare(moved)
     assert main(["verify", before.workspace]) == 0
 

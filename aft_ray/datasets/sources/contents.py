@@ -16,8 +16,9 @@ from threading import Lock
 from typing import Any
 
 from aft_ray.datasets.base import Content
-from aft_ray.datasets.sources.pictures import picture_path
+from aft_ray.datasets.sources.pictures import picture_path, read_picture
 from aft_ray.datasets.sources.tables import Row
+from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import PROMPT_NAME
 
 GOOD, BAD = b"+", b"-"
@@ -98,7 +99,7 @@ def image_bytes(value: Any, folder: Path) -> bytes:
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str) and value:
-        return Path(picture_path(folder, value)).read_bytes()
+        return read_picture(picture_path(folder, value))
     if not isinstance(value, bytes) or not value:
         raise ValueError("it has no picture" if value in (None, b"", "") else f"a {type(value).__name__} is no picture")
     return value
@@ -110,6 +111,7 @@ class Contents:
     def __init__(self, rows: Callable[[], Iterable[Sequence[bytes]]], num_parts: int) -> None:
         self.rows, self.num_parts = rows, num_parts
         self.spool: Spool | None = None
+        self.failed: InputError | None = None
         self.lock = Lock()
 
     def fill(self, rows: Iterable[Sequence[bytes]]) -> None:
@@ -121,10 +123,16 @@ class Contents:
         self.spool = spool
 
     def read(self, index: int) -> list[bytes]:
-        """The parts of row `index`. Raises ValueError, with the reason, if one is missing."""
+        """The parts of row `index`. Raises ValueError, with the reason, if one is missing; InputError if no row can be had."""
         with self.lock:
+            if self.failed is not None:
+                raise self.failed
             if self.spool is None:
-                self.fill(self.rows())
+                try:
+                    self.fill(self.rows())
+                except InputError as error:
+                    self.failed = error
+                    raise
         assert self.spool is not None
         parts = [self.spool.read(index * self.num_parts + part) for part in range(self.num_parts)]
         for part in parts:

@@ -5,13 +5,14 @@ Parquet and Arrow files are read without the hub's library; only a stream needs 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from aft_ray.datasets.base import raise_faults
+from aft_ray.datasets.sources.json_text import parse_json
 from aft_ray.datasets.sources.splits import own_split, split_names
 from aft_ray.datasets.sources.tables import SUFFIXES, Row, Table, find_files, open_table, raise_missing_splits
 from aft_ray.recipe.errors import InputError
@@ -81,7 +82,10 @@ def local_tables(folder: Path, names: Mapping[str, str]) -> list[Table]:
             root, files = find_files(str(folder), SUFFIXES[kind])
         except FileNotFoundError:
             continue
-        files = _without_caches(files)
+        if kind == "arrow":
+            files = _without_caches(files)
+        if not files:
+            continue
         own = {file: own_split(file.relative_to(root), names) for file in files}
         return [replace(open_table(file, kind), name=split or file.stem) for file, split in own.items()]
     raise FileNotFoundError(
@@ -90,11 +94,19 @@ def local_tables(folder: Path, names: Mapping[str, str]) -> list[Table]:
 
 
 def _without_caches(files: Sequence[Path]) -> list[Path]:
-    """The files that hold the data in folders of `save_to_disk`, where later calls of `map` and `shuffle` leave caches."""
-    kept = []
+    """The files that hold the data in folders of `save_to_disk`, where later calls of `map` and `shuffle` leave caches.
+
+    Raises InputError if one that `state.json` lists is not there.
+    """
+    kept, faults = [], []
     for folder, group in groupby(files, key=lambda file: file.parent):
-        listed = _data_files(folder)
-        kept += [file for file in group if (file.name in listed if listed else not file.name.startswith("cache-"))]
+        listed, found = _data_files(folder), list(group)
+        missing = sorted(listed - {file.name for file in found})
+        faults += [
+            f"{folder}: {name} is not there, though state.json lists it. Copy the folder again." for name in missing
+        ]
+        kept += [file for file in found if (file.name in listed if listed else not file.name.startswith("cache-"))]
+    raise_faults(faults)
     return kept
 
 
@@ -104,7 +116,7 @@ def _data_files(folder: Path) -> set[str]:
     if not state.is_file():
         return set()
     try:
-        return {entry["filename"] for entry in json.loads(state.read_text(encoding="utf-8"))["_data_files"]}
+        return {str(entry["filename"]) for entry in parse_json(state.read_bytes())["_data_files"]}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{state} is not what save_to_disk writes: it lists no _data_files.") from error
 

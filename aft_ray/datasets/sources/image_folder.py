@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aft_ray.datasets.base import Item, Listing, raise_faults
-from aft_ray.datasets.sources.pictures import SUFFIXES, find_pictures
+from aft_ray.datasets.sources.folder_splits import Parts, splits_of_folders
+from aft_ray.datasets.sources.pictures import SUFFIXES, picture_size, read_picture
 from aft_ray.datasets.sources.splits import named_split, split_names
 from aft_ray.datasets.sources.tables import raise_missing_splits
+from aft_ray.datasets.sources.walk import find_below
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 
-Parts = tuple[str, ...]
+OUTSIDE = "outside the folders of classes"
+"""In a listing's `left_out`, pictures of no class."""
 
 
 def list_image_folder(config: DatasetConfig) -> Listing:
@@ -24,21 +27,20 @@ def list_image_folder(config: DatasetConfig) -> Listing:
     Raises FileNotFoundError if `path` is no directory, InputError if there are not at least two classes with images, not
     the same ones in every split, or the first folders are neither all splits nor all classes.
     """
-    root = Path(config.path or "").expanduser().resolve()
-    if not root.is_dir():
+    root = Path(os.path.realpath(Path(config.path or "").expanduser()))
+    if not os.path.isdir(root):
         raise FileNotFoundError(
             f"the folder {root} does not exist; set dataset.path to one that has a folder per class."
         )
-    found = find_pictures(root)
-    files = [file for file in found.files if file.parent != root]
-    names = split_names(config)
-    parts = {file: file.relative_to(root).parts for file in files}
-    has_splits = bool(config.splits) or _are_splits(list(parts.values()), names, root)
-    if has_splits:
-        files = [file for file in files if named_split(parts[file][0], names) and len(parts[file]) > 2]
-        raise_missing_splits(config, {names[named_split(parts[file][0], names) or ""] for file in files}, root)
-    splits = [names[named_split(parts[file][0], names) or ""] if has_splits else None for file in files]
-    labels = [parts[file][1 if has_splits else 0] for file in files]
+    found = find_below(root, SUFFIXES)
+    parts = {file: file.relative_to(root).parts for file in found.files}
+    own = _splits(config, [part for part in parts.values() if len(part) > 1], root)
+    depth = 2 if own else 1
+    inside = [file for file in found.files if len(parts[file]) > depth]
+    files = [file for file in inside if not own or parts[file][0] in own]
+    splits = [own.get(parts[file][0]) for file in files]
+    raise_missing_splits(config, {split for split in splits if split}, root)
+    labels = [parts[file][depth - 1] for file in files]
     classes = tuple(sorted(set(labels)))
     if len(classes) < 2:
         raise InputError(
@@ -47,54 +49,26 @@ def list_image_folder(config: DatasetConfig) -> Listing:
         )
     _check_splits(splits, labels, root)
     number = {name: index for index, name in enumerate(classes)}
-    items = tuple(
-        Item("/".join(parts[file]), number[label], _size(file), split)
-        for file, label, split in zip(files, labels, splits, strict=True)
-    )
+    outside = len(found.files) - len(inside)
     return Listing(
         modality="image",
         classes=classes,
-        items=items,
-        read=lambda index: files[index].read_bytes(),
+        items=tuple(
+            Item("/".join(parts[file]), number[label], picture_size(file), split)
+            for file, label, split in zip(files, labels, splits, strict=True)
+        ),
+        read=lambda index: read_picture(files[index]),
         uri=lambda index: str(files[index]),
-        left_out=found.left_out,
+        left_out={**found.left_out, **({OUTSIDE: outside} if outside else {})},
     )
 
 
-def _size(file: Path) -> int | None:
-    """None where there is nothing, as behind a broken link: reading it tells."""
-    try:
-        return os.stat(file).st_size
-    except OSError:
-        return None
-
-
-def _are_splits(parts: Sequence[Parts], names: Mapping[str, str], root: Path) -> bool:
-    """Whether the first folders are splits.
-
-    Raises InputError if two are called as splits are, one of them train, but others are not, or pictures lie outside the
-    folders of classes: a student would learn to tell the train folder from the test folder.
-    """
-    folders = sorted({part[0] for part in parts})
-    flat = {part[0] for part in parts if len(part) == 2}  # with pictures that lie in a first folder itself
-    splits = {folder for folder in folders if named_split(folder, names)}
-    train = [folder for folder in sorted(splits) if names[named_split(folder, names) or ""] == "train"]
-    if not train:
-        return False
-    if splits == set(folders) and not flat:
-        return True
-    if len(splits) == 1 and len(folders) > 1:
-        return False  # a class called train, among buses
-    others = [folder for folder in folders if folder not in splits]
-    faults = []
-    if others:
-        faults.append(f"{', '.join(others[:5])} {'is' if len(others) == 1 else 'are'} no split")
-    if outside := sorted(splits & flat):
-        faults.append(f"{', '.join(outside)} has pictures outside folders of classes")
-    raise InputError(
-        f"{root}: folder {train[0]} looks like a split, but {', and '.join(faults)}. Set dataset.path to"
-        f" {root / train[0]} to split that, or name the splits to read with dataset.splits; each needs a folder per class."
-    )
+def _splits(config: DatasetConfig, parts: Sequence[Parts], root: Path) -> Mapping[str, str]:
+    """The first folders that are splits, as the recipe says or as they show; none if they are classes."""
+    names = split_names(config)
+    if not config.splits:
+        return splits_of_folders(parts, names, root)
+    return {folder: names[own] for folder in {part[0] for part in parts} if (own := named_split(folder, names))}
 
 
 def _check_splits(splits: list[str | None], labels: list[str], root: Path) -> None:

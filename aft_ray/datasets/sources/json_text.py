@@ -1,4 +1,4 @@
-"""JSON of the user's own: whatever is wrong with it is a ValueError."""
+"""Texts and JSON of the user's own: whatever is wrong with them shows at once."""
 
 from __future__ import annotations
 
@@ -21,3 +21,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"its key {twice!r} is there twice")
     return found
+
+
+def is_unicode(text: str) -> bool:
+    """Whether no half of a surrogate pair is in it, as in file names and JSON that are damaged."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

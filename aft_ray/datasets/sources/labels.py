@@ -11,7 +11,7 @@ from typing import Any
 
 from aft_ray.datasets.base import LISTED, Label, Task, raise_faults
 from aft_ray.datasets.sources.classes import Classes, Key, check_enough, classes_of, short
-from aft_ray.datasets.sources.json_text import parse_json
+from aft_ray.datasets.sources.json_text import is_unicode, parse_json
 from aft_ray.store.schema import UNLABELED
 
 
@@ -24,8 +24,8 @@ def is_nothing(value: Any) -> bool:
 class Labels:
     """Collects the labels of a listing row by row.
 
-    columns: those that hold them. names: the classes, where they are known before. numbered: whether the data's format
-    says that numbers are places in `names`.
+    columns: those that hold them. names: the classes, where they are known before. numbered: whether these come with the
+    data, which then has numbers for them.
     """
 
     task: Task
@@ -63,7 +63,7 @@ class Labels:
         """Classes, and the label of every row. Raises InputError, one line per fault, naming rows."""
         raise_faults(self.faults, self.num_faults)
         names = self.names or (self.columns if len(self.columns) > 1 else ()) or self._found_names()
-        classes = Classes.of(names, self._parts(), numbered=self.numbered)
+        classes = Classes.of(names, self._parts(), numbered=self.numbered and bool(self.names))
         faults, found = [], []
         for value, place in zip(self.values, self.places, strict=True):
             try:
@@ -98,20 +98,14 @@ def _class_key(value: Any) -> int | str | None:
     if is_nothing(value):
         return None
     if isinstance(value, str):
-        return _unicode(value.strip())
+        if not is_unicode(value):
+            raise ValueError(f"label {short(value)} is not Unicode")
+        return value.strip()
     if isinstance(value, (float, Decimal)) and math.isnan(value):
         return None  # how pandas writes a missing integer
     if isinstance(value, int) or (isinstance(value, (float, Decimal)) and math.isfinite(value) and value == int(value)):
         return int(value)
     raise ValueError(f"label {short(value)} is of type {type(value).__name__}, not the name or number of a class")
-
-
-def _unicode(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"label {short(text)} is not Unicode") from None
-    return text
 
 
 def _classes_key(value: Any) -> tuple[Any, ...] | None:

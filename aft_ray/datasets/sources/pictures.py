@@ -1,10 +1,9 @@
-"""Files of pictures: their suffixes, the walk through a folder that finds them, and where a table's paths may lead."""
+"""Files of pictures: their suffixes, how one is read, and where the paths of a table may lead."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from dataclasses import dataclass
+import stat
 from pathlib import Path
 
 SUFFIXES = (
@@ -12,45 +11,27 @@ SUFFIXES = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif"),
 )
 """Names of pictures that Pillow reads. The one list for folders, tars and predictions."""
+MOST_BYTES = 1 << 30
+"""Of one encoded picture. A sparse file can claim more than the memory holds."""
 
 
-@dataclass(frozen=True)
-class Found:
-    """files: pictures below a folder, sorted. left_out: how many other files there are, by suffix or `hidden`."""
-
-    files: list[Path]
-    left_out: Counter[str]
-
-
-def find_pictures(root: Path) -> Found:
-    """The pictures at any depth below `root`, through links to folders, each folder once.
-
-    Files and folders that a computer put there for itself are hidden: names with a leading dot, `__MACOSX`.
-    """
-    files: list[Path] = []
-    left_out: Counter[str] = Counter()
-    seen: set[str] = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        left_out["hidden"] += sum(map(is_hidden, folders))
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
-        for name in names:
-            path = Path(folder, name)
-            if is_hidden(name):
-                left_out["hidden"] += 1
-            elif path.suffix.lower() in SUFFIXES:
-                files.append(path)
-            else:
-                left_out[path.suffix.lower() or "no suffix"] += 1
-    return Found(sorted(files), +left_out)
+def picture_size(path: str | Path) -> int | None:
+    """Bytes of a picture's file; None where there is no file to read, and `read_picture` says why."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):  # a path with a NUL character is a ValueError
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
-def is_hidden(name: str) -> bool:
-    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
+def read_picture(path: str | Path) -> bytes:
+    """The file as it is. Raises OSError if there is none, ValueError if it is a pipe or the like, or far too large."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("it is no plain file")
+    if found.st_size > MOST_BYTES:
+        raise ValueError(f"it has {found.st_size:,} bytes, more than {MOST_BYTES:,}")
+    return Path(path).read_bytes()
 
 
 def picture_path(folder: Path, path: str) -> str:
@@ -66,4 +47,4 @@ def picture_path(folder: Path, path: str) -> str:
 
 
 def _is_below(place: str, root: str) -> bool:
-    return place.startswith(root.rstrip(os.sep) + os.sep)
+    return place.startswith(os.path.join(root, ""))

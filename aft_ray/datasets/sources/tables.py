@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import glob
 import gzip
-import json
+import os
 import sys
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, takewhile
@@ -17,7 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aft_ray.datasets.base import raise_faults
+from aft_ray.datasets.sources.json_text import is_unicode, parse_json
 from aft_ray.datasets.sources.splits import own_split, split_names
+from aft_ray.datasets.sources.walk import find_below, is_hidden
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 
@@ -26,6 +29,8 @@ Row = dict[str, Any]
 BATCH_ROWS = 32
 """Rows decoded at once: bounds the memory that large pictures take."""
 BUFFER_BYTES = 1 << 20
+ARROW_FILE = b"ARROW1"
+"""How an Arrow file begins; a stream does not."""
 PEEKED = 100
 """JSON objects whose keys are the columns."""
 SUFFIXES = {
@@ -34,6 +39,9 @@ SUFFIXES = {
     "csv": (".csv", ".tsv", ".csv.gz", ".tsv.gz"),
     "jsonl": (".jsonl", ".ndjson", ".jsonl.gz"),
 }
+
+DAMAGED = (pa.ArrowException, UnicodeDecodeError, OSError, EOFError, zlib.error)
+"""Errors of the libraries that read files, where a file is damaged or not what its name says."""
 
 
 @dataclass(frozen=True)
@@ -94,21 +102,30 @@ def find_files(path: str, suffixes: Sequence[str]) -> tuple[Path, list[Path]]:
     Raises FileNotFoundError, saying where it looked, if there is none.
     """
     place = Path(path).expanduser().absolute()
-    if place.is_file():
+    if os.path.isfile(place):
         return place, [place]
-    if place.is_dir():
-        files = sorted(file for file in place.rglob("*") if file.name.lower().endswith(tuple(suffixes)))
-        files = [file for file in files if file.is_file() and not _is_hidden(file.relative_to(place))]
+    if os.path.isdir(place):
+        files = find_below(place, suffixes).files
     else:
-        files = sorted(Path(name) for name in glob.glob(str(place), recursive=True) if Path(name).is_file())
+        pattern = str(place)
         place = Path(*takewhile(lambda part: not glob.has_magic(part), place.parts))
+        found = map(Path, glob.glob(pattern, recursive=True))
+        files = sorted(file for file in found if not file.is_dir() and not _is_hidden(file.relative_to(place)))
     if not files:
         raise FileNotFoundError(f"{path}: no {' or '.join(suffixes)} files there; set dataset.path to where they are.")
+    raise_faults(
+        f"{file} is no file that can be read: a broken link, a pipe or the like."
+        for file in files
+        if not file.is_file()
+    )
+    raise_faults(
+        f"The name of {str(file)!r} is not Unicode; rename the file." for file in files if not is_unicode(str(file))
+    )
     return place, files
 
 
 def _is_hidden(path: PurePath) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+    return any(map(is_hidden, path.parts))
 
 
 def open_table(file: Path, kind: str) -> Table:
@@ -116,8 +133,11 @@ def open_table(file: Path, kind: str) -> Table:
     readers = {"parquet": _parquet, "arrow": _arrow, "csv": _csv, "jsonl": _jsonl}
     try:
         table = readers[kind](file)
-    except (pa.ArrowException, UnicodeDecodeError, OSError, csv.Error) as error:
+    except DAMAGED as error:
         raise InputError(f"{file} cannot be read as {kind}: {_one_line(error)}.") from error
+    twice = sorted({name for name in table.columns if name.strip() and table.columns.count(name) > 1})
+    if twice:
+        raise InputError(f"{file}: column {', '.join(twice)} is there twice.")
     return replace(table, folder=file.parent, num_bytes=file.stat().st_size)
 
 
@@ -141,13 +161,12 @@ def _arrow(file: Path) -> Table:
 
     def batches() -> Iterator[pa.RecordBatch]:
         with pa.OSFile(str(file)) as source:
-            try:
-                yield from pa.ipc.open_stream(source)
-                return
-            except pa.ArrowInvalid:
+            if source.read(len(ARROW_FILE)) == ARROW_FILE:
+                opened = pa.ipc.open_file(source)
+                yield from (opened.get_batch(index) for index in range(opened.num_record_batches))
+            else:
                 source.seek(0)
-            opened = pa.ipc.open_file(source)
-            yield from (opened.get_batch(index) for index in range(opened.num_record_batches))
+                yield from pa.ipc.open_stream(source)
 
     def read(columns: Sequence[str]) -> Iterator[Row]:
         for batch in batches():
@@ -160,29 +179,39 @@ def _arrow(file: Path) -> Table:
 
 
 def _from_schema(file: Path, schema: pa.Schema, read: Callable[[Sequence[str]], Iterator[Row]]) -> Table:
-    return Table(file.name, None, tuple(schema.names), read, class_names=hub_class_names(schema.metadata or {}))
+    try:
+        class_names = hub_class_names(schema.metadata or {})
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    return Table(file.name, None, tuple(schema.names), read, class_names=class_names)
 
 
 def hub_class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
     """Names of classes by column, from what the hub's library notes in a schema."""
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     found = {}
-    for column, feature in features.items():
-        inner = feature.get("feature", feature) if isinstance(feature, dict) else {}  # of a list's elements
-        if inner.get("_type") == "ClassLabel" and inner.get("names"):
-            found[column] = tuple(inner["names"])
+    try:
+        features = parse_json(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+        for column, feature in features.items():
+            inner = feature.get("feature", feature) if isinstance(feature, dict) else {}  # of a list's elements
+            if inner.get("_type") == "ClassLabel" and inner.get("names"):
+                found[column] = tuple(inner["names"])
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            "Its schema has names of classes that cannot be read. Write it again without the key"
+            " 'huggingface' in the schema's metadata, or with the hub's library."
+        ) from error
     return found
 
 
 def _text_stream(file: Path) -> TextIO:
-    opened = gzip.open if file.suffix == ".gz" else open
+    opened = gzip.open if file.suffix.lower() == ".gz" else open
     return cast(TextIO, opened(file, "rt", encoding="utf-8-sig", newline=""))
 
 
 def _csv(file: Path) -> Table:
     """Comma-separated values with a header, or tab-separated ones if the name ends in .tsv, where a quote is a character
     like others. Every value is a text."""
-    is_tsv = ".tsv" in file.name.lower()
+    is_tsv = file.name.lower().endswith((".tsv", ".tsv.gz"))
     dialect: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if is_tsv else {"strict": True}
 
     def lines() -> Iterator[list[str]]:
@@ -196,20 +225,16 @@ def _csv(file: Path) -> Table:
             except csv.Error as error:
                 raise InputError(_broken_quotes(file, rows, error)) from error
 
-    def read(columns: Sequence[str]) -> Iterator[Row]:
-        try:
-            rows = (row for row in islice(lines(), 1, None) if row)
-            for number, row in enumerate(rows, 1):
-                if len(row) != len(header):
-                    raise InputError(f"{file.name}, row {number}: {len(row)} values, the header has {len(header)}.")
-                yield dict(zip(header, row, strict=True))
-        except UnicodeDecodeError as error:
-            raise InputError(f"{file} cannot be read as csv: {_one_line(error)}.") from error
+    def filled() -> Iterator[list[str]]:
+        return (row for row in lines() if row)
 
-    header = tuple(next(lines(), ()))
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise InputError(f"{file}: column {', '.join(twice)} is there twice.")
+    def read(columns: Sequence[str]) -> Iterator[Row]:
+        for number, row in enumerate(islice(filled(), 1, None), 1):
+            if len(row) != len(header):
+                raise InputError(f"{file.name}, row {number}: {len(row)} values, the header has {len(header)}.")
+            yield dict(zip(header, row, strict=True))
+
+    header = tuple(next(filled(), ()))
     return Table(file.name, None, header, read)
 
 
@@ -243,11 +268,11 @@ def _jsonl(file: Path) -> Table:
 
 def _json_object(line: str, where: str) -> Row:
     try:
-        found = json.loads(line)
+        found = parse_json(line)
     except ValueError as error:
         raise InputError(f"{where}: not JSON: {_one_line(error)}.") from error
     if not isinstance(found, dict):
-        raise InputError(f"{where}: a {type(found).__name__}, not a JSON object.")
+        raise InputError(f"{where}: JSON of type {type(found).__name__}, not an object with a key per column.")
     return found
 
 
@@ -255,5 +280,5 @@ def read_ordered(table: Table, columns: Sequence[str]) -> Iterator[Row]:
     """Rows of a table; what goes wrong while reading becomes an InputError that names it."""
     try:
         yield from table.read(columns)
-    except (pa.ArrowException, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+    except DAMAGED as error:
         raise InputError(f"{table.name} cannot be read: {_one_line(error)}.") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,8 +12,9 @@ from typing import Any
 
 from aft_ray.datasets.base import Content, Item, Listing, Modality, raise_faults
 from aft_ray.datasets.sources.contents import Contents, RowContent
+from aft_ray.datasets.sources.json_text import is_unicode
 from aft_ray.datasets.sources.labels import Labels
-from aft_ray.datasets.sources.pictures import picture_path
+from aft_ray.datasets.sources.pictures import picture_path, picture_size, read_picture
 from aft_ray.datasets.sources.splits import named_split, split_names
 from aft_ray.datasets.sources.tables import Row, Table, read_ordered
 from aft_ray.recipe.config import fingerprint
@@ -52,6 +52,8 @@ def list_tables(tables: Sequence[Table], config: DatasetConfig) -> Listing:
     check_columns(tables, config)
     rows = _Rows(tables, config)
     rows.read()
+    if not rows.ids:
+        raise InputError(f"{', '.join(table.name for table in tables[:5])}: there are no rows to read.")
     classes, labels = rows.labels.finish()
     items = tuple(
         Item(sample_id, label, num_bytes, split, group)
@@ -147,7 +149,7 @@ class _Rows:
 
     def sizes(self) -> Iterable[int | None]:
         """Bytes of every picture that is a file of its own."""
-        return map(_size, self.paths) if self.paths is not None else repeat(None, len(self.ids))
+        return map(picture_size, self.paths) if self.paths is not None else repeat(None, len(self.ids))
 
     def _parts(self) -> Iterator[list[bytes]]:
         """The content of all rows, read a second time."""
@@ -188,7 +190,7 @@ class _Rows:
         self.kept.append(number)
         self.ids.append(sample_id(row[columns.id], where) if columns.id else f"{table.name}/{count}")
         self.splits.append(split)
-        self.groups.append(None if not columns.group or row[columns.group] is None else str(row[columns.group]))
+        self.groups.append(_group(row[columns.group], where) if columns.group else None)
         if self.paths is not None:
             self.paths.append(self._path(row[columns.image or ""], table, where))
 
@@ -204,14 +206,7 @@ class _Rows:
 def _read(path: str) -> bytes:
     if not path:
         raise ValueError("it has no picture")
-    return Path(path).read_bytes()
-
-
-def _size(path: str) -> int | None:
-    try:
-        return os.stat(path).st_size
-    except (OSError, ValueError):  # a path with a NUL character is a ValueError
-        return None
+    return read_picture(path)
 
 
 def sample_id(value: Any, where: Callable[[], str]) -> str:
@@ -219,6 +214,12 @@ def sample_id(value: Any, where: Callable[[], str]) -> str:
     if not isinstance(value, (str, int)) or value == "":
         raise InputError(f"{where()}: id {value!r} is no text and no whole number.")
     return str(value)
+
+
+def _group(value: Any, where: Callable[[], str]) -> str | None:
+    if value is not None and not is_unicode(str(value)):
+        raise InputError(f"{where()}: group {value!r} is not Unicode.")
+    return None if value is None else str(value)
 
 
 def _names(tables: Sequence[Table], columns: ColumnsConfig) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,16 +9,20 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from aft_ray.datasets.base import Content, Item, Listing, Modality, raise_faults
+from aft_ray.datasets.sources.json_text import is_unicode, parse_json
 from aft_ray.datasets.sources.labels import Labels
 from aft_ray.datasets.sources.pictures import SUFFIXES
 from aft_ray.datasets.sources.splits import own_split, split_names
 from aft_ray.datasets.sources.tables import find_files, raise_missing_splits
 from aft_ray.datasets.sources.tabular import check_classes_of_splits
+from aft_ray.datasets.sources.walk import is_hidden
 from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 
 IMAGES = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+BLOCK_BYTES = 1 << 20
 TEXTS = ("txt",)
 LABELS = ("cls", "json")
 
@@ -94,7 +97,10 @@ def list_webdataset(config: DatasetConfig) -> Listing:
 
 def find_tars(config: DatasetConfig) -> list[tuple[str, str | None, Path]]:
     """Name, split and place of every tar."""
-    root, files = find_files(config.path or "", (".tar",))
+    root, files = find_files(config.path or "", (".tar", *COMPRESSED))
+    raise_faults(
+        f"{file} is compressed. Unpack it to a .tar." for file in files if file.name.lower().endswith(COMPRESSED)
+    )
     names = split_names(config)
     found = []
     for file in files:
@@ -114,25 +120,49 @@ def _samples(config: DatasetConfig) -> Iterator[Sample]:
             path = PurePosixPath(member.name)
             if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
                 faults.append(f"{file.name}: member {member.name!r} is no plain file inside the tar. Leave it out.")
-            elif member.isfile() and not path.name.startswith("."):
+            elif member.isfile() and not any(map(is_hidden, path.parts)):
                 stem, _, extension = path.name.partition(".")
                 key = (path.parent / stem).as_posix()
                 sample = samples.setdefault(key, Sample(f"{tar_name}/{key}", split))
                 if extension.lower() in sample.members:
                     faults.append(f"{file.name}: member {member.name!r} is there twice.")
                 sample.members[extension.lower()] = Member(file, member.offset_data, member.size)
+        faults += [fault for sample in samples.values() for fault in _faults(sample)]
         raise_faults(faults)
         yield from samples.values()
 
 
+def _faults(sample: Sample) -> Iterator[str]:
+    images = [f".{extension}" for extension in IMAGES if extension in sample.members]
+    if len(images) > 1:
+        yield f"{sample.key} has several pictures: {', '.join(images)}. Leave one, or call the others .NAME{images[-1]}."
+    if not is_unicode(sample.key):
+        yield f"The name of {sample.key!r} is not Unicode; rename it."
+
+
 def _members(file: Path) -> Iterator[tarfile.TarInfo]:
+    """Raises InputError if the tar is not whole: tarfile takes any damage behind the first member for the end."""
     try:
         with tarfile.open(file, "r:") as opened:
             while (member := opened.next()) is not None:
                 opened.members.clear()  # type: ignore[attr-defined]  # it would keep every one
                 yield member
+            end = opened.offset
     except tarfile.TarError as error:
         raise InputError(f"{file} is no plain tar ({error}). Compressed ones have to be unpacked.") from error
+    _check_end(file, end)
+
+
+def _check_end(file: Path, end: int) -> None:
+    """Raises InputError if the tar is cut off, damaged, or goes on after its end. end: the byte where tarfile stopped."""
+    with file.open("rb") as stream:
+        stream.seek(end)
+        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise InputError(f"{file} is cut off or damaged at byte {end:,}. Copy it again.")
+        if any(any(block) for block in iter(lambda: stream.read(BLOCK_BYTES), b"")):
+            raise InputError(
+                f"{file} goes on after its end at byte {end:,}, as if two tars were glued. Keep them apart."
+            )
 
 
 def _content(sample: Sample, extensions: tuple[str, ...]) -> bytes | str:
@@ -153,7 +183,7 @@ def _label(sample: Sample, columns: tuple[str, ...]) -> list[Any]:
     try:
         if extension == "cls":
             return [content.decode().strip()]
-        found = json.loads(content)
+        found = parse_json(content)
     except ValueError as error:
         raise InputError(f"{sample.key}.{extension} cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(found, Mapping):

@@ -37,7 +37,7 @@ def test_splits_are_known_whatever_their_capitals(tmp_path: Path) -> None:
     [
         (["train/cat/1.png", "train/dog/1.png", "val/cat/1.png", "val/dog/1.png", "odd/1.png"], "but odd is no split"),
         (["train/cat/1.png", "train/dog/1.png", "test/1.png"], "test has pictures outside folders of classes"),
-        (["Training/1.png", "Testing/1.png"], "Testing, Training has pictures outside folders of classes"),
+        (["Training/1.png", "Testing/1.png"], "Testing, Training have pictures outside folders of classes"),
         (["train/cat/1.png", "train/dog/1.png", "train/stray.png"], "train has pictures outside folders of classes"),
     ],
 )
@@ -90,4 +90,50 @@ def test_a_broken_link_is_a_bad_sample_and_what_was_left_out_is_told(
     manifests = prepare(Recipe.model_validate(recipe))
     bad = [sample["sample_id"] for manifest in manifests.values() for sample in manifest["quarantined"]]
     assert bad == ["cat/gone.png"]
-    assert "prepare: left out 1 files that are no pictures: 1 .csv" in capsys.readouterr().err
+    assert "prepare: left out 1 files that are no samples: 1 .csv" in capsys.readouterr().err
+
+
+def test_two_links_to_one_folder_are_refused_because_a_class_would_be_lost(tmp_path: Path) -> None:
+    draw(tmp_path / "cat" / "1.png", tmp_path / "dog" / "1.png")
+    os.symlink(tmp_path / "cat", tmp_path / "kitten")
+    with pytest.raises(InputError, match=r"cat and .*kitten are one folder"):
+        folder(tmp_path)
+
+
+def test_pictures_of_no_class_and_broken_links_to_folders_are_told(tmp_path: Path) -> None:
+    draw(tmp_path / "cat" / "1.png", tmp_path / "dog" / "1.png", tmp_path / "stray.png")
+    os.symlink(tmp_path / "nowhere", tmp_path / "bird")
+    assert folder(tmp_path).left_out == {"broken link": 1, "outside the folders of classes": 1}
+
+
+def test_train_with_classes_beside_a_flat_folder_is_no_class(tmp_path: Path) -> None:
+    draw(*(tmp_path / name / "1.png" for name in ("train/cat", "train/dog", "single_prediction")))
+    with pytest.raises(InputError, match="train looks like a split, but single_prediction is no split"):
+        folder(tmp_path)
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    draw(*(tmp_path / name / "1.png" for name in ("train/old", "bus/old", "bus/new")))
+    assert folder(tmp_path).classes == ("bus", "train")
+
+
+def test_splits_without_train_are_no_classes(tmp_path: Path) -> None:
+    draw(*(tmp_path / split / name / "1.png" for split in ("val", "test") for name in ("cat", "dog")))
+    with pytest.raises(InputError, match="test, val look like splits, but none is train"):
+        folder(tmp_path)
+
+
+def test_a_pipe_and_a_file_far_too_large_are_bad_samples(tmp_path: Path) -> None:
+    draw(tmp_path / "cat" / "1.png", tmp_path / "dog" / "1.png")
+    os.mkfifo(tmp_path / "cat" / "pipe.png")
+    with (tmp_path / "dog" / "sparse.png").open("wb") as file:
+        file.truncate(50 << 30)
+    listing = folder(tmp_path)
+    for index, told in ((1, "no plain file"), (3, "53,687,091,200 bytes")):
+        with pytest.raises(ValueError, match=told):
+            listing.read(index)
+
+
+def test_hidden_pictures_are_not_predicted(tmp_path: Path) -> None:
+    draw(*(tmp_path / name for name in ("a.png", "._a.png", "__MACOSX/a.png", "b/.ipynb_checkpoints/a.png")))
+    assert list_unseen(str(tmp_path), ["image"]).table.column("id").to_pylist() == ["a.png"]

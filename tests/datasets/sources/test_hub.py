@@ -214,3 +214,17 @@ def test_caches_beside_a_saved_data_set_are_not_read(tmp_path: Path, has_state: 
     columns = {"text": "text", "label": "label"}
     listing = list_samples(dataset(source="hub", repo="me/saved", path=str(tmp_path / "saved"), columns=columns))
     assert [listing.read(index) for index in range(len(listing.items))] == [f"text {number}" for number in range(20)]
+
+
+def test_a_saved_data_set_without_a_file_that_it_lists_is_refused(tmp_path: Path) -> None:
+    data = hub_library.Dataset.from_dict({"text": list("abcd"), "label": [0, 1, 0, 1]})
+    data.save_to_disk(str(tmp_path), num_shards=2)
+    columns = {"text": "text", "label": "label"}
+    config = dataset(source="hub", repo="me/saved", path=str(tmp_path), columns=columns)
+    (tmp_path / "data-00000-of-00002.arrow").unlink()
+    with pytest.raises(InputError, match="data-00000-of-00002.arrow is not there, though state.json lists it"):
+        list_samples(config)
+    (tmp_path / "state.json").unlink()
+    (tmp_path / "data-00001-of-00002.arrow").rename(tmp_path / "cache-0123.arrow")
+    with pytest.raises(InputError, match="no Parquet or Arrow files there"):
+        list_samples(config)

@@ -1,0 +1,68 @@
+"""The walk through a folder of the user's own: what is read, what is hidden, and what is left out and told."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from aft_ray.datasets.base import raise_faults
+from aft_ray.recipe.errors import InputError
+
+
+@dataclass(frozen=True)
+class Found:
+    """files: those below a folder that have a suffix, sorted. left_out: how many others there are, by their suffix,
+    as `hidden` or as `broken link`.
+    """
+
+    files: list[Path]
+    left_out: Counter[str]
+
+
+def find_below(root: Path, suffixes: Sequence[str]) -> Found:
+    """Files at any depth below `root`, through links to folders. A link back to a folder above it ends there.
+
+    Raises InputError if a folder cannot be read, or can be reached in two ways: its files would be there twice.
+    """
+    files: list[Path] = []
+    left_out: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    faults = []
+    for folder, folders, names in os.walk(root, followlinks=True, onerror=_refuse):
+        reached = first.setdefault(os.path.realpath(folder), folder)
+        if reached != folder:
+            folders.clear()
+            if not folder.startswith(os.path.join(reached, "")):
+                faults.append(f"{reached} and {folder} are one folder. Remove the link.")
+            continue
+        left_out["hidden"] += sum(map(is_hidden, folders))
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        for name in names:
+            path = Path(folder, name)
+            if not is_hidden(name) and name.lower().endswith(tuple(suffixes)):
+                files.append(path)
+            else:
+                left_out[_kind(path)] += 1
+    raise_faults(faults)
+    return Found(sorted(files), +left_out)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a computer put the file or folder there for itself."""
+    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+def _kind(path: Path) -> str:
+    if is_hidden(path.name):
+        return "hidden"
+    if path.is_symlink() and not os.path.exists(path):
+        return "broken link"
+    return path.suffix.lower() or "no suffix"
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise InputError(f"The folder {error.filename} cannot be read: {error.strerror}.") from error
