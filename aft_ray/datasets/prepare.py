@@ -18,6 +18,7 @@ from aft_ray.datasets import Listing, list_samples
 from aft_ray.datasets.base import Label, raise_faults
 from aft_ray.datasets.overlap import check_apart
 from aft_ray.datasets.replacement import clean, replacing
+from aft_ray.datasets.sources.pictures import check_picture
 from aft_ray.models.images import open_picture
 from aft_ray.recipe.config import Recipe, fingerprint
 from aft_ray.recipe.errors import InputError
@@ -241,6 +242,8 @@ def _content(listing: Listing, index: int, copy: bool) -> tuple[Any, ...]:
         columns.append(image)
     elif isinstance(image, bytes):
         assert listing.uri is not None, "prepare checked it"
+        if stays and "://" not in listing.uri(index):
+            check_picture(listing.uri(index))
         columns += [listing.uri(index), len(image) if size is None else size]
         if columns[-1] == 0:
             raise ValueError("the file is empty")

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -47,7 +48,8 @@ def decode(encoded: bytes) -> Image.Image:
     """The whole picture in RGB, upright; of an animation the first frame. Raises one of quarantine's UNREADABLE."""
     image = open_picture(encoded)
     turn = TURNS.get(_orientation(image))
-    image = (_eight_bits(image) if image.mode[0] in "IF" else image).convert("RGB")
+    with _avif_errors():
+        image = (_eight_bits(image) if image.mode[0] in "IF" else image).convert("RGB")
     return image if turn is None else image.transpose(turn)
 
 
@@ -57,10 +59,20 @@ def open_picture(encoded: bytes) -> Image.Image:
     Raises one of quarantine's UNREADABLE, also if it has more than Pillow's MAX_IMAGE_PIXELS: a small file can claim a
     picture that fills the memory.
     """
-    image = Image.open(io.BytesIO(encoded))
+    with _avif_errors():
+        image = Image.open(io.BytesIO(encoded))
     if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
         raise ValueError(f"it has {image.width} x {image.height} pixels, more than {Image.MAX_IMAGE_PIXELS}")
     return image
+
+
+@contextmanager
+def _avif_errors() -> Iterator[None]:
+    """Turns the RuntimeError of Pillow's AVIF decoder into a ValueError, as other decoders raise."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
 
 
 def _orientation(image: Image.Image) -> int:
@@ -105,10 +117,27 @@ class ImageTransform:
     def crop(self, image: Image.Image) -> np.ndarray:
         """(size, size, 3) uint8 of an RGB picture: resized, then its centre."""
         resized = self._resized(*image.size)
-        if image.size != resized:
+        left, top = (OFFSETS[self.offset](length - self.size) for length in resized)
+        if Image.MAX_IMAGE_PIXELS and resized[0] * resized[1] > Image.MAX_IMAGE_PIXELS:
+            image, left, top = self._visible(image, resized, left, top)
+        elif image.size != resized:
             image = image.resize(resized, RESAMPLING[self.interpolation])
-        left, top = (OFFSETS[self.offset](length - self.size) for length in image.size)
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
+
+    def _visible(
+        self, image: Image.Image, resized: tuple[int, int], left: int, top: int
+    ) -> tuple[Image.Image, int, int]:
+        """The part of the resized picture that the crop shows, and where the crop starts in it.
+
+        Resized whole, a line of 30,000 x 1 pixels would take gigabytes. The result differs from that by roundings.
+        """
+        start = (max(left, 0), max(top, 0))
+        stop = (min(left + self.size, resized[0]), min(top + self.size, resized[1]))
+        scale = (image.width / resized[0], image.height / resized[1])
+        box = (start[0] * scale[0], start[1] * scale[1], stop[0] * scale[0], stop[1] * scale[1])
+        size = (stop[0] - start[0], stop[1] - start[1])
+        part = image.resize(size, RESAMPLING[self.interpolation], box=box)
+        return part, left - start[0], top - start[1]
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
         """Width and height after resizing, rounded as the library does that the transform comes from."""

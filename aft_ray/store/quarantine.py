@@ -9,8 +9,8 @@ from PIL import Image, UnidentifiedImageError
 from aft_ray.recipe.errors import InputError, ObjectStoreError
 from aft_ray.recipe.secrets import redacted
 
-UNREADABLE = (Image.DecompressionBombError, OSError, SyntaxError, ValueError)
-"""What reading a file and decoding a picture with Pillow raise."""
+UNREADABLE = (Image.DecompressionBombError, MemoryError, OSError, SyntaxError, ValueError)
+"""Errors of reading a file and of decoding a picture with Pillow."""
 LISTED = 100
 
 
@@ -20,6 +20,8 @@ def bad_sample(sample_id: str, error: BaseException) -> dict[str, str]:
         raise error
     if isinstance(error, UnidentifiedImageError):
         reason = "it is not a picture"
+    elif isinstance(error, MemoryError):
+        reason = "it takes more memory than there is"
     else:
         reason = redacted(" ".join(str(error).split())).rstrip(".") or type(error).__name__
     return {"sample_id": sample_id, "reason": reason}

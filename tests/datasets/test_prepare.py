@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -170,3 +172,38 @@ def test_faults_of_a_dataset(config: dict, fault: str) -> None:
 def test_a_folder_without_classes_is_refused(tmp_path: Path, image_folder: Path) -> None:
     (line,) = datasets.faults(DatasetConfig(source="image_folder", path=str(image_folder / "top")))
     assert "must have at least two folders with images" in line
+
+
+def test_pipes_sockets_devices_and_huge_files_are_bad_samples_that_nobody_opens(
+    tmp_path: Path, image_folder: Path
+) -> None:
+    os.mkfifo(image_folder / "top" / "fifo.png")
+    (image_folder / "top" / "null.png").symlink_to("/dev/zero")
+    with (image_folder / "top" / "sparse.png").open("wb") as stream:
+        stream.truncate(50 << 30)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.relpath(image_folder / "top" / "socket.png"))
+        for copy in (True, False):
+            given = recipe(
+                tmp_path / str(copy), source="image_folder", path=str(image_folder), max_bad_samples=4, copy=copy
+            )
+            put_aside = {
+                bad["sample_id"]: bad["reason"] for found in prepare(given).values() for bad in found["quarantined"]
+            }
+            assert put_aside == {
+                "top/fifo.png": "it is no plain file",
+                "top/null.png": "it is no plain file",
+                "top/socket.png": "it is no plain file",
+                "top/sparse.png": "it has 53,687,091,200 bytes, more than 1,073,741,824",
+            }
+
+
+def test_a_picture_for_which_memory_is_too_small_is_a_bad_sample(
+    tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(encoded: bytes) -> object:
+        raise MemoryError
+
+    monkeypatch.setattr("aft_ray.datasets.prepare.open_picture", opened)
+    with pytest.raises(InputError, match="Sample .* cannot be read: it takes more memory than there is."):
+        prepare(recipe(tmp_path, source="image_folder", path=str(image_folder)))

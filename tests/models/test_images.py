@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -9,8 +12,9 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from aft_ray.models.images import ImageTransform, normalise
+from aft_ray.models.images import ImageTransform, decode, normalise
 from aft_ray.recipe.errors import InputError
+from aft_ray.store.quarantine import UNREADABLE
 
 
 def encoded(width: int, height: int, mode: str = "RGB") -> bytes:
@@ -41,3 +45,43 @@ def test_an_unknown_way_of_cropping_is_refused() -> None:
     data = resolve_data_config({"crop_mode": "border"}, verbose=False)
     with pytest.raises(InputError, match="cropped by 'border'. Known: center, squash."):
         ImageTransform.from_data_config(data, None)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(60, 45), (45, 60), (33, 47)])
+def test_the_visible_part_alone_is_resized_where_the_whole_would_be_too_large(
+    size: tuple[int, int], interpolation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    for resized in (40, 28, 70):  # also a crop that is larger than the resized picture, and an enlarged one
+        transform = ImageTransform(size=32, resized=resized, interpolation=interpolation)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+        whole = transform.crop(Image.fromarray(pixels))
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 32 * 32)
+        part = transform.crop(Image.fromarray(pixels))
+        assert whole.shape == part.shape == (32, 32, 3)
+        difference = np.abs(whole.astype(int) - part)
+        assert difference.mean() < 0.5 and difference.max() < 24  # Pillow rounds rows first, or columns
+
+
+@pytest.mark.parametrize("size", [(30_000, 1), (1, 30_000), (30_000, 2), (1, 5_000)])
+def test_a_line_of_pixels_takes_little_memory(size: tuple[int, int]) -> None:
+    line = io.BytesIO()
+    Image.new("RGB", size, (9, 8, 7)).save(line, "PNG")
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (1_500_000_000, 1_500_000_000))\n"
+        "from aft_ray.models.images import ImageTransform\n"
+        "crop = ImageTransform(size=224, resized=256)(sys.stdin.buffer.read())\n"
+        "assert crop.shape == (224, 224, 3) and (crop == [9, 8, 7]).all()"
+    )
+    subprocess.run([sys.executable, "-c", code], input=line.getvalue(), check=True, timeout=60)
+
+
+def test_a_damaged_avif_is_unreadable() -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 20, 3), np.uint8)).save(stream, "AVIF")
+    for place in range(len(stream.getvalue())):
+        damaged = bytearray(stream.getvalue())
+        damaged[place] ^= 255
+        with suppress(*UNREADABLE):
+            decode(bytes(damaged))

@@ -26,12 +26,17 @@ def picture_size(path: str | Path) -> int | None:
 
 def read_picture(path: str | Path) -> bytes:
     """The file as it is. Raises OSError if there is none, ValueError if it is a pipe or the like, or far too large."""
+    check_picture(path)
+    return Path(path).read_bytes()
+
+
+def check_picture(path: str | Path) -> None:
+    """Raises as `read_picture` does, without opening the file."""
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         raise ValueError("it is no plain file")
     if found.st_size > MOST_BYTES:
         raise ValueError(f"it has {found.st_size:,} bytes, more than {MOST_BYTES:,}")
-    return Path(path).read_bytes()
 
 
 def picture_path(folder: Path, path: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aft_ray.datasets.base import Item, Listing, raise_faults
+from aft_ray.datasets.sources.pictures import read_picture
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.schema import UNLABELED
@@ -106,7 +107,7 @@ def _encoded(part: Any, index: int) -> bytes:
     """A picture's file as it is, or a PNG of what is kept decoded."""
     files = next((getattr(part, name) for name in FILES if hasattr(part, name)), None)
     if files is not None:
-        return Path(files[index]).read_bytes()
+        return read_picture(files[index])
     encoded = io.BytesIO()
     part[index][0].save(encoded, format="PNG")
     return encoded.getvalue()
