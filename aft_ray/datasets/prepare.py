@@ -17,7 +17,7 @@ from aft_ray.cluster.progress import Progress
 from aft_ray.datasets import Listing, list_samples
 from aft_ray.datasets.base import Label, raise_faults
 from aft_ray.datasets.overlap import check_apart
-from aft_ray.datasets.replacement import clean, replacing
+from aft_ray.datasets.replacement import check_folders, clean, replacing
 from aft_ray.datasets.sources.pictures import check_picture
 from aft_ray.models.images import open_picture
 from aft_ray.recipe.config import Recipe, fingerprint
@@ -52,6 +52,7 @@ def prepare(recipe: Recipe, *, overwrite: bool = False) -> dict[str, dict[str, A
     split would be empty, or more than `dataset.max_bad_samples` would be put aside.
     """
     config, workspace = recipe.dataset, Workspace.at(recipe.workspace)
+    check_folders(workspace)
     there = {} if overwrite else _manifests(workspace)
     for manifest in there.values():
         check_sample_recipe(config, manifest, workspace)

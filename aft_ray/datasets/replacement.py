@@ -14,12 +14,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from aft_ray.datasets.base import raise_faults
 from aft_ray.recipe.printable import tell
 from aft_ray.store.exchange import exchange
 from aft_ray.store.files import Directory
 from aft_ray.store.own_files import delete_own_files
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.workspace import CURRENT, Workspace, is_set, split_directory
+
+
+def check_folders(workspace: Workspace) -> None:
+    """Raises InputError if a file or a broken link lies where `prepare` needs a folder."""
+    if workspace.is_local:
+        samples = f"{workspace}/samples"
+        places = [str(workspace), samples, *(f"{samples}/{split}" for split in SPLITS), str(_staging(workspace))]
+        raise_faults(
+            f"{place} is no folder but a file or a broken link. Move it away and run again."
+            for place in places
+            if os.path.lexists(place) and not os.path.isdir(place)
+        )
 
 
 @contextmanager

@@ -21,6 +21,7 @@ import pyarrow.fs as pafs
 
 from aft_ray.cluster.attempts import Watch
 from aft_ray.datasets.sources.pictures import SUFFIXES as IMAGES
+from aft_ray.datasets.sources.pictures import check_picture
 from aft_ray.datasets.sources.walk import find_below, is_hidden
 from aft_ray.datasets.unlabelled_tables import ALL_SUFFIXES, PLAIN, RowForm, list_table, table_kind
 from aft_ray.recipe.errors import InputError
@@ -168,7 +169,10 @@ def _content(value: Any, column: str, place: Directory) -> bytes | str:
         raise ValueError(f"it has no {column}")
     if column == "text" or isinstance(value, bytes):
         return value
-    return _read(place.filesystem, str(PurePosixPath(place.path) / value))
+    path = str(PurePosixPath(place.path) / value)
+    if place.is_local:
+        check_picture(path)
+    return _read(place.filesystem, path)
 
 
 def _read(filesystem: pafs.FileSystem, path: str) -> bytes:

@@ -89,7 +89,10 @@ def filesystem_of(location: str) -> tuple[pafs.FileSystem, str]:
     if has_secret(location):
         raise InputError(f"A place's URL must not hold a secret: {WITHOUT_SECRETS}.")
     if "://" not in location:
-        return pafs.LocalFileSystem(), str(Path(location).expanduser().resolve())
+        try:
+            return pafs.LocalFileSystem(), str(Path(location).expanduser().resolve())
+        except (RuntimeError, OSError) as error:  # a link to itself, a home of nobody
+            raise InputError(f"{location} cannot be opened: {error}") from error
     try:
         filesystem, path = pafs.FileSystem.from_uri(location)
     except (pa.ArrowInvalid, OSError) as error:

@@ -228,3 +228,27 @@ def test_bad_new_samples_leave_the_old_ones(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="it is not a picture"):
         prepare(given, overwrite=True)
     assert files(tmp_path / "work") == before
+
+
+@pytest.mark.parametrize("options", [[], ["--overwrite"]])
+@pytest.mark.parametrize("name", ["work", "work/samples", "work/samples/train", "work/.samples-new"])
+@pytest.mark.parametrize("kind", ["file", "dangling", "loop"])
+def test_a_file_or_a_broken_link_where_a_folder_is_needed_is_named(
+    kind: str, name: str, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if (kind, name) == ("dangling", "work"):
+        pytest.skip("a workspace is made where the link points to")
+    data, place = pictures(tmp_path / "data", 0), tmp_path / name
+    (tmp_path / "recipe.yaml").write_text(dump(recipe(tmp_path / "work", data)))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "file":
+        place.write_text("mine")
+    else:
+        place.symlink_to(tmp_path / "nowhere" if kind == "dangling" else place)
+    assert main(["prepare", str(tmp_path / "recipe.yaml"), *options]) == 2
+    said = capsys.readouterr().err
+    assert (
+        "is no folder but a file or a broken link. Move it away" in said
+        or "work cannot be opened: Symlink loop" in said
+    )
+    assert os.path.lexists(place)
