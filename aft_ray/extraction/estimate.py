@@ -14,7 +14,8 @@ import ray
 
 from aft_ray.cluster.gang import nodes_resources, share_of
 from aft_ray.datasets import list_samples
-from aft_ray.datasets.prepare import choose_splits, samples_table
+from aft_ray.datasets.held_out import choose_splits
+from aft_ray.datasets.sample_shards import samples_table
 from aft_ray.extraction.extract import plan_extraction
 from aft_ray.extraction.features import embed
 from aft_ray.extraction.reading import make_inputs

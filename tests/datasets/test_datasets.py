@@ -20,7 +20,8 @@ import pytest
 
 from aft_ray import datasets
 from aft_ray.datasets import list_samples
-from aft_ray.datasets.prepare import choose_splits, prepare
+from aft_ray.datasets.held_out import choose_splits
+from aft_ray.datasets.prepare import prepare
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig

@@ -8,7 +8,8 @@ import pytest
 
 from aft_ray import datasets
 from aft_ray.datasets import Item, Listing, list_samples
-from aft_ray.datasets.prepare import choose_splits, prepare, samples_per_shard
+from aft_ray.datasets.held_out import choose_splits
+from aft_ray.datasets.prepare import prepare, samples_per_shard
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
@@ -204,6 +205,6 @@ def test_a_picture_for_which_memory_is_too_small_is_a_bad_sample(
     def opened(encoded: bytes) -> object:
         raise MemoryError
 
-    monkeypatch.setattr("aft_ray.datasets.prepare.open_picture", opened)
+    monkeypatch.setattr("aft_ray.datasets.sample_shards.open_picture", opened)
     with pytest.raises(InputError, match="Sample .* cannot be read: it takes more memory than there is."):
         prepare(recipe(tmp_path, source="image_folder", path=str(image_folder)))

@@ -15,8 +15,9 @@ from PIL import Image
 
 from aft_ray import datasets
 from aft_ray.datasets import NAMED, list_samples
+from aft_ray.datasets.held_out import choose_splits
 from aft_ray.datasets.named.bundled_texts import GLOSSES_PER_CLASS
-from aft_ray.datasets.prepare import choose_splits, prepare
+from aft_ray.datasets.prepare import prepare
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.side_by_side import open_store

@@ -1,0 +1,29 @@
+"""Files that predict is asked about and that are no pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from PIL import Image
+
+from aft_ray.cluster.attempts import AttemptsHere, Watch
+from aft_ray.datasets.unlabelled import DecodeRows, list_unseen
+from aft_ray.models.images import ImageTransform
+
+
+def test_pipes_devices_and_huge_files_are_told_and_never_opened(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "good.png")
+    os.mkfifo(tmp_path / "fifo.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:50])
+    with (tmp_path / "sparse.png").open("wb") as stream:
+        stream.truncate(50 << 30)
+    unseen = list_unseen(str(tmp_path), ["image"])
+    (part,) = unseen.rows(10)
+    decoded = DecodeRows(unseen.root, [ImageTransform(size=8)], Watch(AttemptsHere(), "decoding", 9))(part)
+    told = {part["id"][int(number)]: reason for number, reason in json.loads(decoded["errors"]).items()}
+    assert len(decoded["inputs0"]) == 1 and set(told) == set(part["id"]) - {"good.png"}
+    assert told["sparse.png"] == "it has 53,687,091,200 bytes, more than 1,073,741,824"
+    assert all(told.get(name, "it is no plain file") == "it is no plain file" for name in ("fifo.png", "zero.png"))
