@@ -53,11 +53,11 @@ SOURCES = {
     "torchvision": Source(list_torchvision, check_torchvision),
 }
 NAMED_KEYS = KEYS | {"task", "dataset_class"}
-"""Keys of the recipe's `dataset` that not every named data set takes."""
+"""Keys of the recipe's `dataset` that only some named data sets take."""
 
 
 def faults(config: DatasetConfig) -> list[str]:
-    """What is wrong with the recipe's `dataset`, one line each, as far as it shows without reading every sample."""
+    """Faults of the recipe's `dataset` that show without reading every sample, one line each."""
     try:
         if config.name is None:
             _source(config).check(config)

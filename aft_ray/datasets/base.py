@@ -76,7 +76,7 @@ class Listing:
 class Source:
     """A kind of place that samples come from.
 
-    list: every sample. check: what can be said against the recipe before every row is looked at. Both raise InputError or
+    list: lists every sample. check: finds faults of the recipe without reading every row. Both raise InputError or
     FileNotFoundError.
     """
 
@@ -88,9 +88,9 @@ class Source:
 class NamedDataset:
     """A data set that `dataset.name` finds.
 
-    num_samples: of its train and test split, or of the whole where it has no split of its own. origin: the repository
-    or package that brings it. keys: of the recipe's
-    `dataset` that it takes. missing: what to install or download if it is not here, and where to put it; None if it is.
+    num_samples: in train and test, or in all where it has no splits of its own. origin: the repository or package that
+    brings it. keys: the keys of the recipe's `dataset` that it takes. missing: says what to install or download and where
+    to put it; None if the data is here.
     check: as a Source's; None if being here is enough. resolve: the recipe's `dataset` with the columns and the prompt that
     the data set brings itself; None if it does not lie in tables.
     """
@@ -109,7 +109,7 @@ class NamedDataset:
 
 
 def raise_faults(faults: Iterable[str], count: int | None = None) -> None:
-    """Raises InputError if there are faults: the first of them, and of `count` (all, if None) how many more."""
+    """Raises InputError with the first faults and the number of the rest. count: of all faults, where more were found."""
     lines = list(faults)
     if lines:
         more = (count or len(lines)) - len(lines[:LISTED])

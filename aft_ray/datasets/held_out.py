@@ -13,8 +13,8 @@ from aft_ray.store.schema import SPLITS
 def choose_splits(listing: Listing, config: DatasetConfig) -> dict[str, list[int]]:
     """Indices into `listing.items` per split, in the order of their hash: every shard is a random sample.
 
-    A split that the data set brings stays as it is; the others are held out of the rest by the hash of a sample's id (of
-    its group, where it has one), so a sample stays in its split when others come or go.
+    Splits of the data set's own stay as they are. Missing ones are held out of train by the hash of a sample's id, or of its
+    group, so a sample stays in its split when others come or go.
     """
     order = sorted(range(len(listing.items)), key=lambda index: _unit_hash("order", listing.items[index].sample_id))
     brought = {item.split for item in listing.items}
@@ -33,7 +33,7 @@ def choose_splits(listing: Listing, config: DatasetConfig) -> dict[str, list[int
 
 
 def _fraction_of_each(listing: Listing, indices: list[int], fraction: float) -> list[int]:
-    """The first of each class among `indices`, at least one; of all alike where a label is no single class."""
+    """The first samples of each class, at least one; the first of all where a label is not a single class."""
     if fraction == 1:
         return indices
     classes = [label if isinstance(label := listing.items[index].label, int) else None for index in indices]

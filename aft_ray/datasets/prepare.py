@@ -28,7 +28,7 @@ from aft_ray.store.workspace import Workspace, split_directory
 
 SHARD_BYTES = 32 << 20
 SHARD_SAMPLES = (16, 512)
-"""What a shard has when the recipe leaves it open: this much content, and between so many samples.
+"""Size of a shard where the recipe gives none: this much content, within these limits of samples.
 
 A shard travels through extraction as one decoded object: 512 pictures of 224 pixels are 77 MB, 300 of 518 pixels 240 MB.
 """
@@ -78,13 +78,13 @@ def prepare(recipe: Recipe, *, overwrite: bool = False) -> dict[str, dict[str, A
 
 
 def _manifests(workspace: Workspace) -> dict[str, dict[str, Any]]:
-    """Of the splits that are complete."""
+    """The manifest of each split that is complete."""
     found = {split: workspace.samples(split).manifest() for split in SPLITS}
     return {split: manifest for split, manifest in found.items() if manifest is not None}
 
 
 def _need_no_source(config: DatasetConfig, manifests: Mapping[str, dict[str, Any]]) -> bool:
-    """Whether whole samples of this data set have copies of all that they need."""
+    """Whether whole samples are of this data set and hold copies of its pictures."""
     made_from = without_place(manifests["train"]["fingerprint"])
     return made_from["dataset"] == source_of(config) and config.copy_content and made_from.get("copy", True)
 
@@ -119,7 +119,7 @@ def tell_left_out(listing: Listing) -> None:
 
 
 def check_ids(listing: Listing) -> None:
-    """Raises InputError naming some of the ids that are there twice or are no Unicode."""
+    """Raises InputError that names ids which are there twice or are not Unicode."""
     faults = []
     counts = Counter(item.sample_id for item in listing.items)
     if len(counts) < len(listing.items):
@@ -141,14 +141,14 @@ def _rows_on_disk(directory: ShardDirectory) -> int | None:
 
 
 def samples_per_shard(listing: Listing, indices: Sequence[int]) -> int:
-    """How many of the samples `indices` make a shard, from the mean size of some of them."""
+    """Number of samples in a shard, from the mean size of some of the samples `indices`."""
     sizes = [_num_bytes(listing, index) for index in indices[:: max(1, len(indices) // PROBED)]]
     least, most = SHARD_SAMPLES
     return max(least, min(most, int(SHARD_BYTES * len(sizes) / max(1, sum(sizes)))))
 
 
 def _num_bytes(listing: Listing, index: int) -> int:
-    """Size of a sample's content; nothing where it cannot be read."""
+    """Size of a sample's content; 0 where it cannot be read."""
     known = listing.items[index].num_bytes
     if known is not None:
         return known

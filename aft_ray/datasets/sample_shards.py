@@ -34,7 +34,7 @@ def samples_table(listing: Listing, indices: Sequence[int], *, copy: bool) -> tu
         item = listing.items[index]
         try:
             rows.append((item.sample_id, item.label, *_content(listing, index, copy)))
-        except InputError:  # of the whole source: it would be said of every sample
+        except InputError:  # about the whole source: it would be told for every sample
             raise
         except UNREADABLE as error:
             bad.append(bad_sample(item.sample_id, error))
@@ -46,7 +46,7 @@ def samples_table(listing: Listing, indices: Sequence[int], *, copy: bool) -> tu
 def _content(listing: Listing, index: int, copy: bool) -> tuple[Any, ...]:
     """The content columns of a sample. Raises one of UNREADABLE if it has none."""
     size = listing.items[index].num_bytes
-    stays = not copy and listing.modality == "image" and size is not None  # nothing but its size has to be known
+    stays = not copy and listing.modality == "image" and size is not None  # only its size is needed
     content = b"" if stays else listing.read(index)
     image, text = content if isinstance(content, tuple) else (content, content)
     columns: list[Any] = []
@@ -104,7 +104,7 @@ class SplitShards:
 
     @cached_property
     def stamp(self) -> dict[str, Any]:
-        """The fingerprint that shards get: one that is made again in a split of before gets that split's."""
+        """The fingerprint written to shards. A shard made again gets the one of its split, which may be of an older version."""
         manifest = self.directory.manifest()
         return manifest["fingerprint"] if manifest else self.fingerprint
 
@@ -137,12 +137,12 @@ class SplitShards:
         for row in self.directory.read_shard(shard, ["sample_id", "image_uri"]).slice(0, 1).to_pylist():
             if row["image_uri"] != places[row["sample_id"]]:
                 raise InputError(
-                    f"with copy: false they are read from where they lay, {row['image_uri']}, and lie in"
-                    f" {places[row['sample_id']]} now. Run 'aft-ray prepare --overwrite'"
+                    f"with dataset.copy false, pictures are read from where they lay, {row['image_uri']}; this one is now"
+                    f" {places[row['sample_id']]}. Run 'aft-ray prepare --overwrite'"
                 )
 
     def write(self, shards: Sequence[int]) -> Iterator[list[dict[str, str]]]:
-        """Writes each of the shards and yields what of it was put aside: id and reason."""
+        """Writes each shard and yields the samples of it that were put aside, with their reasons."""
         return prefetched(self._write_shard, shards, threads=THREADS)
 
     def _write_shard(self, shard: int) -> list[dict[str, str]]:
@@ -174,7 +174,7 @@ class SplitShards:
 
 
 def samples_per_class(labels: Sequence[Label], classes: Sequence[str]) -> dict[str, int]:
-    """How many samples are of each class; with numbers to predict, how many have each."""
+    """Number of samples of each class; for regression, of samples whose number is not zero."""
     counts: Counter[int] = Counter()
     for label, count in Counter(labels).items():
         if isinstance(label, int):

@@ -54,7 +54,7 @@ def decode(encoded: bytes) -> Image.Image:
 
 
 def open_picture(encoded: bytes) -> Image.Image:
-    """A picture of which only the head is read.
+    """Opens a picture and reads only its header.
 
     Raises one of quarantine's UNREADABLE, also if it has more than Pillow's MAX_IMAGE_PIXELS: a small file can claim a
     picture that fills the memory.

@@ -17,7 +17,7 @@ def test_pipes_devices_and_huge_files_are_told_and_never_opened(tmp_path: Path) 
     Image.new("RGB", (9, 9)).save(tmp_path / "good.png")
     os.mkfifo(tmp_path / "fifo.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:50])
+    (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:20])
     with (tmp_path / "sparse.png").open("wb") as stream:
         stream.truncate(50 << 30)
     unseen = list_unseen(str(tmp_path), ["image"])
