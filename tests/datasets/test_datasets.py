@@ -278,7 +278,7 @@ def test_many_wrong_rows_are_counted(tmp_path: Path) -> None:
         ("a.csv", b"text,text,label\n", "column text is there twice"),
         ("a.csv", b"text,label\n\xff\xfe,1\n", "cannot be read as csv"),
         ("a.jsonl", b'{"text": "x", "label": 1}\n{"text"\n', "a.jsonl, row 2: not JSON"),
-        ("a.jsonl", b"[1, 2]\n", "a.jsonl, row 1: JSON of type list, not an object with a key per column."),
+        ("a.jsonl", b"[1, 2]\n", "a.jsonl, row 1: a list, not a JSON object."),
         ("a.parquet", b"PAR1 no", "cannot be read as parquet"),
         ("a.parquet", b"", "cannot be read as parquet"),
     ],
@@ -311,7 +311,7 @@ def test_odd_texts_are_put_aside_or_kept(tmp_path: Path) -> None:
     manifests = prepare(given)
     reasons = {bad["sample_id"]: bad["reason"] for manifest in manifests.values() for bad in manifest["quarantined"]}
     assert set(reasons) == {"a.jsonl/4", "a.jsonl/6", "a.jsonl/7", "a.jsonl/8"}
-    assert reasons["a.jsonl/7"] == "column text holds 3.5, a float and not a text"
+    assert reasons["a.jsonl/7"] == "column text holds 3.5, which is of type float, not a text"
     texts = [open_store(given.workspace, split).read_shard(0)["text"] for split in manifests]
     assert max(len(text) for found in texts for text in found) == 100_000
 

@@ -1,4 +1,4 @@
-"""Content of samples that lie in rows: copied once into a temporary file, then had in any order by any thread.
+"""The content of tables' rows: copied once into a temporary file, then read in any order by any thread.
 
 A shard is a random sample of the whole, but tables are read from the first row to the last. The copy keeps memory
 independent of the data's size; it lies where TMPDIR says and goes when the process ends.
@@ -22,7 +22,7 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import PROMPT_NAME
 
 GOOD, BAD = b"+", b"-"
-"""Before the content itself, and before the reason why there is none."""
+"""The first byte of a part: its content follows, or the reason why it has none."""
 
 
 class Spool:
@@ -43,7 +43,7 @@ class Spool:
 
 @dataclass(frozen=True)
 class RowContent:
-    """What of a row is content. texts: columns that `prompt` puts together, or one line each. image: a column."""
+    """Which columns of a row are its content. texts: joined by `prompt`, or one line each. image: the picture's column."""
 
     texts: tuple[str, ...]
     prompt: str | None
@@ -58,7 +58,7 @@ class RowContent:
         return bool(self.image) + bool(self.texts)
 
     def parts(self, row: Row, folder: Path) -> list[bytes]:
-        """The encoded picture and the text, as far as the samples have them, each behind GOOD; or a reason behind BAD."""
+        """The encoded picture, the text or both, each after the byte GOOD; where one is missing, the reason after BAD."""
         makers: list[Callable[[], bytes]] = []
         if self.image:
             makers.append(lambda: image_bytes(row[self.image or ""], folder))
@@ -76,7 +76,9 @@ class RowContent:
         found = {name: "" if row[name] is None else row[name] for name in self.texts}
         for name, text in found.items():
             if not isinstance(text, str):
-                raise ValueError(f"column {name} holds {str(text)[:60]}, a {type(text).__name__} and not a text")
+                raise ValueError(
+                    f"column {name} holds {str(text)[:60]}, which is of type {type(text).__name__}, not a text"
+                )
         if not any(text.strip() for text in found.values()):
             raise ValueError("its text is empty")
         if self.prompt is None:
@@ -101,12 +103,14 @@ def image_bytes(value: Any, folder: Path) -> bytes:
     if isinstance(value, str) and value:
         return read_picture(picture_path(folder, value))
     if not isinstance(value, bytes) or not value:
-        raise ValueError("it has no picture" if value in (None, b"", "") else f"a {type(value).__name__} is no picture")
+        raise ValueError(
+            "it has no picture" if value in (None, b"", "") else f"a value of type {type(value).__name__} is no picture"
+        )
     return value
 
 
 class Contents:
-    """The content of rows. `rows` gives each as its parts, in order; it is asked for at the first read."""
+    """The content of rows in any order. `rows` yields each row's parts in order; it is called at the first read."""
 
     def __init__(self, rows: Callable[[], Iterable[Sequence[bytes]]], num_parts: int) -> None:
         self.rows, self.num_parts = rows, num_parts
@@ -123,7 +127,7 @@ class Contents:
         self.spool = spool
 
     def read(self, index: int) -> list[bytes]:
-        """The parts of row `index`. Raises ValueError, with the reason, if one is missing; InputError if no row can be had."""
+        """The parts of row `index`. Raises ValueError, with the reason, if one is missing; InputError if the table is damaged."""
         with self.lock:
             if self.failed is not None:
                 raise self.failed

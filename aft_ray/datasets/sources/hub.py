@@ -39,7 +39,7 @@ def hub_tables(config: DatasetConfig) -> list[Table]:
 
 
 def check_hub(config: DatasetConfig) -> list[Table]:
-    """The same where that asks no server; the rest `prepare` finds out."""
+    """As `hub_tables`, but nothing if only a server has the files: a check asks no server."""
     return hub_tables(config) if local_folder(config, config.repo or "") else []
 
 
@@ -137,7 +137,7 @@ def stream(repo: str, config: DatasetConfig) -> list[Table]:
             streaming=True,
         )
         return [_streamed(name, split, datasets.Image) for name, split in found.items()]
-    except Exception as error:  # of the network, the hub and its library: they have no common base
+    except Exception as error:  # errors of the network, the hub and its library have no common base
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise InputError(f"{repo} cannot be read from the hub ({reason}). {download_hint(config)}") from error
 

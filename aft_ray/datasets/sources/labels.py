@@ -24,8 +24,8 @@ def is_nothing(value: Any) -> bool:
 class Labels:
     """Collects the labels of a listing row by row.
 
-    columns: those that hold them. names: the classes, where they are known before. numbered: whether these come with the
-    data, which then has numbers for them.
+    columns: where they stand. names: the classes, if the recipe or the data names them. numbered: whether the data does, and
+    has numbers in their place.
     """
 
     task: Task
@@ -109,7 +109,7 @@ def _class_key(value: Any) -> int | str | None:
 
 
 def _classes_key(value: Any) -> tuple[Any, ...] | None:
-    """Several classes, as a list; in a CSV as JSON or with semicolons between."""
+    """A list of classes; a text file has it as JSON or with semicolons between."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -170,7 +170,7 @@ FOUND: dict[str, Callable[[Any, Classes], Label]] = {
 
 
 def flags_to_names(columns: Sequence[str], values: Sequence[Any]) -> list[str] | None:
-    """The columns of 0/1 values that hold 1; None if one holds nothing. Raises ValueError for another value."""
+    """Names of the 0/1 columns that hold 1; None if a column is empty. Raises ValueError for another value."""
     if any(map(is_nothing, values)):
         return None
     flags = [str(value).strip() for value in values]

@@ -18,7 +18,7 @@ USUAL = {
     "test": "test",
     "testing": "test",
 }
-"""What data sets call their splits, and what they are called here."""
+"""Names that data sets give their splits -> ours."""
 
 PART = re.compile(r"[-_.]?\d+([-_]of[-_]\d+)?$")
 """The number of a file that is one of several: `train-00000-of-00005`, `train_3`."""
@@ -34,13 +34,13 @@ def split_names(config: DatasetConfig) -> Mapping[str, str]:
 
 
 def named_split(token: str, names: Iterable[str]) -> str | None:
-    """Which of `names` the token is, whatever its capitals; the exact one first."""
+    """The one of `names` that the token is, whatever its capitals; the exact one first."""
     folded = {name.casefold(): name for name in names}
     return token if token in folded.values() else folded.get(token.casefold())
 
 
 def own_split(path: PurePath, names: Iterable[str]) -> str | None:
-    """Which of `names` a path (relative to the data set's root) has: the file's name, or a folder's."""
+    """The one of `names` that a path below the data set's root has in the file's name, or as a folder's."""
     known = tuple(names)
     return next((found for token in _tokens(path) if (found := named_split(token, known))), None)
 

@@ -32,7 +32,7 @@ BUFFER_BYTES = 1 << 20
 ARROW_FILE = b"ARROW1"
 """How an Arrow file begins; a stream does not."""
 PEEKED = 100
-"""JSON objects whose keys are the columns."""
+"""How many JSON objects are read to find the columns."""
 SUFFIXES = {
     "parquet": (".parquet", ".pq"),
     "arrow": (".arrow",),
@@ -41,7 +41,7 @@ SUFFIXES = {
 }
 
 DAMAGED = (pa.ArrowException, UnicodeDecodeError, OSError, EOFError, zlib.error)
-"""Errors of the libraries that read files, where a file is damaged or not what its name says."""
+"""Errors of the libraries that read files, if a file is damaged or of another kind than its name says."""
 
 
 @dataclass(frozen=True)
@@ -96,16 +96,17 @@ def raise_missing_splits(config: DatasetConfig, found: Collection[str], where: o
     )
 
 
-def find_files(path: str, suffixes: Sequence[str]) -> tuple[Path, list[Path]]:
+def find_files(path: str, suffixes: Sequence[str], compressed: Sequence[str] = ()) -> tuple[Path, list[Path]]:
     """The root that names are relative to and the sorted files of `path`: one file, a folder's at any depth, or a glob's.
 
-    Raises FileNotFoundError, saying where it looked, if there is none.
+    Raises FileNotFoundError, saying where it looked, if there is none; InputError naming files that cannot be read, and
+    those with a suffix of `compressed`, which are not passed over.
     """
     place = Path(path).expanduser().absolute()
     if os.path.isfile(place):
         return place, [place]
     if os.path.isdir(place):
-        files = find_below(place, suffixes).files
+        files = find_below(place, (*suffixes, *compressed)).files
     else:
         pattern = str(place)
         place = Path(*takewhile(lambda part: not glob.has_magic(part), place.parts))
@@ -121,6 +122,11 @@ def find_files(path: str, suffixes: Sequence[str]) -> tuple[Path, list[Path]]:
     raise_faults(
         f"The name of {str(file)!r} is not Unicode; rename the file." for file in files if not is_unicode(str(file))
     )
+    raise_faults(
+        f"{file} is compressed. Unpack it."
+        for file in files
+        if compressed and file.name.lower().endswith(tuple(compressed))
+    )
     return place, files
 
 
@@ -129,7 +135,7 @@ def _is_hidden(path: PurePath) -> bool:
 
 
 def open_table(file: Path, kind: str) -> Table:
-    """A file as a table with no split. Raises InputError if it is not what its name says."""
+    """A file as a table with no split. Raises InputError if it is damaged, or of another kind than its name says."""
     readers = {"parquet": _parquet, "arrow": _arrow, "csv": _csv, "jsonl": _jsonl}
     try:
         table = readers[kind](file)
@@ -146,7 +152,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _parquet(file: Path) -> Table:
-    """A Parquet file. Memory is that of a few of its pages: the hub's have 100 pictures."""
+    """A Parquet file. Reading takes the memory of a few pages; a page of the hub's has 100 pictures."""
 
     def read(columns: Sequence[str]) -> Iterator[Row]:
         with pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False) as opened:
@@ -187,7 +193,7 @@ def _from_schema(file: Path, schema: pa.Schema, read: Callable[[Sequence[str]], 
 
 
 def hub_class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
-    """Names of classes by column, from what the hub's library notes in a schema."""
+    """Names of classes by column, as the hub's library notes them in a schema. Raises InputError if the note is damaged."""
     found = {}
     try:
         features = parse_json(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
@@ -272,12 +278,12 @@ def _json_object(line: str, where: str) -> Row:
     except ValueError as error:
         raise InputError(f"{where}: not JSON: {_one_line(error)}.") from error
     if not isinstance(found, dict):
-        raise InputError(f"{where}: JSON of type {type(found).__name__}, not an object with a key per column.")
+        raise InputError(f"{where}: a {type(found).__name__}, not a JSON object.")
     return found
 
 
 def read_ordered(table: Table, columns: Sequence[str]) -> Iterator[Row]:
-    """Rows of a table; what goes wrong while reading becomes an InputError that names it."""
+    """Rows of a table. Raises InputError, naming the table, if it is damaged."""
     try:
         yield from table.read(columns)
     except DAMAGED as error:

@@ -28,7 +28,7 @@ def row_content(config: DatasetConfig) -> RowContent:
 
 
 def check_columns(tables: Sequence[Table], config: DatasetConfig) -> None:
-    """Raises InputError, one line per table, naming the columns that are not there and those that are."""
+    """Raises InputError, one line per table, naming the missing columns and the existing ones."""
     columns = config.columns
     wanted = {
         **{name: "columns.label" for name in columns.labels},
@@ -47,7 +47,7 @@ def check_columns(tables: Sequence[Table], config: DatasetConfig) -> None:
 def list_tables(tables: Sequence[Table], config: DatasetConfig) -> Listing:
     """Every row of `tables` as a sample.
 
-    Raises InputError, one line per fault: columns or labels that are not what the recipe says, with their rows.
+    Raises InputError, one line per fault: missing columns; rows whose label, id, split or picture's path is wrong.
     """
     check_columns(tables, config)
     rows = _Rows(tables, config)
@@ -92,10 +92,10 @@ def check_classes_of_splits(items: Sequence[Item], classes: Sequence[str]) -> No
 
 
 class _Rows:
-    """What a listing needs of every row that is kept; filled by `read`.
+    """Ids, labels, splits, groups and pictures' paths of the rows that a listing keeps; `read` fills them.
 
-    kept: their places among all rows. paths: of their pictures, where these are files of their own; else the pictures are
-    copied, with the texts, into `contents`.
+    kept: their places among all rows. paths: None if the pictures lie in the tables; these are copied, as texts are, into
+    `contents`. outside: the first path that leads outside its folder; num_outside: how many do.
     """
 
     def __init__(self, tables: Sequence[Table], config: DatasetConfig) -> None:
@@ -108,7 +108,7 @@ class _Rows:
         self.splits: list[str | None] = []
         self.groups: list[str | None] = []
         self.paths: list[str] | None = [] if self._has_paths() else None
-        self.outside: list[str] = []
+        self.outside, self.num_outside = "", 0
         self.copied = self.content if self.paths is None else replace(self.content, image=None)
         self.contents = Contents(self._parts, self.copied.num_parts)
 
@@ -121,7 +121,7 @@ class _Rows:
         return isinstance(next(filter(None, pictures), None), str)
 
     def read(self) -> None:
-        """Reads the columns that are no content, and the content with them where a second reading would be dear."""
+        """Reads all columns but the content; the content too if a second reading would cost much."""
         if all(table.again for table in self.tables):
             for _ in self._scan(()):
                 pass
@@ -129,9 +129,9 @@ class _Rows:
             scanned = self._scan(self.copied.columns)
             self.contents.fill(self.copied.parts(row, folder) for row, folder in scanned)
         if self.outside:
-            more = len(self.outside) - 1
+            more = self.num_outside - 1
             raise InputError(
-                f"{self.outside[0]}{f', and so do those of {more} more rows' if more else ''}. Set"
+                f"{self.outside}{f', and so do {more} more rows' if more else ''}. Set"
                 " dataset.columns.image_root to the folder that has the pictures; paths start from it and stay inside."
             )
 
@@ -148,7 +148,7 @@ class _Rows:
         return self.content.content(parts)
 
     def sizes(self) -> Iterable[int | None]:
-        """Bytes of every picture that is a file of its own."""
+        """Sizes of the pictures' files; None if the pictures lie in the tables."""
         return map(picture_size, self.paths) if self.paths is not None else repeat(None, len(self.ids))
 
     def _parts(self) -> Iterator[list[bytes]]:
@@ -199,7 +199,8 @@ class _Rows:
         try:
             return picture_path(self.folder(table), str(value)) if value else ""
         except ValueError as error:
-            self.outside.append(f"{where()}: {error}")
+            self.outside = self.outside or f"{where()}: {error}"
+            self.num_outside += 1
             return ""
 
 

@@ -17,11 +17,11 @@ FILES = ("_image_files", "_images")
 """Attributes in which torchvision's classes keep the paths of pictures."""
 LABELS = ("targets", "_labels", "labels")
 SPLITS = {"train": ("train", "trainval"), "validation": ("val", "valid", "validation"), "test": ("test",)}
-"""What the classes call their splits, the first that there is."""
+"""Names that torchvision's classes give each split; the first that exists is read."""
 
 
 def list_torchvision(config: DatasetConfig) -> Listing:
-    """The pictures of the torchvision class `dataset_class` below `path`: their files' bytes, or else PNG.
+    """The pictures of the torchvision class `dataset_class` below `path`, as the bytes of their files or as PNG.
 
     Raises InputError if there is no such class, FileNotFoundError if its data is not there.
     """
@@ -61,7 +61,7 @@ def _hint(config: DatasetConfig) -> str:
 
 
 def _open_splits(kind: Any, config: DatasetConfig) -> list[tuple[str | None, str, Any]]:
-    """Our name, the class's own and the data of each split."""
+    """For each split our name, the class's own name and the data."""
     takes = inspect.signature(kind).parameters
     if not {"train", "split", "image_set"} & set(takes):
         return [(None, "all", _open(kind, config, {}))]
@@ -104,7 +104,7 @@ def _classes(parts: list[Any]) -> tuple[str, ...]:
 
 
 def _encoded(part: Any, index: int) -> bytes:
-    """A picture's file as it is, or a PNG of what is kept decoded."""
+    """A picture's file as it is; a PNG if the class keeps its pictures decoded."""
     files = next((getattr(part, name) for name in FILES if hasattr(part, name)), None)
     if files is not None:
         return read_picture(files[index])

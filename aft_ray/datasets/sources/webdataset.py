@@ -56,8 +56,8 @@ class Sample:
 def list_webdataset(config: DatasetConfig) -> Listing:
     """The samples of every tar of `path`, with a picture, a text or both; `.cls` or a key of `.json` is the label.
 
-    Raises FileNotFoundError if there are no tars, InputError naming members that lead out of a tar, samples without
-    what others have, and labels that are none.
+    Raises FileNotFoundError if there are no tars, InputError naming damaged tars, members that lead out of one, and wrong
+    labels.
     """
     samples = list(_samples(config))
     if not samples:
@@ -97,7 +97,7 @@ def list_webdataset(config: DatasetConfig) -> Listing:
 
 def find_tars(config: DatasetConfig) -> list[tuple[str, str | None, Path]]:
     """Name, split and place of every tar."""
-    root, files = find_files(config.path or "", (".tar", *COMPRESSED))
+    root, files = find_files(config.path or "", (".tar",), COMPRESSED)
     raise_faults(
         f"{file} is compressed. Unpack it to a .tar." for file in files if file.name.lower().endswith(COMPRESSED)
     )
@@ -168,7 +168,7 @@ def _check_end(file: Path, end: int) -> None:
 def _content(sample: Sample, extensions: tuple[str, ...]) -> bytes | str:
     extension = sample.first(extensions)
     if extension is None:
-        raise ValueError(f"it has no .{' or .'.join(extensions)}")
+        raise ValueError("it has no .txt" if extensions is TEXTS else "it has no picture")
     content = sample.members[extension].read()
     return content.decode() if extensions is TEXTS else content
 
