@@ -10,7 +10,7 @@ from aft_ray.commands.check import check, open_setup
 from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe, ray_cluster
 from aft_ray.commands.search import show_leaderboard
 from aft_ray.commands.tables import console
-from aft_ray.recipe.config import Recipe, load_text, override
+from aft_ray.recipe.config import Recipe, override
 
 SUMMARY = "prepare, extract, search, train the winner and report"
 
@@ -45,7 +45,7 @@ def pipeline(recipe: Recipe, announce: Callable[[str], None]) -> str:
     from aft_ray.extraction.extract import extract
     from aft_ray.report.report import report
     from aft_ray.search.rank import can_rank, rank
-    from aft_ray.search.search import search
+    from aft_ray.search.search import read_winner, search
     from aft_ray.store.workspace import Workspace
     from aft_ray.training.train import train
 
@@ -60,7 +60,7 @@ def pipeline(recipe: Recipe, announce: Callable[[str], None]) -> str:
     announce("search: methods, beta and combinations of teachers on validation; then fresh seeds on test")
     search(setup)
     announce(f"train: the winner with {recipe.train.num_workers} DDP workers")
-    winner = load_text(Workspace.at(recipe.workspace).search(recipe.run).read("best.yaml").decode())
+    winner = read_winner(Workspace.at(recipe.workspace).search(recipe.run))
     train(open_setup(override(winner, {"workspace": recipe.workspace}), "train"))
     announce("report")
     return report(recipe)

@@ -9,6 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from pydantic import ConfigDict, with_config
+from typing_extensions import NotRequired, TypedDict
 
 from aft_ray.cluster.progress import Progress
 from aft_ray.export.predictions import PredictionTable
@@ -16,6 +18,7 @@ from aft_ray.export.scores import scores_of
 from aft_ray.export.student import Classifier, load_student
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
+from aft_ray.store.json_files import sealed
 from aft_ray.store.prefetch import prefetched
 from aft_ray.store.sample_recipe import check_sample_recipe
 from aft_ray.store.schema import SPLITS
@@ -26,6 +29,17 @@ from aft_ray.training.inputs.batches import Samples, evaluation_batches, load_sp
 from aft_ray.training.inputs.streaming import stream_split
 
 BATCH_SIZE = 512
+
+
+@with_config(ConfigDict(extra="allow"))
+class Evaluated(TypedDict):
+    """evaluation-<split>.json, as far as others read it."""
+
+    split: str
+    task: str
+    num_samples: int
+    accuracy: NotRequired[float | None]
+    loss: NotRequired[float | None]
 
 
 def evaluate(recipe: Recipe, split: str = "test", *, all_probabilities: bool = False) -> dict[str, Any]:
@@ -65,7 +79,7 @@ def evaluate(recipe: Recipe, split: str = "test", *, all_probabilities: bool = F
     run.write(f"predictions-{split}.parquet", stream.getvalue())
     result = {"split": split, "task": student.task, **scores.result(student.classes)}
     lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in result.items())
-    run.write(f"evaluation-{split}.json", f"{{\n{lines}\n}}\n".encode())
+    run.write(f"evaluation-{split}.json", sealed(f"{{\n{lines}\n}}"))
     return result
 
 

@@ -13,7 +13,8 @@ from aft_ray.export.scores import SCORES
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig, StudentConfig
-from aft_ray.store.files import Directory, parsed_json
+from aft_ray.store.files import Directory
+from aft_ray.store.json_files import parsed_json
 
 TRAIN_AGAIN = "Restore it from a copy, or train again under another name (run=NAME)."
 EVALUATE_AGAIN = "Delete it and run 'aft-ray evaluate' again."

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import safetensors
 import safetensors.numpy
 import yaml
@@ -19,24 +16,14 @@ from aft_ray.export.run_files import Form, Method, Teacher, damaged, read_checke
 from aft_ray.recipe.config import Recipe
 from aft_ray.report.results import Entry, Training, TrialRow, summarize
 from aft_ray.report.words import headline, left_out, remarks
-from aft_ray.search.trials import COLUMNS
-from aft_ray.store.files import Directory, parsed_json
+from aft_ray.search.trials import read_table
+from aft_ray.store.files import Directory
+from aft_ray.store.json_files import parsed_json
 from aft_ray.store.workspace import Workspace
-from aft_ray.training.runs import METRICS, RunDirectory
+from aft_ray.training.evaluations import METRICS
+from aft_ray.training.runs import RunDirectory
 
 MOVE_AWAY = "Restore it from a copy, or move its directory out of the workspace."
-NEEDED = {
-    "trial",
-    "stage",
-    "regularizer.name",
-    "regularizer.beta",
-    "teachers",
-    "seed",
-    "wall_time_s",
-    "status",
-    "error",
-}
-"""Columns that every table of trials has."""
 
 
 class _Line(Form):
@@ -115,19 +102,7 @@ def _last_line(trial: Directory) -> dict[str, Any]:
 
 def read_trials(search: Directory) -> list[TrialRow]:
     """The rows of `trials.parquet`; empty if the search has not written it. Raises InputError if it is damaged."""
-    name = "trials.parquet"
-    if not search.has(name):
-        return []
-    try:
-        table = pq.read_table(io.BytesIO(search.read(name)))
-        known = [column for column in table.column_names if column in COLUMNS]
-        if missing := sorted(NEEDED - set(known)):
-            raise ValueError(f"it has no column {', '.join(missing)}")
-        for column in known:
-            table[column].cast(COLUMNS[column])
-    except (pa.ArrowException, OSError, ValueError) as error:  # numbers where texts belong, for one
-        raise damaged(search, name, str(error), "Run 'aft-ray search' again: it writes the table anew.") from error
-    return table.to_pylist()
+    return read_table(search)
 
 
 def read_trainings(place: Directory, names: Iterable[str]) -> list[Training]:

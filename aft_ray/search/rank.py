@@ -8,14 +8,15 @@ chosen by the evidence); that of the nearest neighbours; and how much any two te
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
 
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
@@ -29,6 +30,21 @@ from aft_ray.training.inputs.order import kept_labels
 from aft_ray.training.inputs.stores import Setup
 
 NEIGHBOURS = 20
+
+
+@with_config(ConfigDict(extra="allow"))
+class RankRow(TypedDict):
+    """One combination of teachers in rank.json."""
+
+    teachers: list[str]
+    val_accuracy: Annotated[float, Field(ge=0, le=1)]
+
+
+@with_config(ConfigDict(extra="allow"))
+class RankFacts(TypedDict):
+    """rank.json, as far as others read it."""
+
+    rows: list[RankRow]
 
 
 @dataclass(frozen=True)
@@ -171,5 +187,5 @@ def _write(workspace: Workspace, ranking: Ranking) -> None:
     pq.write_table(pa.Table.from_pylist(ranking.rows), sink)
     workspace.write("rank.parquet", sink.getvalue())
     facts: Mapping[str, Any] = {"rows": ranking.rows, "teachers": ranking.names, "cka": ranking.cka.round(6).tolist()}
-    workspace.write("rank.json", json.dumps(facts, indent=1).encode())
+    workspace.write_json("rank.json", facts)
     workspace.write("rank.png", rank_picture(ranking.rows, ranking.names, ranking.cka))

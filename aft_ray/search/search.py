@@ -15,7 +15,7 @@ from typing import Any
 import ray
 
 from aft_ray.cluster.lease import lease
-from aft_ray.recipe.config import Recipe, dump, override
+from aft_ray.recipe.config import Recipe, dump, load_text, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.model import is_own_class
 from aft_ray.recipe.own_class import import_class
@@ -128,6 +128,14 @@ def _num_validation(data: Mapping[str, Data]) -> int:
     """Labelled samples that settings are compared on."""
     validation = next(iter(data.values())).validation
     return int(has_label(validation.labels).sum()) if validation is not None else 0
+
+
+def read_winner(place: Directory) -> Recipe:
+    """The recipe of `best.yaml`. Raises InputError if a search has not written it."""
+    try:
+        return load_text(place.read("best.yaml").decode())
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        raise InputError(f"{place}/best.yaml is missing or no text. Run 'aft-ray search' again.") from error
 
 
 def _write_winner(recipe: Recipe, place: Directory, setting: Setting) -> None:

@@ -11,14 +11,18 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import NotRequired, TypedDict
 
 from aft_ray.recipe.config import Recipe
 from aft_ray.search.space import Trial
 from aft_ray.store.files import Directory
+from aft_ray.store.json_files import damaged
+from aft_ray.store.parquet import parsed_table
 from aft_ray.training.best import best_line
 from aft_ray.training.checkpoint import TrainingState
 from aft_ray.training.runs import RunDirectory
@@ -46,6 +50,32 @@ COLUMNS = {
 """Columns of every table; the keys of `search.space` come before `train.seed`."""
 
 
+NEEDED = ("trial", "stage", "regularizer.name", "regularizer.beta", "teachers", "val_accuracy", "status")
+"""Columns of the tables of before, too."""
+
+
+@with_config(ConfigDict(extra="allow"))
+class TrialFacts(TypedDict):
+    """trial.json. number: of its proposal; the first keys are its setting."""
+
+    stage: str
+    method: str
+    beta: float
+    teachers: list[str]
+    others: dict[str, Any]
+    seed: int
+    number: NotRequired[int]
+    wall_time_s: Annotated[float, Field(ge=0)]
+
+
+@with_config(ConfigDict(extra="forbid"))
+class Outcome(TypedDict):
+    """outcome.json."""
+
+    status: Literal["finished", "stopped", "failed"]
+    error: str | None
+
+
 @dataclass(frozen=True)
 class TrialDirectory(RunDirectory):
     """One trial on disk: a run's directory, and
@@ -66,21 +96,35 @@ class TrialDirectory(RunDirectory):
     def note(self, trial: Trial, **facts: Any) -> None:
         """Replaces the trial's setting and some of the facts in `trial.json`."""
         known = self.facts()
-        self.place.write("trial.json", json.dumps({**known, **trial.to_json(), **facts}).encode())
+        self.place.write_json("trial.json", {**known, **trial.to_json(), **facts})
 
     def facts(self) -> dict[str, Any]:
-        """What `trial.json` says; empty without it."""
-        return json.loads(self.place.read("trial.json")) if self.place.has("trial.json") else {}
+        """What `trial.json` says; empty without it. Raises InputError if it is damaged, or of another trial."""
+        if not self.place.has("trial.json"):
+            return {}
+        facts: dict[str, Any] = self.place.read_json("trial.json", TrialFacts, self.way_out)
+        if Trial.of(facts).name != self.name:
+            raise damaged(f"{self.place}/trial.json", [f"it is of trial {Trial.of(facts).name}"], self.way_out)
+        return facts
+
+    @property
+    def name(self) -> str:
+        return self.place.path.rpartition("/")[2]
+
+    @property
+    def way_out(self) -> str:
+        return f"Delete the directory {self.place}: the search runs this trial again."
 
     def end(self, status: str, error: str | None = None) -> None:
         """The trial is over; a training that will not go on needs no checkpoint."""
-        self.place.write("outcome.json", json.dumps({"status": status, "error": error}).encode())
+        self.place.write_json("outcome.json", {"status": status, "error": error})
         if status != "failed":
             (self.place / "checkpoints").delete()
 
     def outcome(self) -> dict[str, Any] | None:
         """`status` and `error`, None while the trial is not over."""
-        return json.loads(self.place.read("outcome.json")) if self.place.has("outcome.json") else None
+        has = self.place.has("outcome.json")
+        return self.place.read_json("outcome.json", Outcome, self.way_out) if has else None
 
     def reopen(self) -> None:
         """A failed trial is tried again."""
@@ -98,7 +142,7 @@ class TrialDirectory(RunDirectory):
         trial = Trial.of(facts)
         row: TrialRow = dict.fromkeys(COLUMNS)
         row |= {
-            "trial": self.place.path.rpartition("/")[2],
+            "trial": self.name,
             "stage": trial.stage,
             "regularizer.name": trial.setting.method,
             "regularizer.beta": trial.setting.beta,
@@ -132,6 +176,15 @@ def write_table(search: Directory, rows: Sequence[TrialRow]) -> None:
     sink = io.BytesIO()
     pq.write_table(as_table(rows), sink)
     search.write("trials.parquet", sink.getvalue())
+
+
+def read_table(search: Directory) -> list[TrialRow]:
+    """The rows of `trials.parquet`; empty if the search has not written it. Raises InputError if it is no such table."""
+    if not search.has("trials.parquet"):
+        return []
+    way_out = "Run 'aft-ray search' again: it writes the table anew from its trials."
+    content, what = search.read("trials.parquet"), f"{search}/trials.parquet"
+    return parsed_table(content, COLUMNS, NEEDED, what, way_out).to_pylist()
 
 
 def as_table(rows: Sequence[TrialRow]) -> pa.Table:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
-from pydantic import TypeAdapter, ValidationError
 
 from aft_ray.recipe.errors import InputError, ObjectStoreError
+from aft_ray.store.json_files import parsed_json, sealed
 
-SHOWN_FAULTS = 5
-"""Faults of one file that are listed."""
 STALE_AFTER_S = 3600.0
 
 
@@ -69,6 +67,10 @@ class Directory:
         Raises InputError, one line per fault, that names the file and the `way_out`, a sentence.
         """
         return parsed_json(self.read(name), shape, f"{self}/{name}", way_out)
+
+    def write_json(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Writes an object with a digest, so that `read_json` finds any change."""
+        self.write(name, sealed(json.dumps(dict(facts), indent=1)))
 
     def buffer(self, name: str) -> pa.Buffer:
         """The content of a file: mapped into memory where the disk is local, else read whole."""
@@ -127,23 +129,3 @@ class Directory:
             if self.is_local or error.errno is not None:
                 raise
             raise ObjectStoreError(str(error)) from error
-
-
-def parsed_json(content: bytes, shape: Any, what: str, way_out: str) -> Any:
-    """JSON as plain values of the type `shape`. Raises InputError, one line per fault; `what` names the file."""
-    try:
-        return _checker(shape).validate_json(content)
-    except ValidationError as error:
-        faults = [_fault(found) for found in error.errors(include_url=False)[:SHOWN_FAULTS]]
-        raise InputError([f"{what} is damaged: {fault}. {way_out}" for fault in faults]) from error
-
-
-@lru_cache(maxsize=64)
-def _checker(shape: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(shape)
-
-
-def _fault(error: Mapping[str, Any]) -> str:
-    where = ".".join(str(part) for part in error["loc"])
-    text = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {text}" if where else text

@@ -1,32 +1,29 @@
-"""The manifest that makes a directory of shards complete: facts in JSON, proved by a digest in its own last line.
+"""The manifest that makes a directory of shards complete, and what every manifest must say.
 
-Shards prove themselves by the checksums that the manifest lists. Nothing else records the manifest's own facts, such as the
-names of the classes, hence the digest of all bytes before it. Manifests of before have none and are checked for form alone.
+It lists the shards' checksums, and its digest proves it. Manifests of before have no digest and are checked for form alone.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, with_config
-from typing_extensions import NotRequired, TypedDict  # of Python 3.11 and 3.12
+from typing_extensions import NotRequired, TypedDict
 
-from aft_ray.recipe.errors import InputError
-from aft_ray.store.files import Directory, parsed_json
+from aft_ray.store.files import Directory
+from aft_ray.store.json_files import damaged, sealed
 
 MANIFEST = "manifest.json"
-DIGEST = b',\n "digest": "'
 WAY_OUT = "Delete this file and run the command that writes it again: whole shards are kept."
-STRICT = ConfigDict(strict=True)
+OPEN = ConfigDict(strict=True, extra="allow")
 
 Count = Annotated[int, Field(ge=0)]
 Hash = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
 
-@with_config(STRICT)
+@with_config(OPEN)
 class ShardEntry(TypedDict):
     """What a manifest says of a shard. content: of samples, the digest of all that a teacher sees."""
 
@@ -37,13 +34,13 @@ class ShardEntry(TypedDict):
     content: NotRequired[Hash]
 
 
-@with_config(STRICT)
+@with_config(OPEN)
 class BadSample(TypedDict):
     sample_id: str
     reason: str
 
 
-@with_config(ConfigDict(strict=True, extra="allow"))
+@with_config(OPEN)
 class Manifest(TypedDict):
     """num_samples: in all shards. quarantined: samples that were put aside. fingerprint: what the shards were made with."""
 
@@ -62,31 +59,28 @@ class Manifest(TypedDict):
 def manifest_bytes(head: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]) -> bytes:
     """The file's content. `head` has all but the shards, which get a line each."""
     lines = ",\n  ".join(map(json.dumps, shards))  # millions of shards would be indented in minutes and gigabytes
-    content = f'{json.dumps(head, indent=1)[:-2]},\n "shards": [\n  {lines}\n ]'.encode()
-    return content + DIGEST + hashlib.sha256(content).hexdigest().encode() + b'"\n}\n'
+    return sealed(f'{json.dumps(head, indent=1)[:-2]},\n "shards": [\n  {lines}\n ]\n}}')
 
 
-def read_manifest(directory: Directory, shard_name: Any, facts: Sequence[str] = ()) -> dict[str, Any] | None:
-    """The manifest without its digest, None if there is none.
+def read_manifest(
+    directory: Directory, shard_name: Callable[[int], str], facts: Sequence[str] = ()
+) -> dict[str, Any] | None:
+    """The manifest, None if there is none.
 
     shard_name: the name of each shard's file, by number. facts: keys that it must have besides those of every manifest.
     Raises InputError, one line per fault.
     """
     if not directory.has(MANIFEST):
         return None
-    content, what = directory.read(MANIFEST), f"{directory}/{MANIFEST}"
-    manifest: dict[str, Any] = parsed_json(content, Manifest, what, WAY_OUT)
+    manifest: dict[str, Any] = directory.read_json(MANIFEST, Manifest, WAY_OUT)
     faults = [f"{key}: Field required" for key in facts if key not in manifest]
     faults += _form_faults(manifest, shard_name)
-    if not faults and not _is_proved(content, manifest):
-        faults = ["it was changed after it was written, as its digest shows"]
     if faults:
-        raise InputError([f"{what} is damaged: {fault}. {WAY_OUT}" for fault in faults])
-    manifest.pop("digest", None)
+        raise damaged(f"{directory}/{MANIFEST}", faults, WAY_OUT)
     return manifest
 
 
-def _form_faults(manifest: Mapping[str, Any], shard_name: Any) -> list[str]:
+def _form_faults(manifest: Mapping[str, Any], shard_name: Callable[[int], str]) -> list[str]:
     faults = []
     for number, entry in enumerate(manifest["shards"]):
         if entry["file"] != shard_name(number):
@@ -101,11 +95,3 @@ def _form_faults(manifest: Mapping[str, Any], shard_name: Any) -> list[str]:
     if list(manifest.get("samples_per_class", classes)) != classes:
         faults.append("samples_per_class has other classes than classes")
     return faults
-
-
-def _is_proved(content: bytes, manifest: Mapping[str, Any]) -> bool:
-    """Whether the digest fits, or is missing as in every manifest of before."""
-    proved, found, rest = content.rpartition(DIGEST)
-    if not found:
-        return "digest" not in manifest
-    return rest == hashlib.sha256(proved).hexdigest().encode() + b'"\n}\n'

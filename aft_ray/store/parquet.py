@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aft_ray.recipe.errors import InputError
+from aft_ray.store.json_files import SHOWN_FAULTS, damaged
 from aft_ray.store.pages import plain_values
 from aft_ray.store.schema import features_schema
 
@@ -70,6 +71,29 @@ def features_array(table: pa.Table) -> np.ndarray:
     if column.null_count or numbers.null_count:
         raise ValueError("features are missing in it")
     return numbers.to_numpy(zero_copy_only=True).reshape(len(column), kind.list_size)
+
+
+def parsed_table(
+    content: bytes, columns: Mapping[str, pa.DataType], needed: Iterable[str], what: str, way_out: str
+) -> pa.Table:
+    """A table that is read whole. columns: their types, where they are there; those that are `needed` must be.
+
+    Raises InputError, one line per fault; `what` names the file, and `way_out` is a sentence.
+    """
+    try:
+        table = open_parquet(pa.BufferReader(content)).read()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise damaged(what, [" ".join(str(error).split()).rstrip(".")], way_out) from error
+    kinds = {field.name: field.type for field in table.schema}
+    faults = [
+        f"column '{name}' is {kinds.get(name, 'missing')}, not {kind}"
+        for name, kind in columns.items()
+        if kinds.get(name, None if name in needed else kind) not in (kind, pa.null())
+    ]
+    if faults:
+        raise damaged(what, faults[:SHOWN_FAULTS], way_out)
+    return table
 
 
 def open_parquet(source: pa.NativeFile | pa.Buffer) -> pq.ParquetFile:

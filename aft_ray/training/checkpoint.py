@@ -8,19 +8,38 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import ConfigDict, Field, with_config
+from safetensors import SafetensorError
 from safetensors.torch import load, save
+from typing_extensions import NotRequired, TypedDict
 
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory
+from aft_ray.store.json_files import damaged
+from aft_ray.training.evaluations import Evaluation
 from aft_ray.training.provenance import differing_inputs
 
 Tensors = dict[str, torch.Tensor]
 COMMIT = "checkpoint.json"
+FILES = "files"
+"""Key of the hashes of the files beside a JSON."""
+OPEN = ConfigDict(extra="allow")
+
+
+@with_config(OPEN)
+class Position(TypedDict):
+    """checkpoint.json. files: hashes of the files beside it."""
+
+    step: Annotated[int, Field(ge=0)]
+    history: list[Evaluation]
+    inputs: dict[str, Any]
+    files: NotRequired[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -40,13 +59,15 @@ class TrainingState:
     best: Tensors
 
     def save(self, directory: Directory) -> None:
-        directory.write("task.safetensors", save(_contiguous(self.task)))
-        directory.write("best.safetensors", save(_contiguous(self.best)))
         content = io.BytesIO()
         torch.save(self.optimisation, content)
-        directory.write("optimisation.pt", content.getvalue())
+        files = {
+            "task.safetensors": save(_contiguous(self.task)),
+            "best.safetensors": save(_contiguous(self.best)),
+            "optimisation.pt": content.getvalue(),
+        }
         position = {"step": self.step, "history": self.history, "inputs": self.inputs}
-        directory.write(COMMIT, json.dumps(position).encode())
+        directory.write_json(COMMIT, {**position, FILES: _write(directory, files)})
 
     @classmethod
     def load(cls, directory: Directory, inputs: Mapping[str, Any] | None) -> TrainingState:
@@ -56,36 +77,79 @@ class TrainingState:
         """
         if not directory.has(COMMIT):
             raise InputError(f"{directory} is no whole checkpoint: {COMMIT} is missing. Resume from another.")
-        position = json.loads(directory.read(COMMIT))
+        position = directory.read_json(COMMIT, Position, f"Delete the directory {directory}.")
         if inputs is not None and (differing := differing_inputs(position["inputs"], inputs)):
             raise InputError(
                 f"{directory} is a checkpoint of a run with another {', '.join(differing)}. Give this run a name with"
                 " run=NAME."
             )
+        files = _Files(directory, position.pop(FILES, {}), f"Delete the directory {directory}.")
         return cls(
             **position,
-            task=load(directory.read("task.safetensors")),
-            optimisation=torch.load(
-                io.BytesIO(directory.read("optimisation.pt")), map_location="cpu", weights_only=True
-            ),
-            best=load(directory.read("best.safetensors")),
+            task=files.tensors("task.safetensors"),
+            optimisation=files.pickled("optimisation.pt"),
+            best=files.tensors("best.safetensors"),
         )
 
 
 def history_of(directory: Directory) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl that a checkpoint holds."""
-    return json.loads(directory.read(COMMIT))["history"]
+    return directory.read_json(COMMIT, Position, f"Delete the directory {directory}.")["history"]
 
 
 def save_student(directory: Directory, task: Tensors, facts: Mapping[str, Any]) -> None:
     """Writes a trained task as `student.safetensors`, `regularizer.safetensors` and, with their checksums, `student.json`."""
-    checksums = {}
+    files = {}
     for part in ("student", "regularizer"):
         tensors = {name.removeprefix(f"{part}."): t for name, t in task.items() if name.startswith(f"{part}.")}
-        content = save(_contiguous(tensors))
-        directory.write(f"{part}.safetensors", content)
-        checksums[f"{part}.safetensors"] = hashlib.sha256(content).hexdigest()
-    directory.write("student.json", json.dumps({**facts, "sha256": checksums}, indent=1).encode())
+        files[f"{part}.safetensors"] = save(_contiguous(tensors))
+    directory.write("student.json", json.dumps({**facts, "sha256": _write(directory, files)}, indent=1).encode())
+
+
+def read_tensors(directory: Directory, name: str, way_out: str) -> Tensors:
+    """A file of tensors that no JSON lists."""
+    return _Files(directory, {}, way_out).tensors(name)
+
+
+def _write(directory: Directory, files: Mapping[str, bytes]) -> dict[str, str]:
+    """Writes the files and returns the hash of each."""
+    for name, content in files.items():
+        directory.write(name, content)
+    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Files of tensors that must be those that a JSON beside them lists by their hashes; those of before are not listed."""
+
+    directory: Directory
+    hashes: Mapping[str, str]
+    way_out: str
+
+    def tensors(self, name: str) -> Tensors:
+        try:
+            return load(self._read(name))
+        except SafetensorError as error:
+            raise self._damaged(name, str(error)) from error
+
+    def pickled(self, name: str) -> Any:
+        """Read as tensors and plain values alone: nothing is executed."""
+        content = io.BytesIO(self._read(name))
+        try:
+            return torch.load(content, map_location="cpu", weights_only=True)
+        except (RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError) as error:
+            raise self._damaged(name, "torch cannot read it") from error
+
+    def _read(self, name: str) -> bytes:
+        if not self.directory.has(name):
+            raise self._damaged(name, "it is missing")
+        content = self.directory.read(name)
+        if name in self.hashes and hashlib.sha256(content).hexdigest() != self.hashes[name]:
+            raise self._damaged(name, "it is not the file that was written here")
+        return content
+
+    def _damaged(self, name: str, reason: str) -> InputError:
+        return damaged(f"{self.directory}/{name}", [reason], self.way_out)
 
 
 def _contiguous(tensors: Tensors) -> Tensors:

@@ -16,6 +16,7 @@ from aft_ray.models.students import Student
 from aft_ray.recipe.config import fingerprint
 from aft_ray.regularizers.fitting import RowBatches
 from aft_ray.store.workspace import Workspace
+from aft_ray.training.checkpoint import read_tensors
 from aft_ray.training.inputs.batches import Samples, evaluation_batches
 
 BATCH_SIZE = 512
@@ -95,7 +96,7 @@ class TrainingData:
         place = self.workspace / folder
         with lease(place, file):
             if place.has(file):
-                return safetensors.torch.load(place.read(file))
+                return read_tensors(place, file, "Delete it: it is computed again.")
             tensors = make()
             place.write(file, safetensors.torch.save(tensors))
             return tensors

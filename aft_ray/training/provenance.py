@@ -6,6 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
+
 from aft_ray.models.students import modality, recorded, resolved
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.regularizers import regularizer_class
@@ -39,6 +42,15 @@ def _method_options(recipe: Recipe, before: Mapping[str, Any] | None) -> dict[st
         for name, value in options.items()
         if name not in recipe.regularizer.options and (before is None or name in before["regularizer"])
     }
+
+
+@with_config(ConfigDict(extra="allow"))
+class Inputs(TypedDict):
+    """What a run is made from, as inputs.json has it."""
+
+    recipe: dict[str, Any]
+    samples: dict[str, Any] | None
+    teachers: dict[str, Any]
 
 
 def run_inputs(recipe: Recipe, origin: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from aft_ray.recipe.config import Recipe, dump
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.strict_yaml import parse
 from aft_ray.store.files import Directory
+from aft_ray.store.json_files import damaged
 from aft_ray.training.checkpoint import COMMIT
-from aft_ray.training.provenance import differing_inputs
+from aft_ray.training.evaluations import read_evaluations
+from aft_ray.training.provenance import Inputs, differing_inputs, differing_keys
 
+CONFIG = "config.yaml"
 INPUTS = "inputs.json"
-METRICS = "metrics.jsonl"
 STUDENT = "student/student.json"
 """Written last: a run that has it is finished."""
 STOP = "stop"
@@ -36,9 +38,10 @@ class RunDirectory:
 
     def check_claim(self, inputs: Mapping[str, Any]) -> bool:
         """Whether the directory is claimed already. Raises InputError if that is by a run with other `inputs`."""
-        if not self.place.has(INPUTS):
+        claimed = self.inputs()
+        if claimed is None:
             return False
-        if differing := differing_inputs(json.loads(self.place.read(INPUTS)), inputs):
+        if differing := differing_inputs(claimed, inputs):
             raise InputError(
                 f"{self.place} holds a {self.kind} with another {', '.join(differing)}. Give this {self.named} a name"
                 " with run=NAME, or delete the directory."
@@ -48,18 +51,40 @@ class RunDirectory:
     def claim(self, recipe: Recipe, inputs: Mapping[str, Any]) -> None:
         """Writes the resolved recipe and the run's provenance. Raises InputError if another run is there."""
         self.check_claim(inputs)
-        self.place.write("config.yaml", dump(recipe).encode())
-        self.place.write(INPUTS, json.dumps(inputs, indent=1).encode())
+        self.place.write(CONFIG, dump(recipe).encode())
+        self.place.write_json(INPUTS, inputs)
 
     def inputs(self) -> dict[str, Any] | None:
         """The provenance that the run was claimed with."""
-        return json.loads(self.place.read(INPUTS)) if self.place.has(INPUTS) else None
+        if not self.place.has(INPUTS):
+            return None
+        way_out = f"Give this {self.named} a name with run=NAME, or delete the directory."
+        return self.place.read_json(INPUTS, Inputs, way_out)
+
+    def config(self) -> dict[str, Any]:
+        """The resolved recipe in `config.yaml` as plain values: an old one may have keys that recipes no longer have.
+
+        Raises InputError if it is not the recipe of the run's inputs.
+        """
+        what, way_out = f"{self.place}/{CONFIG}", f"Delete the directory {self.place} and train again."
+        try:
+            content, _ = parse(self.place.read(CONFIG).decode(), what)
+        except (UnicodeDecodeError, FileNotFoundError) as error:
+            raise damaged(what, ["it is missing or no text"], way_out) from error
+        told, names = (self.inputs() or {}).get("recipe", {}), ("student", "regularizer", "train")
+        if not isinstance(content, dict) or not all(isinstance(content.get(name), dict) for name in names):
+            raise damaged(what, ["it is no recipe"], way_out)
+        if differing := [
+            k for n in names for k in differing_keys(told.get(n, {}), content[n], n) if _is_known(told, k)
+        ]:
+            raise damaged(
+                what, [f"its {', '.join(differing)} differ from those that the run was started with"], way_out
+            )
+        return content
 
     def history(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`; empty if there is none."""
-        if not self.place.has(METRICS):
-            return []
-        return [json.loads(line) for line in self.place.read(METRICS).splitlines()]
+        return read_evaluations(self.place)
 
     @property
     def is_finished(self) -> bool:
@@ -90,3 +115,9 @@ class RunDirectory:
     def _checkpoints(self) -> list[Directory]:
         checkpoints = self.place / "checkpoints"
         return [checkpoints / name for name in checkpoints.names() if name.startswith("step-")]
+
+
+def _is_known(told: Mapping[str, Any], key: str) -> bool:
+    """Whether inputs record a dotted key: they leave out what does not change a run's numbers."""
+    section, _, name = key.partition(".")
+    return name.partition(".")[0] in told.get(section, {})

@@ -7,7 +7,6 @@ disk TensorBoard's file grows in `tensorboard/`; to an object store it is copied
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import shutil
 import tempfile
@@ -17,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from typing_extensions import TypedDict
 
 from aft_ray.recipe.config import Recipe, fingerprint
 from aft_ray.regularizers.distributed import rank
@@ -96,6 +97,13 @@ class TensorBoard:
             shutil.rmtree(self.folder)
 
 
+class LoggedRun(TypedDict):
+    """mlflow.json."""
+
+    run_id: str
+    step: int
+
+
 class MlflowTracker:
     """One MLflow run per run; `mlflow.json` beside the run remembers which, and the last step that was logged."""
 
@@ -103,7 +111,8 @@ class MlflowTracker:
         import mlflow
 
         self.run = run
-        known: dict[str, Any] = json.loads(run.read("mlflow.json")) if run.has("mlflow.json") else {}
+        way_out = "Delete it: the run is then logged as a new one."
+        known = run.read_json("mlflow.json", LoggedRun, way_out) if run.has("mlflow.json") else {}
         self.client = mlflow.MlflowClient()
         self.step: int = known.get("step", 0)
         self.run_id: str = known.get("run_id") or self._create(recipe)
@@ -122,7 +131,7 @@ class MlflowTracker:
             for name, value in metrics.items():
                 self.client.log_metric(self.run_id, name, value, step=step)
             self.step = step
-            self.run.write("mlflow.json", json.dumps({"run_id": self.run_id, "step": step}).encode())
+            self.run.write_json("mlflow.json", {"run_id": self.run_id, "step": step})
 
     def close(self) -> None:
         self.client.set_terminated(self.run_id)

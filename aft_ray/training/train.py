@@ -111,7 +111,7 @@ def train_in(
             result = _interruptible(trainer.fit, run)
         except ray.train.TrainingFailedError as error:
             if run.has(FAULTS):
-                raise InputError(json.loads(run.read(FAULTS))) from error
+                raise InputError(_faults(run)) from error
             raise
     if result.return_value:
         raise InputError(result.return_value)
@@ -219,7 +219,7 @@ def _work(config: dict[str, Any]) -> list[str]:
     """Runs on every worker. Returns the faults of the input: raised, they would be retried as failures."""
     run: Directory = config["run"]
     if run.has(FAULTS):
-        return json.loads(run.read(FAULTS))
+        return _faults(run)
     try:
         _fit(Recipe.model_validate(config["recipe"]), config["stores"], run, config)
     except SampleError as error:
@@ -228,6 +228,10 @@ def _work(config: dict[str, Any]) -> list[str]:
     except InputError as error:
         return error.faults
     return []
+
+
+def _faults(run: Directory) -> list[str]:
+    return run.read_json(FAULTS, list[str], "Run the command again.")
 
 
 def _fit(recipe: Recipe, stores: Mapping[str, Store], run: Directory, config: Mapping[str, Any]) -> None:

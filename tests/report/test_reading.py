@@ -45,13 +45,17 @@ def column(name: str, values: Callable[[int], list[Any]] | None) -> Callable[[Pa
 RUN, TRIALS = "runs/alone", "searches/main/trials.parquet"
 DAMAGES: list[tuple[str, Callable[[Path], Any], str]] = [
     (TRIALS, cut, "trials.parquet is damaged: "),
-    (TRIALS, lambda path: path.write_bytes(b""), "Run 'aft-ray search' again: it writes the table anew."),
+    (
+        TRIALS,
+        lambda path: path.write_bytes(b""),
+        "Run 'aft-ray search' again: it writes the table anew from its trials.",
+    ),
     (
         TRIALS,
         lambda path: pq.write_table(pa.table({"text": ["a"]}), path),
-        "it has no column error, regularizer.beta, ",
+        "column 'regularizer.beta' is missing",
     ),
-    (TRIALS, column("status", None), "trials.parquet is damaged: it has no column status."),
+    (TRIALS, column("status", None), "trials.parquet is damaged: column 'status' is missing"),
     (TRIALS, column("val_accuracy", lambda count: ["high"] * count), "trials.parquet is damaged: "),
     (TRIALS, column("teachers", lambda count: ["a"] * count), "trials.parquet is damaged: "),
     (f"{RUN}/metrics.jsonl", cut, "metrics.jsonl is damaged: Invalid JSON"),
