@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aft_ray.commands.check import open_setup
 from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe
-from aft_ray.commands.tables import console, print_table
+from aft_ray.commands.tables import console, number, print_table
 from aft_ray.recipe.config import Recipe
 
 if TYPE_CHECKING:
@@ -46,9 +46,17 @@ def show_ranking(recipe: Recipe, ranking: Ranking) -> None:
         ["teachers", "LogME", "linear", "k-NN"],
         rows,
     )
+    told = [
+        [k.teacher, f"{100 * k.r2:.1f}", f"{100 * k.least_r2:.1f}", number(k.alignment, ".2f")]
+        for k in ranking.knowledge
+    ]
+    columns = ["teacher", "R2 %", "must exceed", "label CKA"]
+    print_table("Labels told by each teacher alone: by a probe, leave-one-out; by its kernel", columns, told)
     if len(ranking.names) > 1:
         alike = [
             [name, *(f"{value:.2f}" for value in row)] for name, row in zip(ranking.names, ranking.cka, strict=True)
         ]
         print_table("Similarity (linear CKA): 1 for equal features", ["teacher", *ranking.names], alike)
+    for sentence in ranking.advice:
+        console.print(sentence, soft_wrap=True)
     console.print(f"picture: {Workspace.at(recipe.workspace) / 'rank.png'}", soft_wrap=True)

@@ -94,9 +94,27 @@ def fit_probe(
     ``dims`` are the widths of blocks of columns that get the same scale each, one block for one teacher. Without a labelled row
     the probe explains nothing.
     """
-    statistics = ProbeStatistics(sum(dims), num_outputs)
+    statistics = sum_rows(batches, sum(dims), num_outputs)
+    return solve_probe(statistics, batches, dims, mean=mean, scale=scale)
+
+
+def sum_rows(batches: Batches, feature_dim: int, num_outputs: int) -> ProbeStatistics:
+    """The first of the two passes."""
+    statistics = ProbeStatistics(feature_dim, num_outputs)
     for features, targets in batches():
         statistics.update(features, targets)
+    return statistics
+
+
+def solve_probe(
+    statistics: ProbeStatistics,
+    batches: Batches,
+    dims: Sequence[int],
+    *,
+    mean: ArrayLike | None = None,
+    scale: float | None = None,
+) -> Probe:
+    """The second: the probe of the rows that ``statistics`` sums up."""
     mean_T = statistics.mean if mean is None else np.asarray(mean, np.float64)
     scale_T = np.full(sum(dims), scale, np.float64) if scale is not None else statistics.scale(dims)
     solve = _solve_dual if statistics.num_labelled <= sum(dims) else _solve_primal

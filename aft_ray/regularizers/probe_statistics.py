@@ -1,4 +1,4 @@
-"""Sums over the rows of a train split that a ridge probe is a function of."""
+"""Sums over the rows of a train split that a ridge probe, and the alignment of features and labels, are functions of."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,7 +14,7 @@ below .02 with ten classes; with two or three classes of a few rows only the tes
 
 
 class ProbeStatistics:
-    """Sums over rows that a probe of n > T rows is a function of, in float64: moments of all rows, and L'L, L'Y of labelled ones.
+    """Moments of all rows, and of the labelled rows L'L, L'Y and sums that are weighted by the rows' squared norms; in float64.
 
     They are taken about the mean of the first rows, so that what all rows share cancels before it is squared.
     """
@@ -27,6 +27,11 @@ class ProbeStatistics:
         self.gram_TT = np.zeros((feature_dim, feature_dim))
         self.cross_TC = np.zeros((feature_dim, num_outputs))
         self.target_squares_C = np.zeros(num_outputs)
+        self.norms_by_target_C, self.norm_weighted_T, self.squared_norms = (
+            np.zeros(num_outputs),
+            np.zeros(feature_dim),
+            0.0,
+        )
 
     def update(self, features: ArrayLike, targets: ArrayLike) -> None:
         """Add rows: ``features`` (n, T) of any floating type, ``targets`` (n, C), NaN in rows without a label."""
@@ -44,6 +49,10 @@ class ProbeStatistics:
             self.gram_TT += x_nT.T @ x_nT
             self.cross_TC += x_nT.T @ y_nC
             self.target_squares_C += np.square(y_nC).sum(0)
+            norms_n = np.square(x_nT).sum(1)
+            self.norms_by_target_C += norms_n @ y_nC
+            self.norm_weighted_T += norms_n @ x_nT
+            self.squared_norms += float(norms_n @ norms_n)
 
     @property
     def mean(self) -> Float64:

@@ -2,14 +2,15 @@
 
 One pass over the train features and one over validation give, for the labels that training would have: LogME's score; the
 validation accuracy of the linear head that LogME fits on the way (the posterior mean of Bayesian regression, its strength
-chosen by the evidence); that of the nearest neighbours; and how much any two teachers say the same (linear CKA).
+chosen by the evidence); that of the nearest neighbours; and how much any two teachers say the same (linear CKA). Two more give
+how much each teacher by itself tells of the labels (`knowledge`).
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -18,15 +19,14 @@ import pyarrow.parquet as pq
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.regularizers import LogMEStatistics
+from aft_ray.search.knowledge import Knowledge, advice, knowledge_of, train_labels
 from aft_ray.search.rank_picture import rank_picture
 from aft_ray.search.space import teacher_subsets
 from aft_ray.store.schema import UNLABELED
 from aft_ray.store.side_by_side import Store
 from aft_ray.store.workspace import Workspace
-from aft_ray.training.inputs.order import kept_labels
 from aft_ray.training.inputs.stores import Setup
 
 NEIGHBOURS = 20
@@ -54,11 +54,15 @@ class Ranking:
 
     cka: (K, K) linear CKA of the teachers `names` over the train split: 1 where two say the same up to rotation, 0 where
     they have nothing in common (arXiv 1905.00414).
+
+    knowledge: what each teacher by itself tells of the labels. advice: what to expect, in sentences.
     """
 
     names: tuple[str, ...]
     rows: list[dict[str, Any]]
     cka: np.ndarray
+    knowledge: list[Knowledge]
+    advice: list[str]
 
 
 def rank(setup: Setup) -> Ranking:
@@ -79,7 +83,7 @@ def rank(setup: Setup) -> Ranking:
     subsets = teacher_subsets(recipe)
     validation, validation_labels = _read(stores["validation"])
     validation, validation_labels = validation[validation_labels != UNLABELED], _labeled(validation_labels)
-    labels = _train_labels(train, recipe)
+    labels = train_labels(train, recipe.train)
 
     statistics = LogMEStatistics(bounds[-1], len(train.manifest["classes"]))
     second_moments = _Covariance(bounds[-1])
@@ -107,7 +111,9 @@ def rank(setup: Setup) -> Ranking:
         facts = {"log_me": score, "val_accuracy": float(right.mean()), "knn_accuracy": float(knn.mean())}
         rows.append({"teachers": list(subset), **facts})
     rows.sort(key=lambda row: (-row["val_accuracy"], -row["log_me"]))
-    ranking = Ranking(names, rows, second_moments.cka([columns[name] for name in names]))
+    alike = second_moments.cka([columns[name] for name in names])
+    knowledge = knowledge_of(train, names, recipe.train)
+    ranking = Ranking(names, rows, alike, knowledge, advice(knowledge, labels, recipe.train))
     _write(Workspace.at(recipe.workspace), ranking)
     return ranking
 
@@ -126,13 +132,6 @@ def _read(store: Store) -> tuple[np.ndarray, np.ndarray]:
     """Features (N, T) float32 and labels (N,) of a split."""
     shards = store.map_shards(lambda shard: (shard["features"], shard["label"]), columns=())
     return np.concatenate([features for features, _ in shards]), np.concatenate([labels for _, labels in shards])
-
-
-def _train_labels(store: Store, recipe: Recipe) -> np.ndarray:
-    """(N,) labels that training would have."""
-    labels = np.concatenate(store.map_shards(lambda shard: shard["label"], columns=()))
-    per_class = recipe.train.labels_per_class
-    return labels if per_class is None else kept_labels(labels, per_class, recipe.train.seed)
 
 
 def _normalised(features: np.ndarray) -> np.ndarray:
@@ -186,6 +185,12 @@ def _write(workspace: Workspace, ranking: Ranking) -> None:
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(ranking.rows), sink)
     workspace.write("rank.parquet", sink.getvalue())
-    facts: Mapping[str, Any] = {"rows": ranking.rows, "teachers": ranking.names, "cka": ranking.cka.round(6).tolist()}
+    facts: Mapping[str, Any] = {
+        "rows": ranking.rows,
+        "teachers": ranking.names,
+        "cka": ranking.cka.round(6).tolist(),
+        "knowledge": [asdict(knowledge) for knowledge in ranking.knowledge],
+        "advice": ranking.advice,
+    }
     workspace.write_json("rank.json", facts)
     workspace.write("rank.png", rank_picture(ranking.rows, ranking.names, ranking.cka))

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from aft_ray.commands.check import open_setup
+from aft_ray.commands.rank import show_ranking
 from aft_ray.datasets.prepare import prepare
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
@@ -68,7 +69,23 @@ def test_the_teacher_that_knows_the_class_comes_before_noise(recipe: Recipe) -> 
     assert by_teachers[("knowing",)]["knn_accuracy"] == 1.0 > by_teachers[("noise",)]["knn_accuracy"]
     facts = json.loads((Path(recipe.workspace) / "rank.json").read_text())
     assert facts["rows"] == rows and facts["teachers"] == ["noise", "knowing"]
+    knows = {knowledge["teacher"]: knowledge for knowledge in facts["knowledge"]}
+    assert knows["knowing"]["r2"] > 0.9 and knows["knowing"]["alignment"] > 0.9
+    assert knows["noise"]["r2"] <= knows["noise"]["least_r2"] and abs(knows["noise"]["alignment"]) < 0.2
+    assert [line.split(":")[0] for line in facts["advice"][:2]] == ["noise", "knowing"] and facts[
+        "advice"
+    ] == ranking.advice
     assert (Path(recipe.workspace) / "rank.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_verb_shows_what_each_teacher_knows_and_says_what_to_expect(
+    recipe: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_ranking(recipe, rank(open_setup(recipe, "rank")))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Labels told by each teacher alone" in shown and "label CKA" in shown
+    assert "noise: its features tell no more of the labels than chance may" in shown
+    assert "knowing: its features know the labels, and its kernel shows them" in shown
 
 
 def test_cka_is_that_of_the_definition_and_does_not_see_rotations() -> None:

@@ -1,0 +1,40 @@
+"""How far a kernel of features shows the classes: debiased centred kernel alignment with the kernel of the labels.
+
+K_ij = x_i . x_j and L_ij = 1 where i and j are of one class. With the diagonals set to zero, the unbiased estimate of the
+Hilbert-Schmidt independence criterion (Song et al., 2012) is, but for a factor that cancels,
+
+    H(K, L) = tr(KL) + (1'K1)(1'L1) / ((n-1)(n-2)) - 2 (1'KL1) / (n-2)        alignment = H(K, L) / sqrt(H(K, K) H(L, L))
+
+0 on average where the features have nothing to do with the classes, whatever their width, and 1 where the kernels are equal. For
+linear kernels every term is a function of sums over rows, so no n x n matrix is needed.
+"""
+
+import math
+
+import numpy as np
+
+from aft_ray.regularizers.probe_statistics import ProbeStatistics
+
+
+def label_alignment(statistics: ProbeStatistics) -> float:
+    """The alignment of labelled rows whose targets are one-hot classes; NaN where a kernel has nothing to compare."""
+    n, counts_C = statistics.num_labelled, statistics.target_sums_C
+    if n < 4 or counts_C.max() == n:
+        return math.nan
+    sums_T, class_sums_TC = statistics.labelled_sums_T, statistics.cross_TC
+    class_norms_C, squared_norms = statistics.norms_by_target_C, statistics.squared_norms
+    norms = float(class_norms_C.sum())
+    one_K_one, one_L_one = float(sums_T @ sums_T) - norms, float(counts_C @ counts_C) - n
+    tr_KL = float(np.square(class_sums_TC).sum()) - norms
+    one_KL_one = float((counts_C - 1) @ (sums_T @ class_sums_TC - class_norms_C))
+    tr_KK = float(np.square(statistics.gram_TT).sum()) - squared_norms
+    one_KK_one = float(sums_T @ statistics.gram_TT @ sums_T - 2 * sums_T @ statistics.norm_weighted_T) + squared_norms
+    one_LL_one = float(counts_C @ np.square(counts_C - 1))
+
+    def criterion(trace: float, left: float, right: float, both: float) -> float:
+        return trace + left * right / ((n - 1) * (n - 2)) - 2 * both / (n - 2)
+
+    of_K = criterion(tr_KK, one_K_one, one_K_one, one_KK_one)
+    of_L = criterion(one_L_one, one_L_one, one_L_one, one_LL_one)  # entries of L are 0 or 1: tr(LL) = 1'L1
+    own = of_K * of_L
+    return criterion(tr_KL, one_K_one, one_L_one, one_KL_one) / math.sqrt(own) if own > 0 else math.nan
