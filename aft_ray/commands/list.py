@@ -36,8 +36,11 @@ def list_datasets() -> None:
 def list_regularizers() -> None:
     from aft_ray.regularizers import REGULARIZERS
 
-    rows = [[name, (kind.__doc__ or "").splitlines()[0]] for name, kind in REGULARIZERS.items()]
-    print_table("Regularizers", ["name", "summary"], rows)
+    rows = [
+        [name, (kind.__doc__ or "").splitlines()[0], ", ".join(f"{beta:g}" for beta in kind.betas)]
+        for name, kind in REGULARIZERS.items()
+    ]
+    print_table("Regularizers", ["name", "summary", "beta, by default"], rows)
     console.print(
         "your own: regularizer.name is MODULE:Class, a subclass of aft_ray.regularizers.Regularizer", soft_wrap=True
     )

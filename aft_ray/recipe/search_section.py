@@ -49,8 +49,9 @@ class FinalConfig(Model):
 class SearchConfig(Model):
     compare: tuple[str, ...] = ()
     """Methods to compare, each with the same budget; empty searches the recipe's regularizer alone."""
-    beta: dict[str, Betas] = {"all": (1.0, 3.0, 10.0, 30.0)}
-    """Values of `regularizer.beta`: a list, a range {min, max}, or a mapping from methods to either (`all`: other methods)."""
+    beta: dict[str, Betas] = {}
+    """Values of `regularizer.beta`: a list, a range {min, max}, or a mapping from methods to either (`all`: other methods).
+    Empty takes four values of each method's own (`aft-ray list regularizers`)."""
     teachers: str | tuple[tuple[str, ...], ...] = "all_subsets"
     """Combinations of teachers: `all_subsets`, `singles`, `singles_and_pairs`, `top_K_by_rank` (the K combinations with
     the best linear heads), or a list of lists of names."""
@@ -155,7 +156,7 @@ class SearchConfig(Model):
         return tuple(dict.fromkeys(self.compare or (default,)))
 
     def betas(self, method: str) -> Betas:
-        """The strengths of `method`; standard transfer learning has none."""
+        """The strengths that the section gives `method`, empty for none; standard transfer learning has only 0."""
         return (0.0,) if method == "none" else self.beta.get(method, self.beta.get("all", ()))
 
 

@@ -28,7 +28,7 @@ Normalize: TypeAlias = Literal["none", "per_teacher"]
 class KernelRegularizer(Regularizer):
     """A regularizer whose value is the distance of two kernels, which it also reports as ``kernel_distance``."""
 
-    betas: ClassVar[tuple[float, ...]] = (0.02, 0.3, 1.25, 5.0, 20.0)  # rows that are few are learnt by heart
+    betas: ClassVar[tuple[float, ...]] = (0.02, 1.25, 5.0, 20.0)  # rows that are few are learnt by heart
 
     _last_distance: Tensor | None = None
 

@@ -35,7 +35,7 @@ class Regularizer(nn.Module, ABC):
     """The method in words; the class's name where it is empty."""
     colours: ClassVar[tuple[str, str]] = ("#444444", "#bbbbbb")
     """Of its lines in plots: on a light page, on a dark one."""
-    betas: ClassVar[tuple[float, ...]] = (0.03, 0.125, 0.5, 2.0, 8.0)
+    betas: ClassVar[tuple[float, ...]] = (0.125, 0.5, 2.0, 8.0)
     """Strengths that a search tries where the recipe names none. Every method has as many."""
     needs_teachers: ClassVar[bool] = True
     """Whether it looks at teacher features at all."""

@@ -22,7 +22,7 @@ class BTuning(Regularizer):
     name = "btune"
     title = "B-tuning"
     colours = ("#946800", "#e6b422")
-    betas = (0.125, 0.5, 2.0, 8.0, 32.0)
+    betas = (0.5, 2.0, 8.0, 32.0)
     needs_classes = True
 
     student_weights: Tensor

@@ -26,7 +26,7 @@ class FactorTransfer(Regularizer):
     name = "ft"
     title = "factor transfer"
     colours = ("#b0457f", "#e58fbd")
-    betas = (0.003, 0.0125, 0.05, 0.2, 0.8)
+    betas = (0.0125, 0.05, 0.2, 0.8)
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ class Rkd(Regularizer):
     name = "rkd"
     title = "relational KD"
     colours = ("#00805e", "#2fc79a")
-    betas = (0.6, 2.5, 10.0, 40.0, 160.0)
+    betas = (2.5, 10.0, 40.0, 160.0)
 
     def __init__(self, student_dim: int, teacher_dims: Sequence[int], *, scope: Scope = "global") -> None:
         super().__init__(student_dim, teacher_dims, scope=scope)

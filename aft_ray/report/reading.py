@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ import yaml
 
 from aft_ray.export.run_files import Form, Method, Teacher, damaged, read_checked
 from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.search_section import Betas
 from aft_ray.report.results import Entry, Training, TrialRow, summarize
 from aft_ray.report.words import headline, left_out, remarks
+from aft_ray.search.space import strengths
 from aft_ray.search.trials import read_table
 from aft_ray.store.files import Directory
 from aft_ray.store.json_files import parsed_json
@@ -91,8 +94,16 @@ def findings(recipe: Recipe) -> Findings:
     validation = workspace.samples("validation").manifest()
     place = workspace.search(recipe.run) / "trials"
     told = [left_out(entry.title, [_last_line(place / name) for name in entry.trials]) for entry in entries]
-    found = remarks(trials, entries, recipe.search.betas, validation)
+    found = remarks(trials, entries, partial(_strengths, recipe), validation)
     return Findings(entries, headline(entries), [*filter(None, told), *found])
+
+
+def _strengths(recipe: Recipe, method: str) -> Betas:
+    """The betas that the search was to try; none for a class of the user's own that is not at hand."""
+    try:
+        return strengths(recipe, method)
+    except ValueError:
+        return ()
 
 
 def _last_line(trial: Directory) -> dict[str, Any]:

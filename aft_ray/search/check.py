@@ -10,7 +10,7 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.model import is_own_class
 from aft_ray.recipe.own_class import import_class
 from aft_ray.search import proposals
-from aft_ray.search.space import space_faults, spaces, teacher_subsets
+from aft_ray.search.space import space_faults, spaces, strengths, teacher_subsets
 from aft_ray.training import check as training
 from aft_ray.training.check import has_two_towers
 
@@ -42,7 +42,7 @@ def _method_faults(recipe: Recipe) -> list[str]:
     found = []
     for method in recipe.search.methods(recipe.regularizer.name):
         of_method = training.method_faults(recipe, method)
-        if not of_method and not recipe.search.betas(method):
+        if not of_method and not strengths(recipe, method):
             of_method = [f"search.beta has no strengths for '{method}' and no 'all'."]
         found += of_method
     return found

@@ -11,13 +11,11 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ConfigDict, Field, with_config
-from typing_extensions import TypedDict
 
 from aft_ray.recipe.errors import InputError
 from aft_ray.regularizers import LogMEStatistics
@@ -30,21 +28,6 @@ from aft_ray.store.workspace import Workspace
 from aft_ray.training.inputs.stores import Setup
 
 NEIGHBOURS = 20
-
-
-@with_config(ConfigDict(extra="allow"))
-class RankRow(TypedDict):
-    """One combination of teachers in rank.json."""
-
-    teachers: list[str]
-    val_accuracy: Annotated[float, Field(ge=0, le=1)]
-
-
-@with_config(ConfigDict(extra="allow"))
-class RankFacts(TypedDict):
-    """rank.json, as far as others read it."""
-
-    rows: list[RankRow]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 from aft_ray.recipe.config import Recipe, fingerprint, override
 from aft_ray.recipe.errors import InputError
-from aft_ray.recipe.search_section import TOP_BY_RANK, Range, Values
+from aft_ray.recipe.search_section import TOP_BY_RANK, Betas, Range, Values
 from aft_ray.recipe.sections import RegularizerConfig
 from aft_ray.regularizers import regularizer_class
 
@@ -173,12 +173,17 @@ def top_by_rank(recipe: Recipe) -> int | None:
     return int(match[1]) if match else None
 
 
+def strengths(recipe: Recipe, method: str) -> Betas:
+    """The values of beta to try: those of the recipe, or where it names none at all, the method's own."""
+    return recipe.search.betas(method) if recipe.search.beta else regularizer_class(method).betas
+
+
 def spaces(recipe: Recipe, subsets: Sequence[tuple[str, ...]]) -> list[Space]:
     """One of each method that is searched."""
     found = []
     for method in recipe.search.methods(recipe.regularizer.name):
         values = {
-            BETA: recipe.search.betas(method),
+            BETA: strengths(recipe, method),
             TEACHERS: tuple(subsets) if regularizer_class(method).needs_teachers else ((),),
             **{key: values for key, values in recipe.search.space.items() if applies(key, method)},
         }

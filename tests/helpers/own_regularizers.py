@@ -17,7 +17,7 @@ class Means(Regularizer):
     """Squared distance of a map of the student features from the teachers' mean features, fitted before training."""
 
     title = "means"
-    betas = (0.1, 0.2, 0.4, 0.8, 1.6)
+    betas = (0.1, 0.2, 0.4, 0.8)
 
     def __init__(self, student_dim: int, teacher_dims: Sequence[int], *, means: np.ndarray, power: int = 2) -> None:
         super().__init__(student_dim, teacher_dims)

@@ -22,7 +22,7 @@ def test_every_method_has_a_title_colours_and_as_many_strengths() -> None:
     assert [kind.name for kind in kinds] == list(REGULARIZERS)
     assert all(kind.title and len({*kind.colours, "#444444", "#bbbbbb"}) == 4 for kind in kinds)
     assert len({kind.title for kind in kinds}) == len({kind.colours for kind in kinds}) == len(kinds)
-    assert {len(kind.betas) for kind in kinds if kind.needs_teachers} == {5}
+    assert {len(kind.betas) for kind in kinds if kind.needs_teachers} == {4}
     assert all(list(kind.betas) == sorted(kind.betas) for kind in kinds)
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
+from aft_ray.regularizers import REGULARIZERS
+from aft_ray.regularizers.aft import KernelRegularizer
 from aft_ray.search.space import (
     Setting,
     Trial,
@@ -83,6 +85,18 @@ def test_draws_are_the_same_again_and_lie_in_their_ranges() -> None:
     assert all(0.001 <= dict(setting.others)["train.learning_rate"] <= 0.002 for setting in of_aft)
     assert len(trials(planned(num_samples=5))) == 5
     assert len(trials(planned(num_samples=500))) == 28, "there are not more"
+
+
+def test_without_strengths_in_the_recipe_each_method_tries_four_of_its_own() -> None:
+    found = {
+        space.method: space.values["regularizer.beta"] for space in spaces(planned(compare=[*REGULARIZERS]), [("a",)])
+    }
+    assert found.pop("none") == (0.0,)
+    assert {len(values) for values in found.values()} == {4}
+    kernels = [name for name, kind in REGULARIZERS.items() if issubclass(kind, KernelRegularizer)]
+    assert all(min(found[method]) == 0.02 for method in kernels) and "aft" in kernels and "kkd" in kernels
+    given = spaces(planned(compare=["aft", "kd"], beta={"aft": [1, 2], "all": [3, 4]}), [("a",)])
+    assert [space.values["regularizer.beta"] for space in given] == [(1, 2), (3, 4)]
 
 
 def test_seeds_multiply_trials_and_final_runs_have_seeds_of_their_own() -> None:
