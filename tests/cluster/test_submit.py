@@ -180,7 +180,7 @@ def test_a_submitted_job_has_the_command_s_log_and_status_and_outlives_who_follo
     said = following.stderr.read()
     assert following.wait() == 1 and f"ray job stop {job} --address {two_nodes.dashboard}" in said
     logs = two_nodes.run("ray", "job", "logs", job, "--follow")
-    assert "aft-ray: Regularizer 'aft' needs at least one entry in 'teachers'." in logs.stdout
+    assert "The recipe names no teachers" in logs.stdout
     listed = two_nodes.run("ray", "job", "list").stdout
     for fact in ("'verb': 'extract'", f"'workspace': '{tmp_path / 'work'}'", "'run': 'main'", "driver_exit_code=2"):
         assert fact in listed, listed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ DATA = Data(TRAIN, VALIDATION, TEST)
 def recipe(method: str = "aft", **train: Any) -> Recipe:
     return Recipe.model_validate(
         {
-            "workspace": "unused",
+            "workspace": str(Path(tempfile.gettempdir(), "aft-ray-unused")),
             "dataset": {"name": "mnist5k"},
             "teachers": [{"name": name, "model": f"timm:{name}"} for name in TEACHERS],
             "student": {"model": "tiny:cnn"},

@@ -89,7 +89,8 @@ def test_draws_are_the_same_again_and_lie_in_their_ranges() -> None:
 
 def test_without_strengths_in_the_recipe_each_method_tries_four_of_its_own() -> None:
     found = {
-        space.method: space.values["regularizer.beta"] for space in spaces(planned(compare=[*REGULARIZERS]), [("a",)])
+        space.method: tuple(space.values["regularizer.beta"])
+        for space in spaces(planned(compare=[*REGULARIZERS]), [("a",)])
     }
     assert found.pop("none") == (0.0,)
     assert {len(values) for values in found.values()} == {4}
