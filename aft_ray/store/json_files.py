@@ -35,7 +35,7 @@ def parsed_json(content: bytes, shape: Any, what: str, way_out: str) -> Any:
     try:
         value = from_json(content)
         is_intact = not isinstance(value, dict) or _is_intact(content, value.pop("digest", None))
-        _checker(shape).validate_json(content, strict=True)  # lists of JSON may be tuples
+        _checker(shape).validate_json(_unsealed(content), strict=True)  # lists of JSON may be tuples
     except ValidationError as error:
         faults = [_fault(found) for found in error.errors(include_url=False)[:SHOWN_FAULTS]]
         raise damaged(what, faults, way_out) from error
@@ -54,6 +54,12 @@ def _is_intact(content: bytes, found: Any) -> bool:
     """Whether the digest that was `found` fits; a file of before has none."""
     before, _, rest = content.rpartition(DIGEST)
     return found is None or rest == _digest(before) + b'"\n}\n'
+
+
+def _unsealed(content: bytes) -> bytes:
+    """The object without its digest."""
+    before, found, _ = content.rpartition(DIGEST)
+    return before + b"}" if found else content
 
 
 def _digest(content: bytes) -> bytes:
