@@ -247,6 +247,7 @@ def _student_facts(recipe: Recipe, task: TransferTask, data: Data, history: list
         "teachers": [
             {"name": teacher.name, "model": teacher.model, "feature_dim": data.train.feature_dims[teacher.name]}
             for teacher in recipe.teachers
+            if teacher.name in data.train.feature_dims
         ],
         "dataset": recipe.dataset.model_dump(mode="json"),
         "step": best["step"],

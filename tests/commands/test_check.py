@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 
 from aft_ray.commands.check import PARTS, check, open_setup
+from aft_ray.export import load_student
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
+from aft_ray.store.workspace import Workspace
+from aft_ray.training.fit import fit
+from aft_ray.training.inputs.data import load_data
 from tests.helpers.training import made_workspace
 
 SEARCH = {"compare": ["none", "dk"], "beta": {"aft": [1]}}
@@ -37,8 +41,11 @@ def test_a_method_without_strengths_in_the_search_can_be_trained(given: Recipe) 
 def test_standard_transfer_needs_no_teacher_and_no_features(given: Recipe) -> None:
     teachers = [{"name": "absent", "model": "timm:test_vit", "weights": "/nowhere.pth"}]
     recipe = override(given, {"teachers": teachers})
-    setup = open_setup(override(recipe, {"regularizer.name": "none"}), "train")
+    setup = open_setup(override(recipe, {"regularizer.name": "none", "train.streaming": False}), "train")
     assert setup.stores["train"].features == ()
+    run = Workspace.at(given.workspace).run("main")
+    fit(setup.recipe, load_data(setup.recipe, setup.stores), directory=run, report=lambda metrics, state: None)
+    assert load_student(run).facts["teachers"] == []
     with pytest.raises(InputError, match="'absent'.*nowhere"):
         open_setup(recipe, "train")
 

@@ -118,7 +118,7 @@ ODD: list[tuple[str, bytes, str]] = [
     ("cut.parquet", b"PAR1\x15\x04", "cut.parquet cannot be read as parquet: "),
     ("utf16.csv", "text\na\n".encode("utf-16"), "utf16.csv cannot be read as csv: "),
     ("late.csv", b"text\ngood\n\xff\n", "cannot be read as csv: "),
-    ("list.jsonl", b"[1]\n", "list.jsonl, row 1: JSON of type list, not an object with a key per column."),
+    ("list.jsonl", b"[1]\n", "list.jsonl, row 1: a list, not a JSON object."),
     ("more.csv", b"text\na,b\n", "more.csv, row 1: 2 values, the header has 1."),
     ("quote.csv", b'text\n"a', "quote.csv"),
     ("twice.csv", b"text,text\na,b\n", "column text is there twice"),
