@@ -188,8 +188,8 @@ def test_a_population_trains_on_with_the_weights_of_its_best(cluster: None, tmp_
     moved = [row for row in rows if not row["trial"].startswith(f"search-aft-beta{row['regularizer.beta']:g}-")]
     assert moved, "none took over another's weights"
     assert all(0.1 <= row["regularizer.beta"] <= 10 for row in rows)
-    best = max(rows, key=lambda row: row["val_accuracy"])
-    assert load(place_of(given) / "best.yaml").train.learning_rate == best["train.learning_rate"]
+    best = winner(best_settings(rows, None, open_samples(given).stores["validation"].num_samples))
+    assert load(place_of(given) / "best.yaml").train.learning_rate == dict(best.key[3])["train.learning_rate"]
 
 
 KILLED = """
