@@ -104,10 +104,8 @@ class TrialDirectory(RunDirectory):
             return {}
         facts: dict[str, Any] = self.place.read_json("trial.json", TrialFacts, self.way_out)
         trial = Trial.of(facts)
-        # `pbt` changes the setting on the way; stage, method and seed stay.
-        own = self.name.startswith(f"{trial.stage}-{trial.setting.method}-") and self.name.endswith(
-            f"-seed{trial.seed}"
-        )
+        # `pbt` changes the setting on the way; stage and seed stay.
+        own = self.name.startswith(f"{trial.stage}-") and self.name.endswith(f"-seed{trial.seed}")
         if not own:
             raise damaged(f"{self.place}/trial.json", [f"it is of trial {trial.name}"], self.way_out)
         return facts

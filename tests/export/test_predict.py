@@ -132,7 +132,7 @@ def test_texts_and_several_labels(tmp_path: Path, cluster: None) -> None:
     file.write_text("".join(json.dumps(mail) + "\n" for mail in mails))
     rows = read(predict(recipe, str(file), output=str(tmp_path / "out"))["output"])
     assert [row["sample_id"] for row in rows] == ["m0", "m1", "m2", "m3"]
-    assert rows[2]["predicted"] is None and rows[2]["error"] == "column body holds 7, a int and not a text"
+    assert rows[2]["predicted"] is None and rows[2]["error"] == "column body holds 7, which is of type int, not a text"
     (transform,) = student.transforms
     with torch.no_grad():
         logits = student(torch.from_numpy(np.stack([transform("Mail of Ann: three")])))[0]  # type: ignore[arg-type]
