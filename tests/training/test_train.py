@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -130,7 +129,9 @@ def test_workers_agree_with_one_and_a_killed_worker_leaves_no_trace_in_the_curve
 
 
 def inputs_of(given: Recipe) -> dict[str, Any]:
-    return json.loads(Workspace.at(given.workspace).run(given.run).read("inputs.json"))
+    found = RunDirectory(Workspace.at(recipe.workspace).run(recipe.run)).inputs()
+    assert found is not None
+    return found
 
 
 @pytest.mark.ray
