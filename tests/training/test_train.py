@@ -129,7 +129,7 @@ def test_workers_agree_with_one_and_a_killed_worker_leaves_no_trace_in_the_curve
 
 
 def inputs_of(given: Recipe) -> dict[str, Any]:
-    found = RunDirectory(Workspace.at(recipe.workspace).run(recipe.run)).inputs()
+    found = RunDirectory(Workspace.at(given.workspace).run(given.run)).inputs()
     assert found is not None
     return found
 
