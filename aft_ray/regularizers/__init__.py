@@ -55,7 +55,7 @@ REGULARIZERS: dict[str, type[Regularizer]] = _found()
 def regularizer_class(name: str) -> type[Regularizer]:
     """The class of the method ``name``, which may be one of the user's own, ``module:Class``.
 
-    Raises ValueError if there is no such class.
+    Raises ValueError if no such class exists.
     """
     if name in REGULARIZERS:
         return REGULARIZERS[name]
@@ -91,7 +91,7 @@ def build_regularizer(
 
 
 def fit_regularizer(name: str, data: FittingData, *, student_dim: StudentDim, **options: Any) -> Regularizer:
-    """`build_regularizer` with the options that the method fits to ``data`` before training, and those of a recipe."""
+    """`build_regularizer` with options that the method fits to ``data`` before training, beside the recipe's ``options``."""
     kind = regularizer_class(name)
     fitted = kind.fitted_options(data)
     for option in sorted(fitted.keys() & options.keys()):

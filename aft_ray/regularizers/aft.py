@@ -1,15 +1,15 @@
 """Adaptive Feature Transfer (arXiv 2406.07337): compare the kernels of student and transformed teacher features.
 
     F (B, S)   student features                T (B, T)   teacher features, all teachers side by side
-    gates      g = sigmoid(gate_logits), T of them, learned with the student; T * g drops what the task does not use
+    gates      g = sigmoid(gate_logits), T of them, learned with the student; T * g drops features that the task does not use
     unit       centre over the batch, then divide each row by its norm
     K = unit(F) unit(F)'        L = unit(T * g) unit(T * g)'        both (B, B)
     value      sqrt(mean((K - L)^2) + 1e-8)
 
 Gates scale columns, so centring goes through them, and centred features C give L = C diag(g^2) C' over both rows' norms.
 K does not change when F is rotated or scaled, so student and teachers need neither a common width nor a common basis.
-The variants change one line: `aft_rbf` the kernel, `aft_dense` a matrix in place of the gates, `kkd` a matrix on the student
-and nothing on the teachers, `aft_no_kernel` features in place of kernels, `aft_probe` what the teachers' features are.
+The variants change one line: `aft_rbf` has another kernel, `aft_dense` a matrix in place of the gates, `kkd` a matrix on the
+student and nothing on the teachers, `aft_no_kernel` features in place of kernels, `aft_probe` more teacher features.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,9 @@ Normalize: TypeAlias = Literal["none", "per_teacher"]
 
 
 class KernelRegularizer(Regularizer):
-    """A regularizer whose value is the distance of two kernels, which it also reports as ``kernel_distance``."""
+    """A regularizer that compares two kernels. Its value is their distance, logged as ``kernel_distance`` too."""
 
-    betas: ClassVar[tuple[float, ...]] = (0.02, 1.25, 5.0, 20.0)  # rows that are few are learnt by heart
+    betas: ClassVar[tuple[float, ...]] = (0.02, 1.25, 5.0, 20.0)  # a student learns few rows by heart
 
     _last_distance: Tensor | None = None
 

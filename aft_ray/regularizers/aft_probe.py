@@ -1,14 +1,14 @@
-"""AFT towards what teachers know of the labels: a method of ours, not of AFT's paper.
+"""AFT towards the teachers' knowledge of the labels: a method of ours, not of AFT's paper.
 
-AFT's target is the kernel of the teachers' raw features, in which labels show only as far as they dominate the variance; and
-nothing in it closes the gates of a teacher that knows nothing. Here a ridge probe of each teacher k, fitted in closed form to the
-labelled rows before training, supplies both. The target's features are two blocks a teacher,
+AFT's target is the kernel of the teachers' raw features. It shows the labels only as far as they dominate the variance, and
+nothing closes the gates of a teacher that knows nothing. A ridge probe of each teacher k, fitted in closed form to the labelled
+rows before training, mends both. The target's features are two blocks a teacher,
 
     [ w * g_k * G_k ,  h_k * P_k ]
 
 G_k the teacher's features and P_k (B, C) its probe's predictions, each centred and scaled to a root-mean-square row norm of 1
 over the batch; w = 1/2; g_k and h_k learned gates that start at sqrt(R2_k) / 2, with the probe's leave-one-out R2_k. Gates of a
-teacher whose R2 may be chance stay at 0. All else is AFT.
+teacher whose R2 may be chance stay at 0. Everything else is AFT.
 """
 
 import math
@@ -28,10 +28,10 @@ from aft_ray.regularizers.probe import Probe
 
 
 class AftProbe(Aft):
-    """AFT whose target also has each teacher's predictions of the labels; teachers that know nothing are left out (ours).
+    """AFT with each teacher's predictions of the labels in its target; leaves out teachers that know nothing (ours).
 
     With ``combine="product"`` the raw block is the outer product of the modalities, and one probe sees both teachers side by
-    side: it adds up what each knows, without what only both together tell.
+    side. It adds up the knowledge of each and misses interactions.
     """
 
     name = "aft_probe"

@@ -17,7 +17,7 @@ from aft_ray.regularizers.probe_statistics import ProbeStatistics
 
 
 def label_alignment(statistics: ProbeStatistics) -> float:
-    """The alignment of labelled rows whose targets are one-hot classes; NaN where a kernel has nothing to compare."""
+    """The alignment over labelled rows with one-hot targets; NaN for fewer than four rows, one class or equal rows."""
     n, counts_C = statistics.num_labelled, statistics.target_sums_C
     if n < 4 or counts_C.max() == n:
         return math.nan

@@ -21,28 +21,28 @@ StudentFeatures: TypeAlias = Tensor | tuple[Tensor, ...]
 class Regularizer(nn.Module, ABC):
     """A loss that draws student features towards teacher features: a scalar >= 0, not yet weighted by beta.
 
-    Under a process group the value and the gradients (after DDP's averaging) are those of one process on the concatenated
-    batch; with ``scope="worker"`` they are those of this worker's rows alone. Everything runs in float32 or better, also
-    under autocast. Teacher features are constants. Call it inside the forward that DDP wraps: its parameters need that.
+    Under a process group the value and the gradients (after DDP's averaging) equal one process's on the concatenated batch;
+    with ``scope="worker"`` each worker regularizes its own rows. Everything runs in float32 or better, also under autocast.
+    Teacher features are constants. Call it inside the forward that DDP wraps: its parameters need that.
 
     A method is one subclass, in a file of this folder or anywhere as ``module:Class``. Its constructor's keyword-only
     arguments are its options, the first line of its docstring is its summary, and the class attributes describe it.
     """
 
     name: ClassVar[str] = ""
-    """How a recipe names it; empty for what is no method by itself, and for a class that is named ``module:Class``."""
+    """Its name in a recipe; empty for an abstract class, and for a class that recipes name ``module:Class``."""
     title: ClassVar[str] = ""
     """The method in words; the class's name where it is empty."""
     colours: ClassVar[tuple[str, str]] = ("#444444", "#bbbbbb")
-    """Of its lines in plots: on a light page, on a dark one."""
+    """Colours of its lines in plots, on a light page and on a dark one."""
     betas: ClassVar[tuple[float, ...]] = (0.125, 0.5, 2.0, 8.0)
     """Strengths that a search tries where the recipe names none. Every method has as many."""
     needs_teachers: ClassVar[bool] = True
-    """Whether it looks at teacher features at all."""
+    """Whether it reads teacher features."""
     needs_classes: ClassVar[bool] = False
-    """Whether it can only be used where every sample has one class."""
+    """Whether every sample must have one class."""
     needs_logits: ClassVar[bool] = False
-    """Whether it looks at the student's logits besides its features."""
+    """Whether it reads the student's logits besides its features."""
 
     def __init__(
         self,
@@ -72,13 +72,13 @@ class Regularizer(nn.Module, ABC):
 
     @classmethod
     def options(cls) -> dict[str, Any]:
-        """The options that its constructor takes, with their defaults; `inspect.Parameter.empty` for those without one."""
+        """The constructor's options with their defaults; a required option has `inspect.Parameter.empty`."""
         signature = inspect.signature(cls).parameters.values()
         return {option.name: option.default for option in signature if option.kind is option.KEYWORD_ONLY}
 
     @classmethod
     def recipe_options(cls, num_teachers: int) -> dict[str, Any]:
-        """Options that a recipe has unless it says otherwise, where they are not the constructor's defaults.
+        """Defaults of a recipe, where they differ from the constructor's.
 
         ``num_teachers`` of one modality: where features are multiplied, each modality has one.
         """
@@ -86,16 +86,16 @@ class Regularizer(nn.Module, ABC):
 
     @classmethod
     def fitted_options(cls, data: FittingData) -> dict[str, Any]:
-        """Options that are fitted to the data before training, which no recipe can give. Most methods have none."""
+        """Options fitted to the data before training; a recipe cannot give them. Most methods have none."""
         return {}
 
     @property
     def is_off(self) -> bool:
-        """Whether it has nothing to say about this data, so that training goes on without it."""
+        """Whether it found nothing in this data; training then goes on without it."""
         return False
 
     def facts(self) -> dict[str, float]:
-        """What was fitted before training, in numbers; ``name/k`` is about teacher k."""
+        """Numbers fitted before training, for the metrics; ``name/k`` belongs to teacher k."""
         return {}
 
     def forward(

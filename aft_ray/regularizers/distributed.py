@@ -2,8 +2,8 @@
 
 Every operation here has its true adjoint as backward: a gather's gradient is summed over workers, and so is a sum's.
 Each worker then computes the same global value, its backward yields `world_size` times the gradient, and the average that
-DistributedDataParallel takes over workers makes it the gradient of one process that holds the concatenated batch, for what
-feeds the gathered rows and for parameters that every worker holds a copy of. Where a sum is the loss itself, all workers
+DistributedDataParallel takes over workers makes it the gradient of one process that holds the concatenated batch, for the inputs
+of the gathered rows and for parameters that every worker copies. Where a sum is the loss itself, all workers
 differentiate the same number, and its adjoint is known without asking them: `sum_of_losses` and `Rows.mean_loss`.
 """
 
@@ -37,13 +37,13 @@ def sum_over_workers(x: Tensor) -> Tensor:
 
 
 def sum_of_losses(x: Tensor) -> Tensor:
-    """As `sum_over_workers`, for what goes into a loss in the same way on every worker: backward exchanges nothing."""
+    """`sum_over_workers` for a term that every worker adds to its loss alike: backward exchanges nothing."""
     return begin_sum_of_losses(x)()[0]
 
 
 def begin_sum_of_losses(x: Tensor, *constants: Tensor) -> Callable[[], tuple[Tensor, ...]]:
-    """Begins `sum_of_losses`, and in the same exchange sums of ``constants`` of the same shape, which have no gradient; to call
-    what it returns waits for the end and gives them all."""
+    """Begins `sum_of_losses`, and in the same exchange sums ``constants`` of the same shape, without a gradient. Call the result
+    to wait for the end and get all sums."""
     if world_size() == 1:
         return lambda: (x, *constants)
     totals = torch.stack([x.detach(), *(constant.to(x) for constant in constants)])
@@ -76,7 +76,7 @@ class Rows:
     counts: tuple[int, ...]
     """Rows of each worker, in rank order."""
     rank: int
-    """The worker whose rows are at hand, an index into ``counts``."""
+    """This worker, an index into ``counts``."""
 
     @property
     def total(self) -> int:
@@ -107,7 +107,7 @@ class Rows:
         return (own_sum if len(self.counts) == 1 else sum_over_workers(own_sum)) / self.total
 
     def total_loss(self, x: Tensor) -> Tensor:
-        """``x`` summed over workers, for what goes into a loss in the same way on every worker: backward exchanges nothing."""
+        """``x`` summed over workers, for a term that every worker adds to its loss alike: backward exchanges nothing."""
         return x if len(self.counts) == 1 else sum_of_losses(x)
 
     def mean_loss(self, x_bD: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ class Rows:
 
 
 def global_rows(num_rows: int, device: torch.device) -> Rows:
-    """The layout of the batch of which this worker holds ``num_rows`` rows.
+    """The layout of the global batch; this worker holds ``num_rows`` of its rows.
 
     The workers tell each other their counts, which copies W integers to the host and so waits for ``device``; inside
     `declared_row_counts` nothing is exchanged and nothing waits.
@@ -176,7 +176,7 @@ class _SumOfLosses(torch.autograd.Function):
 class _GatherRows(torch.autograd.Function):
     """All-gather whose backward reduce-scatters. Shares travel padded to the longest: collectives need equal shapes.
 
-    Several tensors travel side by side, and backward those of them that have a gradient.
+    Several tensors travel side by side; backward only tensors with a gradient travel.
     """
 
     @staticmethod
@@ -210,7 +210,7 @@ def _side_by_side(xs: Sequence[Tensor]) -> Tensor:
 
 
 def _apart(packed: Tensor, like: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """What `_side_by_side` has joined, of the widths and types of `like`."""
+    """Splits the result of `_side_by_side` into the widths and types of `like`."""
     if len(like) == 1:
         return (packed,)
     parts = packed.split([x.shape[1] for x in like], dim=1)

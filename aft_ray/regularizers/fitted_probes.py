@@ -47,7 +47,7 @@ class FittedProbes(nn.Module):
         return not any(self.useful_r2)
 
     def facts(self, num_teachers: int) -> dict[str, float]:
-        """R2 of every teacher, and what it has to exceed; two modalities share one probe."""
+        """R2 of every teacher and the least R2 to believe; two modalities share one probe."""
         blocks = range(num_teachers) if len(self.dims) == num_teachers else [0] * num_teachers
         numbers = {f"r2/{k}": self.r2[block] for k, block in enumerate(blocks)}
         return numbers | {f"least_r2/{k}": self.least_r2[block] for k, block in enumerate(blocks)}
@@ -88,7 +88,7 @@ def is_useful(facts: Mapping[str, Any], teacher: str) -> bool:
 
 
 def probes_in_words(facts: Mapping[str, Any]) -> list[str]:
-    """What a run's probes found, a sentence for each teacher, from a line of its metrics; empty for methods without probes."""
+    """A sentence for each teacher on its probe, from a line of the run's metrics; empty for methods without probes."""
     names = [key.removeprefix("r2/") for key in facts if key.startswith("r2/")]
     sentences = []
     for name in names:

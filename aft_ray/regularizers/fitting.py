@@ -1,4 +1,4 @@
-"""What a method may look at before training, to fit its options to the data: real data in training, made-up data in checks."""
+"""The data that a method may fit its options to before training: the run's own in training, made-up rows in checks."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
@@ -16,7 +16,7 @@ class FittingData(Protocol):
 
     @property
     def task(self) -> str:
-        """What a label is: ``classification``, ``multilabel`` or ``regression``."""
+        """``classification``, ``multilabel`` or ``regression``."""
 
     @property
     def num_outputs(self) -> int:
@@ -30,14 +30,14 @@ class FittingData(Protocol):
 
     @property
     def two_towers(self) -> bool:
-        """Whether there are two modalities, one teacher for each, whose features are multiplied."""
+        """Whether there are two modalities with one teacher each, and their features are multiplied."""
 
     @property
     def device(self) -> torch.device | str: ...
 
     @property
     def weights_follow(self) -> bool:
-        """Whether a checkpoint will be loaded over the regularizer, so that of its tensors only the shapes count."""
+        """Whether a checkpoint will overwrite the regularizer's tensors, so that only their shapes count."""
 
     def teacher_rows(self, teachers: Sequence[int]) -> RowBatches:
         """One pass over all train rows, with the features of ``teachers`` side by side."""
@@ -61,7 +61,7 @@ class FittingData(Protocol):
 
 
 class MadeUpData:
-    """A few rows whose features tell the labels: enough for a method to be built and checked without any data."""
+    """A few rows with features that tell the labels: enough to build and check a method without any data."""
 
     num_outputs = 2
     student_dim = 2

@@ -56,7 +56,7 @@ class FactorTransfer(Regularizer):
     @classmethod
     def fitted_options(cls, data: FittingData) -> dict[str, Any]:
         """The autoencoder of all teachers. Its training takes longer than many a student's, so it is kept for other runs."""
-        with torch.random.fork_rng(devices=[]):  # what follows draws the same numbers, whoever has trained the encoder
+        with torch.random.fork_rng(devices=[]):  # later draws do not depend on who has trained the encoder
             encoder = FeatureEncoder(data.teacher_dims)
         if not data.weights_follow:
             every_teacher = range(len(data.teacher_dims))

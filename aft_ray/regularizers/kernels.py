@@ -3,8 +3,8 @@
 Shape suffixes: B rows of the whole batch, b rows of it that the caller owns (all of them without a process group),
 r rows of one block, D feature width, T summed teacher width. A ``_bB`` matrix holds the owned rows of a B x B matrix.
 
-``own`` says which rows are owned, and the functions that need more than those take the missing step as an argument, whose
-default is right when one process holds the whole batch: ``gather`` turns values of the owned rows into those of all rows, and
+``own`` says which rows the caller owns. Functions that need other rows too take the missing step as an argument, with a default
+that is right when one process holds the whole batch: ``gather`` turns values of the owned rows into values of all rows, and
 ``total`` adds a number up over workers. `distributed.Rows` has all three for a batch that is spread over workers.
 """
 
@@ -65,11 +65,11 @@ def rbf_kernel(x_BD: Tensor, own: slice | None = None, gates_D: Tensor | None = 
 
 
 class _CosineKernel(torch.autograd.Function):
-    """`cosine_kernel`, and the norms (B,) that it divided by. In training on a GPU what this costs is the number of operations,
-    not their size: autograd would take twice as many.
+    """`cosine_kernel`, and the norms (B,) that it divided by. On a GPU its cost is the number of operations, not their
+    size: autograd would take twice as many.
 
     With centred rows c, gates g, norms r = |c g|, n = r + 1e-8 and unit rows u = c g / n, the kernel is u u', and G, the gradient
-    with respect to it, reaches a row of u as y_i = sum_j (G_ij + G_ji) u_j. What goes on to c g is
+    with respect to it, reaches a row of u as y_i = sum_j (G_ij + G_ji) u_j. The gradient of c g is
 
         (y_i - u_i (u_i . y_i) n_i / r_i) / n_i        u_i . y_i = sum_j (G_ij + G_ji) (u u')_ij
 
@@ -133,7 +133,7 @@ def product_kernel(
     row means, column means (the same, K is symmetric) and adding the grand mean; the squared row norms are its diagonal.
 
     ``parts_BD`` are two or more tensors with B rows each, multiplied by ``gates_D`` where there are some; the owned rows are
-    computed here, and ``gather`` is called once, with their means. What all rows share cancels after, not before, the
+    computed here, and ``gather`` is called once, with their means. The part common to all rows cancels after, not before, the
     products: in float32 the error is 5e-7 for centred features and 1e-5 for features whose mean is five times their spread.
 
     ``beside_BD`` are more columns of f, beside outer products that are then scaled to a root-mean-square norm of ``weight``,

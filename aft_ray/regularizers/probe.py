@@ -28,7 +28,7 @@ RIDGES: Float64 = 10.0 ** np.arange(-4, 3.5, 0.5)
 """The ridges r to choose from; features have a root-mean-square norm of 1."""
 
 Batches = Callable[[], Iterable[tuple[ArrayLike, ArrayLike]]]
-"""Starts a pass over the train rows: features (n, T) and targets (n, C), whose rows are NaN where there is no label."""
+"""Starts a pass over the train rows: features (n, T) and targets (n, C), with NaN in rows without a label."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def ridge_probe(
 ) -> Probe:
     """The probe of labelled rows: ``features`` (n, T) and ``targets`` (n, C), one-hot classes, 0/1 columns or numbers.
 
-    ``mean`` (T,) and ``scale`` are those of all train rows: their mean, and the root-mean-square of their distances from it;
-    of these rows where not given.
+    ``mean`` (T,) is the mean of all train rows and ``scale`` the root-mean-square of their distances from it; without them, the
+    same of these rows.
     """
     x_nT, y_nC = np.asarray(features), np.asarray(targets)
     if y_nC.ndim != 2:

@@ -2,11 +2,11 @@
 
 The student's logits are drawn towards soft targets on all rows, labelled or not:
 
-    prior + sum_k R2_k P_k / sum_k R2_k        over the teachers whose R2 cannot be chance
+    prior + sum_k R2_k P_k / sum_k R2_k        over teachers with an R2 beyond chance
 
 with P_k the predictions of teacher k's ridge probe and R2_k its leave-one-out R2. Classes: cross-entropy with the targets, which
-are clipped from below at .01 and divided by their sum; at .1 / C for more than ten classes, so that what is clipped never adds up
-to more than .1. Several labels: binary cross-entropy with the targets, clipped to .01 to .99. Numbers: squared difference.
+are clipped from below at .01 and divided by their sum; at .1 / C for more than ten classes, so that clipping never adds more than
+.1. Several labels: binary cross-entropy with the targets, clipped to .01 to .99. Numbers: squared difference.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ class ProbeKd(Regularizer):
         combine: Combine = "concat",
         scope: Scope = "global",
     ) -> None:
-        """``probes`` has one of each teacher, or with ``combine="product"`` one of both; ``task`` is what a label is."""
+        """``probes`` has one of each teacher, or with ``combine="product"`` one of both; ``task`` says what labels are."""
         super().__init__(student_dim, teacher_dims, combine=combine, scope=scope)
         check_choice("task", task, Task)
         self.task: Task = task

@@ -16,7 +16,7 @@ below .02 with ten classes; with two or three classes of a few rows only the tes
 class ProbeStatistics:
     """Moments of all rows, and of the labelled rows L'L, L'Y and sums that are weighted by the rows' squared norms; in float64.
 
-    They are taken about the mean of the first rows, so that what all rows share cancels before it is squared.
+    They are taken about the mean of the first rows, so that a large common offset cancels before it is squared.
     """
 
     def __init__(self, feature_dim: int, num_outputs: int) -> None:

@@ -62,7 +62,7 @@ class _AngleErrorSum(torch.autograd.Function):
 
         c_ijk = (g_jk - g_ij - g_ik + g_ii) / sqrt(s_ij s_ik)        w_ijk = e_ijk / sqrt(s_ij s_ik)
 
-    the gradient through the numerators is w_ijk for g_jk and g_ii, and its negative for g_ij and g_ik; that of s_ij is
+    the gradient through the numerators is w_ijk for g_jk and g_ii, and its negative for g_ij and g_ik; the gradient of s_ij is
     - sum_k e_ijk c_ijk / s_ij, once as j and once as k, and s_ij = g_ii + g_jj - 2 g_ij.
     """
 

@@ -1,4 +1,4 @@
-"""How much each teacher's features tell of the labels, and what to expect of the methods that use them, in words."""
+"""How much each teacher's features tell of the labels, and which methods can use that, in words."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ FEW_BATCHES = 3
 
 @dataclass(frozen=True)
 class Knowledge:
-    """r2: of the teacher's ridge probe, leave-one-out; least_r2: what it must exceed. alignment: debiased CKA of the kernel
-    of its features with that of the labels, NaN where there are too few rows."""
+    """r2: leave-one-out, of the teacher's ridge probe; least_r2: the least to believe. alignment: debiased CKA of the features'
+    kernel with the labels' kernel, NaN for too few rows."""
 
     teacher: str
     r2: float
@@ -85,7 +85,7 @@ def advice(found: Sequence[Knowledge], labels: np.ndarray, settings: TrainConfig
     sees_unlabelled = num_labelled < len(labels) and settings.labeled_fraction < 1
     if not sees_unlabelled and num_labelled < FEW_BATCHES * settings.global_batch_size:
         sentences.append(
-            f"Few labels ({num_labelled}) and no unlabelled rows in the batches: expect harm from any kernel of"
-            f" {settings.global_batch_size} rows. Give samples without labels, or a weak beta such as 0.02."
+            f"Few labels ({num_labelled}) and no unlabelled rows in the batches: expect harm from a kernel of raw features,"
+            " such as aft's. Add samples without labels, and compare with none."
         )
     return sentences

@@ -9,7 +9,7 @@ the regularizer's parameters, dL/dw is the sum over the parts p of (dz_p/dw)' dL
 2. the loss of the whole global batch gives dL/dz and dL/dv;
 3. each part goes through the student again, keeping its activations, and backward with its rows of dL/dz.
 
-Both passes draw the same random numbers, so they compute the same. The result is that of one piece up to the order of
+Both passes draw the same random numbers, so they compute the same. The result equals one piece's up to the order of
 additions, except where the student draws random numbers (other masks of dropout) or looks at several rows: batch norm
 normalises each part by itself, and its running statistics follow the parts. The price is one more forward pass.
 """
@@ -83,7 +83,7 @@ def _outputs(task: TransferTask, batch: Batch, seed: int) -> tuple[torch.Tensor,
 
 
 def _seed(seed: int, batch: Batch) -> None:
-    """What `torch.manual_seed` does for the devices in use; for others it formats a stack trace, half a millisecond long."""
+    """`torch.manual_seed` for the devices in use; for other devices it formats a stack trace, which takes half a millisecond."""
     torch.default_generator.manual_seed(seed)
     if batch.labels.is_cuda:
         torch.cuda.manual_seed(seed)
@@ -91,7 +91,7 @@ def _seed(seed: int, batch: Batch) -> None:
 
 @contextmanager
 def _unchanged_buffers(module: nn.Module) -> Iterator[None]:
-    """What batch norm counts inside is forgotten."""
+    """Restores the buffers at the end: batch norm's statistics must not count these rows."""
     before = [buffer.clone() for buffer in module.buffers()]
     yield
     for buffer, value in zip(module.buffers(), before, strict=True):

@@ -23,8 +23,8 @@ AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 class TransferTask(nn.Module):
     """loss = task_loss + beta * regularization (arXiv 2406.07337, section 3).
 
-    Everything trainable runs inside `forward`, because DDP averages only the gradients of what runs there. All values
-    are those of the global batch: each worker's backward gives `world_size` times its share of the gradient, which
+    Everything trainable runs inside `forward`, because DDP averages only the gradients that arise there. All values
+    belong to the global batch: each worker's backward gives `world_size` times its share of the gradient, which
     DDP's average over workers makes exact (see `distributed`).
     """
 
@@ -74,7 +74,7 @@ class TransferTask(nn.Module):
             return self.student(inputs)
 
     def losses(self, logits: torch.Tensor, features: Features, batch: Batch) -> dict[str, torch.Tensor]:
-        """What `forward` returns, from the student's outputs."""
+        """The result of `forward`, from the student's outputs."""
         errors, count = task_errors(self.kind, logits, batch.labels, label_smoothing=self.label_smoothing)
         over_workers = begin_sum_of_losses(errors, count)
         if isinstance(features, tuple) and not self.regularizer.needs_teachers:

@@ -1,10 +1,11 @@
-"""Teachers that cannot harm: what noise beside a real teacher, or alone, does to a student of each method.
+"""Teachers that cannot harm: the effect of noise, beside a real teacher or alone, on a student of each method.
 
     python jobs/benchmarks/probe.py                      digits with 10 labels per class, five seeds
-    python jobs/benchmarks/probe.py --folder DIRECTORY   keeps samples and features there, and takes them from there
+    python jobs/benchmarks/probe.py --teachers lite0 train.labels_per_class=null    other settings of the same recipe
+    ... --folder DIRECTORY                               keeps samples and features there, and takes them from there
 
-Test accuracy of the student that validation chose, at fixed strengths. The pixels as teacher are a control: what a method gains
-from them is no transfer, since the student has them too.
+Test accuracy of the student that validation chose, at fixed strengths. The pixels as teacher are a control: a gain from them is
+no transfer, since the student has them too.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ FIRST_SEED = 100
 
 @dataclass(frozen=True)
 class Method:
-    """name: of the regularizer. words: what the table says, by default the method's title."""
+    """name: the regularizer's. words: its title in the table, by default the method's own."""
 
     name: str
     beta: float
@@ -86,24 +87,28 @@ def cell(accuracies: Sequence[float], reference: Sequence[float] | None) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("--teachers", nargs="+", metavar="NAME", help="one combination of teachers")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
-    asked = parser.parse_args()
+    asked = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory() as scratch:
         workspace = f"workspace={asked.folder or scratch}"
         for verb in ("prepare", "extract"):
             subprocess.run([sys.executable, "-m", "aft_ray.cli", verb, str(RECIPE), workspace], check=True, cwd=ROOT)
-        recipe = load(RECIPE, [workspace])
+        recipe = load(RECIPE, [workspace, *asked.overrides])
+        combinations = [tuple(asked.teachers)] if asked.teachers else TEACHERS
         data = load_data(recipe, open_setup(recipe, recipe.teacher_names()).stores)
-        print("| method, beta | " + " | ".join(" + ".join(names) for names in TEACHERS) + " |")
-        print("|---" * (len(TEACHERS) + 1) + "|")
+        print("| method, beta | " + " | ".join(" + ".join(names) for names in combinations) + " |")
+        print("|---" * (len(combinations) + 1) + "|")
         for method in METHODS:
-            sets = TEACHERS if REGULARIZERS[method.name].needs_teachers else TEACHERS[:1]
+            sets = combinations if REGULARIZERS[method.name].needs_teachers else combinations[:1]
             found = [accuracies(recipe, data, method, teachers, asked.seeds) for teachers in sets]
             cells = [cell(row, found[0] if number else None) for number, row in enumerate(found)]
-            cells += ["the same"] * (len(TEACHERS) - len(sets))
+            cells += ["the same"] * (len(combinations) - len(sets))
             print(f"| {method.title}, {method.beta:g} | " + " | ".join(cells) + " |", flush=True)
-    print("\nIn brackets: the mean difference to the same seeds with lite0 alone, in points.")
+    if not asked.teachers:
+        print("\nIn brackets: the mean difference to the same seeds with lite0 alone, in points.")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,9 @@ CASES: dict[str, dict[str, Any]] = {name: {"name": name} for name in REGULARIZER
     "aft_probe product": {"name": "aft_probe", "combine": "product"},
     "aft_probe with noise": {"name": "aft_probe"},
     "probe_kd product": {"name": "probe_kd", "combine": "product"},
+    "probe_kd with noise": {"name": "probe_kd"},
+    "probe_kd of several labels": {"name": "probe_kd", "task": "multilabel"},
+    "probe_kd of numbers": {"name": "probe_kd", "task": "regression"},
 }
 Record: TypeAlias = dict[str, Tensor]
 WorkerRecords: TypeAlias = dict[int, list[dict[str, Record]]]

@@ -42,4 +42,8 @@ def test_few_rows_that_a_kernel_would_learn_by_heart_are_warned_of(
 ) -> None:
     sentences = advice([], labels, TrainConfig(**{"global_batch_size": 96, **settings}))
     assert bool(sentences) == warned
-    assert not warned or "Few labels (100) and no unlabelled rows in the batches: expect harm" in sentences[0]
+    assert (
+        not warned
+        or "Few labels (100) and no unlabelled rows in the batches: expect harm from a kernel of raw features"
+        in sentences[0]
+    )

@@ -95,6 +95,16 @@ def test_teachers_of_noise_alone_are_standard_transfer(method: str, tmp_path: Pa
     assert [{k: v for k, v in line.items() if k not in facts} for line in timeless(ours)] == timeless(plain)
 
 
+@pytest.mark.parametrize("method", PROBE_METHODS)
+@pytest.mark.parametrize("per_class", [5, 8, None])
+def test_permuted_labels_leave_no_teacher(method: str, per_class: int | None) -> None:
+    permuted = np.random.default_rng(3).permutation(TRAIN.labels)
+    given, data = recipe(method, labels_per_class=per_class), replace(DATA, train=replace(TRAIN, labels=permuted))
+    task = build_task(given, data, CPU, weights_follow=False)
+    assert task.regularizer.name == "none" and {f"r2/{k}" for k in range(2)} < task.facts.keys()
+    assert fitted(given).name == method, "with the labels in their places the teachers are kept"
+
+
 @pytest.mark.parametrize("noise", [(), ("two",)])
 @pytest.mark.parametrize("method", PROBE_METHODS)
 def test_a_resumed_run_repeats_the_undisturbed_one(method: str, noise: tuple[str, ...], tmp_path: Path) -> None:
@@ -139,6 +149,18 @@ def test_streamed_features_give_the_same_probes(method: str, per_class: int, tmp
     assert streamed.facts() == pytest.approx(here.facts(), abs=1e-9)
     for name, tensor in here.state_dict().items():
         torch.testing.assert_close(streamed.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize("method", PROBE_METHODS)
+def test_a_streamed_run_is_trained_and_resumed(method: str, tmp_path: Path) -> None:
+    splits = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+    stores = {name: made_store(tmp_path / "work", name, split, shard_size=7) for name, split in splits.items()}
+    given = recipe(method, streaming=True, labels_per_class=8, steps=8, evaluate_every=4)
+    data = replace(load_data(given, stores), origin={})  # keeps nothing in the recipe's workspace
+    whole = run(given, tmp_path / "whole", data)
+    assert whole[-1]["regularization"] > 0 and whole[-1]["r2/one"] > whole[-1]["least_r2/one"]
+    resumed = run(given, tmp_path / "cut", data, resume=killed_after(4, given, tmp_path / "cut", data))
+    assert timeless(resumed) == timeless(whole)
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
