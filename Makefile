@@ -8,7 +8,7 @@ REVIEWS := work/data/reviews
 # The exact versions that CI uses; they need Python 3.11 or 3.12.
 CONSTRAINTS := $(shell $(PYTHON) -c "import sys; print('-c constraints.txt' * (sys.version_info >= (3, 11)))")
 
-.PHONY: demo test test-fast results results-quick check format install clean
+.PHONY: demo test test-fast reference results results-quick check format install clean
 
 demo: $(INSTALLED)  ## the whole story on bundled real data
 	$(BIN)/aft-ray demo
@@ -18,6 +18,10 @@ test: $(INSTALLED)  ## every test
 
 test-fast: $(INSTALLED)  ## the tests that start neither Ray nor other processes
 	$(BIN)/python -m pytest -m "not ray and not processes"
+
+reference: $(INSTALLED)  ## writes the page and the schema of all keys of a recipe from the models
+	$(BIN)/aft-ray keys --as markdown > docs/recipe.md
+	$(BIN)/aft-ray keys --as schema > aft_ray/recipe.schema.json
 
 results: $(INSTALLED) $(REVIEWS)  ## do the claims hold? hours; again to go on; writes docs/results.md
 	$(BIN)/python jobs/benchmarks/results.py

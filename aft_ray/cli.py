@@ -12,7 +12,7 @@ import errno
 from collections.abc import Sequence
 
 import aft_ray
-from aft_ray.commands import verbs
+from aft_ray.commands import epilog, verbs
 from aft_ray.commands.environment import report_without_secrets, set_environment
 from aft_ray.commands.own_modules import script_directory_last
 from aft_ray.commands.signals import signals_as_before, take_signals
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"aft-ray {aft_ray.__version__}")
     commands = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, module in verbs().items():
-        command = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY)
+        command = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY, epilog=epilog(module))
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     return parser

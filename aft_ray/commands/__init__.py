@@ -1,7 +1,7 @@
 """The verbs of the command line, one file each: SUMMARY, add_arguments(parser), run(parsed) and its tables.
 
-A module of this folder that has a SUMMARY is a verb; nothing else lists them. What `run` needs it imports itself, so that
-`--help` does not wait for torch.
+A module of this folder that has a SUMMARY is a verb; nothing else lists them. SECTIONS are the recipe's sections that it
+reads. What `run` needs it imports itself, so that `--help` does not wait for torch.
 """
 
 from __future__ import annotations
@@ -35,6 +35,16 @@ def takes_recipe(module: ModuleType) -> bool:
 
 def parser_of(module: ModuleType) -> argparse.ArgumentParser:
     """A parser of this verb's arguments alone."""
-    parser = argparse.ArgumentParser(prog=f"aft-ray {module.__name__.rpartition('.')[2]}", description=module.SUMMARY)
+    name = module.__name__.rpartition(".")[2]
+    parser = argparse.ArgumentParser(prog=f"aft-ray {name}", description=module.SUMMARY, epilog=epilog(module))
     module.add_arguments(parser)
     return parser
+
+
+def epilog(module: ModuleType) -> str | None:
+    """What the verb reads of a recipe, for its help."""
+    sections = getattr(module, "SECTIONS", ())
+    if not sections:
+        return None
+    several = "the sections " if len(sections) > 1 else "the section "
+    return f"Reads {several}{', '.join(sections)} of the recipe; 'aft-ray keys SECTION' explains their keys."

@@ -12,6 +12,7 @@ from aft_ray.commands.tables import LISTED_CLASSES, console, print_table
 from aft_ray.recipe.config import Recipe
 
 SUMMARY = "test a finished run's student class by class"
+SECTIONS = ("train",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe,
 from aft_ray.commands.tables import print_table
 
 SUMMARY = "run every teacher over the samples once and keep the features"
+SECTIONS = ("dataset", "teachers", "resources")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from aft_ray.commands.tables import console
 from aft_ray.recipe.config import Recipe, override
 
 SUMMARY = "prepare, extract, search, train the winner and report"
+SECTIONS = ("dataset", "teachers", "student", "regularizer", "train", "search", "resources")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from aft_ray.extraction.estimate import Estimate
 
 SUMMARY = "estimate an extraction's work and cost from a short trial of every teacher; write nothing"
+SECTIONS = ("dataset", "teachers", "resources")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from aft_ray.recipe.printable import tell
 
 SUMMARY = "ask a finished run's student about files or texts without labels"
 PATH = "an image or a folder of them, lines of text (.txt), or a table with the recipe's columns; a path or URL"
+SECTIONS = ("train", "resources")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

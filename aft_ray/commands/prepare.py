@@ -12,6 +12,7 @@ from aft_ray.commands.tables import LISTED_CLASSES, print_table
 from aft_ray.recipe.config import Recipe
 
 SUMMARY = "split a data set and write it as aligned shards of samples"
+SECTIONS = ("dataset",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

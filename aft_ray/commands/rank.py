@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from aft_ray.search.rank import Ranking
 
 SUMMARY = "show how much each combination of teachers knows about the task, before training"
+SECTIONS = ("teachers", "train", "search")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe
 from aft_ray.commands.tables import console
 
 SUMMARY = "write everything the workspace holds as one HTML page"
+SECTIONS = ("search",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

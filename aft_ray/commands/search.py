@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from aft_ray.search.estimate import SearchPlan
 
 SUMMARY = "search beta, teachers and methods on one cache, then compare the best on test"
+SECTIONS = ("teachers", "student", "regularizer", "train", "search", "resources")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe,
 from aft_ray.commands.tables import console
 
 SUMMARY = "train the student with the recipe's regularizer"
+SECTIONS = ("teachers", "student", "regularizer", "train", "resources")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

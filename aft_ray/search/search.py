@@ -19,6 +19,7 @@ from aft_ray.recipe.config import Recipe, dump, load_text, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.model import is_own_class
 from aft_ray.recipe.own_class import import_class
+from aft_ray.recipe.reference import schema_line
 from aft_ray.recipe.search_section import Range
 from aft_ray.search.best import best_settings, winner
 from aft_ray.search.check import compared_teachers
@@ -141,6 +142,5 @@ def read_winner(place: Directory) -> Recipe:
 def _write_winner(recipe: Recipe, place: Directory, setting: Setting) -> None:
     """`best.yaml`: the recipe with the setting that won, for `train`."""
     changes = {"train.num_workers": recipe.train.num_workers, "run": f"{recipe.run}-{setting.name}"[:100]}
-    place.write(
-        "best.yaml", dump(override(Trial("final", setting, recipe.train.seed).recipe(recipe), changes)).encode()
-    )
+    best = override(Trial("final", setting, recipe.train.seed).recipe(recipe), changes)
+    place.write("best.yaml", (schema_line() + dump(best)).encode())
