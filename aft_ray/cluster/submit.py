@@ -14,10 +14,11 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import aiohttp
 from ray._private.ray_constants import DASHBOARD_CLIENT_MAX_SIZE, get_runtime_env_default_excludes
-from ray._private.runtime_env.packaging import create_package
+from ray._private.runtime_env.packaging import _dir_travel, _get_excludes, create_package
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
@@ -25,12 +26,18 @@ import aft_ray
 from aft_ray.recipe.config import Recipe, dump, fingerprint
 from aft_ray.recipe.errors import InputError
 
+T = TypeVar("T")
+
 LARGEST_UPLOAD = DASHBOARD_CLIENT_MAX_SIZE
 """Bytes that Ray's job server takes in one request."""
 EXCLUDES = (".?*", "__pycache__", "*.egg-info", "*.parquet", "*.log")
-RECONNECT_S = 1.0
+RECONNECT_S, GONE_AFTER_S = 1.0, 30.0
 RECIPE = "recipe.yaml"
 """The resolved recipe's name in the job's directory."""
+
+
+class ClusterGone(Exception):
+    """The cluster does not answer any more."""
 
 
 def connect(address: str) -> JobSubmissionClient:
@@ -41,9 +48,8 @@ def connect(address: str) -> JobSubmissionClient:
     try:
         return JobSubmissionClient(address)
     except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise InputError(
-            f"No Ray cluster takes jobs at {address} ({reason}). Give the head's dashboard, --address http://HEAD:8265,"
+            f"No Ray cluster takes jobs at {address} ({_reason(error)}). Give the head's dashboard, --address http://HEAD:8265,"
             " and on a cluster with tokens set RAY_AUTH_MODE=token."
         ) from error
 
@@ -52,7 +58,7 @@ def submit(client: JobSubmissionClient, recipe: Recipe, verb: str, arguments: Se
     """Starts `aft-ray VERB recipe.yaml ARGUMENTS` on the cluster and returns the job's id. What lies in `directory`
     goes with it, for teachers of one's own and small data.
 
-    Raises InputError if the recipe's workspace would end with the job, or the upload is too large.
+    Raises InputError if the recipe's workspace would end with the job, or the upload is too large; ClusterGone.
     """
     if "://" not in recipe.workspace and not Path(recipe.workspace).expanduser().is_absolute():
         raise InputError(
@@ -61,22 +67,25 @@ def submit(client: JobSubmissionClient, recipe: Recipe, verb: str, arguments: Se
         )
     with tempfile.TemporaryDirectory() as place:
         upload = pack(recipe, directory, Path(place))
-        return client.submit_job(
-            entrypoint=shlex.join(["python", "-m", "aft_ray.cli", verb, RECIPE, *arguments]),
-            runtime_env={"working_dir": str(upload)},
-            metadata={
-                "verb": verb,
-                "workspace": recipe.workspace,
-                "run": recipe.run,
-                "recipe": fingerprint(recipe.model_dump(mode="json")),
-            },
-        )
+        try:
+            return client.submit_job(
+                entrypoint=shlex.join(["python", "-m", "aft_ray.cli", verb, RECIPE, *arguments]),
+                runtime_env={"working_dir": str(upload)},
+                metadata={
+                    "verb": verb,
+                    "workspace": recipe.workspace,
+                    "run": recipe.run,
+                    "recipe": fingerprint(recipe.model_dump(mode="json")),
+                },
+            )
+        except (OSError, RuntimeError) as error:
+            raise ClusterGone(_reason(error)) from error
 
 
 def pack(recipe: Recipe, directory: Path, place: Path) -> Path:
     """A zip file in `place` of `directory`, without what its .gitignore names, this package and the resolved recipe.
 
-    Raises InputError if it is larger than LARGEST_UPLOAD.
+    Raises InputError if it would be larger than LARGEST_UPLOAD.
     """
     root = place / "job"
     root.mkdir()
@@ -90,22 +99,38 @@ def pack(recipe: Recipe, directory: Path, place: Path) -> Path:
     workspace = Path(recipe.workspace)
     if workspace.is_relative_to(directory):
         excludes.append(f"/{workspace.relative_to(directory)}")
+    if (size := _upload_size(root, excludes)) > LARGEST_UPLOAD:
+        raise InputError(
+            f"{directory} is {size >> 20} MiB to upload, Ray takes {LARGEST_UPLOAD >> 20}. Submit from a directory that has"
+            " the recipe and code only, or name the rest in .gitignore or .rayignore."
+        )
     upload = place / "job.zip"
+    create_package(str(root), upload, include_gitignore=True, excludes=excludes, logger=_quiet())
+    return upload
+
+
+def _upload_size(root: Path, excludes: list[str]) -> int:
+    """Bytes of the files that `create_package` would take. Its zip file is not compressed."""
+    sizes: list[int] = []
+
+    def see(path: Path) -> None:
+        if path.is_file():
+            sizes.append(path.stat().st_size)
+
+    _dir_travel(root, [_get_excludes(root, excludes)], see, include_gitignore=True, logger=_quiet())
+    return sum(sizes)
+
+
+def _quiet() -> logging.Logger:
     quiet = logging.getLogger(__name__ + ".pack")
     quiet.setLevel(logging.CRITICAL)
-    create_package(str(root), upload, include_gitignore=True, excludes=excludes, logger=quiet)
-    if upload.stat().st_size > LARGEST_UPLOAD:
-        raise InputError(
-            f"{directory} is {upload.stat().st_size >> 20} MiB to upload, Ray takes {LARGEST_UPLOAD >> 20}. Submit from a"
-            " directory that has the recipe and code only, or name the rest in .gitignore or .rayignore."
-        )
-    return upload
+    return quiet
 
 
 def follow(client: JobSubmissionClient, job: str, show: Callable[[str], None]) -> int:
     """Shows the job's log until it ends, and returns its exit status: 0, 2 or 1. A lost connection is taken up again.
 
-    KeyboardInterrupt ends the following, not the job.
+    Raises ClusterGone if nothing answers for GONE_AFTER_S. KeyboardInterrupt ends the following, not the job.
     """
     shown = 0
 
@@ -117,12 +142,31 @@ def follow(client: JobSubmissionClient, job: str, show: Callable[[str], None]) -
             seen += len(chunk)
             shown = max(shown, seen)
 
-    while not (details := client.get_job_info(job)).status.is_terminal():
+    while not (details := _answer(lambda: client.get_job_info(job))).status.is_terminal():
         try:
             asyncio.run(tail())
         except (aiohttp.ClientError, OSError, RuntimeError):
-            time.sleep(RECONNECT_S)  # get_job_info raises if the cluster itself is gone
-    show(client.get_job_logs(job)[shown:])
+            time.sleep(RECONNECT_S)  # whether the cluster itself is gone, the next question tells
+    show(_answer(lambda: client.get_job_logs(job))[shown:])
     if details.status == JobStatus.SUCCEEDED:
         return 0
     return 2 if details.driver_exit_code == 2 else 1
+
+
+def _answer(ask: Callable[[], T]) -> T:
+    """The cluster's answer, asked for again while it cannot be reached."""
+    until = time.monotonic() + GONE_AFTER_S
+    while True:
+        try:
+            return ask()
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # requests raises OSErrors, Ray turns any other answer into RuntimeError
+            if time.monotonic() > until:
+                raise ClusterGone(_reason(error)) from error
+            time.sleep(RECONNECT_S)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from aft_ray.commands.tables import console
 from aft_ray.recipe.config import load
+from aft_ray.recipe.printable import tell
 from aft_ray.recipe.secrets import redacted
 
 SUMMARY = "run a verb as a job of a Ray cluster and follow it"
@@ -31,7 +32,7 @@ def _job(name: str) -> str:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    from aft_ray.cluster.submit import connect, follow, submit
+    from aft_ray.cluster.submit import ClusterGone, connect, follow, submit
     from aft_ray.commands import parser_of, verbs
 
     own = argparse.ArgumentParser(add_help=False)
@@ -40,15 +41,25 @@ def run(parsed: argparse.Namespace) -> int:
     verb = parser_of(verbs()[parsed.job]).parse_args([parsed.recipe, *rest])
     recipe = load(verb.recipe, verb.overrides)
     arguments = [argument for argument in rest if argument not in verb.overrides]
-    client = connect(given.address)
-    job = submit(client, recipe, parsed.job, arguments, directory=Path.cwd())
-    address = redacted(given.address)
+    client, address, job = connect(given.address), redacted(given.address), None
     try:
+        job = submit(client, recipe, parsed.job, arguments, directory=Path.cwd())
         console.print(f"job {job} runs and writes to {recipe.workspace}", soft_wrap=True)
         status = follow(client, job, lambda text: print(text, end="", flush=True))
+    except ClusterGone as error:
+        tell(f"the cluster at {address} does not answer any more ({error}). {_whether_it_runs(job, address)}")
+        return 1
     except KeyboardInterrupt:
+        if job is None:
+            raise
         print(f"aft-ray: the job goes on. Follow it: ray job logs {job} --address {address} --follow", file=sys.stderr)
         print(f"aft-ray: stop it: ray job stop {job} --address {address}", file=sys.stderr)
         return 1
     console.print(f"job {job} ended with status {status}; results are in {recipe.workspace}", soft_wrap=True)
     return status
+
+
+def _whether_it_runs(job: str | None, address: str) -> str:
+    if job is None:
+        return f"Look whether the job was started: ray job list --address {address}"
+    return f"The job goes on if the cluster does. Once it answers: ray job logs {job} --address {address} --follow"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import signal
@@ -15,6 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import requests
 
 from aft_ray.cli import main
 from aft_ray.cluster import preflight, submit
@@ -44,13 +44,51 @@ def test_what_travels_with_a_job_is_the_code_and_the_resolved_recipe(tmp_path: P
     assert load(tmp_path / "found.yaml") == recipe
 
 
-def test_an_upload_above_ray_s_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upload_above_ray_s_limit_is_refused_before_anything_is_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert submit.LARGEST_UPLOAD == 100 << 20
-    monkeypatch.setattr(submit, "LARGEST_UPLOAD", 2 << 20)
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "weights.bin").write_bytes(os.urandom(4 << 20))
-    with pytest.raises(InputError, match="mine is 4 MiB to upload, Ray takes 2. Submit from a directory that has"):
+    with (tmp_path / "mine" / "weights.bin").open("wb") as file:
+        file.truncate(300 << 20)
+    with pytest.raises(InputError, match="mine is 30. MiB to upload, Ray takes 100. Submit from a directory that has"):
         submit.pack(load(DEMO), tmp_path / "mine", tmp_path)
+    assert not (tmp_path / "job.zip").exists()
+
+
+class GoneCluster:
+    """A job server that takes a job and answers no further question."""
+
+    def __init__(self, error: Exception, *, takes_jobs: bool) -> None:
+        self.error, self.takes_jobs = error, takes_jobs
+
+    def submit_job(self, **given: Any) -> str:
+        if not self.takes_jobs:
+            raise self.error
+        return "raysubmit_1"
+
+    def get_job_info(self, job: str) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [requests.ConnectionError("Connection refused"), RuntimeError("status code 500.")])
+@pytest.mark.parametrize("takes_jobs", [True, False])
+def test_a_cluster_that_is_gone_is_told_in_a_line(
+    error: Exception,
+    takes_jobs: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(submit, "GONE_AFTER_S", 0.1)
+    monkeypatch.setattr(submit, "RECONNECT_S", 0.05)
+    monkeypatch.setattr(submit, "connect", lambda address: GoneCluster(error, takes_jobs=takes_jobs))
+    monkeypatch.chdir(tmp_path)
+    assert main(["submit", "train", str(DEMO), f"workspace={tmp_path}/work", "--address", "http://head:8265"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(error).rstrip(".") in line
+    assert ("ray job logs raysubmit_1 --address http://head:8265" in line) == takes_jobs
+    assert ("Look whether the job was started: ray job list" in line) != takes_jobs
 
 
 def test_no_cluster_at_the_address_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
