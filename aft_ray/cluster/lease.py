@@ -69,11 +69,19 @@ def lease(workspace: Directory, name: str) -> Iterator[None]:
     renewer.start()
     try:
         _wait(queue, own, name)
+        _sweep(workspace, queue.place, workspace / name)
         yield
     finally:
         done.set()
         renewer.join()
         queue.remove(own)
+
+
+def _sweep(workspace: Directory, queue: Directory, part: Directory) -> None:
+    """Deletes the temporary files of killed commands: in the part that is now this command's, and beside it."""
+    workspace.delete_left_overs()
+    queue.delete_left_overs()
+    part.delete_left_overs(below=True)
 
 
 class _Owner(BaseModel, strict=True, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
 import sys
 import time
 import uuid
@@ -18,8 +19,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from aft_ray.cluster.gang import Bundle, named, total
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
+from aft_ray.store.files import STALE_AFTER_S
 from aft_ray.store.workspace import Workspace
 
+LOOKED_AT = re.compile(r"\.preflight-[0-9a-f]{8}")
 PACKAGES = ("aft-ray", "ray", "torch", "timm")
 
 
@@ -78,6 +81,7 @@ def _has(asked: Counter[str]) -> bool:
 
 def node_faults(workspace: Workspace) -> list[str]:
     """One line for each node that cannot write where the driver reads, or whose software is another."""
+    _delete_left_overs(workspace)
     place = workspace / f".preflight-{uuid.uuid4().hex[:8]}"
     place.write("driver", b"")
     own, faults = versions(), []
@@ -107,6 +111,16 @@ def node_faults(workspace: Workspace) -> list[str]:
     finally:
         place.delete()
     return faults
+
+
+def _delete_left_overs(workspace: Workspace) -> None:
+    """Deletes the directories that killed commands left here an hour ago or earlier. They hold empty files alone."""
+    for info in workspace.infos():
+        if LOOKED_AT.fullmatch(info.base_name) and workspace.is_local:
+            place = workspace / info.base_name
+            is_old = time.time() - (info.mtime_ns or 0) / 1e9 > STALE_AFTER_S
+            if is_old and not any(place.sizes().values()):
+                place.delete()
 
 
 @ray.remote(num_cpus=0)

@@ -31,6 +31,7 @@ from aft_ray.models.teachers import TeacherDescription, describe_teacher
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig
+from aft_ray.store.own_files import delete_own_files
 from aft_ray.store.quarantine import check_bad_samples
 from aft_ray.store.sample_recipe import check_sample_recipe
 from aft_ray.store.shards import samples_fingerprint, shard_identity
@@ -77,9 +78,15 @@ def extract(recipe: Recipe, *, overwrite: bool = False) -> dict[str, int]:
     workspace = Workspace.at(recipe.workspace)
     with lease(workspace, "features"):
         if overwrite:
-            for name in recipe.teacher_names():
-                (workspace / "features" / name).delete()
+            delete_features(workspace, recipe.teacher_names())
         return _extract(recipe, plan_extraction(recipe))
+
+
+def delete_features(workspace: Workspace, teachers: Sequence[str]) -> None:
+    """Deletes the features of these teachers, and no other file that lies beside them."""
+    for name in teachers:
+        for split in (workspace / "features" / name).folders():
+            delete_own_files(workspace.features(name, split))
 
 
 def _extract(recipe: Recipe, plan: Plan) -> dict[str, int]:

@@ -99,7 +99,7 @@ def _teachers(place: Workspace) -> list[dict[str, Any]]:
 
     Weights have one hash, or one for each file; a class of the user's own may identify itself by something else.
     """
-    manifests = {name: place.features(name, "train").manifest() for name in (place / "features").names()}
+    manifests = {name: place.features(name, "train").manifest() for name in (place / "features").folders()}
     rows = []
     for name, manifest in manifests.items():
         if manifest is None:

@@ -26,7 +26,7 @@ def report(recipe: Recipe) -> str:
     """
     place = Workspace.at(recipe.workspace)
     trials = read_trials(place.search(recipe.run))
-    runs = read_trainings(place / "runs", (place / "runs").names())
+    runs = read_trainings(place / "runs", (place / "runs").folders())
     if not trials and not runs:
         raise InputError(_nothing_there(place, recipe.run))
     found = findings(recipe)
@@ -42,11 +42,12 @@ def report(recipe: Recipe) -> str:
     for name, content in files.items():
         (place / "report").write(name, content.encode())
     (place / "report").write("index.html", page.encode())
+    (place / "report").delete_left_overs()
     return f"{place}/report/index.html" if place.is_local else f"{recipe.workspace.rstrip('/')}/report/index.html"
 
 
 def _nothing_there(place: Workspace, run: str) -> str:
-    searches = [name for name in (place / "searches").names() if place.search(name).has("trials.parquet")]
+    searches = [name for name in (place / "searches").folders() if place.search(name).has("trials.parquet")]
     hint = f" Searches there: {', '.join(searches)}; choose one with run=NAME." if searches else ""
     return f"{place} holds no run and no search '{run}'. Run 'aft-ray train' or 'aft-ray search' first.{hint}"
 

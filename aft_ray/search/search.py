@@ -118,7 +118,7 @@ def _proposals(shared: Shared, group: Sequence[Space], subsets: Sequence[tuple[s
     searcher = recipe.search.searcher
     if searcher == "optuna" or is_own_class(searcher):
         kind: Any = Learned if searcher == "optuna" else import_class(searcher, "search.searcher", ("next", "tell"))
-        facts = [shared.directory(name).facts() for name in (shared.place / "trials").names()]
+        facts = [shared.directory(name).facts() for name in (shared.place / "trials").folders()]
         known = sorted((f for f in facts if f and f["stage"] == "search"), key=lambda found: found["number"])
         return kind(recipe, group, [Trial.of(found) for found in known])
     methods = {space.method for space in group}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,11 +24,14 @@ from aft_ray.search.schedulers import AshaPerMethod, population, reports
 from aft_ray.search.space import Space, Trial
 from aft_ray.search.trial import Shared, needed, run_trial
 from aft_ray.search.trials import TrialDirectory, TrialRow, known_rows, write_table
+from aft_ray.store.files import Directory
 from aft_ray.training.best import best_score, score
 from aft_ray.training.runs import STOP
 
 logger = logging.getLogger(__name__)
 WRITE_EVERY_S = 2.0
+OF_TUNE = re.compile(r"tune-(search|finals)-\d{8}-\d{6}")
+"""The directory of Tune's own state. All that is worth keeping lies in the trials' directories."""
 
 
 @dataclass
@@ -98,7 +102,7 @@ class Round:
             return import_class(recipe.search.scheduler, "search.scheduler", ("on_trial_result",))(recipe)
         # Killed by Tune, a trial would leave its workers' reservations with Ray Train.
         scheduler = AshaPerMethod(recipe, self._ask_to_stop if recipe.search.workers_per_trial > 1 else None)
-        for name in (self.shared.place / "trials").names():
+        for name in (self.shared.place / "trials").folders():
             directory = self.shared.directory(name)
             outcome, facts = directory.outcome(), directory.facts()
             if outcome and outcome["status"] != "failed" and facts["stage"] == "search":
@@ -143,9 +147,7 @@ class Round:
                 ),
             )
             tuner.fit()
-        for name in self.shared.place.names():
-            if name.startswith("tune-"):  # all that is worth keeping lies in the trials' directories
-                (self.shared.place / name).delete()
+        delete_state_of_tune(self.shared.place)
 
     def _num_trials(self) -> int:
         """How many there will be, as far as that is known."""
@@ -153,6 +155,12 @@ class Round:
             return len(self.names) + len(self.proposals.waiting)
         search = self.shared.recipe.search
         return sum(int(min(space.size(), search.num_samples or math.inf)) for space in self.group) * search.seeds
+
+
+def delete_state_of_tune(search: Directory) -> None:
+    for name in search.names():
+        if OF_TUNE.fullmatch(name):
+            (search / name).delete()
 
 
 def _config(trial: Trial) -> dict[str, Any]:

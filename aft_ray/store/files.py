@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,12 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from aft_ray.recipe.errors import InputError, ObjectStoreError
+from aft_ray.recipe.model import NAME
 from aft_ray.store.json_files import parsed_json, sealed
 
 STALE_AFTER_S = 3600.0
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)
+"""The name of a file that `Directory.write` has not finished."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,11 @@ class Directory:
     def names(self) -> list[str]:
         """Names of the files and directories directly inside, sorted; empty if the directory does not exist."""
         return sorted(self.sizes())
+
+    def folders(self) -> list[str]:
+        """Names of the directories directly inside, sorted, without those that no recipe could have given: they are not ours."""
+        infos = [info for info in self.infos() if info.type == pafs.FileType.Directory]
+        return sorted(info.base_name for info in infos if NAME.fullmatch(info.base_name))
 
     def has(self, name: str) -> bool:
         with self._asked():
@@ -113,12 +122,20 @@ class Directory:
             if self.filesystem.get_file_info(self.path).type == pafs.FileType.Directory:
                 self.filesystem.delete_dir(self.path)
 
-    def delete_left_overs(self) -> None:
-        """Removes what processes that were killed while writing have left, an hour ago or earlier."""
-        if self.is_local:
-            for path in Path(self.path).glob(".*.tmp"):
-                if path.exists() and time.time() - path.stat().st_mtime > STALE_AFTER_S:
-                    path.unlink(missing_ok=True)
+    def delete_left_overs(self, below: bool = False) -> None:
+        """Removes the temporary files that killed processes left an hour ago or earlier; `below`: in all directories below.
+
+        Only regular files that `write` has named are removed, on local disk: an object store has none.
+        """
+        if not self.is_local:
+            return
+        for folder, _, names in os.walk(self.path):
+            for path in (Path(folder, name) for name in names if TEMPORARY.fullmatch(name)):
+                with suppress(OSError):  # another process, or another user's
+                    if path.is_file() and not path.is_symlink() and time.time() - path.stat().st_mtime > STALE_AFTER_S:
+                        path.unlink()
+            if not below:
+                return
 
     @contextmanager
     def _asked(self) -> Iterator[None]:

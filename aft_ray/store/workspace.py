@@ -71,8 +71,8 @@ class Workspace(Directory):
         for split in SPLITS:
             if split in prepared:
                 yield self.samples(split)
-        for teacher in (self / "features").names():
-            for split in (self / "features" / teacher).names():
+        for teacher in (self / "features").folders():
+            for split in (self / "features" / teacher).folders():
                 yield self.features(teacher, split)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,6 +16,8 @@ from aft_ray.training.checkpoint import COMMIT
 from aft_ray.training.evaluations import read_evaluations
 from aft_ray.training.provenance import Inputs, differing_inputs, differing_keys
 
+CHECKPOINT = re.compile(r"step-\d{8,}(-[0-9a-f]{4})?")
+"""The name of a checkpoint's directory."""
 CONFIG = "config.yaml"
 INPUTS = "inputs.json"
 STUDENT = "student/student.json"
@@ -114,7 +117,7 @@ class RunDirectory:
 
     def _checkpoints(self) -> list[Directory]:
         checkpoints = self.place / "checkpoints"
-        return [checkpoints / name for name in checkpoints.names() if name.startswith("step-")]
+        return [checkpoints / name for name in checkpoints.names() if CHECKPOINT.fullmatch(name)]
 
 
 def _is_known(told: Mapping[str, Any], key: str) -> bool:

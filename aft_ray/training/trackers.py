@@ -23,6 +23,9 @@ from aft_ray.recipe.config import Recipe, fingerprint
 from aft_ray.regularizers.distributed import rank
 from aft_ray.store.files import Directory
 
+EVENTS = "events.out.tfevents."
+"""How the names of TensorBoard's files begin."""
+
 
 class Tracker(Protocol):
     def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
@@ -75,7 +78,8 @@ class TensorBoard:
 
         self.place = run / "tensorboard"
         for name in self.place.names():
-            self.place.filesystem.delete_file(f"{self.place}/{name}")
+            if name.startswith(EVENTS):
+                self.place.delete_file(name)
         self.folder = Path(self.place.path if run.is_local else tempfile.mkdtemp())
         self.folder.mkdir(parents=True, exist_ok=True)
         self.writer = EventsWriter(str(self.folder / "events"))

@@ -15,6 +15,7 @@ import pytest
 
 from aft_ray.cluster import lease as module
 from aft_ray.cluster.lease import lease
+from aft_ray.store.files import STALE_AFTER_S
 from aft_ray.store.workspace import Workspace
 
 COUNT = """
@@ -184,3 +185,35 @@ def test_a_living_owner_is_waited_for_also_beside_strangers(tmp_path: Path, monk
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
+
+
+def test_a_turn_begins_with_a_sweep_of_what_killed_commands_have_left(tmp_path: Path) -> None:
+    long_ago = time.time() - 2 * STALE_AFTER_S
+    part = tmp_path / "runs/main"
+    old = ".{}.0123abcd.tmp".format
+    ours = [
+        tmp_path / old("extract.jsonl"),
+        tmp_path / "leases/runs/main" / old("000000001-x"),
+        part / old("metrics.jsonl"),
+        part / "checkpoints/step-1" / old("task.safetensors"),
+    ]
+    kept = [
+        part / ".mine.tmp",
+        part / "a.0123abcd.tmp",
+        part / old("link"),
+        part / old("directory") / "file",
+        tmp_path / "runs/other" / old("metrics.jsonl"),
+        tmp_path / "notes" / old("metrics.jsonl"),
+    ]
+    young = part / old("config.yaml")
+    for path in (*ours, *kept, young):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.name == old("link"):
+            path.symlink_to(part / ".mine.tmp")
+        else:
+            path.write_text("left")
+            if path != young:
+                os.utime(path, (long_ago, long_ago))
+    with lease(Workspace.at(tmp_path), "runs/main"):
+        assert not any(path.exists() for path in ours)
+        assert all(path.exists() for path in (*kept, young))

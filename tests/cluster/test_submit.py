@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import signal
@@ -128,6 +129,18 @@ def test_nodes_that_differ_or_do_not_see_the_workspace_are_named(
     monkeypatch.setattr(preflight, "versions", lambda: ours | {"torch": "1.0"})
     (fault,) = preflight.node_faults(workspace)
     assert f"has torch {ours['torch']}, not 1.0. Install the same versions everywhere." in fault
+
+
+def test_old_directories_of_killed_checks_are_deleted_unless_they_hold_something(tmp_path: Path) -> None:
+    for name in (".preflight-0123abcd", ".preflight-89abcdef", ".preflight-11111111", ".preflight-mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "driver").touch()
+        if name != ".preflight-11111111":
+            os.utime(tmp_path / name, (0, 0))
+    (tmp_path / ".preflight-89abcdef" / "driver").write_text("data")
+    os.utime(tmp_path / ".preflight-89abcdef", (0, 0))
+    preflight._delete_left_overs(Workspace.at(tmp_path))
+    assert Workspace.at(tmp_path).names() == [".preflight-11111111", ".preflight-89abcdef", ".preflight-mine"]
 
 
 @pytest.mark.ray
