@@ -72,6 +72,27 @@ def test_statistics_of_shards_add_up_to_those_of_all_samples(seed: int, cuts: li
     np.testing.assert_allclose(weights_CD, expected_CD, rtol=1e-7, atol=1e-10)
 
 
+@pytest.mark.parametrize("num_samples", [3, 8, 30])
+def test_few_samples_are_solved_by_the_smaller_matrix(num_samples: int) -> None:
+    features_ND, labels_N = samples(7, num_samples, feature_dim=30)
+    score, weights_CD = log_me(features_ND, labels_N)
+    summed = LogMEStatistics(30, 3)
+    summed.update(features_ND, labels_N)
+    summed.rows_nD, summed.gram_DD = [], features_ND.T @ features_ND
+    expected_score, expected_CD = summed.solve()
+    assert score == pytest.approx(expected_score, rel=1e-9)
+    np.testing.assert_allclose(weights_CD, expected_CD, rtol=1e-9, atol=1e-10)
+
+
+def test_few_samples_of_many_features_need_no_matrix_of_features() -> None:
+    features_ND, labels_N = samples(8, num_samples=20, feature_dim=400_000)  # whose X'X would have 1.3 terabytes
+    statistics = LogMEStatistics(400_000, 3)
+    statistics.update(features_ND, labels_N)
+    assert np.isfinite(statistics.solve()[0])
+    part = statistics.of(np.arange(8)).solve()[0]  # of fewer features than samples
+    assert part == pytest.approx(log_me(features_ND[:, :8], labels_N)[0], rel=1e-9)
+
+
 def test_chunks_of_an_update_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     features_ND, labels_N = samples(1)
     whole = log_me(features_ND, labels_N)
