@@ -18,7 +18,7 @@ from aft_ray.export.scores import scores_of
 from aft_ray.export.student import Classifier, load_student
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
-from aft_ray.store.json_files import sealed
+from aft_ray.recipe.json_files import sealed
 from aft_ray.store.prefetch import prefetched
 from aft_ray.store.sample_recipe import check_sample_recipe
 from aft_ray.store.schema import SPLITS

@@ -22,7 +22,8 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from aft_ray.cluster.lease import lease
-from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.errors import InputError, ObjectStoreError
+from aft_ray.recipe.json_files import json_or_none
 from aft_ray.store.files import STALE_AFTER_S, Directory
 from aft_ray.store.prefetch import prefetched
 from aft_ray.store.workspace import Workspace
@@ -145,8 +146,10 @@ def _is_own_part(place: Directory, name: str) -> bool:
 
 def _is_own_summary(place: Directory) -> bool:
     try:
-        found = json.loads(place.read(SUMMARY))
-    except (ValueError, OSError):
+        found = json_or_none(place.read(SUMMARY))
+    except ObjectStoreError:
+        raise
+    except (OSError, InputError):
         return False
     return isinstance(found, dict) and found.get("made_by") == MADE_BY
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from aft_ray.recipe.json_files import json_or_none
 from aft_ray.recipe.printable import tell
 from aft_ray.store.exchange import exchange
 from aft_ray.store.files import Directory
@@ -90,13 +91,18 @@ def _not_recorded(folder: Path) -> list[str]:
     """Files of an export that are not as its record says; all where there is no record."""
     if folder.is_symlink() or not folder.is_dir():
         return [folder.name]
-    try:
-        recorded = json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        recorded = {}
+    recorded = recorded_files(folder)
     files = [path for path in sorted(folder.rglob("*")) if not path.is_dir() or path.is_symlink()]
     names = {str(path.relative_to(folder)): path for path in files if path != folder / RECORD}
     return [name for name, path in names.items() if path.is_symlink() or recorded.get(name) != _sha256(path)]
+
+
+def recorded_files(folder: Path) -> dict[str, str]:
+    """The hash of each file of an export, as its record has them; none where the record is missing or damaged."""
+    record = folder / RECORD
+    found = json_or_none(record.read_bytes()) if record.is_file() else None
+    files = found.get("files") if isinstance(found, dict) else None
+    return files if isinstance(files, dict) else {}
 
 
 def _sha256(path: Path) -> str:

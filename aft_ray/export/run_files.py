@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from types import NoneType
 from typing import Any, Literal
@@ -12,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from aft_ray.export.scores import SCORES
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.json_files import parsed_json
 from aft_ray.recipe.sections import DatasetConfig, StudentConfig
 from aft_ray.store.files import Directory
-from aft_ray.store.json_files import parsed_json
 
 TRAIN_AGAIN = "Restore it from a copy, or train again under another name (run=NAME)."
 EVALUATE_AGAIN = "Delete it and run 'aft-ray evaluate' again."
@@ -80,9 +79,7 @@ class _Evaluation(Form):
 
 def read_checked(directory: Directory, name: str, form: type[Form], way_out: str) -> dict[str, Any]:
     """The JSON object in a file. Raises InputError, one line per fault, if it is not as `form` says."""
-    content = directory.read(name)
-    parsed_json(content, form, f"{directory}/{name}", way_out)
-    found: dict[str, Any] = json.loads(content)
+    found: dict[str, Any] = parsed_json(directory.read(name), form, f"{directory}/{name}", way_out)
     return found
 
 

@@ -6,7 +6,6 @@ own hash, SHA-256 for large ones.
 
 from __future__ import annotations
 
-import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,9 +14,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from aft_ray.models.weights import PACKAGE_SCHEME, locate, sha256
 from aft_ray.models.weights_file import check_weights_file
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.json_files import checked_json
 
 VOCABULARIES = (
     "tokenizer.json",
@@ -28,6 +30,12 @@ VOCABULARIES = (
     "merges.txt",
 )
 """Files that hold a tokenizer or its vocabulary, the most complete first."""
+
+
+class _ShardIndex(TypedDict):
+    """The file that says which shard holds each tensor."""
+
+    weight_map: dict[str, str]
 
 
 class ModelFiles(ABC):
@@ -46,12 +54,12 @@ class ModelFiles(ABC):
     def fetch(self, name: str) -> Path:
         """Path of the file on this machine; the file must exist."""
 
-    def read_json(self, name: str) -> dict[str, Any] | None:
-        """Content of a JSON file; None if the file does not exist."""
+    def read_json(self, name: str, shape: Any = dict[str, Any]) -> Any:
+        """A JSON file as plain values of the type `shape`; None if the file does not exist. Raises InputError."""
         if self.digest(name) is None:
             return None
-        content: dict[str, Any] = json.loads(self.fetch(name).read_text(encoding="utf-8"))
-        return content
+        content = self.fetch(name).read_bytes()
+        return checked_json(content, shape, f"{self}/{name}", "Copy or download it again.")
 
     def first(self, *names: str) -> str | None:
         """The first of `names` that exists."""
@@ -69,7 +77,7 @@ class ModelFiles(ABC):
                 continue
             found[name] = digest
             if name.endswith(".index.json"):
-                shards = set((self.read_json(name) or {})["weight_map"].values())
+                shards = set((self.read_json(name, _ShardIndex) or {})["weight_map"].values())
                 found |= self.digests(*sorted(shards))
                 if lacking := sorted(shards - found.keys()):
                     raise InputError(f"{self} lacks {', '.join(lacking)} of {name}.{self.way_out}")

@@ -15,13 +15,13 @@ import yaml
 
 from aft_ray.export.run_files import Form, Method, Teacher, damaged, read_checked
 from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.json_files import parsed_json
 from aft_ray.recipe.search_section import Betas
 from aft_ray.report.results import Entry, Training, TrialRow, summarize
 from aft_ray.report.words import headline, left_out, remarks
 from aft_ray.search.space import strengths
 from aft_ray.search.trials import read_table
 from aft_ray.store.files import Directory
-from aft_ray.store.json_files import parsed_json
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.evaluations import METRICS
 from aft_ray.training.runs import RunDirectory

@@ -19,9 +19,9 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import NotRequired, TypedDict
 
 from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.json_files import damaged
 from aft_ray.search.space import Trial
 from aft_ray.store.files import Directory
-from aft_ray.store.json_files import damaged
 from aft_ray.store.parquet import parsed_table
 from aft_ray.training.best import best_line
 from aft_ray.training.checkpoint import TrainingState

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from aft_ray.recipe.errors import InputError, ObjectStoreError
+from aft_ray.recipe.json_files import parsed_json, sealed
 from aft_ray.recipe.model import NAME
-from aft_ray.store.json_files import parsed_json, sealed
 
 STALE_AFTER_S = 3600.0
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, StringConstraints, with_config
 from typing_extensions import NotRequired, TypedDict
 
+from aft_ray.recipe.json_files import damaged, sealed
 from aft_ray.store.files import Directory
-from aft_ray.store.json_files import damaged, sealed
 
 MANIFEST = "manifest.json"
 WAY_OUT = "Delete this file and run the command that writes it again: whole shards are kept."

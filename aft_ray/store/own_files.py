@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from aft_ray.recipe.errors import ObjectStoreError
+from aft_ray.recipe.errors import InputError, ObjectStoreError
+from aft_ray.recipe.json_files import json_or_none
 from aft_ray.store.manifest import MANIFEST
 from aft_ray.store.parquet import FINGERPRINT_KEY
 from aft_ray.store.prefetch import prefetched
@@ -59,9 +59,9 @@ def _is_own(directory: ShardDirectory, name: str) -> bool:
 
 def _is_own_manifest(directory: ShardDirectory) -> bool:
     try:
-        found = json.loads(directory.read(MANIFEST))
+        found = json_or_none(directory.read(MANIFEST))
     except ObjectStoreError:
         raise
-    except (OSError, ValueError):
+    except (OSError, InputError):
         return False
     return isinstance(found, dict) and {"fingerprint", "shards", "quarantined"} <= found.keys()

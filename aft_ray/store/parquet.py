@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aft_ray.recipe.errors import InputError
-from aft_ray.store.json_files import SHOWN_FAULTS, damaged
+from aft_ray.recipe.json_files import SHOWN_FAULTS, damaged
 from aft_ray.store.pages import plain_values
 from aft_ray.store.schema import features_schema
 

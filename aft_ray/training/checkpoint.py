@@ -20,8 +20,8 @@ from safetensors.torch import load, save
 from typing_extensions import NotRequired, TypedDict
 
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.json_files import damaged
 from aft_ray.store.files import Directory
-from aft_ray.store.json_files import damaged
 from aft_ray.training.evaluations import Evaluation
 from aft_ray.training.provenance import differing_inputs
 

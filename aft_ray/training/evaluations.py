@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import NotRequired, TypedDict
 
+from aft_ray.recipe.json_files import damaged, parsed_json
 from aft_ray.store.files import Directory
-from aft_ray.store.json_files import damaged, parsed_json
 
 METRICS = "metrics.jsonl"
 

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 from aft_ray.recipe.config import Recipe, dump
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.json_files import damaged
 from aft_ray.recipe.strict_yaml import parse
 from aft_ray.store.files import Directory
-from aft_ray.store.json_files import damaged
 from aft_ray.training.checkpoint import COMMIT
 from aft_ray.training.evaluations import read_evaluations
 from aft_ray.training.provenance import Inputs, differing_inputs, differing_keys

@@ -49,6 +49,29 @@ def test_an_index_stands_for_its_shards(checkpoint: Path) -> None:
         files.weights(WEIGHTS)
 
 
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("", "Invalid JSON: EOF while parsing"),
+        ('{"weight_map": {"a": ', "Invalid JSON: EOF while parsing"),
+        ("[1]", "Input should be an object"),
+        ("{}", "weight_map: Field required"),
+        ('{"weight_map": {"a": 3}}', "weight_map.a: Input should be a valid string"),
+        ("[" * 100_000, "Invalid JSON: recursion limit exceeded"),
+    ],
+)
+def test_a_damaged_json_file_of_a_model_is_named(checkpoint: Path, content: str, fault: str) -> None:
+    index = checkpoint / "model.safetensors.index.json"
+    index.write_text(content)
+    with pytest.raises(InputError, match=f"{index} is damaged: {fault}.*Copy or download it again."):
+        Directory(checkpoint).weights(WEIGHTS)
+
+
+def test_a_model_s_own_key_digest_is_no_digest_of_ours(checkpoint: Path) -> None:
+    (checkpoint / "config.json").write_text('{"model_type": "bert",\n "digest": "md5"\n}\n')
+    assert Directory(checkpoint).read_json("config.json") == {"model_type": "bert", "digest": "md5"}
+
+
 def test_what_the_cache_holds_and_what_the_hub_says_is_the_same(
     cache: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -143,7 +143,10 @@ def test_a_failed_write_leaves_neither_a_shard_nor_a_temporary_file(
 
 
 def test_what_killed_writers_left_is_swept_up_later(directory: ShardDirectory) -> None:
-    old, new = Path(directory.path) / ".part-00000.parquet.1.tmp", Path(directory.path) / ".part-00000.parquet.2.tmp"
+    old, new = (
+        Path(directory.path) / ".part-00000.parquet.0123abcd.tmp",
+        Path(directory.path) / ".part-00000.parquet.4567cdef.tmp",
+    )
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 7200,) * 2)

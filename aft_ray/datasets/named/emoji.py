@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from typing_extensions import NotRequired, TypedDict
+
 from aft_ray.datasets.base import Item, Listing, NamedDataset
-from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.json_files import checked_json
 from aft_ray.recipe.sections import DatasetConfig
 
 CLASSES = (
@@ -27,11 +28,21 @@ HINT = (
 )
 
 
+class _Emoji(TypedDict):
+    """An entry of emoji.json, as far as it is read."""
+
+    image: str
+    short_name: str
+    name: NotRequired[str | None]
+    category: NotRequired[str | None]
+
+
 def list_emoji(config: DatasetConfig) -> Listing:
     """Every vendor's picture of every emoji, 64 x 64, with its name. All pictures of an emoji fall into one split."""
     items, files, names = [], [], []
     for vendor, folder in _packages(config):
-        for emoji in _entries(folder / "emoji.json"):
+        file = folder / "emoji.json"
+        for emoji in checked_json(file.read_bytes(), list[_Emoji], str(file), "Unpack the package again."):
             category = emoji.get("category")
             if category not in CLASSES or not emoji.get(f"has_img_{vendor}"):
                 continue
@@ -47,13 +58,6 @@ def list_emoji(config: DatasetConfig) -> Listing:
         lambda index: str(files[index]),
         truncation_side="right",
     )
-
-
-def _entries(file: Path) -> list[dict]:
-    try:
-        return json.loads(file.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON: {error}.") from error
 
 
 def _packages(config: DatasetConfig) -> list[tuple[str, Path]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from transformers import CONFIG_MAPPING
+from typing_extensions import TypedDict
 
 from aft_ray.models.images import ImageTransform
 from aft_ray.models.model_files import ModelFiles, Repository, model_files
@@ -131,9 +132,16 @@ def _pooling(config: TeacherConfig, files: ModelFiles, family: str, modality: st
     return pooling
 
 
+class _Module(TypedDict):
+    """An entry of modules.json, as far as it is read."""
+
+    path: str
+    type: str
+
+
 def _saved_pooling(files: ModelFiles) -> str | None:
     """The pooling of a sentence-transformers checkpoint; None for others. Later projections are not run."""
-    modules: Any = files.read_json("modules.json") or []
+    modules: Any = files.read_json("modules.json", list[_Module]) or []
     path = next((module["path"] for module in modules if module["type"].endswith(".Pooling")), None)
     settings = files.read_json(f"{path}/config.json") if path else None
     if not settings:

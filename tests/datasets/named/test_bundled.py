@@ -19,6 +19,7 @@ from aft_ray.datasets.held_out import choose_splits
 from aft_ray.datasets.named.bundled_texts import GLOSSES_PER_CLASS
 from aft_ray.datasets.prepare import prepare
 from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.side_by_side import open_store
 from tests.helpers.hub_data import png
@@ -142,6 +143,9 @@ def test_pictures_of_one_emoji_fall_into_one_split(tmp_path: Path) -> None:
     shard = open_store(given.workspace, "train").read_shard(0)
     code = shard["sample_id"][0].partition("/")[2]
     assert shard["text"][0] in (f"thing {int(code, 16)}", "thing 0") and shard["image"][0] == png(int(code, 16))
+    (tmp_path / "npm" / "emoji-datasource-google" / "package" / "emoji.json").write_text('[{"image": "1.png"}]')
+    with pytest.raises(InputError, match="google/package/emoji.json is damaged: 0.short_name: Field required. Unpack"):
+        list_samples(given.dataset)
     (line,) = datasets.faults(DatasetConfig(name="emoji"))
     assert "npm pack emoji-datasource-google@16.0.0" in line
 

@@ -1,4 +1,4 @@
-"""JSON files of ours: written with a digest of their own bytes, read by type, each fault one line that names the file."""
+"""JSON files, read by type, each fault one line that names the file. Ours are written with a digest of their own bytes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pydantic_core import from_json
 
 from aft_ray.recipe.errors import InputError
 
-DIGEST = b',\n "digest": "'
-"""What comes before the digest, which is the last value of the file's object."""
+DIGEST, END = b',\n "digest": "', b'"\n}\n'
+"""Before and after the digest, which is the last value of the file's object."""
 SHOWN_FAULTS = 5
 """Faults of one file that are listed."""
 
@@ -24,42 +24,44 @@ def sealed(text: str) -> bytes:
     Many of its values, such as the names of classes, are recorded nowhere else: a change would not show.
     """
     content = text.rstrip().removesuffix("}").rstrip().encode()
-    return content + DIGEST + _digest(content) + b'"\n}\n'
+    return content + DIGEST + _digest(content) + END
 
 
 def parsed_json(content: bytes, shape: Any, what: str, way_out: str) -> Any:
-    """JSON as plain values of the type `shape`, without the digest. Files of before have none.
+    """A JSON file of ours as plain values of the type `shape`, without the digest. Files of before have none.
 
     Raises InputError, one line per fault; `what` names the file, and `way_out` is a sentence.
     """
-    try:
-        value = from_json(content)
-        is_intact = not isinstance(value, dict) or _is_intact(content, value.pop("digest", None))
-        _checker(shape).validate_json(_unsealed(content), strict=True)  # lists of JSON may be tuples
-    except ValidationError as error:
-        faults = [_fault(found) for found in error.errors(include_url=False)[:SHOWN_FAULTS]]
-        raise damaged(what, faults, way_out) from error
-    except ValueError as error:
-        raise damaged(what, [f"Invalid JSON: {error}"], way_out) from error
+    before, has_digest, rest = content.rpartition(DIGEST)
+    value = checked_json(before + b"}" if has_digest else content, shape, what, way_out)
+    is_intact = rest == _digest(before) + END if has_digest else not (isinstance(value, dict) and "digest" in value)
     if not is_intact:
         raise damaged(what, ["it was changed after it was written, as its digest shows"], way_out)
     return value
 
 
+def checked_json(content: bytes, shape: Any, what: str, way_out: str) -> Any:
+    """JSON as plain values of the type `shape`. Raises InputError as `parsed_json` does."""
+    try:
+        _checker(shape).validate_json(content, strict=True)  # lists of JSON may be tuples
+        return from_json(content)
+    except ValidationError as error:
+        faults = [_fault(found) for found in error.errors(include_url=False)[:SHOWN_FAULTS]]
+        raise damaged(what, faults, way_out) from error
+    except ValueError as error:
+        raise damaged(what, [f"Invalid JSON: {error}"], way_out) from error
+
+
+def json_or_none(content: bytes) -> Any:
+    """The value of a file that may be anybody's; None where it is no JSON."""
+    try:
+        return from_json(content)
+    except ValueError:
+        return None
+
+
 def damaged(what: str, faults: list[str], way_out: str) -> InputError:
     return InputError([f"{what} is damaged: {fault}. {way_out}" for fault in faults])
-
-
-def _is_intact(content: bytes, found: Any) -> bool:
-    """Whether the digest that was `found` fits; a file of before has none."""
-    before, _, rest = content.rpartition(DIGEST)
-    return found is None or rest == _digest(before) + b'"\n}\n'
-
-
-def _unsealed(content: bytes) -> bytes:
-    """The object without its digest."""
-    before, found, _ = content.rpartition(DIGEST)
-    return before + b"}" if found else content
 
 
 def _digest(content: bytes) -> bytes:
