@@ -21,6 +21,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from aft_ray.cluster.nodes import nodes_resources
 from aft_ray.recipe.errors import InputError
 
 TOLD_AFTER_S, LOOKED_EVERY_S = 5.0, 1.0
@@ -116,11 +117,6 @@ def _fits(pools: Sequence[ActorPool], nodes: Sequence[Mapping[str, float]], shar
         for kind, count in bundle.items():
             room[kind] -= count
     return True
-
-
-def nodes_resources() -> list[dict[str, float]]:
-    """What each node that is alive has in all."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 class GangLost(Exception):

@@ -1,6 +1,7 @@
 """The stages' numbers for Ray's dashboard and for Prometheus, which reads them from every node's agent.
 
-Ray collects a gauge where it runs and forgets it with its process; where nobody reads, that is all it costs.
+Ray collects a gauge where it runs and forgets it with its process; where nobody reads, that is all it costs. Without Ray
+nothing is shown.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
+import ray
 from ray.util.metrics import Gauge
 
 GAUGES = {
@@ -23,6 +25,8 @@ GAUGES = {
 
 def show_gauges(stage: str, name: str, values: Mapping[str, float]) -> None:
     """Sets those of `values` that are gauges."""
+    if not ray.is_initialized():
+        return
     for key in GAUGES.keys() & values.keys():
         _gauge(key).set(values[key], {"stage": stage, "name": name})
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
+from aft_ray.cluster.address import address, names_cluster
 from aft_ray.commands.own_modules import find_own_modules, ray_settings
 from aft_ray.commands.signals import take_signals
 from aft_ray.recipe.config import Recipe, load
@@ -47,7 +48,7 @@ def set_environment(*, own_cluster: bool = True) -> None:
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # a recipe's relative paths mean the same everywhere
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the progress shown is ours
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # a report waits for the next check
-    if own_cluster and os.environ.get("RAY_ADDRESS", "local") == "local":
+    if own_cluster and not names_cluster():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # off means loopback, on every system
@@ -73,18 +74,17 @@ def ray_cluster(recipe: Recipe, verb: str) -> Iterator[None]:
     """
     import ray
 
-    address = os.environ.get("RAY_ADDRESS", "local")
-    dashboard = False if address == "local" else None
+    joins = names_cluster()
     ray.init(
-        address=address,
-        include_dashboard=dashboard,
+        address=address(),
+        include_dashboard=None if joins else False,
         log_to_driver=False,
         logging_level=logging.ERROR,
         **ray_settings(recipe),
     )
     take_signals()
     try:
-        if address != "local":
+        if joins:
             from aft_ray.cluster.preflight import preflight
 
             preflight(recipe, verb)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 
 from aft_ray.commands.check import open_setup
 from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe, ray_cluster
@@ -20,10 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parsed: argparse.Namespace) -> None:
     from aft_ray.regularizers.fitted_probes import probes_in_words
     from aft_ray.training.runs import RunDirectory
-    from aft_ray.training.train import train
+    from aft_ray.training.train import needs_ray, train
 
     setup = open_setup(load_recipe(parsed), "train")
-    with ray_cluster(setup.recipe, "train"):
+    with ray_cluster(setup.recipe, "train") if needs_ray(setup.recipe) else nullcontext():
         place = train(setup)
     last = RunDirectory(place).history()[-1]
     for sentence in probes_in_words(last):

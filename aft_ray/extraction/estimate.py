@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from aft_ray.cluster.gang import nodes_resources, share_of
+from aft_ray.cluster.gang import share_of
+from aft_ray.cluster.nodes import nodes_resources
 from aft_ray.datasets import list_samples
 from aft_ray.datasets.held_out import choose_splits
 from aft_ray.datasets.sample_shards import samples_table

@@ -45,16 +45,21 @@ def test_an_interrupt_that_comes_in_a_finalizer_is_not_lost(ignored: bool, reque
         assert time.monotonic() - started < 5
 
 
-@pytest.mark.ray
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_signal_ends_a_training_with_a_checkpoint_a_line_and_no_process(name: str, tmp_path: Path) -> None:
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [("SIGINT", 1), ("SIGTERM", 1), ("SIGHUP", 1), pytest.param("SIGINT", 2, marks=pytest.mark.ray)],
+)
+def test_a_signal_ends_a_training_with_a_checkpoint_a_line_and_no_process(
+    name: str, workers: int, tmp_path: Path
+) -> None:
     with tarfile.open(DATA / "workspace-2026-11-27.tar.gz") as stored:
         stored.extractall(tmp_path, filter="data")
     mark = f"AFT_RAY_TEST={uuid.uuid4().hex}"
     own = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | dict([mark.split("=")])
     metrics = tmp_path / "work" / "runs" / "long" / "metrics.jsonl"
     training = subprocess.Popen(
-        [sys.executable, "-m", "aft_ray.cli", *TRAIN],
+        [sys.executable, "-m", "aft_ray.cli", *TRAIN, f"train.num_workers={workers}"],
         cwd=tmp_path,
         env=own,
         stdout=subprocess.PIPE,

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 from aft_ray.commands.check import open_setup
 from aft_ray.export.student import load_student
@@ -180,8 +181,12 @@ def test_what_the_cluster_does_not_have_is_refused(ready: Recipe) -> None:
 
 
 @pytest.mark.ray
-def test_a_killed_command_goes_on_with_the_same_curve(tmp_path: Path, image_folder: Path) -> None:
-    """SIGKILL of `aft-ray train`, then the same command: the curve of a run that nobody disturbed, to the last digit."""
+@pytest.mark.parametrize("on_cluster", [False, True], ids=["in this process", "on Ray Train"])
+def test_a_killed_command_goes_on_with_the_same_curve(
+    on_cluster: bool, cluster: None, tmp_path: Path, image_folder: Path
+) -> None:
+    """SIGKILL of `aft-ray train`, here or on a cluster, then the same command here: the curve of a run that nobody
+    disturbed, to the last digit."""
     given = override(
         extract_recipe(tmp_path, image_folder, "efficientnet"),
         {"train": {"steps": 600, "global_batch_size": 20, "evaluate_every": 15, "learning_rate": 0.003}},
@@ -198,7 +203,8 @@ def test_a_killed_command_goes_on_with_the_same_curve(tmp_path: Path, image_fold
     recipe_file.write_text(dump(given))
     command = [sys.executable, "-m", "aft_ray.cli", "train", str(recipe_file)]
 
-    first = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+    address = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address} if on_cluster else {}
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True, env=os.environ | address)
     checkpoints = Path(given.workspace, "runs", given.run, "checkpoints")
     while len(curve(given, given.run)) < 3 or not list(checkpoints.glob("step-*/checkpoint.json")):
         assert first.poll() is None, "it was over before it could be killed"
@@ -207,7 +213,8 @@ def test_a_killed_command_goes_on_with_the_same_curve(tmp_path: Path, image_fold
     first.communicate()
     before = len(curve(given, given.run))
     assert 3 <= before < 40
-    (checkpoints / SNAPSHOT).write_bytes(b"")  # as if the kill had come while Ray wrote it
+    if on_cluster:
+        (checkpoints / SNAPSHOT).write_bytes(b"")  # as if the kill had come while Ray wrote it
 
     # Two at once: one goes on from there, the other waits and finds it done.
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]

@@ -1,0 +1,62 @@
+"""A training in this process leaves the process as it was, and needs no Ray."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from aft_ray.commands.check import open_setup
+from aft_ray.recipe.config import load
+from aft_ray.training.train import needs_ray, train
+from tests.helpers import DATA
+
+TRAIN = ("run=new", "train.steps=4", "train.deterministic=true")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small workspace with samples; the working directory is the one that its recipe lies in."""
+    with tarfile.open(DATA / "workspace-2026-11-27.tar.gz") as stored:
+        stored.extractall(tmp_path, filter="data")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_one_worker_leaves_torch_s_settings_and_random_numbers_as_they_were(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    recipe = load("recipe.yaml", TRAIN)
+    before = torch.get_rng_state(), torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    train(open_setup(recipe, "train"))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()) == before[1:]
+    assert (workspace / "work" / "runs" / "new" / "student" / "student.json").exists()
+
+
+def test_where_ray_address_names_a_cluster_its_workers_train(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load("recipe.yaml", TRAIN)
+    for address, needed in ((None, False), ("local", False), ("10.0.0.1:6379", True)):
+        if address is None:
+            monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        else:
+            monkeypatch.setenv("RAY_ADDRESS", address)
+        assert needs_ray(recipe) is needed
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert needs_ray(load("recipe.yaml", (*TRAIN, "train.num_workers=2")))
+
+
+@pytest.mark.processes
+def test_the_command_starts_no_ray_for_one_worker(workspace: Path) -> None:
+    script = "import sys; from aft_ray.cli import main; s = main(sys.argv[1:]); import ray; sys.exit(s or ray.is_initialized())"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{script} or 'ray.train' in sys.modules", "train", "recipe.yaml", *TRAIN],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
