@@ -1,9 +1,9 @@
-"""Which sample ends a process: what is remembered, outside the processes that die, of every shard that is at work.
+"""Finds samples that crash their process, with state that outlives the process.
 
-A shard whose process died is begun again: once as before, since most processes die of something else, such as a machine
-that is lost or a memory that is full. After a second death its samples are first tried alone, one after the other, and one
-that two processes died at is put aside. Both times the work had gone well for nothing at all, and for every sample before
-it: neither the machine nor the model is to blame.
+A shard whose process died is begun again: once as before, since most processes die of something else, such as a lost
+machine or full memory. After a second death its samples are first tried alone, one after the other, and a sample that two
+processes died at is quarantined. Both processes had done an empty task and every earlier sample without a fault: neither
+the machine nor the model is to blame.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from aft_ray.recipe.errors import InputError
-from aft_ray.store.quarantine import check_bad_samples
+from aft_ray.store.quarantine import check_quarantined
 
 PATIENCE = 2
 """Times that a shard is begun before its samples are tried alone."""
 DEATHS = 2
-"""Of processes that tried a sample alone, before it is put aside."""
+"""Crashes on a sample run alone before it is quarantined."""
 MOST = 6
-"""Times that a shard is begun in all, less those that samples put aside account for."""
+"""Most attempts per shard, not counting the attempts that quarantined samples explain."""
 
 
 class Attempts(Protocol):
-    """The memory of all processes that work on shards; it outlives them. Shards go by any name."""
+    """State of the shards at work, shared by all processes that work on them; it outlives them. Shards go by any name."""
 
     def begin(self, shard: str) -> tuple[int, list[int]]:
-        """How often the shard was begun, this time included, for no sample's sake; and the rows to put aside."""
+        """Begins the shard. Returns its attempts so far, less those that samples explain, and the rows to quarantine."""
         ...
 
     def alone(self, shard: str, row: int | None) -> None:
-        """What a process tells before it tries a row alone; None after the last."""
+        """A process reports the row that it tries next, alone; None after the last."""
         ...
 
     def done(self, shard: str) -> None: ...
@@ -69,7 +69,7 @@ class AttemptsHere:
 
 @dataclass(frozen=True)
 class Watch:
-    """One kind of work on shards, such as decoding or that of one teacher, and the samples that end its process."""
+    """Guards one kind of work on shards, such as decoding or one teacher's features, against samples that crash it."""
 
     attempts: Attempts
     work: str
@@ -79,20 +79,19 @@ class Watch:
         self,
         shard: str,
         sample_ids: Sequence[str],
-        bad: dict[int, dict[str, str]],
+        quarantined: dict[int, dict[str, str]],
         work_alone: Callable[[int | None], object],
     ) -> list[int]:
-        """The rows of a shard that must be left out of the work that now begins. They are added to `bad`, the samples that
-        are put aside, by row.
+        """Begins the shard. Returns the rows that crash their process, and adds them to `quarantined`, samples by row.
 
-        work_alone: does the work for one row, or for None in the place of a row.
-        Raises InputError if more than `max_bad_samples` are bad, or processes end again and again at no row in particular.
+        work_alone: does the work for one row, or for None an empty task.
+        Raises InputError if more than `max_bad_samples` are quarantined, or processes keep dying at no row in particular.
         """
         key = f"{self.work}, {shard}"
         begun, culprits = self.attempts.begin(key)
         reason = f"it ends the process of {self.work}"
-        bad.update({row: {"sample_id": sample_ids[row], "reason": reason} for row in culprits})
-        check_bad_samples(list(bad.values()), self.max_bad_samples)
+        quarantined.update({row: {"sample_id": sample_ids[row], "reason": reason} for row in culprits})
+        check_quarantined(list(quarantined.values()), self.max_bad_samples)
         if begun > MOST:
             raise InputError(
                 f"The process of {self.work} ended {MOST} times at {shard} (samples {sample_ids[0]} to {sample_ids[-1]}),"
@@ -102,7 +101,7 @@ class Watch:
         if begun > PATIENCE:
             work_alone(None)
             for row in range(len(sample_ids)):
-                if row not in bad:
+                if row not in quarantined:
                     self.attempts.alone(key, row)
                     work_alone(row)
             self.attempts.alone(key, None)

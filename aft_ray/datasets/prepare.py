@@ -20,7 +20,7 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.printable import tell
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.files import Directory
-from aft_ray.store.quarantine import UNREADABLE, check_bad_samples
+from aft_ray.store.quarantine import UNREADABLE, check_quarantined
 from aft_ray.store.sample_recipe import check_sample_recipe
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.shards import ShardDirectory, without_place
@@ -39,9 +39,9 @@ def prepare(recipe: Recipe, *, overwrite: bool = False) -> dict[str, dict[str, A
     """Writes `samples/<split>/` and returns the manifest of each split. Splits that are complete are left alone.
 
     With `overwrite`, new samples replace the old ones when all are there; until then the old ones are valid.
-    A sample that cannot be read, has no text, or does not begin as a picture does is put aside and named in the manifest.
+    A sample that cannot be read, has no text, or does not begin as a picture does is quarantined and named in the manifest.
     Raises InputError if the raw data lies where the samples do, the workspace holds the samples of another data set, a
-    split would be empty, or more than `dataset.max_bad_samples` would be put aside.
+    split would be empty, or more than `dataset.max_bad_samples` would be quarantined.
     """
     config, workspace = recipe.dataset, Workspace.at(recipe.workspace)
     check_folders(workspace)
@@ -100,13 +100,13 @@ def _prepare(
     )
     splits = [SplitShards(directories[split], split, listing, chosen[split], config, rows) for split in SPLITS]
     missing = [split.missing_shards() for split in splits]
-    bad: list[dict[str, str]] = []
+    quarantined: list[dict[str, str]] = []
     with Progress("prepare", sum(map(len, missing)), "shards") as progress:
         for split, shards in zip(splits, missing, strict=True):
-            for put_aside in split.write(shards):
-                bad += put_aside
+            for found in split.write(shards):
+                quarantined += found
                 progress.advance(1)
-    check_bad_samples(bad, config.max_bad_samples)
+    check_quarantined(quarantined, config.max_bad_samples)
     return {split.name: split.finish(made=bool(shards)) for split, shards in zip(splits, missing, strict=True)}
 
 

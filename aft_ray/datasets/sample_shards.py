@@ -19,7 +19,7 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.own_files import delete_own_files, foreign_shards
 from aft_ray.store.prefetch import prefetched
-from aft_ray.store.quarantine import UNREADABLE, bad_sample
+from aft_ray.store.quarantine import UNREADABLE, quarantined_sample
 from aft_ray.store.sample_recipe import sample_recipe
 from aft_ray.store.schema import UNLABELED, samples_schema
 from aft_ray.store.shards import ShardDirectory
@@ -29,7 +29,7 @@ THREADS = 4
 
 def samples_table(listing: Listing, indices: Sequence[int], *, copy: bool) -> tuple[pa.Table, list[dict[str, str]]]:
     """A samples shard of some items of a listing, and the id and reason of those that cannot be read."""
-    rows, bad = [], []
+    rows, quarantined = [], []
     for index in indices:
         item = listing.items[index]
         try:
@@ -37,10 +37,10 @@ def samples_table(listing: Listing, indices: Sequence[int], *, copy: bool) -> tu
         except InputError:  # about the whole source: it would be told for every sample
             raise
         except UNREADABLE as error:
-            bad.append(bad_sample(item.sample_id, error))
+            quarantined.append(quarantined_sample(item.sample_id, error))
     schema = samples_schema(listing.modality, listing.task, len(listing.classes), copy)
     columns = [pa.array([row[k] for row in rows], field.type) for k, field in enumerate(schema)]
-    return pa.table(columns, schema=schema), bad
+    return pa.table(columns, schema=schema), quarantined
 
 
 def _content(listing: Listing, index: int, copy: bool) -> tuple[Any, ...]:
@@ -142,14 +142,14 @@ class SplitShards:
                 )
 
     def write(self, shards: Sequence[int]) -> Iterator[list[dict[str, str]]]:
-        """Writes each shard and yields the samples of it that were put aside, with their reasons."""
+        """Writes each shard and yields its quarantined samples, with their reasons."""
         return prefetched(self._write_shard, shards, threads=THREADS)
 
     def _write_shard(self, shard: int) -> list[dict[str, str]]:
-        table, bad = samples_table(self.listing, self._indices(shard), copy=self.config.copy_content)
-        if len(bad) <= self.config.max_bad_samples:
-            self.directory.write_shard(shard, table, self.stamp, quarantined=bad)
-        return bad
+        table, quarantined = samples_table(self.listing, self._indices(shard), copy=self.config.copy_content)
+        if len(quarantined) <= self.config.max_bad_samples:
+            self.directory.write_shard(shard, table, self.stamp, quarantined=quarantined)
+        return quarantined
 
     def _indices(self, shard: int) -> list[int]:
         return self.indices[shard * self.rows : (shard + 1) * self.rows]

@@ -26,7 +26,7 @@ from aft_ray.datasets.sources.walk import find_below, is_hidden
 from aft_ray.datasets.unlabelled_tables import ALL_SUFFIXES, PLAIN, RowForm, list_table, table_kind
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory
-from aft_ray.store.quarantine import UNREADABLE, bad_sample
+from aft_ray.store.quarantine import UNREADABLE, quarantined_sample
 from aft_ray.store.workspace import filesystem_of
 
 
@@ -147,16 +147,18 @@ class DecodeRows:
                 contents = [_content(part[t.column][number], t.column, place) for t in self.transforms]
                 return [transform(content) for transform, content in zip(self.transforms, contents, strict=True)]
             except UNREADABLE as error:
-                errors[number] = bad_sample(part["id"][number], error)["reason"]
+                errors[number] = quarantined_sample(part["id"][number], error)["reason"]
                 return None
 
         name = f"part {part['shard']}"
-        bad: dict[int, dict[str, str]] = {}
-        left_out = self.watch.begin(name, part["id"], bad, lambda number: None if number is None else decoded(number))
+        quarantined: dict[int, dict[str, str]] = {}
+        left_out = self.watch.begin(
+            name, part["id"], quarantined, lambda number: None if number is None else decoded(number)
+        )
         found = [decoded(number) for number in range(len(part["id"])) if number not in left_out]
         rows = [row for row in found if row is not None]
         self.watch.done(name)
-        errors |= {number: sample["reason"] for number, sample in bad.items()}
+        errors |= {number: sample["reason"] for number, sample in quarantined.items()}
         inputs: dict[str, Any] = {
             f"inputs{k}": np.stack([row[k] for row in rows]) if rows else [] for k in range(len(self.transforms))
         }

@@ -122,7 +122,9 @@ class Prediction:
         def build(rows: list[dict[str, Any]], gang: Gang) -> Dataset:
             import ray.data
 
-            watched = partial(Watch, attempts, max_bad_samples=sys.maxsize)  # each bad sample has a row that says why
+            watched = partial(
+                Watch, attempts, max_bad_samples=sys.maxsize
+            )  # each quarantined sample has a row that says why
             return (
                 ray.data.from_items(rows, override_num_blocks=len(rows))
                 .map(
@@ -172,9 +174,9 @@ class PredictPart:
             self._logits([np.zeros_like(a[:1]) if number is None else a[[place[number]]] for a in inputs])
 
         name, ids = f"part {part['shard']}", list(part["id"])
-        bad = {number: {"sample_id": ids[number], "reason": reason} for number, reason in errors.items()}
-        for number in self.watch.begin(name, ids, bad, alone):
-            errors[number] = bad[number]["reason"]
+        quarantined = {number: {"sample_id": ids[number], "reason": reason} for number, reason in errors.items()}
+        for number in self.watch.begin(name, ids, quarantined, alone):
+            errors[number] = quarantined[number]["reason"]
         good = [number for number in place if number not in errors]
         logits = self._logits([array[[place[number] for number in good]] for array in inputs])
         table = self.form.rows(ids, logits, errors=errors)

@@ -32,7 +32,7 @@ from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.store.own_files import delete_own_files
-from aft_ray.store.quarantine import check_bad_samples
+from aft_ray.store.quarantine import check_quarantined
 from aft_ray.store.sample_recipe import check_sample_recipe
 from aft_ray.store.shards import samples_fingerprint, shard_identity
 from aft_ray.store.workspace import Workspace
@@ -98,9 +98,9 @@ def _extract(recipe: Recipe, plan: Plan) -> dict[str, int]:
 def write_manifests(recipe: Recipe, plan: Plan, entries: Entries) -> None:
     """Makes the features valid whose shards are all there. entries: of the shards that were just written.
 
-    Raises InputError if more samples are put aside than the recipe allows, those of earlier runs included.
+    Raises InputError if more samples are quarantined than the recipe allows, by this run and earlier ones together.
     """
-    bad: dict[str, dict[str, str]] = {}
+    quarantined: dict[str, dict[str, str]] = {}
     for teacher in recipe.teachers:
         for split, num_samples in plan.num_samples.items():
             directory = plan.workspace.features(teacher.name, split)
@@ -111,8 +111,8 @@ def write_manifests(recipe: Recipe, plan: Plan, entries: Entries) -> None:
                 facts = {"feature_dim": width, "made_with": {**_versions(), "batch_size": teacher.batch_size}}
                 fingerprint = plan.fingerprints[teacher.name][split]
                 manifest = directory.write_manifest(len(num_samples), fingerprint, entries=made, **facts)
-            bad.update({sample["sample_id"]: sample for sample in manifest["quarantined"]})
-    check_bad_samples(list(bad.values()), recipe.dataset.max_bad_samples)
+            quarantined.update({sample["sample_id"]: sample for sample in manifest["quarantined"]})
+    check_quarantined(list(quarantined.values()), recipe.dataset.max_bad_samples)
 
 
 def plan_extraction(recipe: Recipe) -> Plan:
@@ -176,12 +176,12 @@ def _missing_shards(
 def _run(recipe: Recipe, plan: Plan) -> Entries:
     """Runs the pipeline to its end, showing progress. Returns what was written.
 
-    Raises InputError if too many samples are put aside.
+    Raises InputError if too many samples are quarantined.
     """
     shards = {name: plan.missing_shards(name) for name in plan.descriptions}
     tally = Tally(plan.workspace, recipe.teachers, shards)
     entries: Entries = {}
-    bad: dict[str, dict[str, str]] = {}
+    quarantined: dict[str, dict[str, str]] = {}
     left: dict[tuple[str, int], MissingShard] = {}
 
     def take(row: dict[str, Any]) -> None:
@@ -193,8 +193,8 @@ def _run(recipe: Recipe, plan: Plan) -> Entries:
             if result:
                 entry = {sys.intern(key): value for key, value in result["entry"].items()}  # of millions, the same keys
                 entries.setdefault((name, row["split"]), {})[row["shard"]] = entry
-                bad.update({sample["sample_id"]: sample for sample in entry["quarantined"]})
-        check_bad_samples(list(bad.values()), recipe.dataset.max_bad_samples)
+                quarantined.update({sample["sample_id"]: sample for sample in entry["quarantined"]})
+        check_quarantined(list(quarantined.values()), recipe.dataset.max_bad_samples)
         del left[row["split"], row["shard"]]
         progress.advance(len(names), tally.note)
 

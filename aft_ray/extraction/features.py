@@ -65,16 +65,16 @@ class EmbedShard:
         def work_alone(index: int | None) -> None:
             embed(self.teacher, without(inputs[:1], [0]) if index is None else inputs[index : index + 1], 1)
 
-        bad = {int(index): sample for index, sample in json.loads(row["bad"]).items()}
+        quarantined = {int(index): sample for index, sample in json.loads(row["quarantined"]).items()}
         shard = f"shard {row['shard']} of {row['split']}"
         with self.computing:
-            culprits = self.watch.begin(shard, row["sample_id"], bad, work_alone)
+            culprits = self.watch.begin(shard, row["sample_id"], quarantined, work_alone)
             started = time.perf_counter()
             features, self.batch_size = embed(self.teacher, without(inputs, culprits), self.batch_size)
             seconds, batch_size = time.perf_counter() - started, self.batch_size
-        table = features_table(row["sample_id"], features, self.config.features_dtype, bad)
+        table = features_table(row["sample_id"], features, self.config.features_dtype, quarantined)
         entry = directory.write_shard(
-            row["shard"], table, self.fingerprints[row["split"]], quarantined=list(bad.values())
+            row["shard"], table, self.fingerprints[row["split"]], quarantined=list(quarantined.values())
         )
         self.watch.done(shard)
         return {

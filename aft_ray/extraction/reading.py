@@ -18,7 +18,7 @@ from aft_ray.models.images import decode
 from aft_ray.models.teachers.base import TeacherDescription
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.contents import content_reader
-from aft_ray.store.quarantine import UNREADABLE, bad_sample, check_bad_samples
+from aft_ray.store.quarantine import UNREADABLE, check_quarantined, quarantined_sample
 from aft_ray.store.workspace import Workspace
 
 CROPS = "crops/"
@@ -39,8 +39,8 @@ class MissingShard(NamedTuple):
 
 @dataclass(frozen=True)
 class ReadShard:
-    """From a MissingShard, as JSON: split, shard, `teachers` that lack it, `sample_id`, `bad` samples by row and, under
-    `crops/<teacher>`, what each of these teachers takes. Teachers' names and bad samples are JSON.
+    """From a MissingShard, as JSON: split, shard, `teachers` that lack it, `sample_id`, `quarantined` samples by row and, under
+    `crops/<teacher>`, what each of these teachers takes. Teachers' names and quarantined samples are JSON.
 
     Raises InputError if a shard has more than the watch's `max_bad_samples` pictures that cannot be read, or is not the
     one that the manifest lists.
@@ -60,18 +60,18 @@ class ReadShard:
 
         shard = f"shard {missing.shard} of {missing.split}"
         sample_ids = table.column("sample_id").to_pylist()
-        bad: dict[int, dict[str, str]] = {}
-        left_out = self.watch.begin(shard, sample_ids, bad, work_alone)
+        quarantined: dict[int, dict[str, str]] = {}
+        left_out = self.watch.begin(shard, sample_ids, quarantined, work_alone)
         inputs, unreadable = make_inputs(table, wanted, left_out)
-        bad |= unreadable
-        check_bad_samples(list(bad.values()), self.watch.max_bad_samples)
+        quarantined |= unreadable
+        check_quarantined(list(quarantined.values()), self.watch.max_bad_samples)
         self.watch.done(shard)
         return {
             "split": missing.split,
             "shard": missing.shard,
             "teachers": json.dumps(missing.teachers),
             "sample_id": sample_ids,
-            "bad": json.dumps(bad),
+            "quarantined": json.dumps(quarantined),
             **{CROPS + name: inputs.get(name, []) for name in self.descriptions},
         }
 
@@ -90,9 +90,9 @@ def make_inputs(
         else:
             transforms[name], size = description.transform, description.transform.size
             inputs[name] = np.zeros((table.num_rows, size, size, 3), np.uint8)
-    bad: dict[int, dict[str, str]] = {}
+    quarantined: dict[int, dict[str, str]] = {}
     if not transforms:
-        return inputs, bad
+        return inputs, quarantined
     read = content_reader(table)
     for row in range(table.num_rows):
         if row in left_out:
@@ -104,5 +104,5 @@ def make_inputs(
         except InputError:
             raise
         except UNREADABLE as error:
-            bad[row] = bad_sample(table.column("sample_id")[row].as_py(), error)
-    return inputs, bad
+            quarantined[row] = quarantined_sample(table.column("sample_id")[row].as_py(), error)
+    return inputs, quarantined

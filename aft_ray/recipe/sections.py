@@ -110,7 +110,7 @@ class DatasetConfig(Model):
     copy_content: bool = Field(default=True, alias="copy")
     """Copy the samples' files into the workspace; false stores their paths and reads the originals every time."""
     max_bad_samples: int = Field(default=0, ge=0)
-    """Unreadable samples to tolerate; each is listed with its reason."""
+    """Most samples to quarantine when they cannot be used; each is listed with its reason."""
 
     @field_validator("source")
     @classmethod

@@ -35,17 +35,17 @@ class ShardEntry(TypedDict):
 
 
 @with_config(OPEN)
-class BadSample(TypedDict):
+class QuarantinedSample(TypedDict):
     sample_id: str
     reason: str
 
 
 @with_config(OPEN)
 class Manifest(TypedDict):
-    """num_samples: in all shards. quarantined: samples that were put aside. fingerprint: what the shards were made with."""
+    """num_samples: in all shards. quarantined: samples that cannot be used. fingerprint: what the shards were made with."""
 
     num_samples: Count
-    quarantined: list[BadSample]
+    quarantined: list[QuarantinedSample]
     fingerprint: dict[str, Any]
     shards: list[ShardEntry]
     modality: NotRequired[str]

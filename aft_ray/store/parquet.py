@@ -33,16 +33,16 @@ def content_digest(table: pa.Table) -> str:
 
 
 def features_table(
-    sample_ids: Sequence[str] | pa.Array, features: np.ndarray, dtype: str = "float16", bad: Iterable[int] = ()
+    sample_ids: Sequence[str] | pa.Array, features: np.ndarray, dtype: str = "float16", quarantined: Iterable[int] = ()
 ) -> pa.Table:
     """A features shard from n ids and (n, T) float features, stored as `dtype`.
 
-    bad: rows of samples that were put aside; they hold NaN.
+    quarantined: rows of quarantined samples; they hold NaN.
     Raises InputError where another row has a value that is not finite, or too large for `dtype`.
     """
     with np.errstate(over="ignore"):  # found and named below
         stored = np.array(features, dtype)  # a copy: rows are blanked below
-    left_out = list(bad)
+    left_out = list(quarantined)
     stored[left_out] = 0
     if not np.isfinite(stored).all():
         row, column = np.argwhere(~np.isfinite(stored))[0]

@@ -1,4 +1,4 @@
-"""Samples that cannot be read: what counts as such, why, and how many are too many."""
+"""Samples that cannot be used: they are quarantined, each with a reason, up to an allowed number."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNREADABLE = (Image.DecompressionBombError, MemoryError, OSError, SyntaxError, V
 LISTED = 100
 
 
-def bad_sample(sample_id: str, error: BaseException) -> dict[str, str]:
+def quarantined_sample(sample_id: str, error: BaseException) -> dict[str, str]:
     """The id and the reason in one line, as manifests list them. An object store's outage, no fault of the sample, is raised."""
     if isinstance(error, ObjectStoreError):
         raise error
@@ -27,15 +27,15 @@ def bad_sample(sample_id: str, error: BaseException) -> dict[str, str]:
     return {"sample_id": sample_id, "reason": reason}
 
 
-def check_bad_samples(bad: Sequence[Mapping[str, str]], allowed: int) -> None:
-    """Raises InputError, one line per sample that was put aside, if they are more than `allowed`."""
-    if len(bad) <= allowed:
+def check_quarantined(quarantined: Sequence[Mapping[str, str]], allowed: int) -> None:
+    """Raises InputError, one line per quarantined sample, if they are more than `allowed`."""
+    if len(quarantined) <= allowed:
         return
-    lines = [f"Sample {sample['sample_id']} cannot be read: {sample['reason']}." for sample in bad[:LISTED]]
-    if len(bad) > LISTED:
-        lines.append(f"... and {len(bad) - LISTED} more samples.")
+    lines = [f"Sample {sample['sample_id']} cannot be read: {sample['reason']}." for sample in quarantined[:LISTED]]
+    if len(quarantined) > LISTED:
+        lines.append(f"... and {len(quarantined) - LISTED} more samples.")
     lines.append(
-        f"{len(bad)} bad samples, {allowed} allowed. Mend or remove them and run 'aft-ray prepare --overwrite', or allow"
-        " more with dataset.max_bad_samples."
+        f"{len(quarantined)} samples quarantined, {allowed} allowed. Mend or remove them and run"
+        " 'aft-ray prepare --overwrite', or allow more with dataset.max_bad_samples."
     )
     raise InputError(lines)

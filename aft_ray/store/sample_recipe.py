@@ -16,7 +16,7 @@ from aft_ray.store.workspace import Workspace
 FACT = "recipe"
 PLACES = {"path", "image_root"}
 STORAGE = {"samples_per_shard", "copy", "copy_content", "max_bad_samples"}
-"""Keys that change how samples are stored, or how many may be put aside."""
+"""Keys that change how samples are stored, or how many may be quarantined."""
 SHOWN = 60
 """Characters of a value in a message."""
 

@@ -37,7 +37,7 @@ def samples_schema(modality: str, task: str = "classification", num_outputs: int
 
 
 def features_schema(feature_dim: int, dtype: str = "float16") -> pa.Schema:
-    """Columns of a features shard: one pooled vector of `feature_dim` numbers per sample, NaN where it was put aside."""
+    """Columns of a features shard: one pooled vector of `feature_dim` numbers per sample, NaN where it was quarantined."""
     number = pa.field("element", pa.float16() if dtype == "float16" else pa.float32(), nullable=False)
     features = pa.field("features", pa.list_(number, feature_dim), nullable=False)
     return pa.schema([pa.field("sample_id", pa.string()), features])

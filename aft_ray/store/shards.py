@@ -53,7 +53,7 @@ class ShardDirectory(Directory):
     def write_shard(self, index: int, table: pa.Table, fingerprint: Mapping[str, Any], **notes: Any) -> dict[str, Any]:
         """Writes shard `index` and returns its entry in the manifest. `notes` become part of both.
 
-        quarantined: a note that lists the samples put aside, as {sample_id, reason}; features keep a row for them.
+        quarantined: a note that lists the quarantined samples as {sample_id, reason}; features keep a row for them.
         """
         notes["num_samples"] = table.num_rows
         if "label" in table.column_names:
@@ -135,13 +135,13 @@ class ShardDirectory(Directory):
         """Makes the directory valid: counts and checksums of all its shards, and what they were made with.
 
         entries: what `write_shard` returned, by shard, where it is known; the other shards are read again.
-        `num_samples` counts what was written, `quarantined` names what was put aside: together, all that went in.
+        `num_samples` counts the written samples, `quarantined` names the others: together, all that went in.
         """
         known = entries or {}
         unknown = [index for index in range(num_shards) if index not in known]
         read = dict(zip(unknown, prefetched(self._read_entry, unknown, threads=THREADS), strict=True))
         shards = [{**(known.get(index) or read[index])} for index in range(num_shards)]
-        quarantined = [bad for shard in shards for bad in shard.pop("quarantined", ())]
+        quarantined = [sample for shard in shards for sample in shard.pop("quarantined", ())]
         head = {
             "num_samples": sum(shard["num_samples"] for shard in shards),
             "quarantined": quarantined,

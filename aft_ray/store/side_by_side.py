@@ -63,7 +63,7 @@ class Store:
         `features` (n, T) float32, the teachers side by side.
 
         With `side_by_side=False`, `features` is a list with each teacher's (n, T_k) in its stored type, read-only; on a
-        local disk it is a view of the file. Samples that a teacher put aside are left out.
+        local disk it is a view of the file. Samples that a teacher quarantined are left out.
         Raises InputError if a shard is not the one that its manifest lists, or a teacher's does not hold the same samples
         in the same order.
         """

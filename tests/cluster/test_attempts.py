@@ -1,4 +1,4 @@
-"""Which samples are put aside when processes end; that of a real process is test_extract_faults' matter."""
+"""Which samples are quarantined when processes end; test_extract_faults tests real processes."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class Died(BaseException):
 
 
 def finish(work: Callable[[Sequence[int]], None], allowed: int = 2, attempts: AttemptsHere | None = None) -> list[str]:
-    """Begins a shard of nine samples until it is done. Returns what was put aside."""
+    """Begins a shard of nine samples until it is done. Returns the quarantined rows."""
     watch = Watch(attempts or AttemptsHere(), "decoding", allowed)
     while True:
-        bad: dict[int, dict[str, str]] = {}
+        quarantined: dict[int, dict[str, str]] = {}
         try:
-            left_out = watch.begin(SHARD, IDS, bad, lambda row: work([] if row is None else [row]))
+            left_out = watch.begin(SHARD, IDS, quarantined, lambda row: work([] if row is None else [row]))
             work([row for row in range(len(IDS)) if row not in left_out])
         except Died:
             continue
         watch.done(SHARD)
-        return [sample["sample_id"] for sample in bad.values()]
+        return [sample["sample_id"] for sample in quarantined.values()]
 
 
 def dying(deadly: Callable[[Sequence[int]], bool]) -> tuple[Callable[[Sequence[int]], None], list[Sequence[int]]]:
@@ -44,20 +44,20 @@ def dying(deadly: Callable[[Sequence[int]], bool]) -> tuple[Callable[[Sequence[i
     return work, deaths
 
 
-def test_samples_that_end_the_process_are_found_one_by_one_and_put_aside() -> None:
+def test_samples_that_end_the_process_are_found_one_by_one_and_quarantined() -> None:
     work, deaths = dying(lambda rows: 3 in rows or 7 in rows)
     assert finish(work) == ["s3", "s7"]
     assert deaths[2:] == [[3], [3], [7], [7]] and len(deaths[0]) == len(deaths[1]) == 9
 
 
-def test_a_sample_that_ends_the_process_is_named_where_none_may_be_put_aside() -> None:
+def test_a_sample_that_ends_the_process_is_named_where_none_may_be_quarantined() -> None:
     work, deaths = dying(lambda rows: 3 in rows or 7 in rows)
     with pytest.raises(InputError, match=r"Sample s3 cannot be read: it ends the process of decoding\."):
         finish(work, allowed=0)
     assert len(deaths) == 4
 
 
-def test_no_sample_is_put_aside_for_processes_that_die_of_something_else() -> None:
+def test_no_sample_is_quarantined_for_processes_that_die_of_something_else() -> None:
     calls, work_calls = count(), {0, 1, 5, 8}  # as batches, then at s2, then at s1: a machine was lost each time
     work, deaths = dying(lambda rows: next(calls) in work_calls)
     attempts = AttemptsHere()

@@ -299,7 +299,7 @@ def test_a_class_that_train_has_not_is_refused(tmp_path: Path) -> None:
         list_samples(dataset(source="csv", path=str(tmp_path / "data"), columns=TEXT))
 
 
-def test_odd_texts_are_put_aside_or_kept(tmp_path: Path) -> None:
+def test_odd_texts_are_quarantined_or_kept(tmp_path: Path) -> None:
     rows = [{"text": f"t{index}", "label": index % 2} for index in range(60)]
     rows[3]["text"], rows[4]["text"], rows[5]["text"], rows[6]["text"] = "  \n", "ä" * 100_000, None, 3.5
     rows[7]["text"] = "\ud800"

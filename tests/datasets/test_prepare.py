@@ -85,7 +85,7 @@ def test_pictures_that_stay_where_they_are_read_the_same(tmp_path: Path, image_f
         prepare(recipe(tmp_path / "other", name="mnist5k", copy=False))
 
 
-def test_unreadable_files_are_all_named_or_put_aside(tmp_path: Path, image_folder: Path) -> None:
+def test_unreadable_files_are_all_named_or_quarantined(tmp_path: Path, image_folder: Path) -> None:
     (image_folder / "top" / "03.png").write_bytes(b"")
     (image_folder / "bottom" / "09.png").write_bytes(b"GIF? no")
     given = recipe(tmp_path, source="image_folder", path=str(image_folder), samples_per_shard=7)
@@ -95,13 +95,13 @@ def test_unreadable_files_are_all_named_or_put_aside(tmp_path: Path, image_folde
         "Sample bottom/09.png cannot be read: it is not a picture.",
         "Sample top/03.png cannot be read: it is not a picture.",
     ]
-    assert "2 bad samples, 0 allowed" in caught.value.faults[2]
+    assert "2 samples quarantined, 0 allowed" in caught.value.faults[2]
 
     allowed = recipe(tmp_path, source="image_folder", path=str(image_folder), samples_per_shard=7, max_bad_samples=2)
     manifests = prepare(allowed).values()
-    put_aside = [bad["sample_id"] for manifest in manifests for bad in manifest["quarantined"]]
-    assert sorted(put_aside) == ["bottom/09.png", "top/03.png"]
-    assert sum(manifest["num_samples"] for manifest in manifests) + len(put_aside) == 60
+    quarantined = [bad["sample_id"] for manifest in manifests for bad in manifest["quarantined"]]
+    assert sorted(quarantined) == ["bottom/09.png", "top/03.png"]
+    assert sum(manifest["num_samples"] for manifest in manifests) + len(quarantined) == 60
 
     (image_folder / "top" / "03.png").unlink()
     (image_folder / "bottom" / "09.png").unlink()
@@ -188,10 +188,10 @@ def test_pipes_sockets_devices_and_huge_files_are_bad_samples_that_nobody_opens(
             given = recipe(
                 tmp_path / str(copy), source="image_folder", path=str(image_folder), max_bad_samples=4, copy=copy
             )
-            put_aside = {
+            quarantined = {
                 bad["sample_id"]: bad["reason"] for found in prepare(given).values() for bad in found["quarantined"]
             }
-            assert put_aside == {
+            assert quarantined == {
                 "top/fifo.png": "it is no plain file",
                 "top/null.png": "it is no plain file",
                 "top/socket.png": "it is no plain file",
@@ -199,7 +199,7 @@ def test_pipes_sockets_devices_and_huge_files_are_bad_samples_that_nobody_opens(
             }
 
 
-def test_a_picture_for_which_memory_is_too_small_is_a_bad_sample(
+def test_a_picture_for_which_memory_is_too_small_is_quarantined(
     tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def opened(encoded: bytes) -> object:

@@ -216,7 +216,7 @@ def test_a_truncated_shard_is_named_and_only_it_is_made_anew(
     assert checksums(given) == checksums(undisturbed) and num_samples(given) == SHARD
 
 
-def test_samples_that_cannot_be_decoded_or_end_a_process_each_time_are_put_aside_and_the_rest_is_the_same(
+def test_samples_that_cannot_be_decoded_or_end_a_process_each_time_are_quarantined_and_the_rest_is_the_same(
     undisturbed: Recipe, tmp_path: Path, image_folder: Path
 ) -> None:
     transform = Means.describe(undisturbed.teachers[0]).transform
@@ -250,5 +250,7 @@ def test_samples_that_cannot_be_decoded_or_end_a_process_each_time_are_put_aside
             np.testing.assert_array_equal(found[kept], expected[kept])
             assert np.isnan(found[~np.array(kept)]).all()
 
-    with pytest.raises(InputError, match="3 bad samples, 2 allowed"):  # also where an earlier run has allowed more
+    with pytest.raises(
+        InputError, match="3 samples quarantined, 2 allowed"
+    ):  # also where an earlier run has allowed more
         extract(override(given, {"dataset.max_bad_samples": 2}))

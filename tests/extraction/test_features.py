@@ -58,12 +58,18 @@ def test_texts_are_batched_by_length_and_come_back_in_order() -> None:
     assert features[:, 0].tolist() == [4, 1, 5, 2]
 
 
-def row(given: np.ndarray, bad: dict) -> dict:
+def row(given: np.ndarray, quarantined: dict) -> dict:
     ids = [f"s{index}" for index in range(len(given))]
-    return {"split": "train", "shard": 3, "sample_id": ids, "bad": json.dumps(bad), CROPS + "means": given}
+    return {
+        "split": "train",
+        "shard": 3,
+        "sample_id": ids,
+        "quarantined": json.dumps(quarantined),
+        CROPS + "means": given,
+    }
 
 
-def test_a_shard_is_written_once_with_what_was_put_aside(tmp_path: Path) -> None:
+def test_a_shard_is_written_once_with_its_quarantined_samples(tmp_path: Path) -> None:
     log = tmp_path / "log"
     workspace = Workspace.at(tmp_path / "work")
     stage = EmbedShard(means(log=str(log)), workspace, {"train": {"model": "means"}}, WATCH)
@@ -79,7 +85,7 @@ def test_a_shard_is_written_once_with_what_was_put_aside(tmp_path: Path) -> None
     assert json.loads(again[RESULT + "means"]) == {} and len(calls(log)) == 2
 
 
-def test_nothing_takes_the_place_of_what_is_put_aside() -> None:
+def test_a_quarantined_sample_has_no_features() -> None:
     assert without(["a", "b", "c"], [1]) == ["a", "", "c"]
     given = crops(3)
     np.testing.assert_array_equal(without(given, [0]), [np.zeros_like(given[0]), *given[1:]])

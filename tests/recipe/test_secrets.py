@@ -14,7 +14,7 @@ from aft_ray import cli
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.secrets import has_secret, redacted
-from aft_ray.store.quarantine import bad_sample
+from aft_ray.store.quarantine import quarantined_sample
 
 WORD = "Ab3" * 16  # no real token, and no scanner of this repository takes it for one
 SHAPES = {
@@ -107,7 +107,7 @@ def test_what_is_no_secret_is_taken() -> None:
 def test_messages_logs_and_lists_show_no_secret(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert WORD not in bad_sample("a", OSError(f"no https://me:{WORD}@host/a.png"))["reason"]
+    assert WORD not in quarantined_sample("a", OSError(f"no https://me:{WORD}@host/a.png"))["reason"]
 
     def fail(parsed: argparse.Namespace) -> None:
         raise OSError(28, f"no room at https://me:{WORD}@host")

@@ -15,7 +15,7 @@ from aft_ray.cli import main
 from aft_ray.recipe.errors import InputError, ObjectStoreError
 from aft_ray.store.files import Directory
 from aft_ray.store.parquet import features_table
-from aft_ray.store.quarantine import bad_sample
+from aft_ray.store.quarantine import quarantined_sample
 from aft_ray.store.shards import ShardDirectory
 
 CLOSED = "127.0.0.1:9"
@@ -62,8 +62,8 @@ def test_a_shard_in_an_object_store_out_of_reach_is_not_called_damaged(unreachab
 
 def test_a_sample_in_an_object_store_out_of_reach_is_not_called_bad() -> None:
     with pytest.raises(ObjectStoreError):
-        bad_sample("a", ObjectStoreError("out of reach"))
-    assert bad_sample("a", UnidentifiedImageError("cannot identify"))["reason"] == "it is not a picture"
+        quarantined_sample("a", ObjectStoreError("out of reach"))
+    assert quarantined_sample("a", UnidentifiedImageError("cannot identify"))["reason"] == "it is not a picture"
 
 
 def test_an_object_store_out_of_reach_ends_a_command_in_a_line(capsys: pytest.CaptureFixture) -> None:

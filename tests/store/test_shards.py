@@ -126,7 +126,7 @@ def test_values_that_float16_cannot_hold_are_refused_by_sample(value: float, way
     features[1, 2] = value
     with pytest.raises(InputError, match=f"Feature 2 of sample b is .*, no number of float16.*{way_out}"):
         features_table(["a", "b"], features)
-    assert np.isnan(features_array(features_table(["a", "b"], features, bad=[1]))[1]).all()
+    assert np.isnan(features_array(features_table(["a", "b"], features, quarantined=[1]))[1]).all()
 
 
 def test_a_failed_write_leaves_neither_a_shard_nor_a_temporary_file(

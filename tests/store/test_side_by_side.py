@@ -104,11 +104,11 @@ def test_a_float32_teacher_keeps_every_digit_beside_a_float16_one(workspace: Wor
     assert (half.dtype, exact.dtype) == (np.float16, np.float32)
 
 
-def test_samples_that_a_teacher_put_aside_are_left_out(workspace: Workspace) -> None:
+def test_samples_that_a_teacher_quarantined_are_left_out(workspace: Workspace) -> None:
     directory = workspace.features("one", "train")
     manifest = directory.manifest() or {}
     bad = {"sample_id": "s0-1", "reason": "broken"}
-    table = features_table(ids(0), features_of(0, 4), bad=[1])
+    table = features_table(ids(0), features_of(0, 4), quarantined=[1])
     directory.write_shard(0, table, manifest["fingerprint"], quarantined=[bad])
     written = directory.write_manifest(2, manifest["fingerprint"], feature_dim=4)
     assert (written["num_samples"], written["quarantined"]) == (4, [bad])

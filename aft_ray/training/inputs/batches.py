@@ -19,7 +19,7 @@ import torch
 from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.prefetch import prefetched
-from aft_ray.store.quarantine import UNREADABLE, bad_sample, check_bad_samples
+from aft_ray.store.quarantine import UNREADABLE, check_quarantined, quarantined_sample
 from aft_ray.store.side_by_side import Store
 from aft_ray.training.inputs.batch import Batch
 from aft_ray.training.inputs.machine_cache import ArrayCache
@@ -165,7 +165,7 @@ def load_split(
     """Reads every shard of a split, decodes its samples for the student and takes the features of `teachers`.
 
     cache: where other processes of this machine find the result, or have left it.
-    Raises InputError, one line each, if more than `max_bad_samples` cannot be decoded; fewer are left out.
+    Raises InputError, one line each, if more than `max_bad_samples` cannot be decoded; fewer are quarantined.
     """
 
     def read() -> dict[str, np.ndarray]:
@@ -205,17 +205,17 @@ def _read_arrays(store: Store, transforms: Sequence[InputTransform], max_bad_sam
 
     def read(index: int) -> tuple[dict[str, np.ndarray], list[dict[str, str]]]:
         shard = store.read_shard(index, columns, side_by_side=False)
-        decoded, good, bad = decode(shard, transforms, range(len(shard["sample_id"])))
+        decoded, good, quarantined = decode(shard, transforms, range(len(shard["sample_id"])))
         arrays = {"sample_ids": np.array(shard["sample_id"], str)[good], "labels": shard["label"][good]}
         arrays |= {f"inputs{number}": rows for number, rows in enumerate(decoded)}
         arrays |= {f"features{number}": block[good] for number, block in enumerate(shard["features"])}
-        return arrays, bad
+        return arrays, quarantined
 
     shards = list(prefetched(read, range(store.num_shards), threads=os.cpu_count() or 1))
-    bad = [sample for _, found in shards for sample in found]
-    check_bad_samples(bad, max_bad_samples)
-    for sample in bad:
-        logger.warning("Sample %s is left out: %s.", sample["sample_id"], sample["reason"])
+    quarantined = [sample for _, found in shards for sample in found]
+    check_quarantined(quarantined, max_bad_samples)
+    for sample in quarantined:
+        logger.warning("Sample %s is quarantined: %s.", sample["sample_id"], sample["reason"])
     filled = [arrays for arrays, _ in shards if len(arrays["labels"])]
     return {name: np.concatenate([arrays[name] for arrays in filled]) for name in filled[0]}
 
@@ -225,14 +225,14 @@ def decode(
 ) -> tuple[list[np.ndarray], np.ndarray, list[dict[str, str]]]:
     """The inputs of the decodable `rows`, one array per transform; which rows these are; and the others."""
     decoded: list[list[np.ndarray]] = [[] for _ in transforms]
-    good, bad = [], []
+    good, quarantined = [], []
     for row in rows:
         try:
             arrays = [transform(shard[transform.column][row]) for transform in transforms]
         except UNREADABLE as error:
-            bad.append(bad_sample(shard["sample_id"][row], error))
+            quarantined.append(quarantined_sample(shard["sample_id"][row], error))
             continue
         good.append(row)
         for inputs, array in zip(decoded, arrays, strict=True):
             inputs.append(array)
-    return [np.stack(inputs) if inputs else np.empty(0) for inputs in decoded], np.array(good, int), bad
+    return [np.stack(inputs) if inputs else np.empty(0) for inputs in decoded], np.array(good, int), quarantined

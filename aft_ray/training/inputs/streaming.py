@@ -93,9 +93,11 @@ class StreamedSplit(Samples):
         """Raises SampleError if a sample cannot be decoded."""
         inputs: list[np.ndarray] = []
         for where, shard, rows in self._by_shard(indices) if self.transforms else ():
-            decoded, _, bad = decode(shard, self.transforms, rows)
-            if bad:
-                raise SampleError([f"Sample {b['sample_id']} cannot be read: {b['reason']}. {WAY_OUT}" for b in bad])
+            decoded, _, quarantined = decode(shard, self.transforms, rows)
+            if quarantined:
+                raise SampleError(
+                    [f"Sample {s['sample_id']} cannot be read: {s['reason']}. {WAY_OUT}" for s in quarantined]
+                )
             inputs = inputs or [np.empty((len(indices), *array.shape[1:]), array.dtype) for array in decoded]
             for array, found in zip(inputs, decoded, strict=True):
                 array[where] = found

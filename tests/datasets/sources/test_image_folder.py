@@ -95,7 +95,7 @@ def test_a_bomb_is_refused_before_it_is_decoded() -> None:
         decode(bomb())
 
 
-def test_odd_pictures_are_prepared_and_bombs_put_aside(tmp_path: Path) -> None:
+def test_odd_pictures_are_prepared_and_bombs_quarantined(tmp_path: Path) -> None:
     content = {
         **odd_pictures(),
         "turned.jpg": turned(),
@@ -120,8 +120,8 @@ def test_odd_pictures_are_prepared_and_bombs_put_aside(tmp_path: Path) -> None:
         prepare(given())
     assert "Sample a/0/bomb.png cannot be read: it has 10000 x 10000 pixels, more than 89478485." in caught.value.faults
     manifests = prepare(given(max_bad_samples=20))
-    put_aside = {bad["sample_id"] for manifest in manifests.values() for bad in manifest["quarantined"]}
-    assert len(put_aside) == 20 and {name.rpartition("/")[2] for name in put_aside} == {"bomb.png", "nothing.png"}
+    quarantined = {bad["sample_id"] for manifest in manifests.values() for bad in manifest["quarantined"]}
+    assert len(quarantined) == 20 and {name.rpartition("/")[2] for name in quarantined} == {"bomb.png", "nothing.png"}
     shard = open_store(tmp_path / "work", "train").read_shard(0)
     assert any("ünï cödé 图.png" in sample_id for sample_id in shard["sample_id"])
     for image in shard["image"]:

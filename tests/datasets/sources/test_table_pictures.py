@@ -96,7 +96,7 @@ def test_the_hubs_pair_of_bytes_and_path_reads_nothing_outside_either(tmp_path: 
         listing.read(1)
 
 
-def test_a_path_that_no_file_can_have_is_a_bad_sample(tmp_path: Path) -> None:
+def test_a_path_that_no_file_can_have_is_quarantined(tmp_path: Path) -> None:
     files = pictures(tmp_path / "t", 40)
     names = [*(file.name for file in files), "a\0b.png", "x" * 300 + ".png", "", "gone.png"]
     file = tmp_path / "t" / "t.parquet"

@@ -179,7 +179,7 @@ def test_samples_that_cannot_be_decoded_are_listed_or_left_out(
     split = load_split(store, TEACHERS, (spoil,), max_bad_samples=2)
     assert len(split) == 58 and not {"s2", "s23"} & set(split.sample_ids)
     assert (split.features["one"] == np.delete(TRAIN.features["one"], [2, 23], axis=0)).all()
-    assert "s23 is left out: image file is truncated" in caplog.text
+    assert "s23 is quarantined: image file is truncated" in caplog.text
     stream = stream_split(store, TEACHERS, (spoil,), world_size=1)
     with pytest.raises(
         SampleError, match="s23 cannot be read: image file is truncated. A stream cannot leave samples out"
