@@ -18,7 +18,7 @@ def check(recipe: Recipe, verb: str) -> None:
     """Raises InputError with one line per fault of the sections that `verb` reads."""
     faults = [fault for part in PARTS[verb] for fault in part(recipe)]
     if not faults and verb in ("search", "pipeline"):
-        faults = _search_faults(recipe)  # tries values of `search.space` in a recipe that is right without them
+        faults = _search_faults(recipe)  # tries searched values in a recipe that is right without them
     if faults:
         raise InputError(list(dict.fromkeys(faults)))
 

@@ -61,6 +61,8 @@ def json_schema() -> str:
     beta = defs["SearchConfig"]["properties"]["beta"]
     beta["additionalProperties"] = {"anyOf": values}
     _also(beta, *values)
+    of_method = defs["SearchConfig"]["properties"]["per_method"]["additionalProperties"]["additionalProperties"]
+    _also(of_method, {"type": ["number", "string", "boolean"]})
     schema["properties"]["base"] = {"type": "string", "description": BASE}
     schema["anyOf"] = [{"required": schema.pop("required")}, {"required": ["base"]}]
     for part in (schema, *defs.values()):

@@ -58,6 +58,9 @@ class SearchConfig(Model):
     space: dict[str, Values] = {}
     """Other dotted keys of the recipe, such as `train.learning_rate`, each with a list of values or a range {min, max}. A key
     of `regularizer` is tried with the methods that have it."""
+    per_method: dict[str, dict[str, Values]] = {}
+    """Dotted keys of `regularizer` and `train` for one method, such as `kd: {regularizer.learning_rate: 1.0e-4}`, each with a
+    value, a list of values or a range {min, max}; they replace the method's values of `space`."""
     searcher: str = "grid"
     """`grid` tries everything, `random` draws `num_samples` settings, `optuna` (TPE) learns from the trials before,
     `module:Class` is a class of your own."""
@@ -116,6 +119,21 @@ class SearchConfig(Model):
                 raise ValueError(f"{key} must be a list of values, or {{min, max}} for a range, got {values!r}")
         return value
 
+    @field_validator("per_method", mode="before")
+    @classmethod
+    def _values_per_method(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not all(isinstance(keys, dict) for keys in value.values()):
+            raise ValueError(f"must map methods to dotted keys and their values, got {value!r}")
+        as_lists = {
+            method: {key: values if isinstance(values, dict) else _as_list(values) for key, values in keys.items()}
+            for method, keys in value.items()
+        }
+        for method, keys in as_lists.items():
+            for key, values in keys.items():
+                if not values:
+                    raise ValueError(f"{method}.{key} must be a value, a list of values or a range, got {values!r}")
+        return as_lists
+
     @field_validator("teachers", mode="before")
     @classmethod
     def _combinations(cls, value: Any) -> Any:
@@ -132,6 +150,12 @@ class SearchConfig(Model):
     def _makes_sense(self) -> SearchConfig:
         ranges = [f"beta of {method}" for method, values in self.beta.items() if isinstance(values, Range)]
         ranges += [key for key, values in self.space.items() if isinstance(values, Range)]
+        ranges += [
+            f"{key} of {method}"
+            for method, keys in self.per_method.items()
+            for key, values in keys.items()
+            if isinstance(values, Range)
+        ]
         faults = []
         if ranges and self.searcher == "grid":
             faults.append(f"a grid cannot hold the range of {', '.join(ranges)}; set searcher to random or optuna")
@@ -154,6 +178,10 @@ class SearchConfig(Model):
     def methods(self, default: str) -> tuple[str, ...]:
         """The methods that are searched, each once."""
         return tuple(dict.fromkeys(self.compare or (default,)))
+
+    def space_of(self, method: str) -> dict[str, Values]:
+        """The other keys that the section searches with `method`."""
+        return {**self.space, **self.per_method.get(method, {})}
 
     def betas(self, method: str) -> Betas:
         """The strengths that the section gives `method`, empty for none; standard transfer learning has only 0."""

@@ -78,13 +78,13 @@ def _own_class_faults(recipe: Recipe) -> list[str]:
 
 
 def _size_faults(recipe: Recipe) -> list[str]:
-    search = recipe.search
-    longest = max((len(values) for values in search.space.values() if isinstance(values, tuple)), default=0)
+    lists = [recipe.search.space, *recipe.search.per_method.values()]
+    longest = max((len(v) for keys in lists for v in keys.values() if isinstance(v, tuple)), default=0)
     if (count := num_trials(recipe)) <= MOST_TRIALS and longest <= MOST_TRIALS:
         return []
     return [
         f"The search would run {count:.3g} trials, the most is {MOST_TRIALS:,}. Lower search.num_samples, search.seeds or"
-        " the number of values in search.beta, search.space and search.teachers."
+        " the number of values in search.beta, search.space, search.per_method and search.teachers."
     ]
 
 
@@ -100,7 +100,7 @@ def num_trials(recipe: Recipe) -> float:
 
 
 def _variant_faults(recipe: Recipe, variant: Recipe) -> list[str]:
-    """Faults of the recipe with a value of `search.space` in place."""
+    """Faults of the recipe with a searched value in place."""
     if "linear_probe" in {variant.student.model, recipe.student.model} and variant.student != recipe.student:
         return ["a linear probe cannot be searched beside other students; search it with a recipe of its own."]
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,13 @@ def grace_steps(recipe: Recipe) -> int:
     return recipe.search.grace_steps or max(1, recipe.train.steps // 3)
 
 
+def _most_steps(recipe: Recipe) -> int:
+    """Steps of the longest trial."""
+    searched = (keys.get("train.steps", ()) for keys in (recipe.search.space, *recipe.search.per_method.values()))
+    lists = [values if isinstance(values, tuple) else (int(values.max),) for values in searched]
+    return max([recipe.train.steps, *itertools.chain.from_iterable(lists)])
+
+
 class AshaPerMethod(FIFOScheduler):
     """ASHA (arXiv 1810.05934) among the trials of one method: one that learns slowly must not be stopped by another.
 
@@ -29,8 +37,7 @@ class AshaPerMethod(FIFOScheduler):
         super().__init__()
         self.ask = ask
         self.asked: set[str] = set()
-        steps = recipe.search.space.get("train.steps", ())
-        self.max_steps = max([recipe.train.steps, *(steps if isinstance(steps, tuple) else [int(steps.max)])])
+        self.max_steps = _most_steps(recipe)
         self.grace_steps, self.factor = min(grace_steps(recipe), self.max_steps), recipe.search.reduction_factor
         self.schedulers: dict[str, ASHAScheduler] = {}
 

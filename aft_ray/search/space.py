@@ -34,11 +34,13 @@ ELSEWHERE = {
 }
 """Keys that have a way of their own to be searched."""
 SEARCHED_SECTIONS = ("student", "regularizer", "train")
+METHODS_SECTIONS = ("regularizer", "train")
+"""Sections whose keys may differ between methods: a comparison of methods has one student."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The values that a search chooses. others: dotted keys of `search.space` with their values, sorted."""
+    """The values that a search chooses. others: other dotted keys that are searched, with their values, sorted."""
 
     method: str
     beta: float
@@ -106,7 +108,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Space:
-    """The settings of one method. values: `regularizer.beta`, `teachers` (combinations) and the keys of `search.space`."""
+    """The settings of one method. values: `regularizer.beta`, `teachers` (combinations) and the other keys."""
 
     method: str
     values: Mapping[str, Values]
@@ -185,14 +187,14 @@ def spaces(recipe: Recipe, subsets: Sequence[tuple[str, ...]]) -> list[Space]:
         values = {
             BETA: strengths(recipe, method),
             TEACHERS: tuple(subsets) if regularizer_class(method).needs_teachers else ((),),
-            **{key: values for key, values in recipe.search.space.items() if applies(key, method)},
+            **{key: values for key, values in recipe.search.space_of(method).items() if applies(key, method)},
         }
         found.append(Space(method, values))
     return found
 
 
 def applies(key: str, method: str) -> bool:
-    """Whether a key of `search.space` says anything to `method`."""
+    """Whether a searched key says anything to `method`."""
     section, _, name = key.partition(".")
     if section != "regularizer":
         return True
@@ -221,26 +223,46 @@ def final_trials(recipe: Recipe, setting: Setting) -> list[Trial]:
 
 
 def space_faults(recipe: Recipe, check: Callable[[Recipe], list[str]]) -> list[str]:
-    """What `search.space` cannot have: unknown keys, keys that are searched elsewhere, values that a recipe refuses.
+    """Faults of `search.space` and `search.per_method`: unknown keys and methods, keys that are searched elsewhere, values
+    that a recipe refuses.
 
     check: finds the faults of a recipe that has a value in place.
     """
-    faults: list[str] = []
     methods = recipe.search.methods(recipe.regularizer.name)
-    for key, values in recipe.search.space.items():
-        if key in ELSEWHERE:
-            faults.append(f"search.space cannot have {key}; that is what {ELSEWHERE[key]} is for.")
-        elif key.partition(".")[0] not in SEARCHED_SECTIONS or "." not in key:
-            faults.append(f"search.space cannot have {key}: keys of {', '.join(SEARCHED_SECTIONS)} can be searched.")
-        elif not any(applies(key, method) for method in methods):
-            faults.append(f"search.space has {key}, which is no key of {', '.join(methods)}.")
+    faults = _key_faults(recipe, "search.space", recipe.search.space, methods, SEARCHED_SECTIONS, check)
+    for method, keys in recipe.search.per_method.items():
+        place = f"search.per_method.{method}"
+        if method not in methods:
+            faults.append(f"{place}: the search does not compare {method}; it compares {', '.join(methods)}.")
         else:
-            method = next(method for method in methods if applies(key, method))
+            faults += _key_faults(recipe, place, keys, (method,), METHODS_SECTIONS, check)
+    return list(dict.fromkeys(faults))
+
+
+def _key_faults(
+    recipe: Recipe,
+    place: str,
+    keys: Mapping[str, Values],
+    methods: Sequence[str],
+    sections: Sequence[str],
+    check: Callable[[Recipe], list[str]],
+) -> list[str]:
+    """Faults of the searched keys at `place` of the recipe, which are tried with those of `methods` that have them."""
+    faults: list[str] = []
+    for key, values in keys.items():
+        fitting = [method for method in methods if applies(key, method)]
+        if key in ELSEWHERE:
+            faults.append(f"{place} cannot have {key}; that is what {ELSEWHERE[key]} is for.")
+        elif key.partition(".")[0] not in sections or "." not in key:
+            faults.append(f"{place} cannot have {key}: keys of {', '.join(sections)} can be searched.")
+        elif not fitting:
+            faults.append(f"{place} has {key}, which is no key of {', '.join(methods)}.")
+        else:
             for value in (values.min, values.max) if isinstance(values, Range) else values:
-                trial = Trial("search", Setting(method, 1.0, recipe.teacher_names(), ((key, value),)), 0)
+                trial = Trial("search", Setting(fitting[0], 1.0, recipe.teacher_names(), ((key, value),)), 0)
                 try:
                     found = check(trial.recipe(recipe))
                 except InputError as error:
                     found = error.faults
-                faults += [f"search.space, {key}={value}: {fault}" for fault in found]
-    return list(dict.fromkeys(faults))
+                faults += [f"{place}, {key}={value}: {fault}" for fault in found]
+    return faults

@@ -10,6 +10,7 @@ from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.regularizers import REGULARIZERS
 from aft_ray.regularizers.aft import KernelRegularizer
+from aft_ray.search.schedulers import AshaPerMethod
 from aft_ray.search.space import (
     Setting,
     Trial,
@@ -66,6 +67,48 @@ def test_any_key_is_searched_with_the_methods_that_have_it() -> None:
     assert len(of_aft) == 4 and {setting["regularizer.learn_gates"] for setting in of_aft} == {True, False}
     recipe = next(t for t in found if dict(t.setting.others).get("regularizer.learn_gates") is False).recipe(planned())
     assert recipe.regularizer.options == {"learn_gates": False} and recipe.train.learning_rate == 1e-3
+
+
+def test_a_method_has_values_of_its_own_which_replace_those_of_all() -> None:
+    given = planned(
+        compare=["none", "kd", "aft"],
+        beta=[1],
+        teachers=[["a"]],
+        space={"train.steps": [10, 20]},
+        per_method={
+            "kd": {"regularizer.learning_rate": 1e-4, "train.steps": 3000},
+            "aft": {"regularizer.learn_gates": [True, False]},
+        },
+    )
+    found = trials(given)
+    others = {method: [t.setting.others for t in found if t.setting.method == method] for method in ("none", "kd")}
+    assert others["none"] == [(("train.steps", 10),), (("train.steps", 20),)]
+    assert others["kd"] == [(("regularizer.learning_rate", 1e-4), ("train.steps", 3000))]
+    recipes = [trial.recipe(given) for trial in found]
+    assert {r.regularizer.learning_rate for r in recipes if r.regularizer.name == "kd"} == {1e-4}
+    assert {r.regularizer.learning_rate for r in recipes if r.regularizer.name == "aft"} == {0.01}
+    assert sum(trial.setting.method == "aft" for trial in found) == 4
+    assert AshaPerMethod(given).max_steps == 3000
+
+
+def test_faults_of_one_method_s_values_are_told_at_once() -> None:
+    per_method = {
+        "rkd": {"train.steps": 5},
+        "kd": {"regularizer.learn_gates": False, "student.image_size": 32, "regularizer.beta": 3},
+        "aft": {"regularizer.learning_rate": [0.1, -1]},
+    }
+    assert space_faults(planned(compare=["kd", "aft"], per_method=per_method), lambda recipe: []) == [
+        "search.per_method.rkd: the search does not compare rkd; it compares kd, aft.",
+        "search.per_method.kd has regularizer.learn_gates, which is no key of kd.",
+        "search.per_method.kd cannot have student.image_size: keys of regularizer, train can be searched.",
+        "search.per_method.kd cannot have regularizer.beta; that is what search.beta is for.",
+        "search.per_method.aft, regularizer.learning_rate=-1: regularizer.learning_rate must be greater than 0, got -1.",
+    ]
+    for wrong in ([1], {"kd": 3}, {"kd": {"train.steps": []}}):
+        with pytest.raises(ValueError, match="per_method"):
+            planned(per_method=wrong)
+    with pytest.raises(ValueError, match="cannot hold the range of regularizer.learning_rate of kd"):
+        planned(compare=["kd"], per_method={"kd": {"regularizer.learning_rate": {"min": 0.001, "max": 0.1}}})
 
 
 def test_draws_are_the_same_again_and_lie_in_their_ranges() -> None:
