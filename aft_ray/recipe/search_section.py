@@ -38,9 +38,15 @@ Values: TypeAlias = Range | tuple[Any, ...]
 Betas: TypeAlias = Range | tuple[Annotated[float, Field(ge=0)], ...]
 
 
+FinalsOf: TypeAlias = Literal["method", "teachers", "setting"]
+
+
 class FinalConfig(Model):
+    of: FinalsOf = "method"
+    """Settings to train again: the best of each `method`, the best of each method with each combination of `teachers`, or every
+    `setting`."""
     seeds: int = Field(default=3, ge=0)
-    """Final trainings of each method's best setting, each with its own seed; 0 leaves the test split unseen."""
+    """Final trainings of each setting that `of` names, each with its own seed; 0 leaves the test split unseen."""
     train_on: Literal["train+validation", "train"] = "train+validation"
     """`train+validation` trains on all samples except test and keeps the last step's student; `train` keeps the student with
     the best validation score."""
@@ -90,7 +96,7 @@ class SearchConfig(Model):
     checkpoint_every_s: float = Field(default=30.0, ge=0)
     """Seconds between checkpoints of a trial: the work that a killed process may lose."""
     final: FinalConfig = FinalConfig()
-    """Final runs: each method's best setting is trained again, and only these runs see the test split."""
+    """Final runs: the best settings are trained again, and only these runs see the test split."""
 
     @field_validator("searcher")
     @classmethod

@@ -30,7 +30,7 @@ def render_page(
     """The page as HTML. measure: of the workspace's task. files: beside the page, to link to."""
     place, entries = Workspace.at(recipe.workspace), found.entries
     search = place.search(recipe.run)
-    finals = [Group(entry.title, read_trainings(search / "trials", entry.trials)) for entry in entries]
+    finals = [Group(entry.title, read_trainings(search / "trials", entry.trials)) for entry in found.chosen]
     finals = [group for group in finals if group.trainings]
     singles = [Group(run.name, [run]) for run in runs]
     gated = [group for group in finals or singles if all(training.gates for training in group.trainings)]
@@ -46,7 +46,7 @@ def render_page(
         entries=entries,
         runs=runs,
         trials=trials,
-        errors=pictures.draw_errors(entries),
+        errors=pictures.draw_errors(found.chosen),
         betas=pictures.draw_betas(trials, num_validation),
         gains=pictures.draw_gains(trials),
         contributions=pictures.draw_contributions(trials),

@@ -79,11 +79,17 @@ class _Ranking(Form):
 
 @dataclass(frozen=True)
 class Findings:
-    """The findings of a search. entries: its methods, the lowest test error first. headline, remarks: sentences."""
+    """The findings of a search. entries: its settings with final runs, the lowest test error first. headline, remarks:
+    sentences on each method's chosen setting."""
 
     entries: list[Entry]
     headline: str
     remarks: list[str]
+
+    @property
+    def chosen(self) -> list[Entry]:
+        """Each method at the setting that validation chose."""
+        return [entry for entry in self.entries if entry.is_chosen]
 
 
 def findings(recipe: Recipe) -> Findings:
@@ -93,9 +99,10 @@ def findings(recipe: Recipe) -> Findings:
     entries = summarize(trials, recipe.search.metric)
     validation = workspace.samples("validation").manifest()
     place = workspace.search(recipe.run) / "trials"
-    told = [left_out(entry.title, [_last_line(place / name) for name in entry.trials]) for entry in entries]
-    found = remarks(trials, entries, partial(_strengths, recipe), validation)
-    return Findings(entries, headline(entries), [*filter(None, told), *found])
+    chosen = [entry for entry in entries if entry.is_chosen]
+    told = [left_out(entry.title, [_last_line(place / name) for name in entry.trials]) for entry in chosen]
+    found = remarks(trials, chosen, partial(_strengths, recipe), validation)
+    return Findings(entries, headline(chosen), [*filter(None, told), *found])
 
 
 def _strengths(recipe: Recipe, method: str) -> Betas:

@@ -28,14 +28,15 @@ def method_title(method: str) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the leaderboard: a method at its chosen setting.
+    """A line of the leaderboard: a method at a setting with final runs.
 
     others: other searched keys of the recipe. measure: of the task; `validation`, `test` and `test_se` are in its unit.
     finals: rows of the final runs that reached the test split; without any the columns of test are NaN. validation: mean over
     the search's trials of this setting. trials: names of the final runs, or else of the search's trials.
     The standard errors (`_se`) are NaN with one seed. relative_error is the test error (of a regression, the loss) over the
     mean one of standard transfer; its standard error, gain and p_value come from `paired_test` against standard transfer, so
-    they include what seeds do to it; NaN without it.
+    they include what seeds do to it; NaN without it. is_chosen: whether validation chose this setting among those of its method
+    that are shown: a method may have several with final runs.
     """
 
     method: str
@@ -52,6 +53,7 @@ class Entry:
     gain: float
     p_value: float
     trials: tuple[str, ...]
+    is_chosen: bool
 
     @property
     def title(self) -> str:
@@ -129,7 +131,7 @@ class Group:
 
 
 def summarize(rows: Iterable[TrialRow], metric: str | None = None) -> list[Entry]:
-    """Each method at its chosen setting, the lowest test error first: means and standard errors over its final runs.
+    """Each setting with final runs, the lowest test error first: means and standard errors over these runs.
 
     A method without final runs is shown by its best setting on validation, after the others. metric: `search.metric`.
     """
@@ -142,10 +144,13 @@ def summarize(rows: Iterable[TrialRow], metric: str | None = None) -> list[Entry
             tested[setting_key(row)].append(row)
         elif row["stage"] == "search" and measure.of(row, "val") is not None:
             searched[setting_key(row)].append(row)
-    with_finals = {key[0] for key in tested}
-    untested = [choice.key for method, choice in best_settings(rows, metric).items() if method not in with_finals]
-    standard = [row for key, found in tested.items() if key[0] == "none" for row in found]
-    entries = [_entry(key, measure, tested[key], searched[key], standard) for key in (*tested, *untested)]
+    chosen = {key[0]: key for key in reversed(tested)}  # the first, where the search's trials are unknown
+    of_tested = [row for key in tested for row in searched[key]]
+    chosen |= {method: choice.key for method, choice in best_settings(of_tested, metric).items()}
+    untested = [choice.key for method, choice in best_settings(rows, metric).items() if method not in chosen]
+    standard = tested[chosen["none"]] if "none" in chosen else []
+    shown = {*chosen.values(), *untested}
+    entries = [_entry(key, measure, tested[key], searched[key], standard, key in shown) for key in (*tested, *untested)]
     return sorted(entries, key=lambda entry: entry.place)
 
 
@@ -155,6 +160,7 @@ def _entry(
     finals: Sequence[TrialRow],
     trials: Sequence[TrialRow],
     standard: Sequence[TrialRow],
+    is_chosen: bool,
 ) -> Entry:
     method, beta, teachers, others = key
     tests, validations = _values(finals, measure, "test"), _values(trials, measure, "val")
@@ -177,6 +183,7 @@ def _entry(
         gain=paired.gain,
         p_value=paired.p_value,
         trials=tuple(row["trial"] for row in finals or trials),
+        is_chosen=is_chosen,
     )
 
 

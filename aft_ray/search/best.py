@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from aft_ray.recipe.search_section import FinalsOf
 from aft_ray.search.trials import SettingKey, TrialRow, setting_key
 from aft_ray.training.best import measure_of, score
 
@@ -40,16 +41,29 @@ def best_settings(rows: Iterable[TrialRow], metric: str | None, num_validation: 
 
     num_validation: labelled samples that the trials were measured on, for the standard error of an accuracy.
     """
+    return {choice.method: choice for choice in best_of_each("method", rows, metric, num_validation)}
+
+
+def best_of_each(
+    of: FinalsOf, rows: Iterable[TrialRow], metric: str | None, num_validation: int | None = None
+) -> list[Choice]:
+    """The best setting of each method, of each method with each combination of teachers, or every setting."""
     trials: dict[SettingKey, list[TrialRow]] = {}
     for row in rows:
         if row["stage"] == "search" and (row.get("val_accuracy"), row.get("val_loss")) != (None, None):
             trials.setdefault(setting_key(row), []).append(row)
-    best: dict[str, Choice] = {}
+    best: dict[Hashable, Choice] = {}
     for key, found in trials.items():
-        choice = _choice(key, found, metric, num_validation)
-        if choice.method not in best or choice.rank < best[choice.method].rank:
-            best[choice.method] = choice
-    return best
+        choice, group = _choice(key, found, metric, num_validation), group_of(of, key)
+        if group not in best or choice.rank < best[group].rank:
+            best[group] = choice
+    return list(best.values())
+
+
+def group_of(of: FinalsOf, key: SettingKey) -> Hashable:
+    """The settings that a setting competes with, of which one has final runs."""
+    method, _, teachers, _ = key
+    return {"method": method, "teachers": (method, teachers), "setting": key}[of]
 
 
 def winner(best: Mapping[str, Choice]) -> Choice:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from aft_ray.recipe.config import Recipe, override
+from aft_ray.search.best import group_of
 from aft_ray.search.search import plan_search
 from aft_ray.search.space import Trial
 from aft_ray.store.workspace import Workspace
@@ -42,10 +44,17 @@ def estimate_search(setup: Setup) -> SearchPlan:
     """Plans the search and trains its last trial for a few steps."""
     recipe, trials = setup.recipe, plan_search(setup)
     step_s, evaluation_s = _probe(trials[-1].recipe(recipe))
-    num_final = recipe.search.final.seeds * len(recipe.search.methods(recipe.regularizer.name))
+    num_final = num_finals(recipe, trials)
     seconds = num_final * _seconds(recipe, step_s, evaluation_s)
     seconds += sum(_seconds(trial.recipe(recipe), step_s, evaluation_s) for trial in trials)
     return SearchPlan(trials, num_final, step_s, evaluation_s, seconds / 3600)
+
+
+def num_finals(recipe: Recipe, trials: Iterable[Trial]) -> int:
+    """Final runs after these trials."""
+    settings = {astuple(trial.setting) for trial in trials}
+    groups = {group_of(recipe.search.final.of, setting) for setting in settings}
+    return recipe.search.final.seeds * len(groups)
 
 
 def _seconds(recipe: Recipe, step_s: float, evaluation_s: float) -> float:

@@ -21,7 +21,7 @@ from aft_ray.recipe.model import is_own_class
 from aft_ray.recipe.own_class import import_class
 from aft_ray.recipe.reference import schema_line
 from aft_ray.recipe.search_section import Range
-from aft_ray.search.best import best_settings, winner
+from aft_ray.search.best import best_of_each, best_settings, winner
 from aft_ray.search.check import compared_teachers
 from aft_ray.search.proposals import Learned, Listed, Proposals
 from aft_ray.search.rank import rank
@@ -64,7 +64,8 @@ def _search(setup: Setup, subsets: Sequence[tuple[str, ...]]) -> list[TrialRow]:
     best = best_settings(rows, recipe.search.metric, _num_validation(data))
     if best:
         _write_winner(recipe, place, Setting(*winner(best).key))
-    finals = [trial for choice in best.values() for trial in final_trials(recipe, Setting(*choice.key))]
+    chosen = best_of_each(recipe.search.final.of, rows, recipe.search.metric)
+    finals = [trial for choice in chosen for trial in final_trials(recipe, Setting(*choice.key))]
     if recipe.search.final.train_on == "train+validation":
         joined = {key: ray.put(found.with_validation_in_train()) for key, found in data.items()}
         shared = replace(shared, data=joined, with_validation=True)

@@ -52,6 +52,18 @@ def test_the_headline_and_the_table_have_one_test() -> None:
     assert f"(p {best.p_value:.3f})" in headline(entries) and f"{100 * best.gain:.1f} points" in headline(entries)
 
 
+def test_the_headline_is_of_the_setting_that_validation_chose_not_of_the_luckiest_on_test() -> None:
+    lucky = [
+        trial("search", "aft", 1.0, ("small",), val_accuracy=0.1),
+        *(trial("final", "aft", 1.0, ("small",), seed, test_accuracy=0.99) for seed in (1, 2, 3)),
+    ]
+    entries = summarize([*searched(), *finals(), *lucky])
+    assert (entries[0].test, entries[0].is_chosen) == (pytest.approx(0.99), False)
+    chosen = [entry for entry in entries if entry.is_chosen]
+    assert sorted(entry.method for entry in chosen) == ["aft", "kd", "none"]
+    assert headline(chosen) == headline(summarize([*searched(), *finals()]))
+
+
 def test_runs_with_other_seeds_show_no_difference() -> None:
     text = compare(entry("aft", [0.9, 0.91]), entry("none", [0.8, 0.81], first_seed=7))
     assert "no two seeds in common: this shows no difference" in text

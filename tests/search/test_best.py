@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aft_ray.search.best import Choice, best_settings, winner
+from aft_ray.search.best import Choice, best_of_each, best_settings, winner
 from aft_ray.search.trials import TrialRow
 
 
@@ -46,6 +46,19 @@ def test_ties_are_broken_by_the_loss_and_then_by_the_simpler() -> None:
 def test_trials_that_failed_or_saw_the_test_split_choose_nothing() -> None:
     rows = [row("aft", 1, None, None), row("aft", 2, 0.5, 0.7), row("aft", 3, 0.9, 0.1) | {"stage": "final"}]
     assert chosen(rows)[0] == 2
+
+
+def test_final_runs_are_of_each_method_each_combination_of_teachers_or_each_setting() -> None:
+    rows = [row("none", 0, 0.5, 0.5), row("aft", 1, 0.6, 0.5), row("aft", 2, 0.7, 0.5), row("aft", 1, 0.9, 0.5, ("b",))]
+    settings = {
+        of: [choice.key[:3] for choice in best_of_each(of, rows, None)] for of in ("method", "teachers", "setting")
+    }
+    none, first, second, other = ("none", 0, ()), ("aft", 1, ("a",)), ("aft", 2, ("a",)), ("aft", 1, ("b",))
+    assert settings == {
+        "method": [none, other],
+        "teachers": [none, second, other],
+        "setting": [none, first, second, other],
+    }
 
 
 def wins(rows: list[TrialRow], **options: Any) -> str:

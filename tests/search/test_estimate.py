@@ -3,7 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from aft_ray.commands.check import open_setup
-from aft_ray.search.estimate import estimate_search
+from aft_ray.recipe.config import override
+from aft_ray.search.estimate import estimate_search, num_finals
 from tests.helpers.training import made_workspace
 
 
@@ -14,6 +15,9 @@ def test_a_dry_run_counts_trials_and_their_time_and_writes_nothing(tmp_path: Pat
     plan = estimate_search(open_setup(given, "search"))
     assert sorted(tmp_path.rglob("*")) == before
     assert plan.per_method() == {"none": 2, "aft": 2 * 2 * 3} and plan.num_final == 6
+    of_teachers = override(given, {"search.final.of": "teachers"})
+    assert num_finals(of_teachers, plan.trials) == 3 * (1 + 3)
+    assert num_finals(override(given, {"search.final.of": "setting"}), plan.trials) == 3 * (1 + 2 * 3)
     assert plan.step_s > 0 and plan.evaluation_s > 0
     per_run = 100 * plan.step_s + 2 * plan.evaluation_s
     assert abs(plan.hours * 3600 / ((14 + 6) * per_run) - 1) < 1e-9

@@ -104,6 +104,7 @@ def test_faults_of_one_method_s_values_are_told_at_once() -> None:
         "search.per_method.kd cannot have regularizer.beta; that is what search.beta is for.",
         "search.per_method.aft, regularizer.learning_rate=-1: regularizer.learning_rate must be greater than 0, got -1.",
     ]
+    wrong: Any
     for wrong in ([1], {"kd": 3}, {"kd": {"train.steps": []}}):
         with pytest.raises(ValueError, match="per_method"):
             planned(per_method=wrong)
