@@ -107,6 +107,8 @@ def _prepare(
                 quarantined += found
                 progress.advance(1)
     check_quarantined(quarantined, config.max_bad_samples)
+    reasons = {sample["sample_id"]: sample["reason"] for sample in quarantined}
+    raise_faults(split.told_empty(reasons) for split in splits if split.is_empty())
     return {split.name: split.finish(made=bool(shards)) for split, shards in zip(splits, missing, strict=True)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -154,12 +154,26 @@ class SplitShards:
     def _indices(self, shard: int) -> list[int]:
         return self.indices[shard * self.rows : (shard + 1) * self.rows]
 
+    def is_empty(self) -> bool:
+        """Whether every sample of the split, whose shards are all there, was put aside."""
+        shards = range(self.num_shards)
+        return not any(self.directory.read_shard(shard, ["sample_id"]).num_rows for shard in shards)
+
+    def told_empty(self, reasons: Mapping[str, str]) -> str:
+        """The fault of a split that is empty. reasons: of the samples that this command put aside, by id."""
+        first = self.listing.items[self.indices[0]].sample_id
+        example = f" ({first}: {reasons[first]})" if first in reasons else ""
+        return (
+            f"Split {self.name} would be empty: all its {len(self.indices)} samples were put aside as unreadable{example}."
+            " Mend or remove them and run 'aft-ray prepare --overwrite'."
+        )
+
     def finish(self, *, made: bool) -> dict[str, Any]:
         """The split's manifest, written if it is not there yet or a shard was `made` again."""
         manifest = self.directory.manifest()
         if manifest is not None and not made:
             return manifest
-        labels = [self.listing.items[index].label for index in self.indices]
+        labels = self._kept_labels()
         return self.directory.write_manifest(
             self.num_shards,
             self.stamp,
@@ -171,6 +185,12 @@ class SplitShards:
             truncation_side=self.listing.truncation_side,
             recipe=sample_recipe(self.config),
         )
+
+    def _kept_labels(self) -> list[Label]:
+        """The labels of the samples that were not put aside."""
+        label_of = {(item := self.listing.items[index]).sample_id: item.label for index in self.indices}
+        shards = (self.directory.read_shard(shard, ["sample_id"]) for shard in range(self.num_shards))
+        return [label_of[sample_id] for shard in shards for sample_id in shard.column("sample_id").to_pylist()]
 
 
 def samples_per_class(labels: Sequence[Label], classes: Sequence[str]) -> dict[str, int]:
