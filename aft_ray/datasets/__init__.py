@@ -39,7 +39,8 @@ NAMED: dict[str, NamedDataset] = {
     )
 }
 TABLES = Source(
-    lambda config: list_tables(open_tables(config), config), lambda config: check_columns(open_tables(config), config)
+    lambda config: list_tables(open_tables(config), config),
+    lambda config: check_columns(open_tables(config).tables, config),
 )
 SOURCES = {
     "image_folder": Source(list_image_folder, list_image_folder),

@@ -58,7 +58,7 @@ class Listing:
     uri: the path or URL of the picture of `items[i]`, where every one is a file of its own.
     truncation_side: where a tokenizer cuts a text that is too long.
     facts: what else the content depends on, as plain JSON types by name.
-    left_out: how many files beside the samples were not read, by suffix.
+    left_out: how many files, members and rows beside the samples were not read, by suffix or reason.
     """
 
     modality: Modality

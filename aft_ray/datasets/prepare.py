@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -113,11 +112,10 @@ def _prepare(
 
 
 def tell_left_out(listing: Listing) -> None:
-    """Says which files beside the samples were not read."""
+    """Says in one line which files, members and rows beside the samples were not read."""
     if listing.left_out:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(listing.left_out.items()))
-        count = sum(listing.left_out.values())
-        print(f"prepare: left out {count} files that are no samples: {kinds}", file=sys.stderr)
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(listing.left_out.items()))
+        tell(f"prepare left out what is no sample: {kinds}.")
 
 
 def check_ids(listing: Listing) -> None:

@@ -80,7 +80,7 @@ class HubTask:
     def list_samples(self, config: DatasetConfig) -> Listing:
         resolved = self.resolve(config)
         tables = hub_tables(resolved)
-        if not isinstance(self.classes, int) and not resolved.label_names and not tables[0].class_names:
+        if not isinstance(self.classes, int) and not resolved.label_names and not tables.tables[0].class_names:
             resolved = resolved.model_copy(update={"label_names": self.classes})
         listing = list_tables(tables, resolved)
         if len(listing.classes) != self.num_classes:

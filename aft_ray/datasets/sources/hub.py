@@ -5,6 +5,7 @@ Parquet and Arrow files are read without the hub's library; only a stream needs 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -12,35 +13,43 @@ from pathlib import Path
 from typing import Any
 
 from aft_ray.datasets.base import raise_faults
+from aft_ray.datasets.sources.files import check_look_alikes, find_files, raise_missing_splits
 from aft_ray.datasets.sources.json_text import parse_json
 from aft_ray.datasets.sources.splits import own_split, split_names
-from aft_ray.datasets.sources.tables import SUFFIXES, Row, Table, find_files, open_table, raise_missing_splits
+from aft_ray.datasets.sources.tables import SUFFIXES, Row, Table, Tables, open_table
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 
 CONVERTED = "refs/convert/parquet"
 """The branch where the hub keeps a Parquet copy of what the repository has in another form."""
 KINDS = ("parquet", "arrow")
+OTHERS = "tables of other splits"
+"""In a listing's `left_out`."""
 
 
-def hub_tables(config: DatasetConfig) -> list[Table]:
+def hub_tables(config: DatasetConfig) -> Tables:
     """The splits of `dataset.repo`, named as the repository names them.
 
     Raises FileNotFoundError if `path` has no such files, InputError if the hub cannot be reached or has no such data.
     """
-    tables = []
+    tables, left_out = [], Counter[str]()
     for repo, names in _names_by_repo(config).items():
         folder = local_folder(config, repo)
-        found = stream(repo, config) if folder is None else local_tables(folder, names)
-        known = [table for table in found if table.split is None and table.name in names]
-        tables += [replace(table, split=names[table.name]) for table in known] or ([] if config.splits else found)
+        found = Tables(stream(repo, config), {}) if folder is None else local_tables(folder, names)
+        known = [replace(table, split=names[table.name]) for table in found.tables if table.name in names]
+        if not known and not config.splits:
+            check_look_alikes([Path(table.name) for table in found.tables], config.path or repo)
+            known = found.tables
+        tables += known
+        left_out.update(found.left_out)
+        left_out[OTHERS] += len(found.tables) - len(known)
     raise_missing_splits(config, {table.split for table in tables if table.split}, config.path or config.repo)
-    return tables
+    return Tables(tables, +left_out)
 
 
 def check_hub(config: DatasetConfig) -> list[Table]:
     """As `hub_tables`, but nothing if only a server has the files: a check asks no server."""
-    return hub_tables(config) if local_folder(config, config.repo or "") else []
+    return hub_tables(config).tables if local_folder(config, config.repo or "") else []
 
 
 def _names_by_repo(config: DatasetConfig) -> dict[str, dict[str, str]]:
@@ -75,19 +84,20 @@ def _cached(repo: str, revision: str | None) -> Path | None:
     return place if has_files else None
 
 
-def local_tables(folder: Path, names: Mapping[str, str]) -> list[Table]:
+def local_tables(folder: Path, names: Mapping[str, str]) -> Tables:
     """Every Parquet file below `folder`, else every Arrow file; those of one split have one name."""
     for kind in KINDS:
         try:
-            root, files = find_files(str(folder), SUFFIXES[kind])
+            found = find_files(str(folder), SUFFIXES[kind])
         except FileNotFoundError:
             continue
-        if kind == "arrow":
-            files = _without_caches(files)
+        files = _without_caches(found.files) if kind == "arrow" else found.files
         if not files:
             continue
-        own = {file: own_split(file.relative_to(root), names) for file in files}
-        return [replace(open_table(file, kind), name=split or file.stem) for file, split in own.items()]
+        left_out = found.left_out + Counter({"caches of the hub's library": len(found.files) - len(files)})
+        own = {file: own_split(found.name(file), names) for file in files}
+        tables = [replace(open_table(file, kind), name=split or file.stem) for file, split in own.items()]
+        return Tables(tables, left_out)
     raise FileNotFoundError(
         f"{folder}: no Parquet or Arrow files there; set dataset.path to a copy in the hub's own files."
     )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aft_ray.datasets.base import Item, Listing, raise_faults
+from aft_ray.datasets.sources.files import OTHER_SPLITS, raise_missing_splits
 from aft_ray.datasets.sources.folder_splits import Parts, splits_of_folders
 from aft_ray.datasets.sources.pictures import SUFFIXES, picture_size, read_picture
 from aft_ray.datasets.sources.splits import named_split, split_names
-from aft_ray.datasets.sources.tables import raise_missing_splits
-from aft_ray.datasets.sources.walk import find_below
+from aft_ray.datasets.sources.walk import existing_folder, find_below
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 
@@ -27,11 +27,7 @@ def list_image_folder(config: DatasetConfig) -> Listing:
     Raises FileNotFoundError if `path` is no directory, InputError if there are not at least two classes with images, not
     the same ones in every split, or the first folders are neither all splits nor all classes.
     """
-    root = Path(os.path.realpath(Path(config.path or "").expanduser()))
-    if not os.path.isdir(root):
-        raise FileNotFoundError(
-            f"the folder {root} does not exist; set dataset.path to one that has a folder per class."
-        )
+    root = existing_folder(config.path or "", "set dataset.path to one that has a folder per class.")
     found = find_below(root, SUFFIXES)
     parts = {file: file.relative_to(root).parts for file in found.files}
     own = _splits(config, [part for part in parts.values() if len(part) > 1], root)
@@ -49,7 +45,7 @@ def list_image_folder(config: DatasetConfig) -> Listing:
         )
     _check_splits(splits, labels, root)
     number = {name: index for index, name in enumerate(classes)}
-    outside = len(found.files) - len(inside)
+    left_out = Counter({OUTSIDE: len(found.files) - len(inside), OTHER_SPLITS: len(inside) - len(files)})
     return Listing(
         modality="image",
         classes=classes,
@@ -59,7 +55,7 @@ def list_image_folder(config: DatasetConfig) -> Listing:
         ),
         read=lambda index: read_picture(files[index]),
         uri=lambda index: str(files[index]),
-        left_out={**found.left_out, **({OUTSIDE: outside} if outside else {})},
+        left_out=found.left_out + left_out,
     )
 
 

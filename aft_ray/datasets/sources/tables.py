@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import csv
-import glob
 import gzip
-import os
 import sys
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, takewhile
-from pathlib import Path, PurePath
+from itertools import islice
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from aft_ray.datasets.base import raise_faults
-from aft_ray.datasets.sources.json_text import is_unicode, parse_json
-from aft_ray.datasets.sources.splits import own_split, split_names
-from aft_ray.datasets.sources.walk import find_below, is_hidden
+from aft_ray.datasets.sources.files import OTHER_SPLITS, find_files, splits_of_files
+from aft_ray.datasets.sources.json_text import parse_json
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 
@@ -63,75 +60,27 @@ class Table:
     again: bool = True
 
 
-def open_tables(config: DatasetConfig) -> list[Table]:
+@dataclass(frozen=True)
+class Tables:
+    """The tables of a data set. left_out: how many files beside them were not read, by kind."""
+
+    tables: list[Table]
+    left_out: Mapping[str, int]
+
+
+def open_tables(config: DatasetConfig) -> Tables:
     """The files of `dataset.path` in the format `dataset.source`.
 
-    Raises FileNotFoundError if there are none, InputError if one cannot be read or only some of them name a split.
+    Raises FileNotFoundError if there are none, InputError if one cannot be read or their splits are not clear.
     """
     assert config.source is not None and config.path is not None, "the recipe was validated"
-    root, files = find_files(config.path, SUFFIXES[config.source])
-    names = {} if config.columns.split else split_names(config)
-    own = {file: None if file == root else own_split(file.relative_to(root), names) for file in files}
-    if config.splits and names:
-        own = {file: split for file, split in own.items() if split}
-        raise_missing_splits(config, [names[split] for split in own.values() if split], root)
-    without = [file.name for file, split in own.items() if split is None]
-    if without and len(without) < len(own):
-        raise InputError(
-            f"{', '.join(without[:3])} in {root} name no split, other files do. Name one in each, or say in dataset.splits"
-            " which are read."
-        )
-    tables = []
-    for file, split in own.items():
-        name = file.name if file == root else file.relative_to(root).as_posix()
-        tables.append(replace(open_table(file, config.source), name=name, split=names[split] if split else None))
-    return tables
-
-
-def raise_missing_splits(config: DatasetConfig, found: Collection[str], where: object) -> None:
-    raise_faults(
-        f"dataset.splits.{split}: {where} has no split called {' or '.join(names)}."
-        for split, names in config.splits.items()
-        if split not in found
-    )
-
-
-def find_files(path: str, suffixes: Sequence[str], compressed: Sequence[str] = ()) -> tuple[Path, list[Path]]:
-    """The root that names are relative to and the sorted files of `path`: one file, a folder's at any depth, or a glob's.
-
-    Raises FileNotFoundError, saying where it looked, if there is none; InputError naming files that cannot be read, and
-    those with a suffix of `compressed`, which are not passed over.
-    """
-    place = Path(path).expanduser().absolute()
-    if os.path.isfile(place):
-        return place, [place]
-    if os.path.isdir(place):
-        files = find_below(place, (*suffixes, *compressed)).files
-    else:
-        pattern = str(place)
-        place = Path(*takewhile(lambda part: not glob.has_magic(part), place.parts))
-        found = map(Path, glob.glob(pattern, recursive=True))
-        files = sorted(file for file in found if not file.is_dir() and not _is_hidden(file.relative_to(place)))
-    if not files:
-        raise FileNotFoundError(f"{path}: no {' or '.join(suffixes)} files there; set dataset.path to where they are.")
-    raise_faults(
-        f"{file} is no file that can be read: a broken link, a pipe or the like."
-        for file in files
-        if not file.is_file()
-    )
-    raise_faults(
-        f"The name of {str(file)!r} is not Unicode; rename the file." for file in files if not is_unicode(str(file))
-    )
-    raise_faults(
-        f"{file} is compressed. Unpack it."
-        for file in files
-        if compressed and file.name.lower().endswith(tuple(compressed))
-    )
-    return place, files
-
-
-def _is_hidden(path: PurePath) -> bool:
-    return any(map(is_hidden, path.parts))
+    found = find_files(config.path, SUFFIXES[config.source])
+    splits = splits_of_files(found, config)
+    tables = [
+        replace(open_table(file, config.source), name=found.name(file).as_posix(), split=split)
+        for file, split in splits.items()
+    ]
+    return Tables(tables, +(found.left_out + Counter({OTHER_SPLITS: len(found.files) - len(splits)})))
 
 
 def open_table(file: Path, kind: str) -> Table:

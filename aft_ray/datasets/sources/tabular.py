@@ -12,11 +12,12 @@ from typing import Any
 
 from aft_ray.datasets.base import Content, Item, Listing, Modality, raise_faults
 from aft_ray.datasets.sources.contents import Contents, RowContent
+from aft_ray.datasets.sources.files import OTHER_SPLITS
 from aft_ray.datasets.sources.json_text import is_unicode
 from aft_ray.datasets.sources.labels import Labels
 from aft_ray.datasets.sources.pictures import picture_path, picture_size, read_picture
 from aft_ray.datasets.sources.splits import named_split, split_names
-from aft_ray.datasets.sources.tables import Row, Table, read_ordered
+from aft_ray.datasets.sources.tables import Row, Table, Tables, read_ordered
 from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import ColumnsConfig, DatasetConfig
@@ -44,11 +45,12 @@ def check_columns(tables: Sequence[Table], config: DatasetConfig) -> None:
     raise_faults(faults)
 
 
-def list_tables(tables: Sequence[Table], config: DatasetConfig) -> Listing:
-    """Every row of `tables` as a sample.
+def list_tables(opened: Tables, config: DatasetConfig) -> Listing:
+    """Every row of some tables as a sample.
 
     Raises InputError, one line per fault: missing columns; rows whose label, id, split or picture's path is wrong.
     """
+    tables = opened.tables
     check_columns(tables, config)
     rows = _Rows(tables, config)
     rows.read()
@@ -74,6 +76,7 @@ def list_tables(tables: Sequence[Table], config: DatasetConfig) -> Listing:
         task=config.task or "classification",
         truncation_side=(config.truncation_side or "right") if content.texts else None,
         facts={"prompt": config.prompt, "tables": fingerprint([[t.name, t.num_bytes] for t in tables])},
+        left_out={**opened.left_out, **({f"rows {OTHER_SPLITS}": rows.num_left_out} if rows.num_left_out else {})},
     )
 
 
@@ -95,7 +98,8 @@ class _Rows:
     """Ids, labels, splits, groups and pictures' paths of the rows that a listing keeps; `read` fills them.
 
     kept: their places among all rows. paths: None if the pictures lie in the tables; these are copied, as texts are, into
-    `contents`. outside: the first path that leads outside its folder; num_outside: how many do.
+    `contents`. outside: the first path that leads outside its folder; num_outside: how many do. num_left_out: rows
+    of splits that the recipe does not name.
     """
 
     def __init__(self, tables: Sequence[Table], config: DatasetConfig) -> None:
@@ -109,6 +113,7 @@ class _Rows:
         self.groups: list[str | None] = []
         self.paths: list[str] | None = [] if self._has_paths() else None
         self.outside, self.num_outside = "", 0
+        self.num_left_out = 0
         self.copied = self.content if self.paths is None else replace(self.content, image=None)
         self.contents = Contents(self._parts, self.copied.num_parts)
 
@@ -180,6 +185,7 @@ class _Rows:
         if columns.split:
             split = names.get(named_split(str(row[columns.split]), names) or "")
             if split is None and self.config.splits:
+                self.num_left_out += 1
                 return
             if split is None:
                 raise InputError(

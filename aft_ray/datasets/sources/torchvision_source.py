@@ -9,6 +9,7 @@ from typing import Any
 
 from aft_ray.datasets.base import Item, Listing, raise_faults
 from aft_ray.datasets.sources.pictures import read_picture
+from aft_ray.datasets.sources.walk import existing_folder
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.schema import UNLABELED
@@ -50,14 +51,13 @@ def check_torchvision(config: DatasetConfig) -> Any:
     kind = getattr(datasets, config.dataset_class or "", None)
     if not inspect.isclass(kind) or not issubclass(kind, datasets.VisionDataset):
         raise InputError(f"torchvision.datasets has no class '{config.dataset_class}' of pictures.")
-    if not Path(config.path or "").expanduser().is_dir():
-        raise FileNotFoundError(f"the folder {config.path} does not exist. {_hint(config)}")
+    existing_folder(config.path or "", _hint(config))
     return kind
 
 
 def _hint(config: DatasetConfig) -> str:
     arguments = f"{config.path!r}, download=True"
-    return f"Get the data with torchvision.datasets.{config.dataset_class}({arguments}), or set dataset.path to it."
+    return f"get the data with torchvision.datasets.{config.dataset_class}({arguments}), or set dataset.path to it."
 
 
 def _open_splits(kind: Any, config: DatasetConfig) -> list[tuple[str | None, str, Any]]:

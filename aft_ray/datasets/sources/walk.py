@@ -51,6 +51,16 @@ def find_below(root: Path, suffixes: Sequence[str]) -> Found:
     return Found(sorted(files), +left_out)
 
 
+def existing_folder(path: str, way_out: str) -> Path:
+    """The real path of a folder. Raises FileNotFoundError if it does not exist, InputError if it is no folder."""
+    place = Path(os.path.realpath(Path(path).expanduser()))
+    if not os.path.lexists(place):
+        raise FileNotFoundError(f"the folder {place} does not exist; {way_out}")
+    if not place.is_dir():
+        raise InputError(f"{place} is a file, not a folder; unpack it if it is an archive, and {way_out}")
+    return place
+
+
 def is_hidden(name: str) -> bool:
     """Whether a computer put the file or folder there for itself."""
     return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from aft_ray.datasets.base import Content, Item, Listing, Modality, raise_faults
+from aft_ray.datasets.sources.files import OTHER_SPLITS, DataFiles, find_files, splits_of_files
 from aft_ray.datasets.sources.json_text import is_unicode, parse_json
 from aft_ray.datasets.sources.labels import Labels
 from aft_ray.datasets.sources.pictures import SUFFIXES
-from aft_ray.datasets.sources.splits import own_split, split_names
-from aft_ray.datasets.sources.tables import find_files, raise_missing_splits
 from aft_ray.datasets.sources.tabular import check_classes_of_splits
 from aft_ray.datasets.sources.walk import is_hidden
 from aft_ray.recipe.config import fingerprint
@@ -59,7 +59,8 @@ def list_webdataset(config: DatasetConfig) -> Listing:
     Raises FileNotFoundError if there are no tars, InputError naming damaged tars, members that lead out of one, and wrong
     labels.
     """
-    samples = list(_samples(config))
+    left_out = Counter[str]()
+    samples = list(_samples(config, left_out))
     if not samples:
         raise InputError(f"{config.path}: the tars are empty.")
     has_image = any(sample.first(IMAGES) for sample in samples)
@@ -92,41 +93,40 @@ def list_webdataset(config: DatasetConfig) -> Listing:
         facts={
             "tars": fingerprint([[sample.key, member.size] for sample in samples for member in sample.members.values()])
         },
+        left_out=+left_out,
     )
 
 
-def find_tars(config: DatasetConfig) -> list[tuple[str, str | None, Path]]:
-    """Name, split and place of every tar."""
-    root, files = find_files(config.path or "", (".tar",), COMPRESSED)
-    raise_faults(
-        f"{file} is compressed. Unpack it to a .tar." for file in files if file.name.lower().endswith(COMPRESSED)
-    )
-    names = split_names(config)
-    found = []
-    for file in files:
-        own = None if file == root else own_split(file.relative_to(root), names)
-        if own or not config.splits:
-            name = file.stem if file == root else file.relative_to(root).with_suffix("").as_posix()
-            found.append((name, names[own] if own else None, file))
-    raise_missing_splits(config, [split for _, split, _ in found if split], root)
-    return found
+def find_tars(config: DatasetConfig) -> tuple[DataFiles, dict[Path, str | None]]:
+    """The tars, and the split of each that is read."""
+    found = find_files(config.path or "", (".tar",), COMPRESSED)
+    return found, splits_of_files(found, config)
 
 
-def _samples(config: DatasetConfig) -> Iterator[Sample]:
-    for tar_name, split, file in find_tars(config):
+def _samples(config: DatasetConfig, left_out: Counter[str]) -> Iterator[Sample]:
+    """Every sample of every tar. Adds to `left_out` the files beside the tars, and the members, that are not read."""
+    found, splits = find_tars(config)
+    left_out.update(found.left_out)
+    left_out[f"tars {OTHER_SPLITS}"] += len(found.files) - len(splits)
+    for file, split in splits.items():
+        tar_name = found.name(file).with_suffix("").as_posix()
         samples: dict[str, Sample] = {}
         faults = []
         for member in _members(file):
             path = PurePosixPath(member.name)
             if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
                 faults.append(f"{file.name}: member {member.name!r} is no plain file inside the tar. Leave it out.")
-            elif member.isfile() and not any(map(is_hidden, path.parts)):
+            elif member.isfile() and any(map(is_hidden, path.parts)):
+                left_out["hidden members"] += 1
+            elif member.isfile():
                 stem, _, extension = path.name.partition(".")
                 key = (path.parent / stem).as_posix()
                 sample = samples.setdefault(key, Sample(f"{tar_name}/{key}", split))
                 if extension.lower() in sample.members:
                     faults.append(f"{file.name}: member {member.name!r} is there twice.")
                 sample.members[extension.lower()] = Member(file, member.offset_data, member.size)
+                if extension.lower() not in IMAGES + TEXTS + LABELS:
+                    left_out[f"members .{extension.lower()}" if extension else "members without a suffix"] += 1
         faults += [fault for sample in samples.values() for fault in _faults(sample)]
         raise_faults(faults)
         yield from samples.values()
