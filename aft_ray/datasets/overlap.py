@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from aft_ray.datasets.base import Listing, raise_faults
+from aft_ray.datasets.replacement import unfinished_places
 from aft_ray.datasets.sources.hub import local_folder
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.workspace import Workspace
@@ -21,15 +22,18 @@ WALKED = ("image_folder", "parquet", "csv", "jsonl", "webdataset", "hub")
 
 def check_apart(listing: Listing, config: DatasetConfig, workspace: Workspace) -> None:
     """Raises InputError if raw data and the workspace's samples overlap, through links too: raw data lies where samples are
-    written, or a folder that is read whole has the samples inside.
+    written or made, or a folder that is read whole has the samples inside.
     """
     if not workspace.is_local:
         return
     walked = config.source in WALKED
     samples = os.path.realpath(f"{workspace}/samples")
+    written = [samples, *map(os.path.realpath, unfinished_places(workspace))]
     found: dict[str, None] = {}
     for place in _places(listing, config):
-        if _is_inside(place, samples) or (walked and os.path.isdir(place) and _is_inside(samples, place)):
+        if any(_is_inside(place, own) for own in written) or (
+            walked and os.path.isdir(place) and _is_inside(samples, place)
+        ):
             found[place] = None
             if len(found) == NAMED:
                 break

@@ -14,25 +14,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow.fs as pafs
+
 from aft_ray.datasets.base import raise_faults
 from aft_ray.recipe.printable import tell
 from aft_ray.store.exchange import exchange
 from aft_ray.store.files import Directory
-from aft_ray.store.own_files import delete_own_files
+from aft_ray.store.own_files import delete_own_files, own_files
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.workspace import CURRENT, Workspace, is_set, split_directory
 
 
 def check_folders(workspace: Workspace) -> None:
-    """Raises InputError if a file or a broken link lies where `prepare` needs a folder."""
-    if workspace.is_local:
-        samples = f"{workspace}/samples"
-        places = [str(workspace), samples, *(f"{samples}/{split}" for split in SPLITS), str(_staging(workspace))]
-        raise_faults(
-            f"{place} is no folder but a file or a broken link. Move it away and run again."
-            for place in places
-            if os.path.lexists(place) and not os.path.isdir(place)
-        )
+    """Raises InputError if a file or a broken link lies where `prepare` needs a folder, or somebody's data where it keeps
+    unfinished samples.
+    """
+    if not workspace.is_local:
+        return
+    samples, unfinished = f"{workspace}/samples", unfinished_places(workspace)
+    places = [str(workspace), samples, *(f"{samples}/{split}" for split in SPLITS), *map(str, unfinished)]
+    raise_faults(
+        f"{place} is no folder but a file or a broken link. Move it away and run again."
+        for place in places
+        if os.path.lexists(place) and not os.path.isdir(place)
+    )
+    raise_faults(
+        f"{place} holds {foreign}, which aft-ray did not write; 'aft-ray prepare' needs this name for unfinished samples."
+        " Move that away and run again. Nothing was changed."
+        for place in unfinished
+        if (foreign := _first_file(place)) and not _has_own_files(place)
+    )
+
+
+def unfinished_places(workspace: Workspace) -> tuple[Path, Path]:
+    """Where new samples are made, and where replaced ones lie for a moment, beside the samples of a local workspace."""
+    staging = _staging(workspace)
+    return staging, _aside(staging)
 
 
 @contextmanager
@@ -65,8 +82,8 @@ def clean(workspace: Workspace) -> None:
             if place.path != valid:
                 _delete_own(place)
         return
-    staging, old = _staging(workspace), _place(workspace)
-    aside = _aside(staging)
+    check_folders(workspace)
+    (staging, aside), old = unfinished_places(workspace), _place(workspace)
     if aside.exists() and not old.exists():  # killed between the two renames of `_swap`
         aside.rename(old)
     for folder in (staging, aside):
@@ -109,6 +126,18 @@ def _keep_foreign(folder: Path, old: Path) -> None:
             os.rmdir(place)
     if folder.exists():
         kept = old.with_name(f"{old.name}-before-{uuid.uuid4().hex[:8]}")
-        first = next(path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
+        first = _first_file(folder)
         folder.rename(kept)
-        tell(f"{old} held {first.relative_to(folder)}, which aft-ray did not write: it is kept in {kept}.")
+        tell(f"{old} held {first}, which aft-ray did not write: it is kept in {kept}.")
+
+
+def _first_file(folder: Path) -> Path | None:
+    """A file or link at any depth below a folder."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
+    return next((path.relative_to(folder) for path in files), None)
+
+
+def _has_own_files(folder: Path) -> bool:
+    """Whether a command that was killed left the folder."""
+    place = Directory(pafs.LocalFileSystem(), str(folder))
+    return any(own_files(split_directory(place, split)) for split in SPLITS)

@@ -155,16 +155,16 @@ class SplitShards:
         return self.indices[shard * self.rows : (shard + 1) * self.rows]
 
     def is_empty(self) -> bool:
-        """Whether every sample of the split, whose shards are all there, was put aside."""
+        """Whether every sample of the split, whose shards are all there, is quarantined."""
         shards = range(self.num_shards)
         return not any(self.directory.read_shard(shard, ["sample_id"]).num_rows for shard in shards)
 
     def told_empty(self, reasons: Mapping[str, str]) -> str:
-        """The fault of a split that is empty. reasons: of the samples that this command put aside, by id."""
+        """The fault of a split that is empty. reasons: of the samples that this command quarantined, by id."""
         first = self.listing.items[self.indices[0]].sample_id
         example = f" ({first}: {reasons[first]})" if first in reasons else ""
         return (
-            f"Split {self.name} would be empty: all its {len(self.indices)} samples were put aside as unreadable{example}."
+            f"Split {self.name} would be empty: all its {len(self.indices)} samples are quarantined{example}."
             " Mend or remove them and run 'aft-ray prepare --overwrite'."
         )
 
@@ -187,7 +187,7 @@ class SplitShards:
         )
 
     def _kept_labels(self) -> list[Label]:
-        """The labels of the samples that were not put aside."""
+        """The labels of the samples that are not quarantined."""
         label_of = {(item := self.listing.items[index]).sample_id: item.label for index in self.indices}
         shards = (self.directory.read_shard(shard, ["sample_id"]) for shard in range(self.num_shards))
         return [label_of[sample_id] for shard in shards for sample_id in shard.column("sample_id").to_pylist()]

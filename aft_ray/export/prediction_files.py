@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from aft_ray.cluster.lease import lease
 from aft_ray.recipe.errors import InputError, ObjectStoreError
 from aft_ray.recipe.json_files import json_or_none
-from aft_ray.store.files import STALE_AFTER_S, Directory
+from aft_ray.store.files import STALE_AFTER_S, TEMPORARY, Directory
 from aft_ray.store.prefetch import prefetched
 from aft_ray.store.workspace import Workspace
 
@@ -155,10 +155,17 @@ def _is_own_summary(place: Directory) -> bool:
 
 
 def _delete_left_overs(place: Directory) -> None:
-    """Deletes the unpublished parts of calls that were killed an hour ago or earlier."""
-    for name in place.names():
-        if STAGING.fullmatch(name):
-            selector = pafs.FileSelector(f"{place}/{name}", recursive=True)
-            written = [info.mtime_ns or 0 for info in place.filesystem.get_file_info(selector)]
-            if time.time() - max(written, default=0) / 1e9 > STALE_AFTER_S:
-                (place / name).delete()
+    """Deletes the unpublished parts of calls that were killed an hour ago or earlier, and nothing beside them."""
+    for name in filter(STAGING.fullmatch, place.names()):
+        folder = place / name
+        infos = folder.infos()
+        newest = max((info.mtime_ns or 0 for info in infos), default=0)
+        if time.time() - newest / 1e9 > STALE_AFTER_S and all(_is_left_over(folder, info) for info in infos):
+            folder.delete()
+
+
+def _is_left_over(folder: Directory, info: pafs.FileInfo) -> bool:
+    """Whether a call of ours left the file: a part, or what it was writing when it was killed."""
+    if info.type != pafs.FileType.File:
+        return False
+    return TEMPORARY.fullmatch(info.base_name) is not None or _is_own_part(folder, info.base_name)

@@ -31,7 +31,8 @@ UNFINISHED = re.compile(r"\.export-[0-9a-f]{8}")
 
 def write_record(folder: Path, facts: dict[str, Any]) -> None:
     """Writes RECORD with `facts` and the hashes of all files in `folder`."""
-    files = {str(path.relative_to(folder)): _sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / RECORD]
+    files = {str(path.relative_to(folder)): _sha256(path) for path in paths}
     (folder / RECORD).write_text(json.dumps({**facts, "files": files}, indent=1), encoding="utf-8")
 
 
@@ -44,14 +45,15 @@ def staging(target: Directory) -> Iterator[Path]:
         return
     parent = Path(target.path).parent
     for path in parent.glob(".export-*"):
-        if UNFINISHED.fullmatch(path.name):
-            shutil.rmtree(path)
+        if UNFINISHED.fullmatch(path.name) and _is_ours(path):
+            _delete(path)
     folder = parent / f".export-{_token()}"
     folder.mkdir(parents=True)
+    (folder / RECORD).write_text(json.dumps({"files": {}}), encoding="utf-8")  # tells from now on whose folder it is
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _delete(folder)
 
 
 def publish(folder: Path, target: Directory) -> Directory:
@@ -85,6 +87,19 @@ def _upload(folder: Path, target: Directory) -> Directory:
         parent.write(f"{name}/{path.relative_to(folder).as_posix()}", path.read_bytes())
     parent.write("export.json", json.dumps({"directory": name}).encode())
     return parent / name
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a killed export left the folder: it has a record, or nothing yet."""
+    return not folder.is_symlink() and folder.is_dir() and ((folder / RECORD).is_file() or not any(folder.iterdir()))
+
+
+def _delete(folder: Path) -> None:
+    """Deletes a folder of ours, its record last: until then it shows whose the folder is."""
+    for path in sorted(folder.glob("*")):
+        if path.name != RECORD:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _not_recorded(folder: Path) -> list[str]:

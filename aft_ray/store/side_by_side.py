@@ -194,14 +194,14 @@ def open_store(
     store = Store(samples, tuple(directories))
     if store.num_samples == 0:
         raise InputError(
-            f"Split '{split}' in {place} is empty: every sample was put aside as unreadable"
+            f"Split '{split}' in {place} is empty: every sample is quarantined"
             f"{_first_reason(manifest, *store.feature_manifests)}. Mend the raw data and run 'aft-ray prepare --overwrite'."
         )
     return store
 
 
 def _first_reason(*manifests: Mapping[str, Any]) -> str:
-    """The first sample that was put aside, with its reason, for a message."""
+    """The first quarantined sample, with its reason, for a message."""
     bad = next((bad for manifest in manifests for bad in manifest.get("quarantined", ())), None)
     return f" ({bad['sample_id']}: {bad['reason']})" if bad else ""
 

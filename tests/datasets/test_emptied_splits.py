@@ -50,12 +50,12 @@ def test_prepare_refuses_a_split_that_bad_samples_have_emptied_now_and_when_it_g
     for _ in range(2):
         assert main(["prepare", str(tmp_path / "recipe.yaml")]) == 2
         said = capsys.readouterr().err
-        assert f"Split {split} would be empty: all its 60 samples were put aside as unreadable" in said
+        assert f"Split {split} would be empty: all its 60 samples are quarantined" in said
         assert "--overwrite" in said
     assert not list(Path(folders.workspace, "samples").rglob("manifest.json"))
 
 
-def test_samples_that_were_put_aside_are_not_counted_as_of_their_class(folders: Recipe) -> None:
+def test_quarantined_samples_are_not_counted_as_of_their_class(folders: Recipe) -> None:
     for picture in Path(folders.dataset.path or "", "val", "top").glob("1*.png"):
         picture.write_bytes(b"no picture")
     found = prepare(folders)["validation"]
@@ -86,7 +86,7 @@ def test_a_workspace_with_an_empty_split_is_told_in_one_line(verb: str, folders:
     with pytest.raises(InputError) as caught:
         VERBS[verb](override(folders, {"teachers": []}))
     (line,) = caught.value.faults
-    assert line.startswith("Split 'validation' in") and "is empty: every sample was put aside as unreadable" in line
+    assert line.startswith("Split 'validation' in") and "is empty: every sample is quarantined" in line
     assert "val/top/00.png: it is not a picture" in line and "--overwrite" in line
 
 

@@ -252,3 +252,34 @@ def test_a_file_or_a_broken_link_where_a_folder_is_needed_is_named(
         or "work cannot be opened: Symlink loop" in said
     )
     assert os.path.lexists(place)
+
+
+@pytest.mark.parametrize("options", [[], ["--overwrite"]])
+@pytest.mark.parametrize("place", [".samples-new", ".samples-new-old"])
+def test_data_of_the_users_own_where_unfinished_samples_lie_is_neither_moved_nor_deleted(
+    place: str, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = pictures(tmp_path / "work" / place, 0)
+    (own / "train").mkdir()
+    (own / "train" / "part-00000.parquet").write_bytes(b"a table of mine")
+    before = files(tmp_path)
+    for path in (own, pictures(tmp_path.with_name(f"{tmp_path.name}-data"), 0)):
+        given = tmp_path.with_name(f"{tmp_path.name}.yaml")
+        given.write_text(dump(recipe(tmp_path / "work", path)))
+        assert main(["prepare", str(given), *options]) == 2
+        said = capsys.readouterr().err
+        assert f"{own} holds dark/0.png, which aft-ray did not write" in said and "Nothing was changed" in said
+        assert files(tmp_path) == before
+
+
+def test_raw_data_is_not_read_from_what_an_unfinished_prepare_has_left(tmp_path: Path) -> None:
+    given = recipe(tmp_path / "work", pictures(tmp_path / "data", 0))
+    prepare(given)
+    shutil.copytree(tmp_path / "work" / "samples", tmp_path / "work" / ".samples-new")
+    before = files(tmp_path)
+    columns = {"source": "parquet", "columns": {"image": "image", "label": "label"}}
+    with pytest.raises(InputError, match="must lie apart"):
+        prepare(recipe(tmp_path / "work", tmp_path / "work" / ".samples-new", **columns), overwrite=True)
+    assert files(tmp_path) == before
+    prepare(given, overwrite=True)
+    assert not (tmp_path / "work" / ".samples-new").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -127,3 +128,21 @@ def test_the_workspace_has_a_place_for_predictions(workspace: Workspace, tmp_pat
         found = output_directory(workspace, "main", output, str(tmp_path / "photos"))
         assert found.path == str(tmp_path / "work" / "predictions" / "main")
     assert output_directory(workspace, "main", str(tmp_path / "elsewhere"), str(tmp_path / "photos")).names() == []
+
+
+def test_unfinished_predictions_are_swept_without_touching_files_of_others(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    predicted(workspace, tmp_path / "out", "old")
+    for name, own in ((".predicting-0123abcd", True), (".predicting-0123abce", False)):
+        with staged(workspace, Workspace.at(tmp_path / "out")) as new:
+            new.write(0, pa.table({"sample_id": ["x"]}))
+            shutil.copytree(new.staging.path, tmp_path / "out" / name)
+        (tmp_path / "out" / name / f".1.parquet.{'0' * 8}.tmp").write_bytes(b"half")
+        if not own:
+            (tmp_path / "out" / name / "notes.txt").write_text("mine")
+    for path in (tmp_path / "out").rglob("*"):
+        os.utime(path, (0, 0))
+    predicted(workspace, tmp_path / "out", "new")
+    assert not (tmp_path / "out" / ".predicting-0123abcd").exists()
+    assert (tmp_path / "out" / ".predicting-0123abce" / "notes.txt").read_text() == "mine"

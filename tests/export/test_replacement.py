@@ -127,3 +127,15 @@ def test_in_an_object_store_one_file_says_which_export_is_valid(changes: int, tm
         assert changes < 5
     valid = json.loads((tmp_path / "run" / "export.json").read_text())["directory"]
     assert found(tmp_path / "run" / valid) == ({"new"} if changes == 5 else {"old"})
+
+
+def test_a_folder_with_the_name_of_an_unfinished_export_stays_if_it_is_somebodys(tmp_path: Path) -> None:
+    (tmp_path / ".export-0123abcd").mkdir()
+    (tmp_path / ".export-0123abcd" / "notes.txt").write_text("mine")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".export-0123abce").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / ".export-0123abcf").mkdir()  # killed before its first file
+    exported(Workspace.at(tmp_path / "export"), "new")
+    assert (tmp_path / ".export-0123abcd" / "notes.txt").read_text() == "mine"
+    left = ["export", ".export-0123abcd", ".export-0123abce", "elsewhere"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(left)

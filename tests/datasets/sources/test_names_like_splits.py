@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from aft_ray.datasets import Listing, list_samples
-from aft_ray.datasets.sources.splits import look_alikes
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 
@@ -73,6 +72,8 @@ def test_classes_with_such_words_stay_classes(names: tuple[str, str], tmp_path: 
 
 
 def test_a_longer_name_counts_where_another_differs_by_the_split_alone() -> None:
+    from aft_ray.datasets.sources.splits import look_alikes
+
     assert look_alikes(["steam_train", "steam_test"]) == {"steam_train": "train", "steam_test": "test"}
     assert look_alikes(["steam_train", "diesel_test", "bus"]) == {}
 
