@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,15 +74,15 @@ VERBS: dict[str, Callable[[Recipe], object]] = {
 def test_a_workspace_with_an_empty_split_is_told_in_one_line(verb: str, folders: Recipe, tmp_path: Path) -> None:
     """As `prepare` once wrote it."""
     manifests = prepare(folders)
-    facts = {"student": folders.student.model_dump(mode="json"), "classes": ["bottom", "top"], "teachers": []}
+    facts_of_run = {"student": folders.student.model_dump(mode="json"), "classes": ["bottom", "top"], "teachers": []}
     weights = small_student("tiny:cnn", tmp_path / "student", 2).state_dict()
     run = Workspace.at(folders.workspace).run("main")
-    save_student(run / "student", {f"student.{name}": tensor for name, tensor in weights.items()}, facts)
+    save_student(run / "student", {f"student.{name}": tensor for name, tensor in weights.items()}, facts_of_run)
     validation = Workspace.at(folders.workspace).samples("validation")
     table, bad = validation.read_shard(0), [{"sample_id": "val/top/00.png", "reason": "it is not a picture"}]
     validation.write_shard(0, table.slice(0, 0), manifests["validation"]["fingerprint"], quarantined=bad)
     kept = ("modality", "task", "classes", "samples_per_class", "num_unlabelled", "truncation_side", "recipe")
-    facts = {key: manifests["validation"][key] for key in kept}
+    facts: dict[str, Any] = {key: manifests["validation"][key] for key in kept}
     validation.write_manifest(1, manifests["validation"]["fingerprint"], **facts)
     with pytest.raises(InputError) as caught:
         VERBS[verb](override(folders, {"teachers": []}))

@@ -219,7 +219,7 @@ def _read_arrays(store: Store, transforms: Sequence[InputTransform], max_bad_sam
     filled = [arrays for arrays, _ in shards if len(arrays["labels"])]
     if not filled:
         raise InputError(
-            f"{store.samples}: no sample can be decoded (the first, {bad[0]['sample_id']}: {bad[0]['reason']})."
+            f"{store.samples}: no sample can be decoded (the first, {quarantined[0]['sample_id']}: {quarantined[0]['reason']})."
             " Mend the raw data and run 'aft-ray prepare --overwrite'."
         )
     return {name: np.concatenate([arrays[name] for arrays in filled]) for name in filled[0]}
