@@ -31,10 +31,12 @@ def run(parsed: argparse.Namespace) -> None:
 
 def show_samples(recipe: Recipe, manifests: Mapping[str, dict[str, Any]]) -> None:
     """Samples per class and split."""
+    from aft_ray.datasets.sources.classes import short_name
+
     names = [*manifests]
     per_class = {split: manifest["samples_per_class"] for split, manifest in manifests.items()}
     classes = manifests["train"]["classes"]
-    rows = [[name, *(per_class[split][name] for split in names)] for name in classes[:LISTED_CLASSES]]
+    rows = [[short_name(name), *(per_class[split][name] for split in names)] for name in classes[:LISTED_CLASSES]]
     if len(classes) > LISTED_CLASSES:
         rows.append([f"... {len(classes) - LISTED_CLASSES} more", *("" for _ in names)])
     if any(manifest["num_unlabelled"] for manifest in manifests.values()):

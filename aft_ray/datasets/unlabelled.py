@@ -5,7 +5,6 @@ The decoding runs in many light processes, so nothing here imports torch by itse
 
 from __future__ import annotations
 
-import codecs
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,14 +19,17 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from aft_ray.cluster.attempts import Watch
+from aft_ray.datasets.sources.json_text import decode_text
 from aft_ray.datasets.sources.pictures import SUFFIXES as IMAGES
-from aft_ray.datasets.sources.pictures import check_picture
+from aft_ray.datasets.sources.pictures import check_image_root, check_picture
 from aft_ray.datasets.sources.walk import find_below, is_hidden
 from aft_ray.datasets.unlabelled_tables import ALL_SUFFIXES, PLAIN, RowForm, list_table, table_kind
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory
 from aft_ray.store.quarantine import UNREADABLE, quarantined_sample
 from aft_ray.store.workspace import filesystem_of
+
+LINE_END = b"\n"
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,14 @@ def list_unseen(
     if found.is_file and kind:
         root = _parent(location, path) if image_root is None else str(Path(image_root).expanduser().absolute())
         with _local(filesystem, path, location) as file:
-            table = list_table(file, kind, form, Path(filesystem_of(root)[1]))
+            folder = Path(filesystem_of(root)[1])
+            table = list_table(file, kind, form, folder)
+            if (
+                image_root is not None
+                and pa.types.is_string(table["image"].type)
+                and table["image"].null_count < len(table)
+            ):
+                check_image_root(folder)
     elif list(columns) == ["image"]:
         table, left_out = _list_images(filesystem, found, location)
         root = location if not found.is_file else _parent(location, path)
@@ -105,17 +114,27 @@ def _list_lines(content: bytes, form: RowForm, location: str) -> pa.Table:
             f"{location} has one text on a line; the run's samples were made of {' and '.join(texts)}. Give a table with these"
             " columns."
         )
-    lines = content.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    lines = _decoded(content, location).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     found: dict[str, list[str | None]] = {"text": [], "fault": []}
     for line in lines if lines[-1] else lines[:-1]:
         text = fault = None
         try:
-            text = form.text({texts[0]: line.decode()})
+            text = form.text({texts[0]: line})
         except ValueError as error:
-            fault = "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+            fault = str(error)
         found["text"].append(text)
         found["fault"].append(fault)
     return _table([str(number) for number in range(len(found["text"]))], **found)
+
+
+def _decoded(content: bytes, location: str) -> str:
+    """Raises InputError if a file is no text, with the first line that is none."""
+    try:
+        return decode_text(content)
+    except UnicodeError as error:
+        fault = error.__cause__ if isinstance(error.__cause__, UnicodeDecodeError) else None
+        where = f"{location}, line {content[: fault.start].count(LINE_END) + 1}" if fault else location
+        raise InputError(f"{where}: {error}.") from error
 
 
 def _table(ids: list[str], **columns: list[str | None]) -> pa.Table:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from PIL import Image, UnidentifiedImageError
 
@@ -12,6 +13,9 @@ from aft_ray.recipe.secrets import redacted
 UNREADABLE = (Image.DecompressionBombError, MemoryError, OSError, SyntaxError, ValueError)
 """Errors of reading a file and of decoding a picture with Pillow."""
 LISTED = 100
+FEW = 5
+NAMES = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
+"""The parts of a reason that differ from sample to sample."""
 
 
 def quarantined_sample(sample_id: str, error: BaseException) -> dict[str, str]:
@@ -31,11 +35,27 @@ def check_quarantined(quarantined: Sequence[Mapping[str, str]], allowed: int) ->
     """Raises InputError, one line per quarantined sample, if they are more than `allowed`."""
     if len(quarantined) <= allowed:
         return
-    lines = [f"Sample {sample['sample_id']} cannot be read: {sample['reason']}." for sample in quarantined[:LISTED]]
-    if len(quarantined) > LISTED:
-        lines.append(f"... and {len(quarantined) - LISTED} more samples.")
+    lines = [line for samples in _by_kind(quarantined) for line in _told(samples)]
+    if len(lines) > LISTED:
+        lines[LISTED:] = [f"... and {len(lines) - LISTED} more kinds of faults."]
     lines.append(
         f"{len(quarantined)} samples quarantined, {allowed} allowed. Mend or remove them and run"
         " 'aft-ray prepare --overwrite', or allow more with dataset.max_bad_samples."
     )
     raise InputError(lines)
+
+
+def _by_kind(quarantined: Sequence[Mapping[str, str]]) -> Iterable[list[Mapping[str, str]]]:
+    """Samples whose reasons differ by names and numbers alone."""
+    found: dict[str, list[Mapping[str, str]]] = {}
+    for sample in quarantined:
+        found.setdefault(NAMES.sub("", sample["reason"]), []).append(sample)
+    return found.values()
+
+
+def _told(samples: Sequence[Mapping[str, str]]) -> list[str]:
+    """One line for a few samples of one kind each; one for all where they are many."""
+    if len(samples) <= FEW:
+        return [f"Sample {sample['sample_id']} cannot be read: {sample['reason']}." for sample in samples]
+    more = len(samples) - 1
+    return [f"Sample {samples[0]['sample_id']} and {more:,} more cannot be read: {samples[0]['reason']}."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -79,11 +80,11 @@ def test_the_bare_text_is_not_taken_for_the_prompt(tmp_path: Path) -> None:
 
 def test_a_line_fills_a_prompt_with_one_place_and_ends_where_a_line_ends(tmp_path: Path) -> None:
     path = tmp_path / "lines.txt"
-    path.write_bytes("\ufeffone\u2028more\r\ntwo\r\rthree".encode() + b"\n\xff\xfe\n")
+    path.write_bytes("\ufeffone\u2028more\r\ntwo\r\rthree".encode() + b"\n")
     form = row_form(config(tmp_path / "x.csv", columns={"text": "review"}, prompt="Good? {review}"))
     found = list_unseen(str(path), ["text"], form).table
-    assert found["text"].to_pylist() == ["Good? one\u2028more", "Good? two", None, "Good? three", None]
-    assert found["fault"].to_pylist() == [None, None, "its text is empty", None, "it is no UTF-8 text"]
+    assert found["text"].to_pylist() == ["Good? one\u2028more", "Good? two", None, "Good? three"]
+    assert found["fault"].to_pylist() == [None, None, "its text is empty", None]
     pair = row_form(config(tmp_path / "x.csv", columns={"text": ["a", "b"]}))
     with pytest.raises(InputError, match="one text on a line; the run's samples were made of a and b. Give a table"):
         list_unseen(str(path), ["text"], pair)
@@ -116,7 +117,15 @@ ODD: list[tuple[str, bytes, str]] = [
     ("empty.parquet", b"", "empty.parquet cannot be read as parquet: "),
     ("head.csv", b"text\n", "head.csv holds nothing to predict."),
     ("cut.parquet", b"PAR1\x15\x04", "cut.parquet cannot be read as parquet: "),
-    ("utf16.csv", "text\na\n".encode("utf-16"), "utf16.csv cannot be read as csv: "),
+    ("utf16.csv", "text\na\n".encode("utf-16-le"), "utf16.csv cannot be read as csv: it has NUL characters, as UTF-16"),
+    ("latin.csv", "text\nnuméro\n".encode("latin-1"), "byte 0xe9 is no UTF-8 text. Save it as UTF-8."),
+    (
+        "latin.txt",
+        "film\nnuméro\n".encode("latin-1"),
+        "latin.txt, line 2: byte 0xe9 is no UTF-8 text. Save it as UTF-8.",
+    ),
+    ("utf16.txt", "film\n".encode("utf-16-le"), "utf16.txt: it has NUL characters, as UTF-16 without a mark has."),
+    ("cut.txt", "film\n".encode("utf-16")[:-1], "is no UTF-16"),
     ("late.csv", b"text\ngood\n\xff\n", "cannot be read as csv: "),
     ("list.jsonl", b"[1]\n", "list.jsonl, row 1: a list, not a JSON object."),
     ("more.csv", b"text\na,b\n", "more.csv, row 1: 2 values, the header has 1."),
@@ -135,6 +144,24 @@ def test_odd_tables_are_a_line(number: int, tmp_path: Path) -> None:
     with pytest.raises(InputError) as raised:
         list_unseen(str(tmp_path / name), ["text"])
     assert fault in str(raised.value) and len(raised.value.faults) == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.tsv", "a.jsonl", "a.txt"])
+def test_a_text_file_is_read_in_the_encoding_that_its_mark_names(name: str, encoding: str, tmp_path: Path) -> None:
+    texts = ["numéro un", "映画\u2028は", "третий"]
+    lines = [json.dumps({"text": text}) for text in texts] if "jsonl" in name else ["text", *texts]
+    content = "\n".join(lines[1:] if name == "a.txt" else lines).encode(encoding)
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    found = list_unseen(str(tmp_path / name), ["text"]).table
+    assert found["text"].to_pylist() == texts and found["fault"].null_count == 3
+
+
+def test_an_image_root_that_is_not_there_is_told_where_paths_start_from_it(tmp_path: Path) -> None:
+    form = row_form(config(tmp_path / "x.csv", columns={"image": "file"}))
+    path = write(tmp_path, ".csv", [{"file": "1.png"}])
+    with pytest.raises(InputError, match="dataset.columns.image_root: there is no folder .*/nowhere"):
+        list_unseen(str(path), ["image"], form, image_root=str(tmp_path / "nowhere"))
 
 
 def test_a_row_that_is_no_text_is_a_fault_of_the_row_alone(tmp_path: Path) -> None:

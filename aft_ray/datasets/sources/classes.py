@@ -17,6 +17,8 @@ Key = int | str
 
 NUMERAL = re.compile(r"[+-]?\d{1,18}(\.\d*)?([eE][+-]?\d{1,2})?")
 """Digits of any script. Longer ones are names, such as those of accounts."""
+SHOWN = 60
+"""Characters of a label in a message."""
 CODE = re.compile(r"[0-9]+")
 
 
@@ -46,7 +48,7 @@ def classes_of(places: Mapping[Key, str]) -> tuple[str, ...]:
     if typed is not None:
         name = next(label for label in places if label not in numbers)
         raise InputError(
-            f"Some labels are numbers, others names: {typed} in {places[typed]}, {short(name)} in {places[name]}."
+            f"Some labels are numbers, others names: {short(typed)} in {places[typed]}, {short(name)} in {places[name]}."
         )
     _check_spellings({label: str(label) for label in places}, places)
     return tuple(sorted(map(str, places)))
@@ -107,8 +109,8 @@ class Classes:
             if 0 <= number < len(self.names):
                 return number
             last = len(self.names) - 1
-            raise ValueError(f"label {number} is none of the {len(self.names)} classes, 0 to {last}")
-        known = ", ".join(self.names) if len(self.names) <= LISTED else f"{len(self.names)} names"
+            raise ValueError(f"label {short(number)} is none of the {len(self.names)} classes, 0 to {last}")
+        known = ", ".join(map(short_name, self.names)) if len(self.names) <= LISTED else f"{len(self.names)} names"
         raise ValueError(f"label {short(label)} is none of the classes: {known}")
 
     def _named(self, label: Key) -> int | None:
@@ -129,5 +131,10 @@ def check_enough(classes: tuple[str, ...], columns: tuple[str, ...], least: int)
 
 
 def short(value: object) -> str:
-    text = str(value) if isinstance(value, int) else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    """A value for a message: numbers as they are, others quoted."""
+    return short_name(str(value) if isinstance(value, int) else repr(value))
+
+
+def short_name(name: str) -> str:
+    """A name for a message or a table: a label can have thousands of digits."""
+    return name if len(name) <= SHOWN else f"{name[: SHOWN - 3]}..."

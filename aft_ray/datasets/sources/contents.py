@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Any
 
 from aft_ray.datasets.base import Content
-from aft_ray.datasets.sources.pictures import picture_path, read_picture
+from aft_ray.datasets.sources.pictures import picture_path, read_named_picture
 from aft_ray.datasets.sources.tables import Row
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import PROMPT_NAME
@@ -101,7 +101,7 @@ def image_bytes(value: Any, folder: Path) -> bytes:
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str) and value:
-        return read_picture(picture_path(folder, value))
+        return read_named_picture(picture_path(folder, value))
     if not isinstance(value, bytes) or not value:
         raise ValueError(
             "it has no picture" if value in (None, b"", "") else f"a value of type {type(value).__name__} is no picture"

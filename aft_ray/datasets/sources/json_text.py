@@ -2,9 +2,43 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections import Counter
 from typing import Any
+
+MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""The first bytes of a text that name its encoding. UTF-32's begin as UTF-16's do, so the order counts."""
+
+
+def encoding_of(head: bytes) -> str:
+    """The encoding of a text by its first bytes: the one that its mark names, else UTF-8.
+
+    Raises UnicodeError if it is neither: without a mark, UTF-16 would be read as letters with NUL characters between.
+    """
+    marked = next((name for mark, name in MARKS.items() if head.startswith(mark)), None)
+    if marked is None and b"\0" in head:
+        raise UnicodeError("it has NUL characters, as UTF-16 without a mark has. Save it as UTF-8")
+    return marked or "utf-8"
+
+
+def decode_text(content: bytes) -> str:
+    """A text file's content without the mark of its encoding. Raises UnicodeError, saying what to do, if it is no text."""
+    try:
+        return content.decode(encoding_of(content))
+    except UnicodeDecodeError as error:
+        raise UnicodeError(told_undecodable(error)) from error
+
+
+def told_undecodable(error: UnicodeDecodeError) -> str:
+    byte = bytes(error.object[error.start : error.start + 1]).hex()
+    return f"byte 0x{byte} is no {error.encoding.upper()} text. Save it as UTF-8"
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -6,6 +6,8 @@ import os
 import stat
 from pathlib import Path
 
+from aft_ray.recipe.errors import InputError
+
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif"),
@@ -37,6 +39,25 @@ def check_picture(path: str | Path) -> None:
         raise ValueError("it is no plain file")
     if found.st_size > MOST_BYTES:
         raise ValueError(f"it has {found.st_size:,} bytes, more than {MOST_BYTES:,}")
+
+
+def read_named_picture(path: str) -> bytes:
+    """As `read_picture`, for the place that `picture_path` made of a table's path: without a file it tells the rule."""
+    try:
+        return read_picture(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"there is no file {path!r}. Paths in a table start from the table's folder, or from dataset.columns.image_root"
+        ) from None
+
+
+def check_image_root(folder: Path) -> None:
+    """Raises InputError if the folder that a table's paths start from is none."""
+    if not folder.is_dir():
+        raise InputError(
+            f"dataset.columns.image_root: there is no folder {folder}. Name the one that has the pictures; a relative path"
+            " starts from the directory in which aft-ray runs."
+        )
 
 
 def picture_path(folder: Path, path: str) -> str:

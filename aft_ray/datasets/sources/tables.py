@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aft_ray.datasets.sources.files import OTHER_SPLITS, find_files, splits_of_files
-from aft_ray.datasets.sources.json_text import parse_json
+from aft_ray.datasets.sources.json_text import encoding_of, parse_json, told_undecodable
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 
@@ -26,6 +26,8 @@ Row = dict[str, Any]
 BATCH_ROWS = 32
 """Rows decoded at once: bounds the memory that large pictures take."""
 BUFFER_BYTES = 1 << 20
+HEAD_BYTES = 4096
+"""Of a text file, to find its encoding."""
 ARROW_FILE = b"ARROW1"
 """How an Arrow file begins; a stream does not."""
 PEEKED = 100
@@ -37,7 +39,7 @@ SUFFIXES = {
     "jsonl": (".jsonl", ".ndjson", ".jsonl.gz"),
 }
 
-DAMAGED = (pa.ArrowException, UnicodeDecodeError, OSError, EOFError, zlib.error)
+DAMAGED = (pa.ArrowException, UnicodeError, OSError, EOFError, zlib.error)
 """Errors of the libraries that read files, if a file is damaged or of another kind than its name says."""
 
 
@@ -97,6 +99,8 @@ def open_table(file: Path, kind: str) -> Table:
 
 
 def _one_line(error: BaseException) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return told_undecodable(error)
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
@@ -159,8 +163,10 @@ def hub_class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...
 
 
 def _text_stream(file: Path) -> TextIO:
-    opened = gzip.open if file.suffix.lower() == ".gz" else open
-    return cast(TextIO, opened(file, "rt", encoding="utf-8-sig", newline=""))
+    opened: Any = gzip.open if file.suffix.lower() == ".gz" else open
+    with opened(file, "rb") as stream:
+        encoding = encoding_of(stream.read(HEAD_BYTES))
+    return cast(TextIO, opened(file, "rt", encoding=encoding, newline=""))
 
 
 def _csv(file: Path) -> Table:

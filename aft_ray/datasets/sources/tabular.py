@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from aft_ray.datasets.base import Content, Item, Listing, Modality, raise_faults
+from aft_ray.datasets.sources.classes import short, short_name
 from aft_ray.datasets.sources.contents import Contents, RowContent
 from aft_ray.datasets.sources.files import OTHER_SPLITS
 from aft_ray.datasets.sources.json_text import is_unicode
 from aft_ray.datasets.sources.labels import Labels
-from aft_ray.datasets.sources.pictures import picture_path, picture_size, read_picture
+from aft_ray.datasets.sources.pictures import check_image_root, picture_path, picture_size, read_named_picture
 from aft_ray.datasets.sources.splits import named_split, split_names
 from aft_ray.datasets.sources.tables import Row, Table, Tables, read_ordered
 from aft_ray.recipe.config import fingerprint
@@ -43,6 +44,8 @@ def check_columns(tables: Sequence[Table], config: DatasetConfig) -> None:
             known = ", ".join(table.columns) or "none"
             faults.append(f"{table.name} has no column {', '.join(missing)}. Columns: {known}.")
     raise_faults(faults)
+    if columns.image_root is not None:
+        check_image_root(_image_root(columns.image_root))
 
 
 def list_tables(opened: Tables, config: DatasetConfig) -> Listing:
@@ -87,7 +90,7 @@ def check_classes_of_splits(items: Sequence[Item], classes: Sequence[str]) -> No
         if isinstance(item.label, int) and item.label >= 0:
             found[item.split or "train"].add(item.label)
     raise_faults(
-        f"Split {split} has classes that train has not: {', '.join(classes[label] for label in strange[:5])}"
+        f"Split {split} has classes that train has not: {', '.join(short_name(classes[label]) for label in strange[:5])}"
         f"{', ...' if len(strange) > 5 else ''}. Name all classes in dataset.label_names if that is meant."
         for split in SPLITS
         if (strange := sorted(found[split] - found["train"]))
@@ -142,8 +145,7 @@ class _Rows:
 
     def folder(self, table: Table) -> Path:
         """Where the paths of its pictures start."""
-        root = self.columns.image_root
-        return table.folder if root is None else Path(root).expanduser().absolute()
+        return table.folder if self.columns.image_root is None else _image_root(self.columns.image_root)
 
     def content_of(self, index: int) -> Content:
         """Content of the kept row `index`. Raises OSError or ValueError if it has none."""
@@ -189,7 +191,7 @@ class _Rows:
                 return
             if split is None:
                 raise InputError(
-                    f"{where()}: split {row[columns.split]!r} is none of {', '.join(names)}. Say in dataset.splits which"
+                    f"{where()}: split {short(row[columns.split])} is none of {', '.join(names)}. Say in dataset.splits which"
                     " of the data set's own splits make up train, validation and test."
                 )
         self.labels.add([row[name] for name in columns.labels], where)
@@ -210,22 +212,26 @@ class _Rows:
             return ""
 
 
+def _image_root(root: str) -> Path:
+    return Path(root).expanduser().absolute()
+
+
 def _read(path: str) -> bytes:
     if not path:
         raise ValueError("it has no picture")
-    return read_picture(path)
+    return read_named_picture(path)
 
 
 def sample_id(value: Any, where: Callable[[], str]) -> str:
     """The id in a column, as a text. Raises InputError if it is none."""
     if not isinstance(value, (str, int)) or value == "":
-        raise InputError(f"{where()}: id {value!r} is no text and no whole number.")
+        raise InputError(f"{where()}: id {short(value)} is no text and no whole number.")
     return str(value)
 
 
 def _group(value: Any, where: Callable[[], str]) -> str | None:
     if value is not None and not is_unicode(str(value)):
-        raise InputError(f"{where()}: group {value!r} is not Unicode.")
+        raise InputError(f"{where()}: group {short(value)} is not Unicode.")
     return None if value is None else str(value)
 
 

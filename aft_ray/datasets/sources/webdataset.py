@@ -11,7 +11,7 @@ from typing import Any
 
 from aft_ray.datasets.base import Content, Item, Listing, Modality, raise_faults
 from aft_ray.datasets.sources.files import OTHER_SPLITS, DataFiles, find_files, splits_of_files
-from aft_ray.datasets.sources.json_text import is_unicode, parse_json
+from aft_ray.datasets.sources.json_text import decode_text, is_unicode, parse_json
 from aft_ray.datasets.sources.labels import Labels
 from aft_ray.datasets.sources.pictures import SUFFIXES
 from aft_ray.datasets.sources.tabular import check_classes_of_splits
@@ -170,7 +170,7 @@ def _content(sample: Sample, extensions: tuple[str, ...]) -> bytes | str:
     if extension is None:
         raise ValueError("it has no .txt" if extensions is TEXTS else "it has no picture")
     content = sample.members[extension].read()
-    return content.decode() if extensions is TEXTS else content
+    return decode_text(content) if extensions is TEXTS else content
 
 
 def _label(sample: Sample, columns: tuple[str, ...]) -> list[Any]:
@@ -182,7 +182,7 @@ def _label(sample: Sample, columns: tuple[str, ...]) -> list[Any]:
     content = sample.members[extension].read()
     try:
         if extension == "cls":
-            return [content.decode().strip()]
+            return [decode_text(content).strip()]
         found = parse_json(content)
     except ValueError as error:
         raise InputError(f"{sample.key}.{extension} cannot be read: {' '.join(str(error).split())}.") from error

@@ -85,3 +85,16 @@ def test_lists_of_classes_may_be_json_and_nothing_in_them_is_a_traceback() -> No
 def test_a_number_to_predict_is_one(value: object) -> None:
     with pytest.raises(InputError):
         labels([value, value], "regression")
+
+
+HUGE = 10**4000
+
+
+@pytest.mark.parametrize("rows", [["0", "1", HUGE, HUGE + 1], [HUGE, HUGE + 1, "a"], [str(HUGE), "b", [1]]])
+def test_labels_of_thousands_of_digits_are_cut_in_messages(rows: list[object]) -> None:
+    labels = Labels("classification", ("label",), ("x", "y", str(HUGE)) if rows[0] == "0" else ())
+    for number, value in enumerate(rows):
+        labels.add([value], lambda number=number: f"row {number}")  # type: ignore[misc]
+    with pytest.raises(InputError) as refused:
+        labels.finish()
+    assert all(len(fault) < 400 for fault in refused.value.faults)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aft_ray.datasets import list_samples
+from aft_ray.datasets import faults, list_samples
 from aft_ray.datasets.prepare import prepare
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
@@ -110,3 +110,52 @@ def test_a_path_that_no_file_can_have_is_quarantined(tmp_path: Path) -> None:
     )
     manifests = prepare(given)
     assert sum(len(manifest["quarantined"]) for manifest in manifests.values()) == 4
+
+
+def prepared(tmp_path: Path, file: Path, **keys: Any) -> None:
+    dataset = {**config(file, **keys.pop("columns", {})).model_dump(exclude_defaults=True, by_alias=True), **keys}
+    content = {"workspace": str(tmp_path / "work"), "dataset": dataset, "student": {"model": "tiny:cnn"}}
+    prepare(Recipe.model_validate(content))
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_hundreds_of_missing_files_are_one_line_with_the_count_the_first_and_the_rule(
+    copy: bool, tmp_path: Path
+) -> None:
+    pictures(tmp_path / "elsewhere", 300)
+    file = table_of([f"{index}.png" for index in range(300)], tmp_path / "t" / "t.csv")
+    with pytest.raises(InputError) as refused:
+        prepared(tmp_path, file, copy=copy)
+    missing, allowed = refused.value.faults
+    assert missing.startswith("Sample t.csv/") and "and 299 more cannot be read: there is no file '" in missing
+    assert "start from the table's folder, or from dataset.columns.image_root" in missing
+    assert "300 samples quarantined, 0 allowed" in allowed
+    prepared(tmp_path, file, copy=copy, columns={"image_root": str(tmp_path / "elsewhere")})
+
+
+def test_faults_of_different_kinds_keep_a_line_each(tmp_path: Path) -> None:
+    files = pictures(tmp_path / "t", 60)
+    for path in files[:12]:
+        path.write_bytes(b"no picture")
+    file = table_of(
+        [*(path.name for path in files), *(f"gone{index}.png" for index in range(20))], tmp_path / "t" / "t.csv"
+    )
+    with pytest.raises(InputError) as refused:
+        prepared(tmp_path, file)
+    told = [fault.partition(" cannot be read: ")[::2] for fault in refused.value.faults[:-1]]
+    assert len(told) == 2 and {start[-7:] for start, _ in told} == {"11 more", "19 more"}
+
+
+def test_an_image_root_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    pictures(tmp_path / "t", 2)
+    file = table_of(["0.png", "1.png"], tmp_path / "t" / "t.csv")
+    given = config(file, image_root=str(tmp_path / "nowhere"))
+    for fault in (*faults(given), *raised(given)):
+        assert f"dataset.columns.image_root: there is no folder {tmp_path}/nowhere" in fault
+        assert "a relative path starts from the directory in which aft-ray runs" in fault
+
+
+def raised(given: DatasetConfig) -> list[str]:
+    with pytest.raises(InputError) as error:
+        list_samples(given)
+    return error.value.faults
