@@ -20,6 +20,7 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.fault_lines import fault_lines, section_at, types_of
 from aft_ray.recipe.files import read
 from aft_ray.recipe.model import Model, checked_name, is_own_class
+from aft_ray.recipe.presets import resolve_preset
 from aft_ray.recipe.search_section import SearchConfig
 from aft_ray.recipe.sections import (
     DatasetConfig,
@@ -178,6 +179,7 @@ def _validate(content: Mapping[str, Any], changes: Mapping[str, Any], faults: li
             faults.append(f"Override {key}={value}: '{'.'.join(parents)}' is not a section.")
             continue
         node[leaf] = value
+    faults += resolve_preset(whole, changes)
     try:
         recipe = Recipe.model_validate(whole)
     except ValidationError as error:

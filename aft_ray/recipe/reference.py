@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.model import Model
+from aft_ray.recipe.presets import ABOUT, PRESETS
 
 SCHEMA = Path(__file__).parent.parent / "recipe.schema.json"
 """The schema of this installation, from which editors complete and check a recipe."""
@@ -63,6 +64,8 @@ def json_schema() -> str:
     _also(beta, *values)
     of_method = defs["SearchConfig"]["properties"]["per_method"]["additionalProperties"]["additionalProperties"]
     _also(of_method, {"type": ["number", "string", "boolean"]})
+    preset = {"enum": [*PRESETS, None], "default": None, "description": ABOUT}
+    defs["TrainConfig"]["properties"] = {"preset": preset, **defs["TrainConfig"]["properties"]}
     schema["properties"]["base"] = {"type": "string", "description": BASE}
     schema["anyOf"] = [{"required": schema.pop("required")}, {"required": ["base"]}]
     for part in (schema, *defs.values()):
@@ -112,6 +115,8 @@ def _keys(model: type[Model], above: str) -> Iterator[Key]:
         own = above + (field.alias or name)
         inside = list(_sections(hints[name], own))
         yield Key(own, _type(hints[name], field), _default(field), field.description or "", bool(inside))
+        if own == "train":
+            yield Key("train.preset", ", ".join(f"`{preset}`" for preset in PRESETS) + " or null", "null", ABOUT)
         for place, section in inside:
             yield from _keys(section, f"{place}.")
 

@@ -271,7 +271,17 @@ class TrainConfig(Model):
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """Optimizer of the student; `sgd` has momentum 0.9."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Peak learning rate of the student; it decays to zero along a cosine, step by step."""
+    """Peak learning rate of the student; `schedule` says how it changes, step by step."""
+    schedule: Literal["cosine", "linear", "constant", "warmup_stable_decay"] = "cosine"
+    """Course of the learning rates after the warm-up: along a cosine or a line to zero, none, or constant and along a line to
+    zero in the last fifth of the steps."""
+    head_learning_rate: float | None = Field(default=None, gt=0)
+    """Peak learning rate of the student's last layer; null takes `learning_rate`."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Factor of the learning rate from each block of the student to the block before it; below 1, early layers of a pretrained
+    student change less."""
+    frozen_steps: int = Field(default=0, ge=0)
+    """Steps at the start in which only the student's last layer and the regularizer learn."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Weight decay of the student; the regularizer's parameters do not decay."""
     warmup_steps: int = Field(default=0, ge=0)
@@ -280,6 +290,17 @@ class TrainConfig(Model):
     """Maximum norm of the student's gradient; null disables clipping."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of each target's probability that is spread evenly over all classes."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weight of a sample in the training's task loss: equal, or `balanced`, inverse to the number of labelled samples of its
+    class."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of an exponential moving average of the student's weights, such as 0.999. The average is evaluated, kept and
+    exported. Null keeps the weights of the last step."""
+    augment: Literal["none", "light", "strong"] = "none"
+    """Random changes of the student's view of each sample: crops and flips of pictures, with `strong` also turns, colours and an
+    erased patch; dropped words of texts. Teachers' features stay those of the whole sample."""
+    flip: bool = True
+    """Let `augment` mirror pictures; false for digits, letters and other pictures with a left and a right."""
     accumulation_steps: int = Field(default=1, gt=0, le=LARGEST_BATCH)
     """Parts of a worker's rows that go through the student one by one, to save memory; kernels still cover the whole batch."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -6,6 +6,7 @@ import logging
 import os
 from typing import Any
 
+import numpy as np
 import torch
 
 from aft_ray.models.students import Student, build_student
@@ -14,8 +15,10 @@ from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TrainConfig
 from aft_ray.regularizers import Regularizer, build_regularizer, fit_regularizer, regularizer_class
+from aft_ray.store.schema import UNLABELED
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.fitting import TrainingData
+from aft_ray.training.inputs.batches import Samples
 from aft_ray.training.inputs.data import Data
 from aft_ray.training.task import TransferTask
 
@@ -53,6 +56,7 @@ def build_task(recipe: Recipe, data: Data, device: torch.device, *, weights_foll
         facts=facts,
         kind=train.task,
         label_smoothing=settings.label_smoothing,
+        class_weights=_class_weights(train) if settings.class_weights == "balanced" else None,
         precision=settings.precision,
     )
     if settings.accumulation_steps > 1 and has_batch_norm(student):
@@ -78,6 +82,13 @@ def _fitted_regularizer(
         made_of=data.origin,
     )
     return fit_regularizer(recipe.regularizer.name, fitting, **regularizer_arguments(recipe, student.feature_dim))
+
+
+def _class_weights(train: Samples) -> torch.Tensor:
+    """(C,) float32: inverse to each class's number of labelled samples, of mean 1 over the labelled samples."""
+    counts = np.bincount(train.labels[train.labels != UNLABELED], minlength=len(train.classes))
+    weights = counts.sum() / (max(1, np.count_nonzero(counts)) * np.maximum(counts, 1))
+    return torch.from_numpy(weights.astype(np.float32))
 
 
 def _no_regularizer(student: Student) -> Regularizer:

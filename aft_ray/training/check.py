@@ -105,8 +105,27 @@ def setting_faults(recipe: Recipe) -> list[str]:
             f"resources.min_workers is {recipe.resources.min_workers}: it must be at most train.num_workers,"
             f" {settings.num_workers}."
         )
+    faults += _view_faults(recipe)
     if settings.precision == "fp16" and not settings.use_gpu:
         faults.append("train.precision=fp16 is for GPUs, a CPU is ten times slower with it. Take fp32 or bf16.")
+    return faults
+
+
+def _view_faults(recipe: Recipe) -> list[str]:
+    """Faults of settings that not every student or task has a use for."""
+    settings, faults = recipe.train, []
+    if settings.augment != "none" and recipe.student.model == "linear_probe":
+        faults.append(
+            "train.augment is for students of pictures or texts; linear_probe reads features. Set it to none."
+        )
+    if settings.layer_decay < 1 and has_two_towers(recipe):
+        faults.append("train.layer_decay is for students with one tower. Set it to 1.")
+    if settings.class_weights == "balanced" and recipe.dataset.task != "classification":
+        faults.append(f"train.class_weights=balanced is for classification, the task is {recipe.dataset.task}.")
+    if settings.frozen_steps >= settings.steps:
+        faults.append(
+            f"train.frozen_steps is {settings.frozen_steps}: it must be less than train.steps, {settings.steps}."
+        )
     return faults
 
 

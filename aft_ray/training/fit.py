@@ -24,7 +24,7 @@ from aft_ray.store.files import Directory
 from aft_ray.store.prefetch import prefetched
 from aft_ray.training.best import best_line, score
 from aft_ray.training.build import build_task, choose_algorithms, device_of
-from aft_ray.training.checkpoint import TrainingState, save_student
+from aft_ray.training.checkpoint import Tensors, TrainingState, save_student
 from aft_ray.training.gradients import Losses, backward, regularizer_backward
 from aft_ray.training.inputs.batches import Samples, evaluation_batches
 from aft_ray.training.inputs.data import Data
@@ -87,11 +87,14 @@ def fit(
             copy_from_main(task.buffers())  # DDP lets every worker keep its own statistics of batch norm
             means = interval.losses.result()  # waits for the GPU
             seconds = interval.seconds
+            with optimisation.evaluated_weights():
+                scores = validate(task, data.validation, device)
+                kept = weights_of(task)
             metrics = {
                 "step": step + 1,
                 "epoch": (step + 1) * feed.num_rows / len(data.train),
                 **means,
-                **validate(task, data.validation, device),
+                **scores,
                 "samples_per_s": (step + 1 - state.step) * feed.num_rows / seconds,
                 "input_wait": interval.waited / seconds,
                 "learning_rate": settings.learning_rate * learning_rate_factor(step, settings),
@@ -100,7 +103,7 @@ def fit(
             if metrics["val_loss"] is not None:
                 watch.see(step, torch.tensor(metrics["val_loss"], device=device), good_step=state.step)
             watch.check(good_step=state.step)  # a step whose own loss was fine may have spoilt the weights
-            state = snapshot(state, metrics, task, optimisation)
+            state = snapshot(state, metrics, task, optimisation, kept)
             if not is_over(state.history, settings):
                 trackers.log(metrics)
                 _write_metrics(directory, state.history)
@@ -166,19 +169,24 @@ def _agreed(answer: bool | None, device: torch.device) -> bool:
 
 
 def snapshot(
-    state: TrainingState, metrics: dict[str, Any], task: TransferTask, optimisation: Optimisation
+    state: TrainingState, metrics: dict[str, Any], task: TransferTask, optimisation: Optimisation, kept: Tensors
 ) -> TrainingState:
-    """The state after an evaluation. Only the main worker has the parts that checkpoints alone need."""
-    weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in task.state_dict().items()}
+    """The state after an evaluation. Only the main worker has the parts that checkpoints alone need. kept: the weights that
+    were evaluated."""
     better = not state.history or score(metrics) > score(best_line(state.history))
     return TrainingState(
         step=metrics["step"],
         history=[*state.history, metrics],
         inputs=state.inputs,
-        task=weights,
+        task=weights_of(task) if optimisation.averages else kept,
         optimisation=optimisation.state_dict() if rank() == 0 else {},
-        best=weights if better else state.best,
+        best=kept if better else state.best,
     )
+
+
+def weights_of(task: TransferTask) -> Tensors:
+    """A copy on the CPU."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in task.state_dict().items()}
 
 
 def validate(task: TransferTask, split: Samples | None, device: torch.device) -> dict[str, float | None]:

@@ -19,17 +19,32 @@ FOLD = 50
 
 
 def task_errors(
-    task: str, logits: torch.Tensor, labels: torch.Tensor, *, label_smoothing: float = 0.0
+    task: str,
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sum, in float32, and number of the errors of (b, C) logits where there is a label.
+
+    class_weights: (C,) float32 for classification; the sum and the number are then weighted by those of the rows' classes.
 
     classification: cross-entropy of each labelled row. multilabel: binary cross-entropy, and regression: squared
     difference, of each of the (b, C) labels that is not NaN.
     """
     logits = logits.float()
     if task == "classification":
-        total = cross_entropy(logits, labels, ignore_index=UNLABELED, reduction="sum", label_smoothing=label_smoothing)
-        return total, (labels != UNLABELED).sum()
+        total = cross_entropy(
+            logits,
+            labels,
+            weight=class_weights,
+            ignore_index=UNLABELED,
+            reduction="sum",
+            label_smoothing=label_smoothing,
+        )
+        there = labels != UNLABELED
+        return total, there.sum() if class_weights is None else class_weights[labels[there]].sum()
     there = ~labels.isnan()
     targets = labels.nan_to_num()
     if task == "multilabel":

@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 
 from aft_ray.models.students import modality, recorded, resolved
 from aft_ray.recipe.config import Recipe, override
+from aft_ray.recipe.sections import TrainConfig
 from aft_ray.regularizers import regularizer_class
 from aft_ray.store.shards import as_now, without_place
 from aft_ray.store.side_by_side import Store
@@ -66,12 +67,18 @@ def run_inputs(recipe: Recipe, origin: Mapping[str, Any]) -> dict[str, Any]:
 
 def differing_inputs(on_disk: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[str]:
     """Dotted keys in which a run on disk was started with other inputs, sorted."""
-    student = recorded(on_disk["recipe"]["student"]).model_dump(mode="json")  # with the keys that came later
-    on_disk = {**on_disk, "recipe": {**on_disk["recipe"], "student": student}}
+    on_disk = {**on_disk, "recipe": _with_later_keys(on_disk["recipe"])}
     if not inputs["recipe"]["teachers"]:  # standard transfer once listed teachers that it never read
         on_disk = {**on_disk, "teachers": {}, "recipe": {**on_disk["recipe"], "teachers": []}}
     before, now = _comparable_samples(on_disk["samples"], inputs["samples"])
     return differing_keys({**on_disk, "samples": before}, {**inputs, "samples": now})
+
+
+def _with_later_keys(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's recorded recipe with the keys that came after it was started, as it ran without them."""
+    defaults = TrainConfig().model_dump(mode="json", exclude=set(MAY_CHANGE))
+    student = recorded(recipe["student"]).model_dump(mode="json")
+    return {**recipe, "student": student, **({"train": defaults | recipe["train"]} if "train" in recipe else {})}
 
 
 def _comparable_samples(before: Any, now: Any) -> tuple[Any, Any]:

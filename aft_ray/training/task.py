@@ -38,10 +38,12 @@ class TransferTask(nn.Module):
         facts: Mapping[str, float] | None = None,
         kind: str = "classification",
         label_smoothing: float = 0.0,
+        class_weights: torch.Tensor | None = None,
         precision: str = "fp32",
     ) -> None:
         """teachers: names of the teachers whose features the regularizer reads. facts: numbers fitted before training.
-        kind: one of schema.TASKS. precision: of the student; the losses are float32 always.
+        kind: one of schema.TASKS. class_weights: (C,), for classification. precision: of the student; the losses are always
+        float32.
         """
         super().__init__()
         self.student = student
@@ -51,6 +53,8 @@ class TransferTask(nn.Module):
         self.facts = dict(facts or {})
         self.kind = kind
         self.label_smoothing = label_smoothing
+        self.class_weights: torch.Tensor | None
+        self.register_buffer("class_weights", class_weights, persistent=False)
         self.dtype = AUTOCAST[precision]
 
     def forward(self, batch: Batch, gradients: Sequence[torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
@@ -75,7 +79,13 @@ class TransferTask(nn.Module):
 
     def losses(self, logits: torch.Tensor, features: Features, batch: Batch) -> dict[str, torch.Tensor]:
         """The result of `forward`, from the student's outputs."""
-        errors, count = task_errors(self.kind, logits, batch.labels, label_smoothing=self.label_smoothing)
+        errors, count = task_errors(
+            self.kind,
+            logits,
+            batch.labels,
+            label_smoothing=self.label_smoothing,
+            class_weights=self.class_weights,
+        )
         over_workers = begin_sum_of_losses(errors, count)
         if isinstance(features, tuple) and not self.regularizer.needs_teachers:
             features = features[0]  # a regularizer that looks at nothing is given one tower

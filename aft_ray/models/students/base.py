@@ -27,7 +27,8 @@ A recipe names it as `module:Class`. A student on patches of a scan, say, in `my
 
 with `student: {model: "my_lab.students:Patches", options: {depth: 6}}`. `describe` returns how a sample becomes an input, one
 transform for images, one for texts, or both; it is asked often, and without building the model. A run keeps the weights, not
-the code: `load_student` imports the same class again.
+the code: `load_student` imports the same class again. The last layer must be named `head` for settings that treat it apart, such
+as `train.head_learning_rate`.
 """
 
 from __future__ import annotations

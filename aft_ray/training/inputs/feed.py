@@ -13,6 +13,7 @@ from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory
 from aft_ray.store.prefetch import prefetched
+from aft_ray.training.augment import augmentation_of
 from aft_ray.training.inputs.batch import Batch
 from aft_ray.training.inputs.batches import Samples
 from aft_ray.training.inputs.order import BatchOrder, worker_rows
@@ -39,6 +40,7 @@ class Feed:
         settings = recipe.train
         self.train, self.teachers, self.device = train, teachers, device
         self.rank, self.world_size = rank, world_size
+        self.augmentation = augmentation_of(recipe)
         self.num_steps = settings.steps
         self.own_steps = recipe.regularizer.steps_per_student_step - 1
         self.orders = [
@@ -60,9 +62,18 @@ class Feed:
 
     def steps(self, start: int) -> Generator[StepBatches]:
         """The batches of step `start` and all after it, on the device."""
-        for batches in prefetched(self._rows, range(start, self.num_steps), threads=self.train.reader_threads):
-            student, *others = [batch.to(self.device) for batch in batches]
+        steps = range(start, self.num_steps)
+        for step, batches in zip(steps, prefetched(self._rows, steps, threads=self.train.reader_threads), strict=True):
+            student, *others = self._augmented([batch.to(self.device) for batch in batches], step)
             yield StepBatches(student, others)
+
+    def _augmented(self, batches: list[Batch], step: int) -> list[Batch]:
+        """The student's batch of a step, then the regularizer's, each changed in its own way."""
+        if self.augmentation is None:
+            return batches
+        uses = len(batches)
+        rows = worker_rows(np.arange(self.num_rows), self.rank, self.world_size)
+        return [self.augmentation(batch, step * uses + use, rows) for use, batch in enumerate(batches)]
 
     def _rows(self, step: int) -> list[Batch]:
         own = [self.orders[1].all(step * self.own_steps + number) for number in range(self.own_steps)]

@@ -1,0 +1,49 @@
+"""`train.preset` becomes keys; what the recipe or an override says beside it stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aft_ray.recipe.config import Recipe, dump, load, load_text, override
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.presets import PRESETS
+from aft_ray.recipe.sections import TrainConfig
+
+TEXT = "workspace: w\ndataset: {name: mnist5k}\nstudent: {model: 'tiny:cnn'}\ntrain: {preset: finetune, ema: null}\n"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "recipe.yaml").write_text(TEXT)
+    return tmp_path / "recipe.yaml"
+
+
+def test_keys_beside_a_preset_stay_and_the_saved_recipe_has_keys_alone(file: Path) -> None:
+    given = load(file)
+    assert (given.train.layer_decay, given.train.augment, given.train.ema) == (0.75, "light", None)
+    assert "preset" not in dump(given) and load_text(dump(given)) == given
+
+
+def test_an_overriding_preset_replaces_keys_but_no_other_override(file: Path) -> None:
+    given = load(file, ["train.preset=from_scratch", "train.augment=none"])
+    assert (given.train.layer_decay, given.train.augment, given.train.ema) == (1.0, "none", 0.99)
+    assert override(given, {"train.preset": "paper"}).train.optimizer == "adam"
+    assert override(given, {"train.preset": "finetune"}).train.augment == "light"
+
+
+def test_an_unknown_preset_is_one_line(file: Path) -> None:
+    with pytest.raises(InputError) as stopped:
+        load(file, ["train.preset=best"])
+    assert stopped.value.faults == ["train.preset must be one of paper, finetune, from_scratch, got 'best'."]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_has_keys_of_the_section(name: str) -> None:
+    assert TrainConfig.model_validate(PRESETS[name])
+
+
+def test_the_defaults_are_the_paper_s() -> None:
+    assert {key: getattr(TrainConfig(), key) for key in PRESETS["paper"]} == PRESETS["paper"]
+    assert Recipe.model_fields["train"].default == TrainConfig()
