@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -27,6 +28,8 @@ from aft_ray.store.workspace import Workspace
 from aft_ray.training.build import device_of
 from aft_ray.training.inputs.batches import Samples, evaluation_batches, load_split
 from aft_ray.training.inputs.streaming import stream_split
+from aft_ray.training.owner import marked
+from aft_ray.training.runs import RunDirectory
 
 BATCH_SIZE = 512
 
@@ -76,9 +79,11 @@ def evaluate(recipe: Recipe, split: str = "test", *, all_probabilities: bool = F
             scores.add(logits, labels)
             table.write_table(form.rows(data.sample_ids[indices].tolist(), logits, labels=labels))
             progress.advance(len(indices))
-    run.write(f"predictions-{split}.parquet", stream.getvalue())
+    name, content = f"predictions-{split}.parquet", stream.getvalue()
+    run.write(name, content)
     result = {"split": split, "task": student.task, **scores.result(student.classes)}
-    lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in result.items())
+    written = marked({**result, "sha256": {name: hashlib.sha256(content).hexdigest()}}, RunDirectory(run).run_id)
+    lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in written.items())
     run.write(f"evaluation-{split}.json", sealed(f"{{\n{lines}\n}}"))
     return result
 

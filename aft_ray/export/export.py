@@ -11,7 +11,7 @@ from aft_ray.datasets import row_form
 from aft_ray.export.card import model_card
 from aft_ray.export.onnx_file import check_onnx, write_onnx
 from aft_ray.export.replacement import publish, staging, write_record
-from aft_ray.export.run_files import evaluation_on_test, run_inputs, trained_on
+from aft_ray.export.run_files import read_evaluation, run_inputs, trained_on
 from aft_ray.export.student import Classifier, load_student
 from aft_ray.models.students import LibraryStudent, modality, recorded
 from aft_ray.recipe.config import Recipe
@@ -74,7 +74,7 @@ def _card(
         onnx_difference=onnx_difference,
         num_samples={split: manifest["num_samples"] for split, manifest in manifests.items() if manifest},
         inputs=inputs,
-        evaluation=evaluation_on_test(workspace.run(recipe.run)),
+        evaluation=read_evaluation(workspace.run(recipe.run), "test"),
     )
 
 

@@ -92,7 +92,7 @@ class Prediction:
         summary: dict[str, Any] = {"run": str(self.run), "path": self.source, "output": str(self.place)}
         summary |= {"num_samples": 0, "num_errors": 0, "counts": counts}
         parts = {part["shard"]: part for part in self.unseen.rows(part_size)}
-        num_parts = len(parts)
+        num_parts, hashes = len(parts), {}
 
         def take(row: dict[str, Any]) -> None:
             result = json.loads(row["result"])
@@ -100,6 +100,7 @@ class Prediction:
                 summary[key] += result[key]
             for name, count in result["counts"].items():
                 counts[name] += count
+            hashes[row["shard"]] = result["sha256"]
             del parts[row["shard"]]
             progress.advance(result["num_samples"], f"{summary['num_errors']} unreadable")
 
@@ -111,7 +112,7 @@ class Prediction:
         ):
             build = self._pipeline(new, attempts, all_probabilities)
             run_pipeline([pool], self.recipe.resources, parts.values(), build, take)
-            return new.publish(num_parts, summary)
+            return new.publish(hashes, summary)
 
     def _pipeline(
         self, new: Staged, attempts: Attempts, all_probabilities: bool
@@ -180,12 +181,10 @@ class PredictPart:
         good = [number for number in place if number not in errors]
         logits = self._logits([array[[place[number] for number in good]] for array in inputs])
         table = self.form.rows(ids, logits, errors=errors)
-        self.new.write(int(part["shard"]), table)
+        sha256 = self.new.write(int(part["shard"]), table)
         self.watch.done(name)
-        return {
-            "shard": int(part["shard"]),
-            "result": json.dumps({"num_samples": len(table), "num_errors": len(errors), "counts": _counts(table)}),
-        }
+        result = {"num_samples": len(table), "num_errors": len(errors), "counts": _counts(table), "sha256": sha256}
+        return {"shard": int(part["shard"]), "result": json.dumps(result)}
 
     @torch.inference_mode()
     def _logits(self, inputs: Sequence[np.ndarray]) -> np.ndarray:

@@ -7,7 +7,7 @@ on a disk and in an object store alike. Every part carries a mark: a file withou
 
 from __future__ import annotations
 
-import json
+import hashlib
 import re
 import time
 import uuid
@@ -50,20 +50,26 @@ class Staged:
     def staging(self) -> Directory:
         return self.place / f".predicting-{self.token}"
 
-    def write(self, number: int, table: pa.Table) -> None:
-        """Writes a part; called again for the same number, it replaces the same file."""
+    def write(self, number: int, table: pa.Table) -> str:
+        """Writes a part and returns its hash; called again for the same number, it replaces the same file."""
         sink = pa.BufferOutputStream()
         pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), MARK: MADE_BY.encode()}), sink)
-        self.staging.write(f"{number}.parquet", sink.getvalue())
+        content = sink.getvalue()
+        self.staging.write(f"{number}.parquet", content)
+        return hashlib.sha256(content).hexdigest()
 
-    def publish(self, num_parts: int, summary: Mapping[str, Any]) -> dict[str, Any]:
-        """Makes the parts valid and deletes the older ones. Returns the content of predictions.json."""
+    def publish(self, hashes: Mapping[int, str], summary: Mapping[str, Any]) -> dict[str, Any]:
+        """Makes the parts valid and deletes the older ones. Returns the content of predictions.json.
+
+        hashes: of each part, from `write`.
+        """
         filesystem, old = self.place.filesystem, list(_own_parts(self.place))
-        files = [f"part-{number:05d}-{self.token}.parquet" for number in range(num_parts)]
+        files = [f"part-{number:05d}-{self.token}.parquet" for number in sorted(hashes)]
         for number, name in enumerate(files):
             filesystem.move(f"{self.staging}/{number}.parquet", f"{self.place}/{name}")
-        written = {"made_by": MADE_BY, **summary, "files": files}
-        self.place.write(SUMMARY, json.dumps(written, indent=1).encode())
+        sha256 = {name: hashes[number] for number, name in enumerate(files)}
+        written = {"made_by": MADE_BY, **summary, "files": files, "sha256": sha256}
+        self.place.write_json(SUMMARY, written)
         for name in old:
             filesystem.delete_file(f"{self.place}/{name}")
         return written

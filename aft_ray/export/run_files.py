@@ -14,6 +14,8 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.json_files import parsed_json
 from aft_ray.recipe.sections import DatasetConfig, StudentConfig
 from aft_ray.store.files import Directory
+from aft_ray.training.owner import unmarked
+from aft_ray.training.runs import RunDirectory
 
 TRAIN_AGAIN = "Restore it from a copy, or train again under another name (run=NAME)."
 EVALUATE_AGAIN = "Delete it and run 'aft-ray evaluate' again."
@@ -77,10 +79,15 @@ class _Evaluation(Form):
         return self
 
 
-def read_checked(directory: Directory, name: str, form: type[Form], way_out: str) -> dict[str, Any]:
-    """The JSON object in a file. Raises InputError, one line per fault, if it is not as `form` says."""
-    found: dict[str, Any] = parsed_json(directory.read(name), form, f"{directory}/{name}", way_out)
-    return found
+def read_checked(
+    directory: Directory, name: str, form: type[Form], way_out: str, owner: str | None = None
+) -> dict[str, Any]:
+    """The JSON object in a file, without the id of its run.
+
+    Raises InputError, one line per fault, if it is not as `form` says, or of another run than `owner`.
+    """
+    what = f"{directory}/{name}"
+    return unmarked(parsed_json(directory.read(name), form, what, way_out), owner, what, way_out)
 
 
 def damaged(directory: Directory, name: str, reason: str, way_out: str) -> InputError:
@@ -88,9 +95,9 @@ def damaged(directory: Directory, name: str, reason: str, way_out: str) -> Input
     return InputError(f"{directory}/{name} is damaged: {reason}. {way_out}")
 
 
-def student_facts(directory: Directory) -> dict[str, Any]:
-    """`student.json` in `directory`. Raises InputError if it is damaged."""
-    return read_checked(directory, "student.json", _StudentFacts, TRAIN_AGAIN)
+def student_facts(directory: Directory, owner: str | None = None) -> dict[str, Any]:
+    """`student.json` in `directory`. Raises InputError if it is damaged, or of another run than `owner`."""
+    return read_checked(directory, "student.json", _StudentFacts, TRAIN_AGAIN, owner)
 
 
 def run_inputs(run: Directory) -> dict[str, Any]:
@@ -98,10 +105,18 @@ def run_inputs(run: Directory) -> dict[str, Any]:
     return read_checked(run, "inputs.json", _RunInputs, TRAIN_AGAIN) if run.has("inputs.json") else {}
 
 
-def evaluation_on_test(run: Directory) -> dict[str, Any]:
-    """`evaluation-test.json`; empty for a run that was not evaluated. Raises InputError if it is damaged."""
-    name = "evaluation-test.json"
-    return read_checked(run, name, _Evaluation, EVALUATE_AGAIN) if run.has(name) else {}
+def read_evaluation(run: Directory, split: str) -> dict[str, Any]:
+    """`evaluation-<split>.json`; empty for a run that was not evaluated on it.
+
+    Raises InputError if it is damaged, or of another run or split.
+    """
+    name = f"evaluation-{split}.json"
+    if not run.has(name):
+        return {}
+    found = read_checked(run, name, _Evaluation, EVALUATE_AGAIN, RunDirectory(run).run_id)
+    if found.get("split", split) != split:
+        raise damaged(run, name, f"it is of the split {found['split']}", EVALUATE_AGAIN)
+    return found
 
 
 def trained_on(facts: Mapping[str, Any], recipe: Recipe) -> DatasetConfig:

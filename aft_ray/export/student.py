@@ -17,6 +17,7 @@ from aft_ray.models.students import Student, build_student, recorded
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
+from aft_ray.training.runs import RunDirectory
 
 FACTS, WEIGHTS = "student.json", "student.safetensors"
 NAMED = 3
@@ -54,7 +55,7 @@ def load_student(run_or_student_dir: str | Path | Directory) -> Classifier:
     directory = place if place.has(FACTS) else place / "student"
     if not directory.has(FACTS):
         raise InputError(f"{place} holds no trained student. Run 'aft-ray train' first, or name another run.")
-    facts = student_facts(directory)
+    facts = student_facts(directory, None if directory == place else RunDirectory(place).run_id)
     widths = [teacher["feature_dim"] for teacher in facts["teachers"]]
     config = recorded(facts["student"])
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,31 +12,20 @@ from typing import Any
 import numpy as np
 import safetensors
 import safetensors.numpy
-import yaml
 
 from aft_ray.export.run_files import Form, Method, Teacher, damaged, read_checked
 from aft_ray.recipe.config import Recipe
-from aft_ray.recipe.json_files import parsed_json
+from aft_ray.recipe.json_files import checked_json
 from aft_ray.recipe.search_section import Betas
 from aft_ray.report.results import Entry, Training, TrialRow, summarize
 from aft_ray.report.words import headline, left_out, remarks
 from aft_ray.search.space import strengths
-from aft_ray.search.trials import read_table
+from aft_ray.search.trials import read_table, run_at
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
-from aft_ray.training.evaluations import METRICS
-from aft_ray.training.runs import RunDirectory
+from aft_ray.training.runs import CONFIG, RunDirectory
 
 MOVE_AWAY = "Restore it from a copy, or move its directory out of the workspace."
-
-
-class _Line(Form):
-    step: int
-    val_accuracy: float | None
-    val_loss: float | None
-    samples_per_s: float
-    test_accuracy: float | None = None
-    test_loss: float | None = None
 
 
 class _Named(Form):
@@ -66,6 +56,7 @@ class _Recipe(Form):
 
 class _Teachers(Form):
     teachers: list[Teacher]
+    sha256: dict[str, str] = {}
 
 
 class _Ranked(Form):
@@ -114,7 +105,7 @@ def _strengths(recipe: Recipe, method: str) -> Betas:
 
 
 def _last_line(trial: Directory) -> dict[str, Any]:
-    history = RunDirectory(trial).history()
+    history = run_at(trial).history()
     return history[-1] if history else {}
 
 
@@ -130,44 +121,33 @@ def read_trainings(place: Directory, names: Iterable[str]) -> list[Training]:
     """
     trainings = []
     for name in names:
-        directory = place / name
-        if history := _read_history(directory):
-            recipe = _read_recipe(directory)
-            trainings.append(Training(name, recipe, history, _read_gates(directory / "student")))
+        run = run_at(place / name)
+        if history := run.history():
+            gates = _read_gates(run.place / "student", run.run_id)
+            trainings.append(Training(name, _read_recipe(run), history, gates))
     return trainings
 
 
-def _read_history(directory: Directory) -> list[dict[str, Any]]:
-    """Empty for a training that never evaluated."""
-    if not directory.has(METRICS):
-        return []
-    for line in directory.read(METRICS).splitlines():
-        parsed_json(line, _Line, f"{directory}/{METRICS}", MOVE_AWAY)
-    return RunDirectory(directory).history()
-
-
-def _read_recipe(directory: Directory) -> dict[str, Any]:
-    name = "config.yaml"
-    if not directory.has(name):
-        raise damaged(directory, name, "it is missing", MOVE_AWAY)
-    try:
-        recipe = yaml.safe_load(directory.read(name))
-    except (yaml.YAMLError, ValueError) as error:
-        raise damaged(directory, name, f"it is no YAML ({str(error).splitlines()[0]})", MOVE_AWAY) from error
-    parsed_json(json.dumps(recipe, default=str).encode(), _Recipe, f"{directory}/{name}", MOVE_AWAY)
+def _read_recipe(run: RunDirectory) -> dict[str, Any]:
+    recipe = run.config()
+    checked_json(json.dumps(recipe, default=str).encode(), _Recipe, f"{run.place}/{CONFIG}", MOVE_AWAY)
     return recipe
 
 
-def _read_gates(student: Directory) -> dict[str, np.ndarray]:
+def _read_gates(student: Directory, owner: str | None) -> dict[str, np.ndarray]:
     """Each teacher's gates; empty for a training without gates, or one that has not ended."""
     if not student.has("student.json"):
         return {}
-    teachers = read_checked(student, "student.json", _Teachers, MOVE_AWAY)["teachers"]
-    name = "regularizer.safetensors"
+    facts = read_checked(student, "student.json", _Teachers, MOVE_AWAY, owner)
+    teachers, name = facts["teachers"], "regularizer.safetensors"
     try:
-        tensors = safetensors.numpy.load(student.read(name))
+        content = student.read(name)
+        tensors = safetensors.numpy.load(content)
     except (safetensors.SafetensorError, OSError) as error:
         raise damaged(student, name, str(error), MOVE_AWAY) from error
+    recorded = facts.get("sha256", {}).get(name)
+    if recorded not in (None, hashlib.sha256(content).hexdigest()):
+        raise damaged(student, name, "its checksum is not the one in student.json", MOVE_AWAY)
     if "gate_logits" not in tensors:
         return {}
     ends = np.cumsum([teacher["feature_dim"] for teacher in teachers])

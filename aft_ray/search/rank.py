@@ -8,6 +8,7 @@ how much each teacher by itself tells of the labels (`knowledge`).
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -167,13 +168,18 @@ class _Covariance:
 def _write(workspace: Workspace, ranking: Ranking) -> None:
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(ranking.rows), sink)
-    workspace.write("rank.parquet", sink.getvalue())
+    files = {
+        "rank.parquet": sink.getvalue(),
+        "rank.png": rank_picture(ranking.rows, ranking.names, ranking.cka),
+    }
+    for name, content in files.items():
+        workspace.write(name, content)
     facts: Mapping[str, Any] = {
         "rows": ranking.rows,
         "teachers": ranking.names,
         "cka": ranking.cka.round(6).tolist(),
         "knowledge": [asdict(knowledge) for knowledge in ranking.knowledge],
         "advice": ranking.advice,
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     }
     workspace.write_json("rank.json", facts)
-    workspace.write("rank.png", rank_picture(ranking.rows, ranking.names, ranking.cka))

@@ -8,6 +8,7 @@ directories: the same command goes on after a crash.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ import ray
 from aft_ray.cluster.lease import lease
 from aft_ray.recipe.config import Recipe, dump, load_text, override
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.json_files import damaged
 from aft_ray.recipe.model import is_own_class
 from aft_ray.recipe.own_class import import_class
 from aft_ray.recipe.reference import schema_line
@@ -27,7 +29,7 @@ from aft_ray.search.proposals import Learned, Listed, Proposals
 from aft_ray.search.rank import rank
 from aft_ray.search.space import Setting, Space, Trial, final_trials, plan_trials, spaces, top_by_rank
 from aft_ray.search.trial import Shared, data_key
-from aft_ray.search.trials import TrialRow
+from aft_ray.search.trials import TrialRow, claim_search, search_id
 from aft_ray.search.tuning import Round
 from aft_ray.store.files import Directory
 from aft_ray.store.side_by_side import Store
@@ -35,7 +37,10 @@ from aft_ray.store.workspace import Workspace
 from aft_ray.training.inputs.data import Data, load_data
 from aft_ray.training.inputs.order import has_label
 from aft_ray.training.inputs.stores import Setup, sample_faults
+from aft_ray.training.owner import check_owner
 from aft_ray.training.train import decide_streaming
+
+OWNER = re.compile(r"^# search_id: (\w+)$", re.MULTILINE)
 
 
 def search(setup: Setup) -> list[TrialRow]:
@@ -63,7 +68,7 @@ def _search(setup: Setup, subsets: Sequence[tuple[str, ...]]) -> list[TrialRow]:
         rows += Round(shared, _proposals(shared, group, subsets), group, "search", rows).run()
     best = best_settings(rows, recipe.search.metric, _num_validation(data))
     if best:
-        _write_winner(recipe, place, Setting(*winner(best).key))
+        write_winner(recipe, place, Setting(*winner(best).key))
     chosen = best_of_each(recipe.search.final.of, rows, recipe.search.metric)
     finals = [trial for choice in chosen for trial in final_trials(recipe, Setting(*choice.key))]
     if recipe.search.final.train_on == "train+validation":
@@ -134,14 +139,18 @@ def _num_validation(data: Mapping[str, Data]) -> int:
 
 def read_winner(place: Directory) -> Recipe:
     """The recipe of `best.yaml`. Raises InputError if a search has not written it."""
+    what, way_out = f"{place}/best.yaml", "Run 'aft-ray search' again."
     try:
-        return load_text(place.read("best.yaml").decode())
+        text = place.read("best.yaml").decode()
     except (FileNotFoundError, UnicodeDecodeError) as error:
-        raise InputError(f"{place}/best.yaml is missing or no text. Run 'aft-ray search' again.") from error
+        raise damaged(what, ["it is missing or no text"], way_out) from error
+    owner = OWNER.search(text)
+    check_owner(owner[1] if owner else None, search_id(place), what, way_out)
+    return load_text(text)
 
 
-def _write_winner(recipe: Recipe, place: Directory, setting: Setting) -> None:
+def write_winner(recipe: Recipe, place: Directory, setting: Setting) -> None:
     """`best.yaml`: the recipe with the setting that won, for `train`."""
     changes = {"train.num_workers": recipe.train.num_workers, "run": f"{recipe.run}-{setting.name}"[:100]}
     best = override(Trial("final", setting, recipe.train.seed).recipe(recipe), changes)
-    place.write("best.yaml", (schema_line() + dump(best)).encode())
+    place.write("best.yaml", f"{schema_line()}# search_id: {claim_search(place)}\n{dump(best)}".encode())

@@ -6,6 +6,7 @@ goes on from its last checkpoint.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import time
@@ -25,7 +26,8 @@ from aft_ray.store.files import Directory
 from aft_ray.store.parquet import parsed_table
 from aft_ray.training.best import best_line
 from aft_ray.training.checkpoint import TrainingState
-from aft_ray.training.runs import RunDirectory
+from aft_ray.training.owner import check_owner, marked, new_id, unmarked
+from aft_ray.training.runs import SECTIONS, RunDirectory
 
 TrialRow = dict[str, Any]
 
@@ -50,6 +52,9 @@ COLUMNS = {
 """Columns of every table; the keys of `search.space` come before `train.seed`."""
 
 
+CLAIM = "search.json"
+SEARCH_KEY = b"aft_ray.search"
+"""Key in the metadata of `trials.parquet`, whose value is the search's id."""
 NEEDED = ("trial", "stage", "regularizer.name", "regularizer.beta", "teachers", "val_accuracy", "status")
 """Columns of the tables of before, too."""
 
@@ -66,6 +71,7 @@ class TrialFacts(TypedDict):
     seed: int
     number: NotRequired[int]
     wall_time_s: Annotated[float, Field(ge=0)]
+    run_id: NotRequired[str]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -74,6 +80,7 @@ class Outcome(TypedDict):
 
     status: Literal["finished", "stopped", "failed"]
     error: str | None
+    run_id: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -90,19 +97,20 @@ class TrialDirectory(RunDirectory):
     def claim_trial(self, trial: Trial, number: int, recipe: Recipe, inputs: Mapping[str, Any]) -> None:
         """Claims the directory for the trial, unless it has it already. Raises InputError if another trial is there."""
         if not self.check_claim(inputs):
-            self.note(trial, number=number, wall_time_s=0.0)
             self.claim(recipe, inputs)
+        if not self.facts():
+            self.note(trial, number=number, wall_time_s=0.0)
 
     def note(self, trial: Trial, **facts: Any) -> None:
         """Replaces the trial's setting and some of the facts in `trial.json`."""
         known = self.facts()
-        self.place.write_json("trial.json", {**known, **trial.to_json(), **facts})
+        self.place.write_json("trial.json", marked({**known, **trial.to_json(), **facts}, self.run_id))
 
     def facts(self) -> dict[str, Any]:
         """What `trial.json` says; empty without it. Raises InputError if it is damaged, or of another trial."""
         if not self.place.has("trial.json"):
             return {}
-        facts: dict[str, Any] = self.place.read_json("trial.json", TrialFacts, self.way_out)
+        facts: dict[str, Any] = self._read("trial.json", TrialFacts)
         trial = Trial.of(facts)
         # `pbt` changes the setting on the way; stage and seed stay.
         own = self.name.startswith(f"{trial.stage}-") and self.name.endswith(f"-seed{trial.seed}")
@@ -120,14 +128,30 @@ class TrialDirectory(RunDirectory):
 
     def end(self, status: str, error: str | None = None) -> None:
         """The trial is over; a training that will not go on needs no checkpoint."""
-        self.place.write_json("outcome.json", {"status": status, "error": error})
+        self.place.write_json("outcome.json", marked({"status": status, "error": error}, self.run_id))
         if status != "failed":
             (self.place / "checkpoints").delete()
 
     def outcome(self) -> dict[str, Any] | None:
         """`status` and `error`, None while the trial is not over."""
-        has = self.place.has("outcome.json")
-        return self.place.read_json("outcome.json", Outcome, self.way_out) if has else None
+        return self._read("outcome.json", Outcome) if self.place.has("outcome.json") else None
+
+    def _read(self, name: str, shape: Any) -> dict[str, Any]:
+        content = self.place.read_json(name, shape, self.way_out)
+        return unmarked(content, self.run_id, f"{self.place}/{name}", self.way_out)
+
+    def _settings(self) -> dict[str, Any]:
+        """The trial's own: `pbt` changes some on the way."""
+        told, facts = super()._settings(), self.facts()
+        if not told or not facts:
+            return told
+        found = copy.deepcopy(told)
+        setting = Trial.of(facts).setting
+        for key, value in (("regularizer.beta", setting.beta), *setting.others):
+            section, _, name = key.partition(".")
+            if section in SECTIONS and "." not in name:
+                found[section][name] = value
+        return found
 
     def reopen(self) -> None:
         """A failed trial is tried again."""
@@ -164,6 +188,11 @@ class TrialDirectory(RunDirectory):
         return row
 
 
+def run_at(place: Directory) -> RunDirectory:
+    """The run or the trial that lies at `place`."""
+    return TrialDirectory(place) if place.has("trial.json") else RunDirectory(place)
+
+
 class Clock:
     """Seconds that a trial has taken, in earlier processes too."""
 
@@ -174,10 +203,32 @@ class Clock:
         return self.before + time.perf_counter() - self.started
 
 
+class _Claim(TypedDict):
+    """search.json."""
+
+    search_id: str
+
+
+def search_id(search: Directory) -> str | None:
+    """The id in the search's files; None if nobody has claimed its directory."""
+    if not search.has(CLAIM):
+        return None
+    return str(search.read_json(CLAIM, _Claim, "Delete it and run 'aft-ray search' again.")["search_id"])
+
+
+def claim_search(search: Directory) -> str:
+    """The id in the search's files, drawn the first time."""
+    found = search_id(search)
+    if found is None:
+        found = new_id()
+        search.write_json(CLAIM, {"search_id": found})
+    return found
+
+
 def write_table(search: Directory, rows: Sequence[TrialRow]) -> None:
     """`trials.parquet`."""
     sink = io.BytesIO()
-    pq.write_table(as_table(rows), sink)
+    pq.write_table(as_table(rows).replace_schema_metadata({SEARCH_KEY: claim_search(search).encode()}), sink)
     search.write("trials.parquet", sink.getvalue())
 
 
@@ -187,7 +238,10 @@ def read_table(search: Directory) -> list[TrialRow]:
         return []
     way_out = "Run 'aft-ray search' again: it writes the table anew from its trials."
     content, what = search.read("trials.parquet"), f"{search}/trials.parquet"
-    return parsed_table(content, COLUMNS, NEEDED, what, way_out).to_pylist()
+    table = parsed_table(content, COLUMNS, NEEDED, what, way_out)
+    found = (table.schema.metadata or {}).get(SEARCH_KEY)
+    check_owner(found.decode(errors="replace") if found else None, search_id(search), what, way_out)
+    return table.to_pylist()
 
 
 def as_table(rows: Sequence[TrialRow]) -> pa.Table:

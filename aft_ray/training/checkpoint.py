@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -103,7 +102,7 @@ def save_student(directory: Directory, task: Tensors, facts: Mapping[str, Any]) 
     for part in ("student", "regularizer"):
         tensors = {name.removeprefix(f"{part}."): t for name, t in task.items() if name.startswith(f"{part}.")}
         files[f"{part}.safetensors"] = save(_contiguous(tensors))
-    directory.write("student.json", json.dumps({**facts, "sha256": _write(directory, files)}, indent=1).encode())
+    directory.write_json("student.json", {**facts, "sha256": _write(directory, files)})
 
 
 def read_tensors(directory: Directory, name: str, way_out: str) -> Tensors:

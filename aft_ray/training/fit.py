@@ -6,7 +6,6 @@ therefore repeats an undisturbed one to the last digit on the same hardware; on 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -25,6 +24,7 @@ from aft_ray.store.prefetch import prefetched
 from aft_ray.training.best import best_line, score
 from aft_ray.training.build import build_task, choose_algorithms, device_of
 from aft_ray.training.checkpoint import Tensors, TrainingState, save_student
+from aft_ray.training.evaluations import write_evaluations
 from aft_ray.training.gradients import Losses, backward, regularizer_backward
 from aft_ray.training.inputs.batches import Samples, evaluation_batches
 from aft_ray.training.inputs.data import Data
@@ -32,7 +32,9 @@ from aft_ray.training.inputs.feed import Feed, LossWatch, StepBatches
 from aft_ray.training.inputs.order import row_counts
 from aft_ray.training.metrics import Metrics, StepMeans
 from aft_ray.training.optimise import Optimisation, learning_rate_factor
+from aft_ray.training.owner import marked
 from aft_ray.training.provenance import run_inputs
+from aft_ray.training.runs import RunDirectory
 from aft_ray.training.task import TransferTask
 from aft_ray.training.trackers import open_trackers
 
@@ -60,7 +62,7 @@ def fit(
     adopt: `resume` may be of a run with other settings, whose weights this one takes over.
     Raises InputError if the loss is not finite, or `resume` is a checkpoint of another run.
     """
-    settings, device = recipe.train, device_of(recipe.train)
+    settings, device, owner = recipe.train, device_of(recipe.train), RunDirectory(directory).run_id
     choose_algorithms(settings)
     inputs = run_inputs(recipe, data.origin)
     state = TrainingState(0, [], inputs, {}, {}, {})
@@ -106,7 +108,7 @@ def fit(
             state = snapshot(state, metrics, task, optimisation, kept)
             if not is_over(state.history, settings):
                 trackers.log(metrics)
-                _write_metrics(directory, state.history)
+                _write_metrics(directory, state.history, owner)
                 if _agreed(report(metrics, state), device):
                     return state.history
 
@@ -116,9 +118,10 @@ def fit(
             last |= {"test_accuracy": None, **evaluate(task, data.test, device).result("test_")}
         trackers.log(last)
     state = replace(state, history=[*state.history[:-1], last])
-    _write_metrics(directory, state.history)
+    _write_metrics(directory, state.history, owner)
     if rank() == 0:
-        save_student(directory / "student", state.best, _student_facts(recipe, task, data, state.history))
+        facts = _student_facts(recipe, task, data, state.history)
+        save_student(directory / "student", state.best, marked(facts, owner))
     report(last, state)
     return state.history
 
@@ -238,9 +241,9 @@ def _named(numbers: Mapping[str, torch.Tensor | float], teachers: tuple[str, ...
     return named
 
 
-def _write_metrics(directory: Directory, history: list[dict[str, Any]]) -> None:
+def _write_metrics(directory: Directory, history: list[dict[str, Any]], owner: str | None) -> None:
     if rank() == 0:
-        directory.write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in history).encode())
+        write_evaluations(directory, history, owner)
 
 
 def _student_facts(recipe: Recipe, task: TransferTask, data: Data, history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ConfigDict, with_config
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from aft_ray.models.students import modality, recorded, resolved
 from aft_ray.recipe.config import Recipe, override
@@ -52,6 +52,7 @@ class Inputs(TypedDict):
     recipe: dict[str, Any]
     samples: dict[str, Any] | None
     teachers: dict[str, Any]
+    run_id: NotRequired[str]
 
 
 def run_inputs(recipe: Recipe, origin: Mapping[str, Any]) -> dict[str, Any]:

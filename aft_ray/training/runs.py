@@ -14,10 +14,12 @@ from aft_ray.recipe.strict_yaml import parse
 from aft_ray.store.files import Directory
 from aft_ray.training.checkpoint import COMMIT
 from aft_ray.training.evaluations import read_evaluations
+from aft_ray.training.owner import OF_BEFORE, RUN_ID, marked, new_id
 from aft_ray.training.provenance import Inputs, differing_inputs, differing_keys
 
 CHECKPOINT = re.compile(r"step-\d{8,}(-[0-9a-f]{4})?")
 """The name of a checkpoint's directory."""
+SECTIONS = ("student", "regularizer", "train")
 CONFIG = "config.yaml"
 INPUTS = "inputs.json"
 STUDENT = "student/student.json"
@@ -54,11 +56,22 @@ class RunDirectory:
     def claim(self, recipe: Recipe, inputs: Mapping[str, Any]) -> None:
         """Writes the resolved recipe and the run's provenance. Raises InputError if another run is there."""
         self.check_claim(inputs)
+        run_id = self.run_id or new_id()
         self.place.write(CONFIG, dump(recipe).encode())
-        self.place.write_json(INPUTS, inputs)
+        self.place.write_json(INPUTS, marked(dict(inputs), run_id))
 
     def inputs(self) -> dict[str, Any] | None:
         """The provenance that the run was claimed with."""
+        claimed = self._claimed()
+        return {key: value for key, value in claimed.items() if key != RUN_ID} if claimed else None
+
+    @property
+    def run_id(self) -> str | None:
+        """The id in the files of this run; None if nobody has claimed the directory."""
+        claimed = self._claimed()
+        return claimed.get(RUN_ID, OF_BEFORE) if claimed else None
+
+    def _claimed(self) -> dict[str, Any] | None:
         if not self.place.has(INPUTS):
             return None
         way_out = f"Give this {self.named} a name with run=NAME, or delete the directory."
@@ -70,24 +83,34 @@ class RunDirectory:
         Raises InputError if it is not the recipe of the run's inputs.
         """
         what, way_out = f"{self.place}/{CONFIG}", f"Delete the directory {self.place} and train again."
+        if not self.place.has(CONFIG):
+            raise damaged(what, ["it is missing"], way_out)
         try:
-            content, _ = parse(self.place.read(CONFIG).decode(), what)
-        except (UnicodeDecodeError, FileNotFoundError) as error:
-            raise damaged(what, ["it is missing or no text"], way_out) from error
-        told, names = (self.inputs() or {}).get("recipe", {}), ("student", "regularizer", "train")
-        if not isinstance(content, dict) or not all(isinstance(content.get(name), dict) for name in names):
+            content, _ = parse(self.place.read(CONFIG).decode(), "it")
+        except UnicodeDecodeError as error:
+            raise damaged(what, ["it is no text"], way_out) from error
+        except InputError as error:
+            raise damaged(what, [fault.rstrip(".") for fault in error.faults], way_out) from error
+        if not isinstance(content, dict) or not all(isinstance(content.get(name), dict) for name in SECTIONS):
             raise damaged(what, ["it is no recipe"], way_out)
-        if differing := [
-            k for n in names for k in differing_keys(told.get(n, {}), content[n], n) if _is_known(told, k)
-        ]:
-            raise damaged(
-                what, [f"its {', '.join(differing)} differ from those that the run was started with"], way_out
-            )
+        told = self._settings()
+        differing = [
+            key
+            for name in SECTIONS
+            for key in differing_keys(told.get(name, {}), content[name], name)
+            if _is_known(told, key)
+        ]
+        if differing:
+            raise damaged(what, [f"its {', '.join(differing)} differ from the run's own, in {INPUTS}"], way_out)
         return content
+
+    def _settings(self) -> dict[str, Any]:
+        """The sections of the recipe that the run was started with; empty if nobody has claimed the directory."""
+        return (self.inputs() or {}).get("recipe", {})
 
     def history(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`; empty if there is none."""
-        return read_evaluations(self.place)
+        return read_evaluations(self.place, self.run_id)
 
     @property
     def is_finished(self) -> bool:

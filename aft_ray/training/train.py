@@ -75,6 +75,7 @@ def train_in(
     """
     made_of, own = origin(stores), RunDirectory(run)
     own.claim(recipe, run_inputs(recipe, joined_origin(made_of) if with_validation else made_of))
+    own.history()  # a damaged or foreign one is told before anything starts
     if own.is_finished:
         return
     _check_resources(recipe)

@@ -25,7 +25,7 @@ def facts(**changes: Any) -> Change:
 
     def change(run: Path) -> None:
         path = run / "student" / "student.json"
-        found = json.loads(path.read_text()) | changes
+        found = json.loads(path.read_text()) | changes | {"digest": None}
         path.write_text(json.dumps({key: value for key, value in found.items() if value is not None}))
 
     return change
@@ -135,7 +135,11 @@ def test_a_damaged_student_is_refused_by_every_verb_that_reads_it(
     [
         ("inputs.json", "{", "inputs.json is damaged: Invalid JSON"),
         ("inputs.json", '{"recipe": []}', "inputs.json is damaged: recipe: "),
-        ("inputs.json", '{"recipe": {"train": {"steps": "many"}}}', "inputs.json is damaged: recipe.train.steps: "),
+        (
+            "inputs.json",
+            '{"recipe": {"train": {"steps": "many"}}, "samples": null, "teachers": {}}',
+            "inputs.json is damaged: recipe.train.steps: ",
+        ),
         ("inputs.json", '{"samples": 3}', "inputs.json is damaged: samples: "),
         ("evaluation-test.json", "", "Delete it and run 'aft-ray evaluate' again."),
         (

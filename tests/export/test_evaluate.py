@@ -90,7 +90,7 @@ def test_a_run_s_score_is_repeated_class_by_class(trained: Recipe) -> None:
     assert result["per_class"][1]["class"] == "top"
     assert result["per_class"][1]["recall"] == pytest.approx(confusion[1, 1] / confusion[1].sum())
     written = json.loads((place / "evaluation-test.json").read_text())
-    assert written == {**result, "digest": written["digest"]}
+    assert {key: written[key] for key in result} == result
 
 
 def test_every_sample_is_in_the_predictions_once_also_when_they_are_streamed(trained: Recipe) -> None:

@@ -79,9 +79,8 @@ def test_a_folder_of_images_with_a_broken_one(tmp_path: Path, cluster: None, mon
     (folder / "notes.txt").write_text("no picture")
     place = tmp_path / "work" / "predictions" / "main"
     with staged(Workspace.at(recipe.workspace), Workspace.at(place)) as earlier:
-        for number in range(5):
-            earlier.write(number, pa.table({"sample_id": ["of an earlier call"]}))
-        earlier.publish(5, {})
+        hashes = {number: earlier.write(number, pa.table({"sample_id": ["of an earlier call"]})) for number in range(5)}
+        earlier.publish(hashes, {})
     summary = predict(recipe, str(folder), all_probabilities=True, part_size=3)
     rows = read(summary["output"])
     ids = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
@@ -89,7 +88,9 @@ def test_a_folder_of_images_with_a_broken_one(tmp_path: Path, cluster: None, mon
         path.name for path in place.glob("*.parquet")
     )
     assert (summary["num_samples"], summary["num_errors"]) == (8, 1)
-    assert len(summary["files"]) == 3 and json.loads((place / "predictions.json").read_text()) == summary
+    assert (
+        len(summary["files"]) == 3 and json.loads((place / "predictions.json").read_text()).items() >= summary.items()
+    )
     broken = rows.pop(ids.index("3-broken.png"))
     assert (
         broken["predicted"] is broken["probability"] is broken["probabilities"] is None

@@ -28,9 +28,8 @@ def workspace(tmp_path: Path) -> Workspace:
 def predicted(workspace: Workspace, place: Path, *ids: str) -> None:
     """Predictions for `ids`, a part for each."""
     with staged(workspace, Workspace.at(place)) as new:
-        for number, name in enumerate(ids):
-            new.write(number, pa.table({"sample_id": [name]}))
-        new.publish(len(ids), {"num_samples": len(ids)})
+        hashes = {number: new.write(number, pa.table({"sample_id": [name]})) for number, name in enumerate(ids)}
+        new.publish(hashes, {"num_samples": len(ids)})
 
 
 def valid(place: Path) -> list[str]:
@@ -60,9 +59,8 @@ def test_a_kill_leaves_the_old_predictions_or_the_new_ones(changes: int, workspa
     place = tmp_path / "out"
     predicted(workspace, place, "old", "older")
     with pytest.raises(Killed), staged(workspace, dying(place, changes)) as new:
-        for number in range(2):
-            new.write(number, pa.table({"sample_id": [f"new {number}"]}))
-        new.publish(2, {})
+        hashes = {number: new.write(number, pa.table({"sample_id": [f"new {number}"]})) for number in range(2)}
+        new.publish(hashes, {})
         assert changes == 7  # two files written, two moved, the summary, two deleted
         raise Killed
     assert valid(place) in (["old", "older"], ["new 0", "new 1"])
