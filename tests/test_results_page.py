@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from aft_ray.models.teachers import build_teacher
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.search.trials import COLUMNS, TrialRow, write_table
 from jobs.benchmarks.results import CLAIMS, QUICK
-from jobs.benchmarks.results_found import MADE, Found, collect, is_finished, place_of, read
+from jobs.benchmarks.results_found import MADE, Found, collect, is_finished, place_of, read, write_record
 from jobs.benchmarks.results_page import SECTIONS, write_page
 
 FACTS = {"date": "2026-11-25", "machine": "2 cores", "train": 2343, "test": 1018, "labels": 100}
@@ -66,6 +67,12 @@ def searched(workspace: Path, run: str, probe: float = 0.8, **gains: float) -> F
     return found
 
 
+def only_search(claims: dict[str, dict[str, Found | None]]) -> Found:
+    ((found,),) = (searches.values() for searches in claims.values())
+    assert found is not None
+    return found
+
+
 def page(folder: Path, claims: dict[str, dict[str, Found | None]]) -> str:
     write_page(folder / "results.md", claims, "make results")
     return (folder / "results.md").read_text()
@@ -80,9 +87,11 @@ def test_a_setting_shows_relative_errors_gains_and_their_p_values(tmp_path: Path
     assert "| KD | 1 | 1 | 0 | +22.00 | |" in text.replace("  ", " ")
     assert "Not run yet: `spam`." in text
     assert (
-        "**AFT's error is 0.75 ± 0.00 of standard transfer's** on average over 1 setting (the paper's: 0.887);" in text
+        "**AFT: error 0.75 ± 0.00 of standard transfer's** over 1 setting, 0.75 over data sets; the paper's: 0.887."
+        in text
     )
-    assert "clearly less in 1, clearly more in 0. All methods, least error first: AFT 0.75, KD 1.21." in text
+    assert "Clearly less (p < 0.05) in 1, by Holm's correction in 1; clearly more in 0. Nowhere above 1." in text
+    assert "All methods over the 1 setting that has them all, least error first: AFT 0.75, KD 1.21." in text
     assert "| the paper's settings |  | 0.887 | 0.956 |" in text
     assert "2026-11-25, 2 cores. 15 trainings, 3.0 core-hours." in text
     assert (tmp_path / "results-methods.png").stat().st_size > 10_000
@@ -137,6 +146,50 @@ def test_records_beside_the_page_are_all_it_needs(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "work")
     assert collect(claims, tmp_path / "results.md") == before == {"methods": {"digits": found, "spam": None}}
     assert "| AFT | 4 | 54.00 | 62.10 ± 1.21 |" in page(tmp_path, before)
+
+
+def test_methods_run_later_join_the_record_beside_those_of_before(tmp_path: Path) -> None:
+    record = tmp_path / "results" / "work" / "digits.json"
+    searched(tmp_path / "work", "digits", none=0.0, aft=0.1)
+    collect({"methods": {"digits": recipe(tmp_path / "work", "digits", ("none", "aft"))}}, tmp_path / "results.md")
+    shutil.rmtree(tmp_path / "work")
+    later = recipe(tmp_path / "work", "digits", ("none", "aft", "probe_kd"))
+    write_table(
+        place_of(later), [row for method in ("none", "probe_kd") for row in rows(method, 0.2 * (method != "none"))]
+    )
+    facts = {
+        **FACTS,
+        "date": "2026-11-28",
+        "runs": dict.fromkeys(("none", "probe_kd"), {"date": "2026-11-28", "code": "abc"}),
+    }
+    place_of(later).write(MADE, json.dumps({**facts, "probe": 0.8, "probe_all_labels": 0.8}).encode())
+    for _ in range(2):  # the page may be written again and again
+        found = only_search(collect({"methods": {"digits": later}}, tmp_path / "results.md"))
+        assert {*found.entries} == {"none", "aft", "probe_kd"} and not found.missing
+        assert found.run("aft") == {"date": "2026-11-25"}
+        assert found.run("none") == {"date": "2026-11-28", "code": "abc", "repeats": "2026-11-25"}
+        assert found.run("probe_kd") == {"date": "2026-11-28", "code": "abc"}
+    text = page(tmp_path, {"methods": {"digits": found}})
+    assert "2026-11-25 to 2026-11-28, 2 cores." in text and "are of commit abc" in text
+    assert "1 method of an earlier run was run again and gave the same numbers to the last digit." in text
+    assert "**probe KD (ours): error 0.58 ± 0.00 of standard transfer's**" in text
+    other = dataclasses.replace(found, made={**found.made, "labels": 7})
+    write_record(other, record)
+    found = only_search(collect({"methods": {"digits": later}}, tmp_path / "results.md"))
+    assert {*found.entries} == {"none", "probe_kd"}  # other samples are not compared
+
+
+def test_controls_say_how_much_of_a_gain_is_no_transfer(tmp_path: Path) -> None:
+    claims: dict[str, Found | None] = {
+        "digits: none": searched(tmp_path, "none", none=0.0),
+        "digits: lite0": searched(tmp_path, "lite0", aft_probe=0.1, probe_kd=0.08),
+        "digits: pixels": searched(tmp_path, "pixels", aft_probe=0.05),
+        "digits: noise": searched(tmp_path, "noise", aft_probe=0.0),
+    }
+    text = page(tmp_path, {"controls": claims})
+    assert "| digits: pixels |  | 57.10 ± 1.21 (+5.1, p < 0.001) |  |" in text
+    assert "| digits: noise |  | 52.00 ± 1.15 (equal) |  |" in text
+    assert "AFT with probes +5.1 of the real teacher's +10.1 (difference: p < 0.001)." in text
 
 
 def test_every_search_of_a_claim_is_a_valid_recipe_of_its_own() -> None:

@@ -34,12 +34,21 @@ class Search:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self, *, quick: bool) -> Recipe:
-        recipe = override(load(RECIPES / f"{self.recipe}.yaml", []), self.changes)
+        recipe = _with_used_teachers(override(load(RECIPES / f"{self.recipe}.yaml", []), self.changes))
         if not quick:
             return recipe
         final = {"seeds": 3, "train_on": recipe.search.final.train_on}
         few = {"search.compare": ["none", "kd", "aft"], "search.seeds": 1, "search.final": final}
         return override(recipe, {"run": f"quick-{recipe.run}", **few})
+
+
+def _with_used_teachers(recipe: Recipe) -> Recipe:
+    """The recipe without teachers that its search does not try, so that nobody waits for their features."""
+    if isinstance(recipe.search.teachers, str):
+        return recipe
+    used = {name for names in recipe.search.teachers for name in names}
+    kept = [teacher.model_dump(mode="json") for teacher in recipe.teachers if teacher.name in used]
+    return override(recipe, {"teachers": kept})
 
 
 def of_teachers(*names: str) -> Search:
@@ -70,6 +79,8 @@ METHODS = (
     "glosses",
     "spam",
 )
+NEW = ("emoji-names", "tweets", "editorials", "emoji-pictures")
+"""Pretrained students of data that took no part in finding aft_probe and probe_kd."""
 TEACHERS = ("noise", "pixels", "lite0-24", "lite0-40", "mobilenet", "lite0", "lite2")
 COMBINATIONS = (
     ("lite0", "mobilenet"),
@@ -84,8 +95,23 @@ FOUR = {**TWO, "search.workers_per_trial": 4, "search.cpus_per_trial": 0.5}
 OWN = {"regularizer.scope": "worker"}
 ALONE = Search("teachers", {"run": "none", "search.compare": ["none"]})
 SINGLES = {"none": ALONE, **{name: of_teachers(name) for name in TEACHERS}}
+AS_THEY_ARE = {"run": "noise_lite0-as-they-are", "search.compare": ["aft"], "regularizer.normalize": "none"}
+"""The paper's way: the features of several teachers with the norms that they have."""
+CONTROLS = {
+    "digits: none": ALONE,
+    **{f"digits: {name}": SINGLES[name] for name in ("lite0", "pixels", "noise")},
+    "digits: shuffled": of_teachers("shuffled"),
+    "digits: noise + lite0": of_teachers("noise", "lite0"),
+    "digits: noise + lite0, as they are": Search("teachers", {"search.teachers": [["noise", "lite0"]], **AS_THEY_ARE}),
+    "glosses: none": Search("glosses"),
+    "glosses: minilm": Search("glosses"),
+    "glosses: words": Search("glosses-words"),
+    "glosses: shuffled": Search("glosses-shuffled"),
+}
 CLAIMS: dict[str, dict[str, Search]] = {
     "methods": {name: Search(name) for name in METHODS},
+    "new": {name: Search(name) for name in NEW},
+    "controls": CONTROLS,
     "teachers": SINGLES,
     "combinations": {**SINGLES, **{" + ".join(names): of_teachers(*names) for names in COMBINATIONS}},
     "ablations": {

