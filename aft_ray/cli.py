@@ -20,7 +20,7 @@ from aft_ray.recipe.errors import InputError, ObjectStoreError
 from aft_ray.recipe.printable import show_any_character, tell
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
-"""Errors of the disk that its user can mend."""
+"""Errors of the disk that the user can mend."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,10 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in UNWRITABLE and not isinstance(error, ObjectStoreError):
             raise
-        tell(f"{error}. What was written is whole; once this is mended, the same command goes on from here.")
+        tell(f"{error}. Finished files are whole; mend this and run the same command again to continue.")
         return 1
     except KeyboardInterrupt:
-        tell("stopped; the same command goes on from here.")
+        tell("stopped; run the same command again to continue.")
         return 1
 
 

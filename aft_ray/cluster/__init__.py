@@ -1,1 +1,1 @@
-"""Ray: gangs, pipelines, jobs and leases, and what a long command tells its user."""
+"""Ray: gangs, pipelines, jobs, leases, and the progress of long commands."""

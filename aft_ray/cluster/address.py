@@ -1,4 +1,4 @@
-"""Which cluster a command works on. Nothing is imported here: Ray's environment is set before Ray is."""
+"""Which cluster a command works on. This module imports neither Ray nor torch: Ray reads its environment when imported."""
 
 from __future__ import annotations
 

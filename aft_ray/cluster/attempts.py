@@ -17,9 +17,9 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.store.quarantine import check_quarantined
 
 PATIENCE = 2
-"""Times that a shard is begun before its samples are tried alone."""
+"""Attempts per shard before its samples are tried alone."""
 DEATHS = 2
-"""Crashes on a sample run alone before it is quarantined."""
+"""Crashes on a sample, run alone, after which it is quarantined."""
 MOST = 6
 """Most attempts per shard, not counting the attempts that quarantined samples explain."""
 
@@ -28,7 +28,7 @@ class Attempts(Protocol):
     """State of the shards at work, shared by all processes that work on them; it outlives them. Shards go by any name."""
 
     def begin(self, shard: str) -> tuple[int, list[int]]:
-        """Begins the shard. Returns its attempts so far, less those that samples explain, and the rows to quarantine."""
+        """Begins the shard. Returns its unexplained attempts, this one included, and the rows to quarantine."""
         ...
 
     def alone(self, shard: str, row: int | None) -> None:
@@ -89,14 +89,14 @@ class Watch:
         """
         key = f"{self.work}, {shard}"
         begun, culprits = self.attempts.begin(key)
-        reason = f"it ends the process of {self.work}"
+        reason = f"it crashes the process of {self.work}"
         quarantined.update({row: {"sample_id": sample_ids[row], "reason": reason} for row in culprits})
         check_quarantined(list(quarantined.values()), self.max_bad_samples)
         if begun > MOST:
             raise InputError(
                 f"The process of {self.work} ended {MOST} times at {shard} (samples {sample_ids[0]} to {sample_ids[-1]}),"
-                " and no sample alone ends it. Its machine may lack memory: try a smaller batch_size or samples_per_shard."
-                " What was written is kept."
+                " and no sample alone crashes it. Its machine may lack memory: try a smaller batch_size or"
+                " samples_per_shard. Finished shards are kept."
             )
         if begun > PATIENCE:
             work_alone(None)

@@ -1,8 +1,8 @@
-"""What a pipeline takes of a cluster: all of its CPUs and GPUs at once, or none (gang scheduling).
+"""Gang scheduling: a pipeline reserves all its CPUs and GPUs at once, or none.
 
-Actors keep what they have to the end. Two pipelines that came to theirs one by one could each hold a part of what the
-other waits for, and neither would have a CPU left to read with. So readers are actors as well, and the readers and every
-teacher's actors of a pipeline lie in one Ray placement group, which is made when there is room for all of it.
+Actors hold their resources to the end. If two pipelines started their actors one by one, each could hold resources that the
+other waits for, with no CPU left for reading. So readers are actors as well, and all actors of a pipeline share one Ray
+placement group, which Ray creates as soon as the cluster has room for the whole group.
 """
 
 from __future__ import annotations
@@ -27,25 +27,28 @@ from aft_ray.recipe.errors import InputError
 TOLD_AFTER_S, LOOKED_EVERY_S = 5.0, 1.0
 
 Bundle = dict[str, float]
-"""What one actor or worker takes of a node."""
+"""Resources of one actor or worker."""
 
 
 class ActorPool(Protocol):
-    """What a pipeline is asked for one of its stages; a teacher's part of a recipe is one."""
+    """The actors of one stage of a pipeline; a teacher's section of a recipe is one."""
 
     @property
     def num_actors(self) -> int: ...
 
     @property
     def num_gpus(self) -> float:
-        """Of each actor."""
+        """GPUs of each actor."""
         ...
 
 
 @dataclass(frozen=True)
 class Share:
-    """readers: how many actors read. reader_cpus: of each. actor_cpus: of each actor that has no GPU; beside a GPU it is
-    one."""
+    """A pipeline's share of the cluster.
+
+    readers: number of actors that read. reader_cpus: CPUs of each. actor_cpus: CPUs of an actor without a GPU; an actor
+    with a GPU has one CPU.
+    """
 
     readers: int
     reader_cpus: float
@@ -56,11 +59,13 @@ class Share:
 
 
 def share_of(pools: Sequence[ActorPool], nodes: Sequence[Mapping[str, float]], decode_cpus: int | None = None) -> Share:
-    """A pipeline whose actors have GPUs takes, in proportion to these, a part of the nodes' CPUs; any other takes them all.
-    Of its CPUs `decode_cpus` are for reading: all that actors beside GPUs leave, but a quarter where there are actors
-    without, which share the rest. On small machines they have a fraction of a CPU.
+    """Divides CPUs between readers and actors.
 
-    nodes: the resources of each. Raises InputError if they have not the GPUs or CPUs that are asked for.
+    A GPU pipeline reserves CPUs in proportion to its GPUs; any other reserves all. An actor with a GPU takes one CPU.
+    `decode_cpus` CPUs are for reading; by default all remaining ones, or a quarter if other actors run on CPUs, which then
+    divide the rest. On small machines an actor gets a fraction of a CPU.
+
+    nodes: the resources of each. Raises InputError if the nodes lack the requested GPUs or CPUs.
     """
     cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
     gpus_asked = sum(pool.num_gpus * pool.num_actors for pool in pools)
@@ -91,7 +96,7 @@ def share_of(pools: Sequence[ActorPool], nodes: Sequence[Mapping[str, float]], d
 
 
 def _rounded_down(cpus: float) -> float:
-    """To what Ray counts in, and at least one of that."""
+    """Rounded down to Ray's unit, 1/10,000 of a CPU; at least one unit."""
     return max(1, math.floor(cpus * 1e4)) / 1e4
 
 
@@ -106,7 +111,7 @@ def _fitting(pools: Sequence[ActorPool], nodes: Sequence[Mapping[str, float]], s
 
 
 def _fits(pools: Sequence[ActorPool], nodes: Sequence[Mapping[str, float]], share: Share) -> bool:
-    """Whether there is room when the largest are placed first, which is how Ray goes about it."""
+    """Whether the nodes have room when the largest bundles are placed first, as Ray does."""
     bundles = [share.of(pool) for pool in pools for _ in range(pool.num_actors)]
     bundles += [{"CPU": share.reader_cpus}] * share.readers
     free = [dict(node) for node in nodes]
@@ -120,19 +125,21 @@ def _fits(pools: Sequence[ActorPool], nodes: Sequence[Mapping[str, float]], shar
 
 
 class GangLost(Exception):
-    """What a pipeline needs to go on is gone: the message says what."""
+    """A pipeline lost nodes or a process that it needs; the message names them."""
 
 
 @dataclass(frozen=True)
 class Gang:
-    """The place of one pipeline. pools: of each stage, the bundle of an actor and the bundles' numbers in the group."""
+    """The reserved resources of one pipeline. pools: for each stage, an actor's bundle and the bundles' numbers in `group`."""
 
     group: PlacementGroup
     pools: Sequence[tuple[Bundle, range]]
 
     def stage(self, pool: int, most: int | None = None, *, calls: int = 1) -> dict[str, Any]:
-        """Arguments of Ray Data's `map` that put its actors where they belong. pool: 0 for readers, then those asked for.
-        most: actors, of those that there is room for. calls: at the same time, in threads of one actor.
+        """Arguments of Ray Data's `map` that place a stage's actors in the group.
+
+        pool: 0 for readers, then the requested pools in order. most: limit on the number of actors. calls: calls that
+        one actor runs at the same time, in threads.
         """
         import ray.data
 
@@ -146,7 +153,7 @@ class Gang:
             "compute": ray.data.ActorPoolStrategy(
                 size=min(len(numbers), most or len(numbers)),
                 max_concurrent_calls_per_actor=calls,
-                max_tasks_in_flight_per_actor=calls + 1,  # the one more has its row brought to the actor's node
+                max_tasks_in_flight_per_actor=calls + 1,  # one more, whose row travels to the actor's node meanwhile
                 enable_true_multi_threading=calls > 1,
             ),
             "num_cpus": bundle["CPU"],
@@ -155,13 +162,13 @@ class Gang:
         }
 
     def is_whole(self) -> bool:
-        """Whether every actor has a place. The work of one that has none waits for it, whatever the others have to do."""
+        """Whether every actor has a node. A task of an actor without one waits, even while other actors are idle."""
         return all(placement_group_table(self.group)["bundles_to_node_id"].values())
 
 
 @contextmanager
 def gang(pools: Sequence[ActorPool], decode_cpus: int | None = None) -> Iterator[Gang]:
-    """Waits until there is room for readers and all of `pools`, saying what for. Raises InputError as `share_of`."""
+    """Waits for room for readers and all of `pools`, and prints what it waits for. Raises InputError as `share_of`."""
     share = share_of(pools, nodes_resources(), decode_cpus)
     wanted = [({"CPU": share.reader_cpus}, share.readers), *((share.of(pool), pool.num_actors) for pool in pools)]
     starts = [0, *itertools.accumulate(count for _, count in wanted)]
@@ -182,9 +189,8 @@ def _wait(group: PlacementGroup) -> None:
         if time.monotonic() > tell_at:
             tell_at = math.inf
             print(
-                f"aft-ray: waiting for {named(total(group.bundle_specs))}; free are"
-                f" {named(ray.available_resources())}. Others are at work"
-                " on this cluster.",
+                f"aft-ray: waiting for {named(total(group.bundle_specs))}; {named(ray.available_resources())} are free."
+                " Other work holds the rest of this cluster.",
                 file=sys.stderr,
                 flush=True,
             )
@@ -204,7 +210,7 @@ def named(resources: Mapping[str, float]) -> str:
 
 
 class Watchman:
-    """A callback of Ray Data's execution that ends it where it would wait for ever: a gang was not whole for `patience_s`."""
+    """A callback that ends a Ray Data execution once its gang has not been whole for `patience_s`: it would wait forever."""
 
     def __init__(self, gang: Gang, patience_s: float) -> None:
         self.gang, self.patience_s, self.look_at, self.lost_since = gang, patience_s, 0.0, math.inf
@@ -217,7 +223,7 @@ class Watchman:
         self.look_at = now + LOOKED_EVERY_S
         self.lost_since = math.inf if self.gang.is_whole() else min(self.lost_since, now)
         if now - self.lost_since > self.patience_s:
-            raise GangLost("nodes are gone, and no others came")
+            raise GangLost("nodes are gone and were not replaced")
 
     def before_execution_starts(self, executor: object) -> None: ...
 

@@ -1,7 +1,6 @@
-"""The stages' numbers for Ray's dashboard and for Prometheus, which reads them from every node's agent.
+"""Metrics of the stages for Ray's dashboard and for Prometheus, which scrapes them from every node's agent.
 
-Ray collects a gauge where it runs and forgets it with its process; where nobody reads, that is all it costs. Without Ray
-nothing is shown.
+Ray drops a gauge when its process ends. Without Ray these functions do nothing.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ GAUGES = {
     "step_s": "Seconds that a training step takes",
     "input_wait": "Share of the time for which training waits for its input",
 }
-"""What there is, as `ray_aft_ray_<name>`, by `stage` and by `name`, a teacher's or a run's."""
+"""Every gauge, exported as `ray_aft_ray_<key>` with the tags `stage` and `name` (a teacher or a run)."""
 
 
 def show_gauges(stage: str, name: str, values: Mapping[str, float]) -> None:
-    """Sets those of `values` that are gauges."""
+    """Sets the gauges among `values`; ignores other keys."""
     if not ray.is_initialized():
         return
     for key in GAUGES.keys() & values.keys():

@@ -85,7 +85,7 @@ def _sweep(workspace: Directory, queue: Directory, part: Directory) -> None:
 
 
 class _Owner(BaseModel, strict=True, frozen=True):
-    """The content of a claim: the process that wrote it. `processes` names the table that `pid` is a number of."""
+    """The content of a claim: the process that wrote it. `processes` names the process table in which `pid` counts."""
 
     host: Printable
     pid: int = Field(gt=0, lt=2**31)
@@ -98,7 +98,7 @@ class _Owner(BaseModel, strict=True, frozen=True):
         return cls(host=socket.gethostname(), pid=os.getpid(), processes=_processes(), since=since)
 
     def is_gone(self) -> bool:
-        """Whether the process is known to have ended. False for one that cannot be seen from here."""
+        """Whether the process is known to have ended. False if it cannot be seen from this machine."""
         if self.processes is None or self.processes != _processes():
             return False
         try:

@@ -1,4 +1,4 @@
-"""How every Ray Data pipeline of this package is run: in a process of its own, its settings, and what becomes of its errors."""
+"""Runs Ray Data pipelines, each in a separate process, with settings and error handling common to all."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ PipelineRow = dict[str, Any]
 Item = TypeVar("Item")
 
 LOST_AFTER_S = 15.0
-"""How long actors may have no place before their pipeline begins again on the nodes that there are."""
+"""Seconds that actors may lack a node before their pipeline is rebuilt on the remaining nodes."""
 
 SENT_EVERY_S = 0.5
-"""How often the driver hears of what was made, at most."""
+"""Least seconds between two messages to the driver about finished rows."""
 
 KNOWN = (InputError, OSError, GangLost)
-"""What the caller can do something about, wherever it was raised."""
+"""Errors that the caller handles; a task's are raised as they were there."""
 
 
 def run_pipeline(
@@ -44,12 +44,11 @@ def run_pipeline(
     build: Callable[[list[Item], Gang], Dataset],
     take: Callable[[PipelineRow], None],
 ) -> None:
-    """Runs a pipeline, whose rows may be large inside, and hands what comes out to `take`. When nodes are gone for good, it is
-    built again for those that there are, with the items that are then left.
+    """Runs a pipeline and passes each output row to `take`; if nodes are lost, rebuilds it on the remaining nodes.
 
-    pools: of its stages after reading. items: what is left to do, small; a view of something that `take` makes smaller.
-    build: makes the pipeline, in another process, for a gang that has room for the pools. Lost nodes may be replaced within
-    `resources.wait_s`, or LOST_AFTER_S.
+    pools: the actors of its stages after reading. items: the work left, small values; a view that shrinks as `take` is
+    called. build: builds the pipeline in another process, for a gang with room for the pools. An autoscaler may replace
+    lost nodes within `resources.wait_s`, or LOST_AFTER_S.
     Raises InputError and OSError of a task as they were raised there.
     """
     while left := list(items):
@@ -60,17 +59,17 @@ def run_pipeline(
             return
         if not isinstance(failure, GangLost):
             raise failure
-        print(f"aft-ray: {failure}: beginning again with what is left.", file=sys.stderr)
+        print(f"aft-ray: {failure}: starting again with the remaining work.", file=sys.stderr)
 
 
 class Conductor:
-    """Runs one pipeline. Its process ends with it, and with that goes what Ray has noted of every row: some KiB, which would
-    add up in the driver's. Ray Data is imported in this process alone."""
+    """Runs one pipeline, in a process that ends with it and so frees the KiB that Ray keeps for every row: in the driver they
+    would add up. Only this process imports Ray Data."""
 
     def run(
         self, items: list[Item], build: Callable[[list[Item], Gang], Dataset], place: Gang, patience_s: float
     ) -> Iterator[list[PipelineRow]]:
-        """What comes out, in lists: of each Ray notes something at the driver too."""
+        """Yields the output rows in lists: Ray keeps a note of every yielded value at the driver too."""
         _set_context(place, patience_s)
         done: list[PipelineRow] = []
         failure, sent = None, -math.inf
@@ -88,22 +87,22 @@ class Conductor:
 
 
 def _set_context(place: Gang, patience_s: float) -> None:
-    """How Ray Data runs pipelines in this process."""
+    """Configures Ray Data in this process."""
     import ray.data
     from ray.util.annotations import RayDeprecationWarning
 
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # ours count what the user counts, not blocks
+    context.enable_progress_bars = False  # our own bars count shards, not blocks
     context.raise_original_map_exception = True
     context.target_max_block_size = 1  # a row leaves its task as soon as it is made
     context.custom_execution_callback_classes = [partial(Watchman, place, patience_s)]
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised, once
-    # Ray warns of `ray_remote_args_fn`, without which one actor cannot be told from another: see pyproject.toml.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an error is raised, once
+    # Ray deprecates `ray_remote_args_fn`, the only way to give each actor a place of its gang: see pyproject.toml.
     warnings.simplefilter("ignore", RayDeprecationWarning)
 
 
 def _failure(lists: ray.ObjectRefGenerator, take: Callable[[PipelineRow], None]) -> Exception | None:
-    """Hands over all rows. Returns, as it was raised where it was raised, what the caller can do something about."""
+    """Passes all rows to `take`. Returns the error that ended the pipeline, if it is one of KNOWN, as its task raised it."""
     taken = 0
     try:
         for row in itertools.chain.from_iterable(map(ray.get, lists)):
@@ -122,7 +121,7 @@ def _failure(lists: ray.ObjectRefGenerator, take: Callable[[PipelineRow], None])
 
 
 def _cause(error: Exception) -> Exception:
-    """What the caller can do something about if it was raised in another process, else the error itself."""
+    """The error of KNOWN that another process raised, or else the error itself."""
     cause = getattr(error, "cause", None)
     return cause.with_traceback(None) if isinstance(cause, KNOWN) else error
 
@@ -138,7 +137,7 @@ class _AttemptsElsewhere:
         return begun
 
     def alone(self, shard: str, row: int | None) -> None:
-        ray.get(self.actor.alone.remote(shard, row))  # known before the row can end this process
+        ray.get(self.actor.alone.remote(shard, row))  # recorded before the row can crash this process
 
     def done(self, shard: str) -> None:
         self.actor.done.remote(shard)
@@ -146,7 +145,7 @@ class _AttemptsElsewhere:
 
 @contextmanager
 def attempts_elsewhere() -> Iterator[Attempts]:
-    """In a process that lives as long as the context, whatever is lost elsewhere."""
+    """`Attempts` in a process that lives as long as the context, even if nodes are lost."""
     with beside_driver(AttemptsHere, max_restarts=-1, max_task_retries=-1) as actor:
         yield _AttemptsElsewhere(actor)
 

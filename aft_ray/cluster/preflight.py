@@ -1,4 +1,4 @@
-"""Before work starts on a cluster of machines: nodes for it, one workspace for all of them, the same software on each."""
+"""Checks a cluster before work starts: enough resources, a workspace that all nodes share, the same software on each."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ PACKAGES = ("aft-ray", "ray", "torch", "timm")
 
 
 def preflight(recipe: Recipe, verb: str) -> None:
-    """Raises InputError with one line per fault: the cluster has not what `verb` asks for, also after `resources.wait_s`, a
-    node does not see the workspace, or has other versions than the driver.
+    """Raises InputError with one line per fault: the cluster lacks resources for `verb` even after `resources.wait_s`, or a
+    node does not see the workspace, or its versions differ from the driver's.
     """
     call_nodes(wanted(recipe, verb), recipe.resources.wait_s)
     if faults := node_faults(Workspace.at(recipe.workspace)):
@@ -36,7 +36,7 @@ def preflight(recipe: Recipe, verb: str) -> None:
 
 
 def wanted(recipe: Recipe, verb: str) -> list[Bundle]:
-    """What has to be there at the same time for `verb`; a CPU for what reads samples is part of it."""
+    """The resources that `verb` needs at the same time, CPUs for reading samples included."""
     teachers = [{"CPU": 1.0, "GPU": t.num_gpus} for t in recipe.teachers if t.num_gpus for _ in range(t.num_actors)]
     worker = recipe.worker_resources()
     workers = [worker] * (recipe.resources.min_workers or recipe.train.num_workers)
@@ -47,14 +47,11 @@ def wanted(recipe: Recipe, verb: str) -> list[Bundle]:
 
 
 def call_nodes(bundles: Sequence[Bundle], wait_s: float) -> None:
-    """Waits until the cluster has, busy or not, what `bundles` ask for.
-
-    Raises InputError if it still has not after `wait_s`.
-    """
+    """Waits until the cluster has the resources of `bundles`, busy or free. Raises InputError after `wait_s`."""
     asked = total(bundles)
     if wait_s and not _has(asked):
-        print(f"nodes: waiting for {named(asked)}, there are {named(ray.cluster_resources())}", file=sys.stderr)
-        group = placement_group(list(bundles))  # it asks the autoscaler, and for no longer than this process lives
+        print(f"nodes: waiting for {named(asked)}, the cluster has {named(ray.cluster_resources())}", file=sys.stderr)
+        group = placement_group(list(bundles))  # a request to the autoscaler, which ends with this process
         try:
             until = time.monotonic() + wait_s
             while not _has(asked) and time.monotonic() < until:
@@ -80,7 +77,7 @@ def _has(asked: Counter[str]) -> bool:
 
 
 def node_faults(workspace: Workspace) -> list[str]:
-    """One line for each node that cannot write where the driver reads, or whose software is another."""
+    """One line for each node that does not share the driver's workspace or runs other versions."""
     _delete_left_overs(workspace)
     place = workspace / f".preflight-{uuid.uuid4().hex[:8]}"
     place.write("driver", b"")
@@ -114,7 +111,7 @@ def node_faults(workspace: Workspace) -> list[str]:
 
 
 def _delete_left_overs(workspace: Workspace) -> None:
-    """Deletes the directories that killed commands left here an hour ago or earlier. They hold empty files alone."""
+    """Deletes the directories, of empty files only, that killed commands left here at least an hour ago."""
     for info in workspace.infos():
         if LOOKED_AT.fullmatch(info.base_name) and workspace.is_local:
             place = workspace / info.base_name
@@ -136,5 +133,5 @@ def _look(place: Any, node: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of what makes the numbers."""
+    """Versions of Python and of the packages that decide the numbers."""
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}

@@ -1,7 +1,7 @@
-"""submit: a verb as a job of a Ray cluster, with the recipe and the code that it needs, followed from here.
+"""submit: runs a verb as a job of a Ray cluster, uploads the recipe and its code, and follows the log.
 
-What can be known here is checked before anything is sent; what only the cluster knows the job checks before it works
-(`preflight`), with the same lines and the same exit status.
+Local checks run before the upload. The job checks the cluster before it works (`preflight`), with the same messages and
+exit status.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def connect(address: str) -> JobSubmissionClient:
 
 
 def submit(client: JobSubmissionClient, recipe: Recipe, verb: str, arguments: Sequence[str], *, directory: Path) -> str:
-    """Starts `aft-ray VERB recipe.yaml ARGUMENTS` on the cluster and returns the job's id. What lies in `directory`
-    goes with it, for teachers of one's own and small data.
+    """Starts `aft-ray VERB recipe.yaml ARGUMENTS` on the cluster and returns the job's id. Uploads `directory`, which may
+    hold the user's classes and small data.
 
     Raises InputError if the recipe's workspace would end with the job, or the upload is too large; ClusterGone.
     """
@@ -83,7 +83,7 @@ def submit(client: JobSubmissionClient, recipe: Recipe, verb: str, arguments: Se
 
 
 def pack(recipe: Recipe, directory: Path, place: Path) -> Path:
-    """A zip file in `place` of `directory`, without what its .gitignore names, this package and the resolved recipe.
+    """Zips `directory`, less the files that its .gitignore names, with this package and the resolved recipe, in `place`.
 
     Raises InputError if it would be larger than LARGEST_UPLOAD.
     """
@@ -101,8 +101,8 @@ def pack(recipe: Recipe, directory: Path, place: Path) -> Path:
         excludes.append(f"/{workspace.relative_to(directory)}")
     if (size := _upload_size(root, excludes)) > LARGEST_UPLOAD:
         raise InputError(
-            f"{directory} is {size >> 20} MiB to upload, Ray takes {LARGEST_UPLOAD >> 20}. Submit from a directory that has"
-            " the recipe and code only, or name the rest in .gitignore or .rayignore."
+            f"The upload of {directory} would take {size >> 20} MiB, and Ray accepts {LARGEST_UPLOAD >> 20}. Submit from a"
+            " directory that has only the recipe and code, or name the rest in .gitignore or .rayignore."
         )
     upload = place / "job.zip"
     create_package(str(root), upload, include_gitignore=True, excludes=excludes, logger=_quiet())
@@ -128,9 +128,9 @@ def _quiet() -> logging.Logger:
 
 
 def follow(client: JobSubmissionClient, job: str, show: Callable[[str], None]) -> int:
-    """Shows the job's log until it ends, and returns its exit status: 0, 2 or 1. A lost connection is taken up again.
+    """Shows the job's log until it ends, and returns its exit status: 0, 2 or 1. Reconnects after a lost connection.
 
-    Raises ClusterGone if nothing answers for GONE_AFTER_S. KeyboardInterrupt ends the following, not the job.
+    Raises ClusterGone if nothing answers for GONE_AFTER_S. KeyboardInterrupt stops following the log; the job keeps running.
     """
     shown = 0
 
@@ -146,7 +146,7 @@ def follow(client: JobSubmissionClient, job: str, show: Callable[[str], None]) -
         try:
             asyncio.run(tail())
         except (aiohttp.ClientError, OSError, RuntimeError):
-            time.sleep(RECONNECT_S)  # whether the cluster itself is gone, the next question tells
+            time.sleep(RECONNECT_S)  # `_answer` finds out whether the cluster itself is gone
     show(_answer(lambda: client.get_job_logs(job))[shown:])
     if details.status == JobStatus.SUCCEEDED:
         return 0
@@ -154,7 +154,7 @@ def follow(client: JobSubmissionClient, job: str, show: Callable[[str], None]) -
 
 
 def _answer(ask: Callable[[], T]) -> T:
-    """The cluster's answer, asked for again while it cannot be reached."""
+    """The cluster's answer; asks again while the cluster cannot be reached."""
     until = time.monotonic() + GONE_AFTER_S
     while True:
         try:

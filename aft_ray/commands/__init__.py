@@ -1,7 +1,7 @@
 """The verbs of the command line, one file each: SUMMARY, add_arguments(parser), run(parsed) and its tables.
 
-A module of this folder that has a SUMMARY is a verb; nothing else lists them. SECTIONS are the recipe's sections that it
-reads. What `run` needs it imports itself, so that `--help` does not wait for torch.
+A module of this folder with a SUMMARY is a verb; nothing else lists them. SECTIONS names the sections of the recipe that it
+reads. `run` does its own imports, so that `--help` does not wait for torch.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def parser_of(module: ModuleType) -> argparse.ArgumentParser:
 
 
 def epilog(module: ModuleType) -> str | None:
-    """What the verb reads of a recipe, for its help."""
+    """The sections of a recipe that the verb reads, for its help."""
     sections = getattr(module, "SECTIONS", ())
     if not sections:
         return None

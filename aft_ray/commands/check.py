@@ -26,7 +26,7 @@ def check(recipe: Recipe, verb: str) -> None:
 def open_setup(recipe: Recipe, verb: str) -> Setup:
     """The checked recipe and its stores.
 
-    Raises InputError with one line per fault, also where samples or features are missing or were made with other settings.
+    Raises InputError with one line per fault, and if samples or features are missing or were made with other settings.
     """
     from aft_ray.training.inputs.stores import open_setup
 
@@ -35,7 +35,7 @@ def open_setup(recipe: Recipe, verb: str) -> Setup:
 
 
 def _dataset_faults(recipe: Recipe) -> list[str]:
-    """None where the samples are whole: they need no raw data any more, unless it was not copied."""
+    """Faults of the raw data, which is not needed once the samples are complete and hold copies of it."""
     from aft_ray import datasets
     from aft_ray.store.sample_recipe import whole_samples
     from aft_ray.store.workspace import Workspace

@@ -1,4 +1,4 @@
-"""The surroundings of a command: Ray's environment, a cluster, the recipe."""
+"""The environment of a command: Ray's settings, a cluster, the recipe."""
 
 from __future__ import annotations
 
@@ -32,21 +32,20 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 
 
 def load_recipe(parsed: argparse.Namespace) -> Recipe:
-    """The recipe that the arguments name, with their overrides; the classes of the user's own that it names can be imported."""
+    """The recipe that the arguments name, with their overrides. Makes the user's own classes in it importable."""
     recipe = load(parsed.recipe, parsed.overrides)
     find_own_modules(recipe)
     return recipe
 
 
 def set_environment(*, own_cluster: bool = True) -> None:
-    """Ray's settings that can only be given through the environment, and only before ray is imported.
+    """Sets the variables that Ray reads when it is imported; variables that the user has set stay.
 
-    Variables that the user has set stay. A cluster of our own gets a token that only this process and its children know, and
-    listens on the loopback interface alone.
+    A local cluster gets a token that only this process and its children know, and listens on the loopback interface alone.
     """
     os.environ.setdefault("RAY_DATA_PARQUET_FOOTER_NUM_ACTORS", "1")
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # a recipe's relative paths mean the same everywhere
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the progress shown is ours
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # so that a recipe's relative paths mean the same everywhere
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # our own progress is shown
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # a report waits for the next check
     if own_cluster and not names_cluster():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -69,9 +68,7 @@ def _print_exception(kind: type[BaseException], error: BaseException, trace: Tra
 
 @contextmanager
 def ray_cluster(recipe: Recipe, verb: str) -> Iterator[None]:
-    """Joins the cluster of RAY_ADDRESS, once it has what `verb` needs, or starts one on this machine for as long as the
-    context lasts.
-    """
+    """Joins the cluster of RAY_ADDRESS once it has the resources for `verb`, or starts a local one for the context."""
     import ray
 
     joins = names_cluster()

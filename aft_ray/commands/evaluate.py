@@ -43,7 +43,7 @@ def show_scores(recipe: Recipe, result: Mapping[str, Any]) -> None:
 
 
 def _show_classes(classes: Sequence[dict[str, Any]]) -> None:
-    """Prints all classes in their order, or of many the worst."""
+    """Prints all classes in their order, or the worst if there are many."""
     if not classes:  # many classes, and no sample with a label
         return
     title, shown = "Class by class", list(classes)
@@ -51,7 +51,7 @@ def _show_classes(classes: Sequence[dict[str, Any]]) -> None:
         by = "f1" if "f1" in classes[0] else "r2"
         shown = sorted(classes, key=lambda row: math.inf if row[by] is None else row[by])[:LISTED_CLASSES]
         title = (
-            f"The {LISTED_CLASSES} classes with the lowest {by}; {len(classes) - LISTED_CLASSES} more are left out here"
+            f"The {LISTED_CLASSES} classes with the lowest {by}; {len(classes) - LISTED_CLASSES} more are not listed"
         )
     columns = list(classes[0])
     rows = [["-" if v is None else f"{v:.4f}" if isinstance(v, float) else v for v in row.values()] for row in shown]

@@ -1,4 +1,4 @@
-"""aft-ray keys: what a recipe can say, on the terminal."""
+"""aft-ray keys: the keys of a recipe and their meaning."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(parsed: argparse.Namespace) -> None:
 
 
 def find(name: str, keys: Sequence[Key]) -> list[Key]:
-    """The keys of a section, or those of this name; a name without its section will do, and so will `[]` left out.
+    """The keys of a section, or the keys with this name, given with or without its section and `[]`.
 
     Raises InputError with the nearest names if there is none.
     """
@@ -53,13 +53,13 @@ def find(name: str, keys: Sequence[Key]) -> list[Key]:
 
 
 def show_all(keys: Sequence[Key]) -> None:
-    """A line a key, for reading and for `grep`."""
+    """Prints one line per key, for reading and for `grep`."""
     width = max(len(key.name) for key in keys)
     for key in keys:
         first = key.description.replace("\n", " ").partition(". ")[0].rstrip(".")
         console.print(f"{key.name:{width}}  {first}", overflow="ellipsis", no_wrap=True)
     console.print()
-    console.print("'aft-ray keys SECTION' or 'aft-ray keys KEY' tells more, such as: aft-ray keys train")
+    console.print("'aft-ray keys SECTION' or 'aft-ray keys KEY' explains more, such as: aft-ray keys train")
 
 
 def show_section(name: str, keys: Sequence[Key]) -> None:
@@ -83,7 +83,7 @@ def shown_default(key: Key) -> str:
 
 
 def show_options() -> None:
-    """The options of each method, further keys of the section `regularizer`; not those that are fitted to the data."""
+    """Prints each method's options, further keys of the section `regularizer`, except options fitted to the data."""
     from inspect import Parameter
 
     from aft_ray.regularizers import REGULARIZERS

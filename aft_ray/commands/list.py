@@ -29,7 +29,7 @@ def list_datasets() -> None:
         rows.append([name, found.modality, found.num_classes, sizes, found.licence, here, found.origin])
     columns = ["name", "modality", "classes", "samples", "licence", "here", "from"]
     print_table("Named data sets: samples are train + test", columns, rows)
-    console.print("not here: 'aft-ray prepare' says what to download and where to put it", soft_wrap=True)
+    console.print("not here: 'aft-ray prepare' names the download and its place", soft_wrap=True)
     console.print(f"your own: dataset.source is one of {', '.join(SOURCES)}", soft_wrap=True)
 
 

@@ -1,7 +1,7 @@
-"""Modules of the user's own: found in the working directory, after everything that is installed.
+"""The user's own modules are found in the working directory, after all installed packages.
 
 Python puts the directory of a script, or with `python -m` the working directory, before the standard library, and Ray does
-the same in every worker: a `random.py` beside the recipe would be run in the place of Python's own.
+the same in every worker: a `random.py` beside the recipe would replace Python's.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from aft_ray.recipe.config import Recipe
 
 
 def script_directory_last() -> None:
-    """Moves the script's directory, such as `jobs/`, behind everything else that modules are imported from."""
+    """Moves the script's directory, such as `jobs/`, to the end of the import path."""
     script = os.path.dirname(os.path.abspath(sys.argv[0]))
     if sys.path[0] == script:
         sys.path.append(sys.path.pop(0))
 
 
 def find_own_modules(recipe: Recipe) -> None:
-    """Lets this process import from the working directory, if the recipe names a class of the user's own."""
+    """Lets this process import from the working directory if the recipe names a class of the user's own."""
     if recipe.own_classes() and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
 
 
 def ray_settings(recipe: Recipe | None) -> dict[str, Any]:
-    """Arguments of `ray.init` that make workers import from the places that this process imports from."""
+    """Arguments of `ray.init` that give workers the import path of this process."""
     from ray.job_config import JobConfig
 
     class InstalledModulesOnly(JobConfig):
         def _runtime_env_has_working_dir(self) -> bool:
-            """Without this Ray lays the script's and the working directory before all else on every worker's path."""
+            """Otherwise Ray puts the script's directory and the working directory first on every worker's path."""
             return True
 
     settings: dict[str, Any] = {"job_config": InstalledModulesOnly()}

@@ -26,7 +26,7 @@ def run(parsed: argparse.Namespace) -> None:
 
 
 def run_pipeline(recipe: Recipe) -> None:
-    """Runs every stage on a cluster and shows what came out."""
+    """Runs every stage on a cluster and shows the results."""
     check(recipe, "pipeline")
     started = time.perf_counter()
 
@@ -41,7 +41,7 @@ def run_pipeline(recipe: Recipe) -> None:
 
 
 def pipeline(recipe: Recipe, announce: Callable[[str], None]) -> str:
-    """Runs the stages that are not finished yet and returns the report's place. `announce` hears of each as it starts."""
+    """Runs the stages that are not finished yet and returns the report's place. Calls `announce` as each starts."""
     from aft_ray.datasets.prepare import prepare
     from aft_ray.extraction.extract import extract
     from aft_ray.report.report import report

@@ -62,7 +62,7 @@ def show_estimate(recipe: Recipe, found: Estimate) -> None:
     console.print(f"takes     {duration(found.hours)}, limited by {limit}")
     if found.idle_gpus >= 1:
         console.print(
-            f"GPUs      {found.idle_gpus:g} of the cluster would be idle: see teachers[].num_gpus and num_actors"
+            f"GPUs      {found.idle_gpus:g} of the cluster would be idle; raise teachers[].num_gpus or num_actors"
         )
     if found.free_bytes is not None:
         needed = sum(teacher.feature_bytes for teacher in found.teachers)

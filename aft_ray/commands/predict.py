@@ -31,14 +31,14 @@ def run(parsed: argparse.Namespace) -> None:
     prediction = open_prediction(recipe, parsed.path, output=parsed.output)
     if left_out := prediction.unseen.left_out:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
-        tell(f"predict: left out {sum(left_out.values())} files that are no pictures: {kinds}")
+        tell(f"predict: ignored {sum(left_out.values())} files that are not pictures: {kinds}")
     with ray_cluster(recipe, "predict"):
         summary = prediction.make(all_probabilities=parsed.probabilities)
     show_predictions(parsed.path, summary)
 
 
 def show_predictions(path: str, summary: Mapping[str, Any]) -> None:
-    """How often each class was predicted for what lies at `path`."""
+    """Prints how often each class was predicted for the samples at `path`."""
     counts = sorted(summary["counts"].items(), key=lambda item: -item[1])
     rows: list[list[Any]] = [[name, count] for name, count in counts[:LISTED_CLASSES]]
     if len(counts) > LISTED_CLASSES:

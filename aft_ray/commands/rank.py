@@ -30,7 +30,7 @@ def run(parsed: argparse.Namespace) -> None:
 
 
 def show_ranking(recipe: Recipe, ranking: Ranking) -> None:
-    """Combinations of teachers, and how alike the teachers are."""
+    """Prints the combinations of teachers, and how similar the teachers are."""
     from aft_ray.store.workspace import Workspace
 
     rows = [

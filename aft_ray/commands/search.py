@@ -51,7 +51,7 @@ def show_search_plan(recipe: Recipe, plan: SearchPlan) -> None:
     ]
     print_table(f"Settings of search '{recipe.run}'", ["method", "beta", "teachers", "other keys"], rows)
     if recipe.search.searcher == "optuna":
-        console.print("optuna will choose others as it learns; these are as many random draws", soft_wrap=True)
+        console.print("optuna will choose other settings as it learns; these are as many random ones", soft_wrap=True)
     methods = ", ".join(f"{count} {method}" for method, count in plan.per_method().items())
     console.print(f"trials    {len(plan.trials)} ({methods}), then {plan.num_final} final runs")
     console.print(f"a step    {1000 * plan.step_s:.1f} ms, an evaluation {plan.evaluation_s:.2f} s, on this machine")
@@ -59,7 +59,7 @@ def show_search_plan(recipe: Recipe, plan: SearchPlan) -> None:
 
 
 def show_leaderboard(recipe: Recipe) -> None:
-    """Prints each method at its best setting, and what that says."""
+    """Prints each method at its best setting, and conclusions from them."""
     from aft_ray.report.reading import findings
     from aft_ray.training.best import ACCURACY
 

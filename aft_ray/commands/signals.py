@@ -1,4 +1,4 @@
-"""SIGTERM (a spot node, SLURM, Kubernetes, `ray job stop`) and SIGHUP (a closed terminal) end a command as Ctrl-C does."""
+"""SIGTERM (a spot node, SLURM, Kubernetes, `ray job stop`) and SIGHUP (a closed terminal) stop a command as Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ENDING = (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
 
 
 def take_signals() -> None:
-    """Turns each of `ENDING` into SIGINT, here and now: `ray.init` takes SIGTERM for itself and ends with a stack dump."""
+    """Turns the signals in `ENDING` into SIGINT. Needed after `ray.init`, whose own handler of SIGTERM dumps the stack."""
     if threading.current_thread() is threading.main_thread():
         for number in ENDING:
             if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGTERM:  # nohup asks to ignore SIGHUP
@@ -39,7 +39,7 @@ def _repeat_lost_interrupt(unraisable: sys.UnraisableHookArgs) -> None:
 
 @contextmanager
 def signals_as_before() -> Iterator[None]:
-    """Restores the handlers of before on leaving: a command may run inside another program."""
+    """Restores the earlier handlers on leaving: a command may run inside another program."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -27,7 +27,7 @@ def _job(name: str) -> str:
     from aft_ray.commands import recipe_verbs
 
     if name not in recipe_verbs():
-        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(recipe_verbs())}")
+        raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(recipe_verbs())}")
     return name
 
 
@@ -52,7 +52,10 @@ def run(parsed: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         if job is None:
             raise
-        print(f"aft-ray: the job goes on. Follow it: ray job logs {job} --address {address} --follow", file=sys.stderr)
+        print(
+            f"aft-ray: the job keeps running. Follow it: ray job logs {job} --address {address} --follow",
+            file=sys.stderr,
+        )
         print(f"aft-ray: stop it: ray job stop {job} --address {address}", file=sys.stderr)
         return 1
     console.print(f"job {job} ended with status {status}; results are in {recipe.workspace}", soft_wrap=True)
@@ -61,5 +64,5 @@ def run(parsed: argparse.Namespace) -> int:
 
 def _whether_it_runs(job: str | None, address: str) -> str:
     if job is None:
-        return f"Look whether the job was started: ray job list --address {address}"
-    return f"The job goes on if the cluster does. Once it answers: ray job logs {job} --address {address} --follow"
+        return f"See whether the job started: ray job list --address {address}"
+    return f"The job keeps running if the cluster does. Once the cluster answers: ray job logs {job} --address {address} --follow"

@@ -15,7 +15,7 @@ from aft_ray.recipe.printable import printable
 
 
 class SafeConsole(Console):
-    """Shows every text as it is: nothing in it is markup, an emoji's name or a command to the terminal."""
+    """Shows every text literally: markup, emoji names and terminal commands in it have no effect."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, markup=False, emoji=False)
@@ -42,7 +42,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
 
 
 def number(value: float, form: str, *, before: str = "", no: str = "-") -> str:
-    """no: what stands for a number that one seed, or none, cannot give."""
+    """no: the text for a missing number (NaN), as one seed has no standard error."""
     return no if math.isnan(value) else f"{before}{value:{form}}"
 
 

@@ -1,4 +1,4 @@
-"""plan: what an extraction would compute and cost, from a short trial of every teacher; writes nothing."""
+"""plan: estimates the work and cost of an extraction from a short trial of every teacher; writes nothing."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from aft_ray.store.shards import MANIFEST
 from aft_ray.store.workspace import Workspace
 
 TRIAL_S = 3.0
-"""How long each teacher is timed, once it is warm."""
+"""Seconds for which each teacher is timed after its warm-up."""
 TRIED = 64
-"""Samples that are read for the trial."""
+"""Samples to read for the trial."""
 
 
 @dataclass(frozen=True)
 class TeacherEstimate:
     """One teacher's share of an extraction.
 
-    shards_missing: None before the samples are prepared. samples: still to be computed. crop_bytes: of one decoded
-    picture, 0 for text. feature_bytes: of all features when complete. samples_per_s: of one actor. load_s: until an
-    actor is ready. hours: for all its actors together. gpu_hours: hours times the GPUs that they hold.
+    shards_missing: None before the samples are prepared. samples: samples left to compute. crop_bytes: size of a decoded
+    picture, 0 for text. feature_bytes: size of all features when complete. samples_per_s: speed of one actor. load_s:
+    seconds until an actor is ready. hours: time of all its actors together. gpu_hours: hours times the GPUs that they hold.
     """
 
     name: str
@@ -57,12 +57,12 @@ class TeacherEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What an extraction would compute and cost.
+    """Work and cost of an extraction.
 
-    samples: by split. content_bytes: of all samples as they are encoded, from the mean of a few. decode_s: CPU seconds to
-    read one sample and make every teacher's crop. decode_hours: with the CPUs that are for reading. hours: of the whole
-    extraction, its slowest stage. idle_gpus: of the cluster, that no teacher asks for. free_bytes: on the workspace's disk;
-    None on an object store.
+    samples: number by split. content_bytes: size of all encoded samples, estimated from a few. decode_s: CPU seconds to
+    read one sample and make every teacher's crop. decode_hours: time to read all samples on the reading CPUs. hours: time
+    of the whole extraction, which is its slowest stage's. idle_gpus: the cluster's GPUs that no teacher requests.
+    free_bytes: free space on the workspace's disk; None on an object store.
     """
 
     samples: dict[str, int]
@@ -76,9 +76,9 @@ class Estimate:
 
 
 def plan(recipe: Recipe) -> Estimate:
-    """Tries every teacher on a few samples, on the kind of device that `extract` would give it.
+    """Tries every teacher on a few samples, on the kind of device that `extract` would use.
 
-    Raises InputError for any fault of the recipe, or if the cluster has not the GPUs it asks for.
+    Raises InputError for any fault of the recipe, or if the cluster lacks the requested GPUs.
     """
     work = _prepared_work(recipe) or _listed_work(recipe)
     nodes = nodes_resources()
@@ -112,7 +112,7 @@ def plan(recipe: Recipe) -> Estimate:
 
 @dataclass(frozen=True)
 class _Work:
-    """samples: by split. missing: by teacher, the shards (None before they are cut) and samples still to be computed.
+    """samples: number by split. missing: number of shards (None before they are cut) and samples to compute, by teacher.
     tried: a table of a few samples."""
 
     samples: dict[str, int]
@@ -162,7 +162,7 @@ def _try_teacher(teacher: TeacherConfig, inputs: Any) -> tuple[int, float, float
 
 
 def _filled(inputs: Any, batch_size: int) -> Any:
-    """The inputs, again and again until they fill a batch: a GPU does many together as fast as a few."""
+    """The inputs, repeated until they fill a batch: a GPU computes many samples as fast as a few."""
     times = -(-batch_size // len(inputs))
     return list(inputs) * times if isinstance(inputs[0], str) else np.concatenate([inputs] * times)
 

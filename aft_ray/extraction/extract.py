@@ -2,9 +2,9 @@
 
     missing shards -> read and crop (actors on CPUs) -> teacher A (actors) -> teacher B (actors) -> ...
 
-One row of the pipeline is one shard. The CPU stage decodes each image once and makes every teacher's crop; each teacher
-takes its crops off the row, so that rows get lighter along the way, and writes its own shard as soon as it has it. All
-pools work at the same time, on different shards. What was written survives any crash: a restart does the rest.
+One row of the pipeline is one shard. The CPU stage decodes each image once and makes every teacher's crop. Each teacher
+removes its crops from the row, so that rows get lighter along the way, and writes its features shard at once. All pools
+work at the same time, on different shards. Finished shards survive any crash; a restart computes the rest.
 """
 
 from __future__ import annotations
@@ -41,19 +41,18 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 ROUND = 10_000
-"""Shards that go through one pipeline, at most: Ray keeps some KiB of each in its process for as long as that lives."""
+"""Most shards per pipeline: its process keeps some KiB of Ray's notes on each until it ends."""
 
 Entries = dict[tuple[str, str], dict[int, dict[str, Any]]]
-"""(teacher, split) -> shard -> what the manifest says of it."""
+"""(teacher, split) -> shard -> its entry in the manifest."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be computed.
+    """The features to compute.
 
-    teachers: the recipe's, for these samples. num_samples: of each samples shard, by split.
-    fingerprints: of the features to be, by teacher and split.
-    missing: one for every samples shard that some teacher lacks.
+    teachers: the recipe's, for these samples. num_samples: size of each samples shard, by split.
+    fingerprints: of the features, by teacher and split. missing: the samples shards that some teacher lacks.
     """
 
     workspace: Workspace
@@ -68,12 +67,11 @@ class Plan:
 
 
 def extract(recipe: Recipe, *, overwrite: bool = False) -> dict[str, int]:
-    """Computes every missing features shard of the recipe's teachers. Returns the number of shards made per teacher.
+    """Computes every missing features shard of the recipe's teachers. Returns the number of new shards per teacher.
 
-    Another extraction that is at work in the workspace is waited for.
-    overwrite: compute all of them, whatever there is.
+    Waits for another extraction that is at work in the workspace. overwrite: compute all shards again.
     Raises InputError if samples are missing, more than `dataset.max_bad_samples` cannot be read, a teacher cannot be
-    loaded, or shards on disk are damaged or of another setting.
+    loaded, or shards on disk are damaged or were made with other settings.
     """
     workspace = Workspace.at(recipe.workspace)
     with lease(workspace, "features"):
@@ -83,7 +81,7 @@ def extract(recipe: Recipe, *, overwrite: bool = False) -> dict[str, int]:
 
 
 def delete_features(workspace: Workspace, teachers: Sequence[str]) -> None:
-    """Deletes the features of these teachers, and no other file that lies beside them."""
+    """Deletes the features of these teachers and no other file beside them."""
     for name in teachers:
         for split in (workspace / "features" / name).folders():
             delete_own_files(workspace.features(name, split))
@@ -96,7 +94,7 @@ def _extract(recipe: Recipe, plan: Plan) -> dict[str, int]:
 
 
 def write_manifests(recipe: Recipe, plan: Plan, entries: Entries) -> None:
-    """Makes the features valid whose shards are all there. entries: of the shards that were just written.
+    """Writes the manifest of each complete features directory. entries: the shards just written.
 
     Raises InputError if more samples are quarantined than the recipe allows, by this run and earlier ones together.
     """
@@ -116,7 +114,7 @@ def write_manifests(recipe: Recipe, plan: Plan, entries: Entries) -> None:
 
 
 def plan_extraction(recipe: Recipe) -> Plan:
-    """What is missing. Raises InputError, one line per fault, if it cannot be computed."""
+    """Finds the missing features. Raises InputError, one line per fault, if they cannot be computed."""
     if not recipe.teachers:
         raise InputError("The recipe names no teachers: there is nothing to extract.")
     workspace = Workspace.at(recipe.workspace)
@@ -174,7 +172,7 @@ def _missing_shards(
 
 
 def _run(recipe: Recipe, plan: Plan) -> Entries:
-    """Runs the pipeline to its end, showing progress. Returns what was written.
+    """Runs the pipeline to its end and shows progress. Returns the written shards.
 
     Raises InputError if too many samples are quarantined.
     """
@@ -191,7 +189,9 @@ def _run(recipe: Recipe, plan: Plan) -> Entries:
             tally.add(name, result)
             show_gauges("extract", name, tally.facts(name))
             if result:
-                entry = {sys.intern(key): value for key, value in result["entry"].items()}  # of millions, the same keys
+                entry = {
+                    sys.intern(key): value for key, value in result["entry"].items()
+                }  # millions of entries share these keys
                 entries.setdefault((name, row["split"]), {})[row["shard"]] = entry
                 quarantined.update({sample["sample_id"]: sample for sample in entry["quarantined"]})
         check_quarantined(list(quarantined.values()), recipe.dataset.max_bad_samples)

@@ -1,6 +1,6 @@
-"""The device stage of extraction: one teacher turns what it takes of a shard into a shard of features.
+"""The device stage of extraction: one teacher turns its inputs of a shard into a shard of features.
 
-torch is imported where a teacher is at work: the process that runs the pipeline loads this module and has no use for it.
+torch is imported where a teacher runs: the process that conducts the pipeline loads this module and does not need torch.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from aft_ray.store.shards import ShardDirectory
 from aft_ray.store.workspace import Workspace
 
 RESULT = "result/"
-"""Prefix of the pipeline's columns that tell what a teacher did with a shard."""
+"""Prefix of the pipeline's columns with a teacher's report on a shard."""
 
 
 class EmbedShard:
-    """One teacher on one device: takes its crops off the row, writes its features shard, passes the row on.
+    """One teacher on one device: removes its crops from the row, writes its features shard, passes the row on.
 
-    Two threads may call it, so that a GPU computes one shard while another is taken apart or written; it computes one at a
+    Two threads may call it, so that a GPU computes one shard while another is unpacked or written; it computes one at a
     time.
     """
 
     def __init__(
         self, config: TeacherConfig, workspace: Workspace, fingerprints: dict[str, dict[str, Any]], watch: Watch
     ) -> None:
-        """fingerprints: of the features to be, by split."""
+        """fingerprints: of the features, by split."""
         from aft_ray.models.teachers.device import device_of
 
         self.config, self.workspace, self.fingerprints, self.watch = config, workspace, fingerprints, watch
@@ -46,7 +46,7 @@ class EmbedShard:
         try:
             self.teacher = build_teacher(config, device_of(config))
         except InputError as error:
-            self.fault = error  # of a constructor that raises Ray would only tell that the actor died
+            self.fault = error  # raised later: if the constructor raised, Ray would report only a dead actor
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         if self.fault is not None:
@@ -97,10 +97,9 @@ def without(inputs: np.ndarray | Sequence[str], rows: Sequence[int]) -> np.ndarr
 
 
 def embed(teacher: Teacher, inputs: np.ndarray | Sequence[str], batch_size: int) -> tuple[np.ndarray, int]:
-    """(n, feature_dim) float32 features of n inputs, and the batch size that the device's memory had room for.
+    """(n, feature_dim) float32 features of n inputs, and the batch size that fitted in the device's memory.
 
-    Texts go in the order of their length, so that a batch has little padding. Where memory runs out, the batch is halved
-    and tried again.
+    Texts are sorted by length, so that a batch has little padding. If memory runs out, the batch is halved and retried.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""What an extraction has done so far: for the eye, and as lines of `extract.jsonl` for programs."""
+"""Progress of an extraction, for a progress bar and as lines of `extract.jsonl` for programs."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class _Teacher:
 class Tally:
     """Counts the shards of each teacher as they are written. `note` is a line for a progress bar.
 
-    `extract.jsonl` in the workspace gets a line at the start and at the end, for every batch size that was lowered, and
-    between: every ten seconds, after a quarter of an hour at every hundredth of the time so far. A line has `event`,
+    `extract.jsonl` in the workspace gets a line at the start, at the end, whenever a batch size is lowered, and every ten
+    seconds, or every hundredth of the elapsed time if that is longer. A line has `event`,
     `time` (seconds since 1970) and, per teacher, `shards`, `shards_left`, `samples`, `samples_per_s`, `busy` (share of
     its actors' time spent computing), `seconds_left` and `batch_size`.
     """
 
     def __init__(self, workspace: Directory, teachers: Sequence[TeacherConfig], shards: Mapping[str, int]) -> None:
-        """shards: how many each teacher is to make."""
+        """shards: number for each teacher to make."""
         self.workspace = workspace
         self.teachers = {t.name: _Teacher(t.num_actors, t.batch_size, shards[t.name]) for t in teachers}
         self.lines = workspace.read(LOG).decode() if workspace.has(LOG) else ""
@@ -43,7 +43,7 @@ class Tally:
         self.log("start")
 
     def add(self, name: str, result: Mapping[str, Any]) -> None:
-        """`result` is what a teacher's actor tells of a shard; empty if it found the shard written."""
+        """result: an actor's report on a shard; empty if it found the shard written."""
         teacher = self.teachers[name]
         teacher.shards_left -= 1
         if not result:
@@ -60,7 +60,7 @@ class Tally:
             self.log("progress")
 
     def facts(self, name: str) -> dict[str, Any]:
-        """What a line of `extract.jsonl` has of one teacher."""
+        """The values of one teacher in a line of `extract.jsonl`."""
         return self._facts(self.teachers[name])
 
     @property

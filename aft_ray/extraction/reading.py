@@ -1,4 +1,4 @@
-"""The CPU stage of extraction: samples shards -> what each teacher takes.
+"""The CPU stage of extraction: samples shards -> each teacher's inputs.
 
 It runs in many light processes, so nothing here imports torch.
 """
@@ -26,9 +26,9 @@ CROPS = "crops/"
 
 
 class MissingShard(NamedTuple):
-    """What is to be computed of one samples shard. Millions of these may wait in the driver.
+    """A samples shard and the teachers that lack its features. Millions of these may wait in the driver.
 
-    identity: of the samples shard, see `shard_identity`. teachers: names of those that lack it.
+    identity: of the samples shard, see `shard_identity`.
     """
 
     split: str
@@ -39,11 +39,12 @@ class MissingShard(NamedTuple):
 
 @dataclass(frozen=True)
 class ReadShard:
-    """From a MissingShard, as JSON: split, shard, `teachers` that lack it, `sample_id`, `quarantined` samples by row and, under
-    `crops/<teacher>`, what each of these teachers takes. Teachers' names and quarantined samples are JSON.
+    """Reads a MissingShard, given as JSON, and makes the inputs of the teachers that lack it.
 
+    Its row has `split`, `shard`, `teachers` (their names, as JSON), `sample_id`, `quarantined` (samples by row, as JSON) and
+    `crops/<teacher>`, a teacher's inputs.
     Raises InputError if a shard has more than the watch's `max_bad_samples` pictures that cannot be read, or is not the
-    one that the manifest lists.
+    shard that the manifest lists.
     """
 
     workspace: Workspace
@@ -79,8 +80,9 @@ class ReadShard:
 def make_inputs(
     table: pa.Table, descriptions: Mapping[str, TeacherDescription], left_out: Collection[int] = ()
 ) -> tuple[dict[str, Any], dict[int, dict[str, str]]]:
-    """What each teacher takes of a samples shard: n texts, or (n, size, size, 3) uint8 crops; each picture is decoded
-    once. Beside it, by row, the samples that cannot be read; their crops, and those of the rows left out, are zeros.
+    """Each teacher's inputs of a samples shard, n texts or (n, size, size, 3) uint8 crops, and the unreadable samples by row.
+
+    Each picture is decoded once. Crops of unreadable samples and of the rows in `left_out` are zeros.
     """
     inputs: dict[str, Any] = {}
     transforms = {}

@@ -1,1 +1,1 @@
-"""Teachers and students, and what they share: transforms, weights files and the adapters of their libraries."""
+"""Teachers and students, and their common parts: transforms, weights files and the adapters of their libraries."""

@@ -1,8 +1,8 @@
 """From encoded bytes to the uint8 crop that a model sees, with Pillow alone.
 
-Decoding and resizing run in many light CPU processes that should not have to import torch; what follows on the device
-(`normalise`) is arithmetic on the crop. On an RGB picture the result equals the model's own evaluation transform, that of
-timm and open_clip (torchvision) or that of transformers (its Pillow processors).
+Decoding and resizing run in many light CPU processes that should not import torch; the rest, `normalise`, is arithmetic on
+the device. On an RGB picture the result equals the model's own evaluation transform: torchvision's for timm and open_clip,
+the Pillow processors' for transformers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OFFSETS: dict[str, Callable[[int], int]] = {
     "floor": lambda spare: spare // 2,  # transformers
     "truncate": lambda spare: int(spare / 2.0),  # open_clip, where it pads
 }
-"""Where the crop starts, `spare` being the image's length less the crop's; both negative where there is too little."""
+"""First pixel of the crop. `spare`: the image's length less the crop's; both are negative if the image is shorter."""
 
 
 TURNS = {
@@ -41,11 +41,11 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a picture upright, by the orientation that its camera noted."""
+"""The operation that turns a picture upright, by the orientation that its camera recorded."""
 
 
 def decode(encoded: bytes) -> Image.Image:
-    """The whole picture in RGB, upright; of an animation the first frame. Raises one of quarantine's UNREADABLE."""
+    """The whole picture in RGB, upright; an animation's first frame. Raises one of quarantine's UNREADABLE."""
     image = open_picture(encoded)
     turn = TURNS.get(_orientation(image))
     with _avif_errors():
@@ -79,11 +79,11 @@ def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(0x0112, 1)
     except (OSError, SyntaxError, ValueError, struct.error):
-        return 1  # what is noted beside it is damaged, the picture itself may be whole
+        return 1  # its metadata is damaged, the picture itself may be whole
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits, or of fractions, as 8 bits: 65,535, or the brightest where that is not the scale, is 255."""
+    """Grey of 16 or 32 bits, or of fractions, as 8 bits. 255 is 65,535, or the brightest pixel in pictures on other scales."""
     values = np.nan_to_num(np.asarray(image).astype(np.float32))
     highest = float(values.max(initial=1e-12))
     scale = highest if image.mode == "F" or highest > 65_535 else 65_535
@@ -94,9 +94,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 class ImageTransform:
     """A model's evaluation transform.
 
-    size: side of the square crop in pixels. resized: what the image is resized to before, in pixels; null is `size`.
-    crop_mode: which side that is, keeping the aspect ratio: `center` the shorter, `longest` the longer; `squash` both.
-    offset: a key of OFFSETS; what the crop has outside the image is black.
+    size: side of the square crop in pixels. resized: side that the image is resized to before cropping; null is `size`.
+    crop_mode: the side that this sets: `center` the shorter and `longest` the longer, keeping the aspect ratio; `squash`
+        both.
+    offset: a key of OFFSETS; a crop is black outside the image.
     interpolation: a key of RESAMPLING. mean, std: per channel, for values in [0, 1].
     """
 
@@ -129,7 +130,7 @@ class ImageTransform:
     ) -> tuple[Image.Image, int, int]:
         """The part of the resized picture that the crop shows, and where the crop starts in it.
 
-        Resized whole, a line of 30,000 x 1 pixels would take gigabytes. The result differs from that by roundings.
+        Resizing a whole picture of 30,000 x 1 pixels would take gigabytes. The results agree up to rounding.
         """
         start = (max(left, 0), max(top, 0))
         stop = (min(left + self.size, resized[0]), min(top + self.size, resized[1]))
@@ -140,7 +141,7 @@ class ImageTransform:
         return part, left - start[0], top - start[1]
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height after resizing, rounded as the library does that the transform comes from."""
+        """Width and height after resizing, rounded as by the transform's library."""
         side = self.resized or self.size
         if self.crop_mode == "squash":
             return side, side
@@ -153,7 +154,7 @@ class ImageTransform:
     def from_data_config(cls, data: Mapping[str, Any], size: int | None) -> ImageTransform:
         """The transform that timm's resolved data config describes, at `size` pixels if given.
 
-        Raises InputError for a way of cropping that is not known here.
+        Raises InputError for an unknown way of cropping.
         """
         if data["crop_mode"] not in ("center", "squash"):
             raise InputError(f"images are cropped by '{data['crop_mode']}'. Known: center, squash.")
@@ -171,13 +172,13 @@ class ImageTransform:
     def from_preprocess_config(cls, preprocess: Mapping[str, Any], size: int) -> ImageTransform:
         """The evaluation transform of open_clip's `preprocess_cfg`, at `size` pixels.
 
-        Raises InputError for a way of resizing or filling that is not known here.
+        Raises InputError for an unknown way of resizing or filling.
         """
         mode = preprocess["resize_mode"]
         if mode not in ("shortest", "longest", "squash"):
             raise InputError(f"images are resized by '{mode}'. Known: shortest, longest, squash.")
         if mode == "longest" and preprocess["fill_color"]:
-            raise InputError(f"images are filled with colour {preprocess['fill_color']}; only black, 0, is known here.")
+            raise InputError(f"images are filled with colour {preprocess['fill_color']}; only black, 0, is supported.")
         return cls(
             size=size,
             crop_mode="center" if mode == "shortest" else mode,
@@ -199,12 +200,12 @@ def per_channel(value: float | Sequence[float]) -> tuple[float, float, float]:
 def normalise(images: torch.Tensor, transform: ImageTransform) -> torch.Tensor:
     """(B, 3, height, width) float32 from (B, height, width, 3) uint8, on the device where the images are.
 
-    In place from the second operation on: fresh memory for each would cost a CPU five times as long.
+    In place from the second operation on: on a CPU, fresh memory for each takes five times as long.
     """
     import torch
 
     pixels = images.permute(0, 3, 1, 2).to(torch.float32, copy=True)
-    # Made on the host and sent, which waits for nothing; a tensor made from numbers on a GPU waits until that has no work left.
+    # Made on the host and sent without waiting: making a tensor from numbers on a GPU waits until its queue is empty.
     mean, std = (
         torch.tensor(values).view(1, 3, 1, 1).to(pixels.device, non_blocking=True)
         for values in (transform.mean, transform.std)

@@ -1,4 +1,4 @@
-"""Names of weights in other implementations, and what timm calls them: same shapes, same numbers."""
+"""Maps names of weights in other implementations to timm's: same shapes, same numbers."""
 
 from __future__ import annotations
 

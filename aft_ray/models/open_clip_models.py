@@ -37,10 +37,7 @@ def weights_file(location: str) -> Path:
 
 
 def load_weights(model: Any, location: str) -> None:
-    """Loads a whole model's weights, as open_clip itself would if it knew every form of checkpoint.
-
-    Raises InputError if they are of another model.
-    """
+    """Loads a whole model's weights from any form of checkpoint. Raises InputError if they are another model's."""
     path = weights_file(location)
     if path.suffix == ".npz":
         open_clip.load_checkpoint(model, str(path))
@@ -110,5 +107,5 @@ def image_size(name: str, architecture: dict[str, Any]) -> int:
     if not isinstance(size, Sequence):
         return int(size)
     if len(set(size)) != 1:
-        raise InputError(f"{name} takes images of {size} pixels; only squares are known here.")
+        raise InputError(f"{name} takes images of {size} pixels; only squares are supported.")
     return int(size[0])

@@ -1,4 +1,4 @@
-"""From the features of a text's tokens to one vector.
+"""Pools the features of a text's tokens into one vector.
 
 B samples, L tokens, H features; `mask_BL` is 1 for tokens and 0 for padding, which is on the right.
 """
@@ -9,7 +9,7 @@ import torch
 
 
 def pool_tokens(hidden_BLH: torch.Tensor, mask_BL: torch.Tensor, pooling: str) -> torch.Tensor:
-    """(B, H): the first token (`cls`), the last one that is not padding (`last`), or the mean of all tokens (`mean`)."""
+    """(B, H): the first token (`cls`), the last token before padding (`last`), or the mean of all tokens (`mean`)."""
     if pooling == "cls":
         return hidden_BLH[:, 0]
     if pooling == "last":

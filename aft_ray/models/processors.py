@@ -1,4 +1,4 @@
-"""transformers' image processors: from their `preprocessor_config.json` to an ImageTransform.
+"""Turns the `preprocessor_config.json` of transformers' image processors into an ImageTransform.
 
 The file is read, never run: only a few known processors are accepted.
 """

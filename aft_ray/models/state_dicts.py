@@ -1,4 +1,4 @@
-"""The weights in a checkpoint, whatever a training script saved beside them and put before their names."""
+"""Finds the weights in a checkpoint, beside other saved values and under any prefix of their names."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ WRAPPER = "module."
 """Prefix that DDP adds to names."""
 AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "params_ema", "ema", "teacher")
 PARTS = (*AVERAGES, "state_dict", "model", "model_state_dict", "module", "student")
-"""Parts of a checkpoint that may hold the weights, the best first: averages over the training come before the last step's,
-as timm itself takes them."""
+"""Parts of a checkpoint that may hold the weights, best first: averages over the training before the last step's, in
+timm's order."""
 DEEPEST = 6
 MOST_PREFIXES = 8
 
@@ -29,14 +29,14 @@ logger = logging.getLogger(__name__)
 def best_state(content: Any, wanted: frozenset[str], rename: Callable[[State], State], what: str) -> State:
     """The tensors under the prefix that leaves the most wanted names; empty if there are no tensors.
 
-    content: a checkpoint. wanted: the model's names; without any, prefixes of the model itself stay. rename: turns foreign
-    names into the model's; it may raise IndexError or KeyError for names that it does not know. what: names the file.
+    content: a checkpoint. wanted: the model's names; if empty, prefixes stay. rename: turns foreign names into the model's;
+    it may raise IndexError or KeyError for names that it does not know. what: names the file.
     """
     tensors = dict(_flat(content))
     found: dict[str, tuple[int, State]] = {}
     for prefix in _prefixes(content, tensors, wanted):
         state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        with suppress(IndexError, KeyError):  # of another model; the message will show the file's own names
+        with suppress(IndexError, KeyError):  # another model's; the message will show the file's own names
             state = rename(state)
         found[prefix] = (len(wanted & state.keys()), state)
     most = max((count for count, _ in found.values()), default=0)
@@ -48,7 +48,7 @@ def best_state(content: Any, wanted: frozenset[str], rename: Callable[[State], S
 
 
 def _flat(content: Any, above: str = "", depth: int = 0) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor with its dotted place."""
+    """Every tensor by its dotted path."""
     if not isinstance(content, Mapping) or depth > DEEPEST:
         return
     for key, value in content.items():
@@ -61,7 +61,7 @@ def _flat(content: Any, above: str = "", depth: int = 0) -> Iterator[tuple[str, 
 
 
 def _prefixes(content: Any, tensors: Mapping[str, torch.Tensor], wanted: frozenset[str]) -> list[str]:
-    """Beginnings of names behind which the model's own names may start."""
+    """Prefixes that may stand before the model's own names."""
     counts = Counter(name[: len(name) - len(rest)] for name in tensors for rest in _rests(name) if rest in wanted)
     prefixes = [prefix for prefix, _ in counts.most_common(MOST_PREFIXES)]
     for place in _places(content):
@@ -74,7 +74,7 @@ def _prefixes(content: Any, tensors: Mapping[str, torch.Tensor], wanted: frozens
 
 
 def _places(content: Any, above: str = "", depth: int = 0) -> Iterator[str]:
-    """The dotted places of the mappings that hold tensors themselves."""
+    """The dotted paths of the mappings that directly hold tensors."""
     if not isinstance(content, Mapping) or depth > DEEPEST:
         return
     if any(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items()):
@@ -85,7 +85,7 @@ def _places(content: Any, above: str = "", depth: int = 0) -> Iterator[str]:
 
 
 def _rests(name: str) -> Iterator[str]:
-    """The name, and what remains of it behind each dot."""
+    """The name, and its remainder after each dot."""
     yield name
     while "." in name:
         name = name.partition(".")[2]
@@ -93,7 +93,7 @@ def _rests(name: str) -> Iterator[str]:
 
 
 def _common(names: list[str]) -> str:
-    """The dotted beginning that all names share."""
+    """The dotted prefix that all names share."""
     parts = [name.split(".")[:-1] for name in names]
     shared = []
     for column in zip(*parts, strict=False):

@@ -1,4 +1,4 @@
-"""From a text to a student's token ids: an array of fixed length, padded on the right.
+"""Turns a text into a student's token ids: an array of fixed length, padded on the right.
 
 Threads of the trainer and light CPU processes run this module, so it does not import torch.
 """

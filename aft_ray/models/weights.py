@@ -75,10 +75,10 @@ def weights_file(location: str) -> Path:
 def load_state_dict(
     location: str, wanted: Iterable[str] = (), rename: Callable[[State], State] = dict
 ) -> dict[str, torch.Tensor]:
-    """Tensors by name, on the CPU, from whatever a training script saved beside and around them.
+    """Tensors by name, on the CPU, from a weights file or a training script's checkpoint.
 
-    wanted: names of the model that will take them; prefixes that the file has before them are removed. rename: turns
-    foreign names into the model's. Raises InputError for a file that holds no tensors or would have to execute code.
+    wanted: the model's names; prefixes before them in the file are removed. rename: turns foreign names into the model's.
+    Raises InputError for a file that holds no tensors or needs unpickling.
     """
     from aft_ray.models.state_dicts import best_state
 
@@ -90,7 +90,7 @@ def load_state_dict(
 
 
 def check_fit(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], location: str) -> None:
-    """Raises InputError if `state`, read from `location`, lacks tensors that are wanted, or has them in other shapes."""
+    """Raises InputError if `state`, read from `location`, lacks wanted tensors or has them in other shapes."""
     if missing := sorted(wanted.keys() - state.keys()):
         raise InputError(
             f"{location} lacks {len(missing)} (of {len(wanted)}) of the model's tensors, such as {_some(missing)}; it has"
@@ -99,7 +99,7 @@ def check_fit(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tens
     for name, tensor in wanted.items():
         if state[name].shape != tensor.shape:
             shapes = f"{tuple(state[name].shape)} there, {tuple(tensor.shape)} in the model"
-            raise InputError(f"{location} is of another model: '{name}' is {shapes}.")
+            raise InputError(f"{location} holds another model's weights: '{name}' is {shapes}.")
 
 
 def _some(names: list[str]) -> str:

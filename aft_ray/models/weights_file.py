@@ -25,19 +25,19 @@ NO_WEIGHTS: dict[bytes, str] = {
     b"\x89PNG": "is a picture",
     b"\xff\xd8\xff": "is a picture",
 }
-"""How files begin that are taken for weights by mistake."""
+"""First bytes of files that users mistake for weights, and the message for each."""
 TEXT = re.compile(rb"[\t\n\r\x20-\x7e]{9,}")
 
 
 def check_weights_file(path: Path) -> None:
-    """Raises InputError if the first and last bytes show that the file is no weights file, or is cut off.
+    """Raises InputError if the first and last bytes show that the file holds no weights or is cut off.
 
-    A file of a kind that is not known here is left to the library that will load it.
+    The library that loads the file checks other kinds.
     """
     if path.is_dir():
         raise InputError(f"Weights file {path} is a directory. Name the file inside.")
     if not path.is_file():
-        raise InputError(f"Weights file {path} is no file.")
+        raise InputError(f"Weights file {path} is not a regular file.")
     with path.open("rb") as stream:
         head = stream.read(HEAD)
     fault = _fault(path, head, path.stat().st_size)
@@ -78,7 +78,7 @@ def _zip_fault(path: Path) -> str | None:
 
 
 def _is_safetensors(head: bytes) -> bool:
-    """Eight bytes of a length, then a header in JSON."""
+    """safetensors: eight bytes of a length, then a header in JSON."""
     return head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= LONGEST_HEADER
 
 
@@ -113,7 +113,7 @@ def read_weights_file(path: Path) -> Any:
         if _is_safetensors(head):
             return load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace]), path.open("rb") as stream:
-            return torch.load(stream, map_location="cpu", weights_only=True)  # of a path torch looks at the suffix
+            return torch.load(stream, map_location="cpu", weights_only=True)  # torch would judge a path by its suffix
     except (pickle.UnpicklingError, RuntimeError) as error:
         if "weights_only" in str(error) or isinstance(error, pickle.UnpicklingError):
             raise InputError(pickled(str(path), str(error))) from error
@@ -137,7 +137,7 @@ def _reason(error: BaseException) -> str:
 
 
 def library_fault(error: Exception, model: str) -> str | None:
-    """One line for a library's error over damaged, unsafe or unfit weights; None for any other error."""
+    """One line for a library's error about damaged, unsafe or unfit weights; None for any other error."""
     from safetensors import SafetensorError
 
     if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):

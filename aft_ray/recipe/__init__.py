@@ -1,1 +1,1 @@
-"""The recipe: its sections, how it is read, and the one error for wrong input."""
+"""The recipe: its sections, its reader, and the one error for wrong input."""

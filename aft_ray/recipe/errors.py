@@ -1,4 +1,4 @@
-"""Errors that a command tells in a line: mistakes of its user, and an object store that fails."""
+"""Errors that a command prints as one line: mistakes of the user, and failures of an object store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aft_ray.recipe.secrets import redacted
 class InputError(ValueError):
     """The user's input is wrong. `faults` has one line per fault; the command line prints them and exits with 2.
 
-    Secrets in them become `***`, and characters that a terminal would obey are spelled out.
+    Secrets in them become `***`, and control characters of a terminal are escaped.
     """
 
     def __init__(self, faults: str | Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""From the faults that pydantic finds in a recipe to one line each for the user."""
+"""Turns the faults that pydantic finds in a recipe into one line each for the user."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def types_of(annotation: Any) -> tuple[Any, ...]:
 
 
 def _meant(errors: Sequence[Any]) -> list[Any]:
-    """For a value of several types, keeps the faults of the type that was meant."""
+    """For a value of several types, keeps the faults of the intended type."""
     inside = [error["loc"] for error in errors if error["type"] not in ("model_type", "tuple_type")]
 
     def is_told_inside(location: tuple[Any, ...]) -> bool:
-        """Whether `location` is a type that was not meant, while another type has faults inside. Names of types have brackets."""
+        """Whether `location` is an unintended type: another type has faults further inside. Names of types have brackets."""
         of_several = bool(location) and "[" in str(location[-1]) and location not in inside
         return of_several and any(loc[: len(location) - 1] == location[:-1] for loc in inside)
 
@@ -53,7 +53,7 @@ def _meant(errors: Sequence[Any]) -> list[Any]:
 
 def _lines(error: Mapping[str, Any], model: type[Model]) -> list[str]:
     location, value = error["loc"], shown(error.get("input"))
-    key = ".".join(str(part) for part in location if "[" not in str(part))  # the others name a type of several
+    key = ".".join(str(part) for part in location if "[" not in str(part))  # the others name one type of a union
     if error["type"] == "value_error":
         return [_own_line(key, fault) for fault in error["msg"].removeprefix("Value error, ").splitlines()]
     if error["type"] == "extra_forbidden":

@@ -13,9 +13,9 @@ LARGEST = 4 << 20
 
 
 def read(path: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any], list[str]]:
-    """The file's content merged over its base's, and a line for each fault that leaves them readable.
+    """The file's content merged over its base's, and a line for each fault that does not prevent reading.
 
-    above: the files that it is a base of. Raises InputError if a file cannot be read, or is no mapping.
+    above: the files whose base this is. Raises InputError if a file cannot be read, or is no mapping.
     """
     what = f"Base of {above[-1]}: {path}" if above else f"Recipe {path}"
     text = _text(path, what)

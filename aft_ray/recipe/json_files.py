@@ -1,4 +1,4 @@
-"""JSON files, read by type, each fault one line that names the file. Ours are written with a digest of their own bytes."""
+"""Reads JSON files by type, with one line per fault that names the file. Our own files end with a digest of their bytes."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pydantic_core import from_json
 from aft_ray.recipe.errors import InputError
 
 DIGEST, END = b',\n "digest": "', b'"\n}\n'
-"""Before and after the digest, which is the last value of the file's object."""
+"""The bytes before and after the digest, the last value of the file's object."""
 SHOWN_FAULTS = 5
-"""Faults of one file that are listed."""
+"""Most faults of one file to list."""
 
 
 def sealed(text: str) -> bytes:
-    """A JSON object of at least one key, with the digest of all bytes before it as its last value.
+    """A JSON object of at least one key, whose last value is the digest of all bytes before it.
 
-    Many of its values, such as the names of classes, are recorded nowhere else: a change would not show.
+    Many of its values, such as class names, are recorded nowhere else: without a digest a change would go unnoticed.
     """
     content = text.rstrip().removesuffix("}").rstrip().encode()
     return content + DIGEST + _digest(content) + END
 
 
 def parsed_json(content: bytes, shape: Any, what: str, way_out: str) -> Any:
-    """A JSON file of ours as plain values of the type `shape`, without the digest. Files of before have none.
+    """One of our JSON files as plain values of the type `shape`, without the digest, which older files lack.
 
     Raises InputError, one line per fault; `what` names the file, and `way_out` is a sentence.
     """
@@ -53,7 +53,7 @@ def checked_json(content: bytes, shape: Any, what: str, way_out: str) -> Any:
 
 
 def json_or_none(content: bytes) -> Any:
-    """The value of a file that may be anybody's; None where it is no JSON."""
+    """The value of a file of unknown origin; None if it is not JSON."""
     try:
         return from_json(content)
     except ValueError:

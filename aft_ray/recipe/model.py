@@ -1,4 +1,4 @@
-"""The base of every section of a recipe: frozen, no unknown keys, no values that cannot be meant or written."""
+"""The base of every section of a recipe: frozen, without unknown keys, secrets or values that no file can hold."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Model(BaseModel):
 
     @model_validator(mode="after")
     def _extras_can_be_written(self) -> Model:
-        """Keys that a section takes without knowing them, such as a method's options, have no field validators."""
+        """Checks the keys that a section accepts without a field, such as a method's options."""
         extra = (self.model_extra or {}).items()
         faults = [f"{key} {fault}" for key, value in extra if (fault := _unwritable(value, key))]
         if faults:
@@ -56,7 +56,7 @@ class Model(BaseModel):
 
 
 def _unwritable(value: Any, key: str = "") -> str | None:
-    """Why a value cannot stand in a recipe, which is copied into the workspace, its reports and logs."""
+    """The fault of a value that no recipe may hold: recipes are copied into workspaces, reports and logs."""
     if has_secret({key: value}):
         return f"must not hold a secret, and this looks like one; {WITHOUT_SECRETS}"
     items = list(_items(value))
@@ -68,7 +68,7 @@ def _unwritable(value: Any, key: str = "") -> str | None:
 
 
 def _items(value: Any) -> typing.Iterator[Any]:
-    """The value itself, and all that lies in its lists and mappings, keys included."""
+    """The value, and everything in its lists and mappings, keys included."""
     yield value
     inside = [*value.keys(), *value.values()] if isinstance(value, dict) else value
     if isinstance(inside, (list, tuple)):
@@ -77,7 +77,7 @@ def _items(value: Any) -> typing.Iterator[Any]:
 
 
 def _has_truth_value(value: Any) -> bool:
-    """Whether it is one, or a list that holds one; the keys of a section inside are its own model's business."""
+    """Whether it is a truth value or a list with one; a section inside is checked by its own model."""
     if isinstance(value, dict):
         return any(_has_truth_value(item) for item in value.values() if isinstance(item, (list, tuple)))
     if isinstance(value, (list, tuple)):
@@ -86,13 +86,13 @@ def _has_truth_value(value: Any) -> bool:
 
 
 def _is_number(model: type[Model], field: str) -> bool:
-    """Whether the field takes numbers and no truth values."""
+    """Whether the field accepts numbers but not truth values."""
     leaves = set(_leaves(typing.get_type_hints(model)[field]))
     return bool(leaves & {int, float}) and not leaves & {bool, Any}
 
 
 def _leaves(annotation: Any) -> typing.Iterator[Any]:
-    """The types that an annotation consists of; for a mapping, the types of its values."""
+    """The member types of an annotation; for a mapping, the types of its values."""
     parts = typing.get_args(annotation)
     if typing.get_origin(annotation) is dict:
         parts = parts[1:]
@@ -116,7 +116,7 @@ def checked_name(name: str) -> str:
 
 OWN_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 LIBRARIES = ("timm", "open_clip", "transformers", "tiny")
-"""Prefixes of models' names that are no modules of the user's own."""
+"""Prefixes of models' names that do not name a module of the user's own."""
 
 
 def named_or_own(value: str, names: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from aft_ray.recipe.errors import InputError
 def import_class(name: str, key: str, methods: Sequence[str] = ()) -> type:
     """The class that a recipe's `key` names.
 
-    Raises InputError if its module cannot be imported, or it is no class that has `methods`.
+    Raises InputError if its module cannot be imported, or it is not a class with `methods`.
     """
     module, _, attribute = name.partition(":")
     try:

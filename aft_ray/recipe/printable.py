@@ -1,4 +1,4 @@
-"""Text from outside made safe to show: names of classes, samples and files may hold what a terminal obeys and nobody sees."""
+"""Makes text from outside safe to show: names of classes, samples and files may hold invisible control characters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from aft_ray.recipe.secrets import redacted
 
 STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, ends of lines, changes of the direction of writing, and bytes of a file's name that are no text."""
+"""Control characters, line breaks, changes of the writing direction, and undecodable bytes of a file's name."""
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -26,14 +26,14 @@ def tell(text: str) -> None:
 
 
 class PrintableFormatter(logging.Formatter):
-    """Formats log records without secrets; names in them stay on their line."""
+    """Formats log records without secrets, each name escaped so that it stays on its line."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(redacted(super().format(record)), keep="\n\t")  # of tracebacks
 
 
 def show_any_character() -> None:
-    """Makes stdout and stderr write characters that their encoding lacks as escapes, instead of raising."""
+    """Makes stdout and stderr escape characters that their encoding lacks instead of raising."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""Every key of a recipe with its type, default and meaning, read from the models: for the terminal, docs and editors."""
+"""Every key of a recipe with its type, default and meaning, read from the models, for the terminal, docs and editors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BASE = "A recipe, named relative to this one's folder, that gives the keys this 
 @dataclass(frozen=True)
 class Key:
     """A key of a recipe. name: with dots; `[]` stands for an item of a list, `NAME` for a key of your choice.
-    default: as YAML writes it; None where the recipe must give a value. section: what its name begins with.
+    default: in YAML; None if the recipe must give a value. section: the first part of its name.
     """
 
     name: str
@@ -51,7 +51,7 @@ def schema_line(schema: str | Path = SCHEMA) -> str:
 
 
 def json_schema() -> str:
-    """The schema of a recipe's file as JSON: the models', and the shorter forms that a recipe may use."""
+    """The schema of a recipe's file as JSON: the models' schema, with the short forms that a recipe may use."""
     schema = Recipe.model_json_schema(by_alias=True)
     defs = schema["$defs"]
     _also(schema["properties"]["teachers"]["items"], {"type": "string"})
@@ -102,7 +102,7 @@ def markdown() -> str:
 
 
 def _also(part: dict[str, Any], *others: dict[str, Any]) -> None:
-    """Lets a part of the schema also take other forms."""
+    """Lets a part of the schema accept other forms too."""
     about = {name: part.pop(name) for name in ("description", "default") if name in part}
     own = dict(part)
     part.clear()

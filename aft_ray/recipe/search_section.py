@@ -1,4 +1,4 @@
-"""The recipe's section `search`: the settings to try, how they are drawn, what stops them early, and the final runs."""
+"""The recipe's section `search`: the settings to try, the searcher, the scheduler, and the final runs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Passwords, tokens and keys: a recipe that holds one is refused, and whatever is printed or written is stripped of them.
+"""Passwords, tokens and keys: a recipe with one is refused, and all output is redacted.
 
-They are known by the name of their key (`password`, `api_key`, ...) and by their shape (`ghp_...`, a PEM block, a password
-in a URL). A secret without a telling name or shape is not recognised.
+A secret is recognised by the name of its key (`password`, `api_key`, ...) or by its form (`ghp_...`, a PEM block, a password
+in a URL). Other secrets are not recognised.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SHAPES = (
     r"\bnpm_[A-Za-z0-9]{36}|\bpypi-[\w-]{50,}|\bdapi[0-9a-f]{32}|\bSG\.[\w-]{16,}\.[\w-]{16,}|\bdckr_pat_[\w-]{20,}",
 )
 BARE = re.compile("|".join(_SHAPES))
-"""Secrets that are known by their own characters."""
+"""Secrets recognised by their own characters."""
 MARKED = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
@@ -49,7 +49,7 @@ MARKED = tuple(
         r"(?P<keep>\b(?:Bearer|Basic)\s+)(?=\S*\d)[\w.~+/-]{16,}=*",
     )
 )
-"""Secrets that are known by what stands before them, which is kept."""
+"""Secrets recognised by the characters before them, which are kept."""
 
 
 def redacted(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""YAML as recipes use it: each key once and a text, and no value whose meaning depends on who reads it."""
+"""Strict YAML for recipes: each key is a text and given once, and no value has two meanings."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from aft_ray.recipe.errors import InputError
 
 MOST_NODES = 1_000_000
-"""Values in one document, repeated ones counted each time."""
+"""Most values in one document, where every alias counts in full."""
 AMBIGUOUS = re.compile(r"[-+]?0\d[\d_]*|[-+]?\d[\d_]*(:[0-5]?\d)+(\.\d*)?")
-"""Octal numbers (010) and numbers to the base 60 (1:30) of YAML 1.1: other readers see 10 and a text."""
+"""YAML 1.1's octal (010) and base-60 numbers (1:30), which other parsers read as 10 and as a text."""
 TEXT = "tag:yaml.org,2002:str"
 MERGE = "tag:yaml.org,2002:merge"
 PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")}
@@ -39,9 +39,9 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse(text: str, what: str) -> tuple[Any, list[str]]:
-    """The value of a YAML document, and a line for each fault in it that leaves it readable.
+    """The value of a YAML document, and a line for each fault that does not prevent reading it.
 
-    what: begins each line. Raises InputError if there is no value to go on with.
+    what: begins each line. Raises InputError if the document has no readable value.
     """
     try:
         loader = _Loader(text)
@@ -74,7 +74,7 @@ def _children(node: Node) -> list[Node]:
 
 
 def _check_size(root: Node) -> None:
-    """Raises ConstructorError for an anchor inside itself and for aliases that multiply: neither must be expanded."""
+    """Raises ConstructorError, before anything is expanded, for an anchor inside itself and for aliases that multiply."""
     sizes: dict[int, int] = {}
 
     def size(node: Node, above: frozenset[int]) -> int:
@@ -89,7 +89,7 @@ def _check_size(root: Node) -> None:
 
 
 def _faults(node: Node, seen: set[int]) -> Iterator[str]:
-    """Keys given twice and ambiguous numbers, in `node` and below. seen: nodes that were looked at, which aliases repeat."""
+    """Keys given twice and ambiguous numbers, in `node` and below. seen: visited nodes, since aliases repeat nodes."""
     if id(node) in seen:
         return
     seen.add(id(node))
@@ -99,7 +99,7 @@ def _faults(node: Node, seen: set[int]) -> Iterator[str]:
     else:
         children = _children(node)
     if isinstance(node, ScalarNode) and node.style is None and AMBIGUOUS.fullmatch(node.value):
-        node.tag = TEXT  # so that a key that takes a text has this fault alone
+        node.tag = TEXT  # a key of type text then has this fault alone
         yield f"line {_line(node)}: {node.value} is ambiguous. Write a plain number, or put it in quotes."
     for child in children:
         yield from _faults(child, seen)

@@ -172,7 +172,7 @@ def main() -> int:
         stopped = True
     page = QUICK_PAGE if arguments.quick else PAGE
     write_page(page, collect(recipes, page), "make results-quick" if arguments.quick else "make results")
-    print(f"page: {page}{'; stopped, the same command goes on from here' * stopped}")
+    print(f"page: {page}{'; stopped, run the same command again to continue' * stopped}")
     return int(stopped)
 
 

@@ -52,7 +52,7 @@ def test_samples_that_end_the_process_are_found_one_by_one_and_quarantined() -> 
 
 def test_a_sample_that_ends_the_process_is_named_where_none_may_be_quarantined() -> None:
     work, deaths = dying(lambda rows: 3 in rows or 7 in rows)
-    with pytest.raises(InputError, match=r"Sample s3 cannot be read: it ends the process of decoding\."):
+    with pytest.raises(InputError, match=r"Sample s3 cannot be read: it crashes the process of decoding\."):
         finish(work, allowed=0)
     assert len(deaths) == 4
 

@@ -123,4 +123,4 @@ def test_a_gang_waits_for_another_and_says_so() -> None:
     done = subprocess.run([sys.executable, "-c", ALL_OR_NONE], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "['first', 'second']"
-    assert "aft-ray: waiting for 3 CPUs; free are 0 CPUs. Others are at work on this cluster." in done.stderr
+    assert "aft-ray: waiting for 3 CPUs; 0 CPUs are free. Other work holds the rest of this cluster." in done.stderr

@@ -52,7 +52,10 @@ def test_an_upload_above_ray_s_limit_is_refused_before_anything_is_packed(
     (tmp_path / "mine").mkdir()
     with (tmp_path / "mine" / "weights.bin").open("wb") as file:
         file.truncate(300 << 20)
-    with pytest.raises(InputError, match="mine is 30. MiB to upload, Ray takes 100. Submit from a directory that has"):
+    with pytest.raises(
+        InputError,
+        match="The upload of .*mine would take 30. MiB, and Ray accepts 100. Submit from a directory that has",
+    ):
         submit.pack(load(DEMO), tmp_path / "mine", tmp_path)
     assert not (tmp_path / "job.zip").exists()
 
@@ -89,7 +92,7 @@ def test_a_cluster_that_is_gone_is_told_in_a_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert str(error).rstrip(".") in line
     assert ("ray job logs raysubmit_1 --address http://head:8265" in line) == takes_jobs
-    assert ("Look whether the job was started: ray job list" in line) != takes_jobs
+    assert ("See whether the job started: ray job list" in line) != takes_jobs
 
 
 def test_no_cluster_at_the_address_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

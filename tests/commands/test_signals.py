@@ -76,7 +76,7 @@ def test_a_signal_ends_a_training_with_a_checkpoint_a_line_and_no_process(
     assert training.returncode == 1
     lines = [line for line in told.splitlines() if not line.startswith("train: ") or "saved" in line]
     step = json.loads(metrics.read_text().splitlines()[-1])["step"]
-    assert lines == [f"train: saved up to step {step}", "aft-ray: stopped; the same command goes on from here."]
+    assert lines == [f"train: saved up to step {step}", "aft-ray: stopped; run the same command again to continue."]
     deadline = time.monotonic() + 20
     while left := processes_with(mark):
         assert time.monotonic() < deadline, [(place / "cmdline").read_text() for place in left]

@@ -159,7 +159,7 @@ def test_the_tables_are_cut_and_say_so(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["evaluate", str(tmp_path / "recipe.yaml")]) == 0
     printed = capsys.readouterr().out
     assert "Run 'main' on 6 samples of split test" in printed and "expected calibration error" in printed
-    assert "The 20 classes with the lowest f1; 5 more are left out here" in printed and "[/1]" in printed
+    assert "The 20 classes with the lowest f1; 5 more are not listed" in printed and "[/1]" in printed
     assert "/runs/main/evaluation-test.json" in printed and "/runs/main/predictions-test.parquet" in printed
     recipe = made_by_hand(
         tmp_path / "numbers", "tiny:text", "regression", [[1], [2], None, [4], [5], [6]], ["kindness"]

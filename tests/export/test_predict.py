@@ -117,7 +117,7 @@ def test_a_folder_of_images_with_a_broken_one(tmp_path: Path, cluster: None, mon
     )
     assert again[:2] == rows[:2]
     said = {row["sample_id"]: (row["predicted"], row["error"]) for row in again}
-    assert said.pop(rows[-1]["sample_id"]) == (None, "it ends the process of decoding")
+    assert said.pop(rows[-1]["sample_id"]) == (None, "it crashes the process of decoding")
     assert said == {row["sample_id"]: (row["predicted"], row["error"]) for row in (*rows[:-1], broken)}
 
 

@@ -183,7 +183,7 @@ def test_a_node_is_killed(undisturbed: Recipe, tmp_path: Path, image_folder: Pat
     job = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, cwd=ROOT, timeout=240)
     assert job.returncode == 0, job.stdout + job.stderr
     assert f"nodes alive: {len(cpus) - 1}" in job.stdout
-    assert "nodes are gone, and no others came: beginning again" in job.stderr
+    assert "nodes are gone and were not replaced: starting again" in job.stderr
     assert checksums(given) == checksums(undisturbed) and files(given) == files(undisturbed)
     assert num_samples(given) <= num_samples(undisturbed) + 2 * SHARD
 
@@ -194,7 +194,7 @@ def test_the_disk_is_full(undisturbed: Recipe, tmp_path: Path, image_folder: Pat
     job = start(given, tmp_path)
     output, _ = job.communicate()
     assert job.returncode == 1
-    assert "File too large" in output and "the same command goes on from here" in output and "Traceback" not in output
+    assert "File too large" in output and "run the same command again" in output and "Traceback" not in output
     assert not [name for name in files(given) if not name.endswith(".jsonl")]
 
     enough = recipe(tmp_path, image_folder, "full")
@@ -239,7 +239,7 @@ def test_samples_that_cannot_be_decoded_or_end_a_process_each_time_are_quarantin
     manifest = Workspace.at(given.workspace).features("means", "train").manifest() or {}
     rows = Workspace.at(given.workspace).samples("train").manifest() or {}
     assert [bad["sample_id"] for bad in manifest["quarantined"]] == chosen
-    of = [bad["reason"].removeprefix("it ends the process of ") for bad in manifest["quarantined"]]
+    of = [bad["reason"].removeprefix("it crashes the process of ") for bad in manifest["quarantined"]]
     assert of[0].startswith("image file is truncated") and of[1:] == ["decoding", "teacher 'means'"]
     assert manifest["num_samples"] + 3 == rows["num_samples"]
     for split, num_shards in (("train", len(manifest["shards"])), ("validation", 1)):

@@ -52,6 +52,6 @@ def test_a_shard_becomes_a_row_of_what_its_teachers_take(tmp_path: Path, image_f
     both, one = map(ReadShard(workspace, descriptions, watch(1)), rows)
     assert both["sample_id"] == samples.column("sample_id").to_pylist()
     assert len(both[CROPS + "small"]) == len(one[CROPS + "large"]) == 3 and len(one[CROPS + "small"]) == 0
-    assert json.loads(both["bad"])["1"]["sample_id"] == "top/01.png"
+    assert json.loads(both["quarantined"])["1"]["sample_id"] == "top/01.png"
     with pytest.raises(InputError, match="Sample top/01.png cannot be read"):
         ReadShard(workspace, descriptions, watch(0))(rows[0])

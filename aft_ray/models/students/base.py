@@ -56,7 +56,7 @@ class Student(nn.Module, ABC):
 
     transforms: turn a sample into the model's inputs, one per modality; empty if it reads the teachers' features.
     feature_dim: width S of the features, or one width per tower. num_outputs: width C of the logits.
-    axes: names of the tensors that `prepare` gives, each with names of its first axes that may have any length.
+    axes: names of the tensors that `prepare` returns, each with the names of its leading axes of variable length.
     """
 
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = {}
@@ -95,7 +95,7 @@ class LibraryStudent(Student):
 
 
 def has_batch_norm(model: nn.Module) -> bool:
-    """Whether a row's output depends on the other rows of its batch while the model is trained."""
+    """Whether a row's output depends on the other rows of its batch in training mode."""
     return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in model.modules())
 
 
@@ -107,7 +107,7 @@ def refuse(config: StudentConfig, *keys: str, why: str) -> None:
 
 
 def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], location: str) -> None:
-    """Loads the model's tensors from `state`, which may have more. Raises InputError if one is missing or of another shape."""
+    """Loads the model's tensors from `state`, which may have more. Raises InputError if one is missing or has another shape."""
     wanted = model.state_dict()
     check_fit(wanted, state, location)
     model.load_state_dict({name: state[name] for name in wanted})
@@ -118,6 +118,6 @@ def first_line(error: BaseException) -> str:
 
 
 def trimmed(ids_BL: torch.Tensor) -> torch.Tensor:
-    """Token ids without the columns that are padding in every row, as int64; at least one column."""
+    """Token ids as int64, without the columns that are padding in every row; at least one column."""
     longest = int((ids_BL != PADDING).sum(1).max()) if len(ids_BL) else 0
     return ids_BL[:, : max(1, longest)].long()

@@ -24,7 +24,7 @@ def build(config: StudentConfig, num_outputs: int, teacher_dims: tuple[int, ...]
 
 
 class LinearProbe(Student):
-    """Logits straight from the teachers' features side by side, which are its own features too."""
+    """A linear layer on all teachers' features, which are also the student's features."""
 
     axes = {"features": ("batch",)}
 

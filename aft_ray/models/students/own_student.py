@@ -1,4 +1,4 @@
-"""Classes of the user's own as students, `module:Class`; `base` says what such a class must have."""
+"""Classes of the user's own as students, `module:Class`; `base` describes such a class."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _own_class(config: StudentConfig) -> type[Any]:
 
 
 def _example(transforms: tuple[ImageTransform | TextTransform, ...]) -> Inputs:
-    """One sample as the student's transforms give it."""
+    """A batch of one made-up sample, as the student's transforms return it."""
     arrays = [
         np.zeros((transform.size, transform.size, 3), np.uint8)
         if isinstance(transform, ImageTransform)

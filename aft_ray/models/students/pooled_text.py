@@ -29,7 +29,7 @@ logits = torch.nn.functional.linear({features}, head["weight"], head["bias"])
 
 
 def keep_encoder(model: Any, pooling: str, name: str) -> None:
-    """Takes off what `pooling` does not use: weights without a gradient would stop DDP.
+    """Removes the layers that `pooling` does not use: weights without a gradient would stop DDP.
 
     Raises InputError if the model cannot be pooled in this way.
     """

@@ -49,7 +49,7 @@ transform = timm.data.create_transform(**timm.data.resolve_data_config(model=mod
 class Source:
     """Origin of a model.
 
-    name: its name in timm. architecture, arguments: build it without its origin. settings: its `pretrained_cfg`.
+    name: its name in timm. architecture, arguments: rebuild it without this origin. settings: its `pretrained_cfg`.
     """
 
     name: str

@@ -51,7 +51,7 @@ class TinyCNN(Student):
         self.backbone = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(POOLED_SIDE), nn.Flatten())
         self.feature_dim, self.num_outputs = channels * POOLED_SIDE**2, num_outputs
         self.head = nn.Linear(self.feature_dim, num_outputs)
-        self.to(memory_format=torch.channels_last)  # the images' own layout; halves the time of a step on a CPU
+        self.to(memory_format=torch.channels_last)  # the layout of the images; halves the time of a step on a CPU
 
     def prepare(self, inputs: Inputs) -> tuple[torch.Tensor]:
         assert isinstance(inputs, torch.Tensor)

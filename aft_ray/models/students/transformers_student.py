@@ -111,7 +111,7 @@ def transforms(config: StudentConfig) -> tuple[Tokens]:
 
 
 def default_pooling(config: StudentConfig) -> str:
-    """The model's own head where it was trained to classify and is loaded, the mean of the tokens elsewhere."""
+    """`head` for a pretrained classifier, `mean` for any other model."""
     architectures = Source.of(config).settings.get("architectures") or []
     is_classifier = any(str(name).endswith("ForSequenceClassification") for name in architectures)
     return "head" if is_classifier and config.pretrained and config.weights is None else "mean"
@@ -124,8 +124,8 @@ def build(config: StudentConfig, num_outputs: int, teacher_dims: tuple[int, ...]
 class TransformersStudent(LibraryStudent):
     """A language model with a fresh linear layer; features are the pooled tokens that this layer takes.
 
-    With `pooling: head` they come from the sequence classifier's own head, whose last layer is an identity here, so that its
-    `logits` are the features; `save` puts the trained layer in its place.
+    With `pooling: head` the features are the output of the sequence classifier's head, whose last layer is an identity here;
+    `save` replaces it by the trained layer.
     """
 
     library = "transformers"
@@ -185,9 +185,9 @@ class TransformersStudent(LibraryStudent):
         return pool_tokens(output.last_hidden_state, mask_BL, self.pooling)
 
     def save(self, directory: Path, classes: Sequence[str], task: str) -> str:
-        """Writes the model with its head, the names of its classes, and its tokenizer as transformers loads them.
+        """Writes the model with its head, class names and tokenizer in transformers' format.
 
-        A head on pooled tokens lies beside the model: transformers' own classifiers have no place for it.
+        A head on pooled tokens is a separate file: transformers' own classifiers have no place for it.
         """
         config = self.model.config
         config.id2label, config.problem_type = dict(enumerate(classes)), PROBLEMS[task]
@@ -239,7 +239,7 @@ def _in_encoder(name: str, model: Any) -> bool:
 
 
 def _load_encoder(model: Any, location: str) -> None:
-    """Loads the encoder's weights, which may lie alone or inside a model with any head."""
+    """Loads the encoder's weights, from an encoder alone or from a model with any head."""
     encoder = model.base_model
     state = load_state_dict(location, encoder.state_dict())
     fresh = {name: tensor for name, tensor in encoder.state_dict().items() if name.startswith("pooler.")}

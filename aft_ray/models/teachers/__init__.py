@@ -111,7 +111,7 @@ def _faults_named(config: TeacherConfig) -> Iterator[None]:
 
 
 def _adapter(config: TeacherConfig) -> Any:
-    """The class that `model` names. Raises InputError with the known ones, or with the methods that the class lacks."""
+    """The class that `model` names. Raises InputError with the known libraries, or with the methods that the class lacks."""
     library, separator, model = config.model.partition(":")
     if not separator or not model:
         raise InputError(f"Teacher '{config.model}' must have the form LIBRARY:MODEL, such as timm:resnet50.a1_in1k.")

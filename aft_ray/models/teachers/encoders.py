@@ -1,4 +1,4 @@
-"""From a loaded transformers model to one feature vector per sample: its forward pass and the pooling of its tokens.
+"""Computes one feature vector per sample with a transformers model: its forward pass and the pooling of its tokens.
 
 B samples, L tokens, H features; `mask_BL` is 1 for tokens and 0 for padding, which is on the right. Features do not depend on
 padding, hence not on the other samples of the batch.
@@ -80,7 +80,7 @@ def pool_patches(hidden: torch.Tensor, patches: int | None, pooling: str) -> tor
 def _decoded_eos(model: Any, ids_BL: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
     """The decoder's state at the last end-of-sequence token, the decoder reading the text shifted right by one.
 
-    This is what T5ForSequenceClassification classifies. The decoder is causal: padding after that token has no effect.
+    T5ForSequenceClassification classifies this state. The decoder is causal: padding after that token has no effect.
     """
     hidden_BLH = model(
         input_ids=ids_BL, attention_mask=mask_BL, decoder_input_ids=model._shift_right(ids_BL)

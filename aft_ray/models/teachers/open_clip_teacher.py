@@ -81,7 +81,7 @@ class _Source:
     """Origin of a model.
 
     name: the architecture, or `hf-hub:` or `local-dir:` and a place. architecture: open_clip's `model_cfg`.
-    preprocess: its `preprocess_cfg`. published: the tag's settings. files: where weights lie, if not at the tag's URL.
+    preprocess: its `preprocess_cfg`. published: the tag's settings. files: place of the weights, if not the tag's URL.
     """
 
     name: str
@@ -123,7 +123,7 @@ class _Source:
 
     @property
     def quick_gelu(self) -> bool:
-        """Whether the tag was trained with another GELU than its architecture's; open_clip only warns."""
+        """Whether the tag was trained with a different GELU from its architecture's; open_clip only warns."""
         return bool(self.published.get("quick_gelu", False))
 
     @property

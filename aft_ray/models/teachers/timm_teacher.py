@@ -62,7 +62,7 @@ class TimmTeacher:
 class _Source:
     """Origin of a model.
 
-    name: what timm calls it. settings: timm's `pretrained_cfg`. files: where published weights lie, if they are files.
+    name: its name in timm. settings: timm's `pretrained_cfg`. files: place of published weights, if they are files.
     """
 
     name: str
@@ -114,7 +114,7 @@ class _Source:
 
 
 def _pinned(files: Repository) -> str:
-    """The repository as timm writes it, at the identified commit."""
+    """The repository in timm's notation, at the identified commit."""
     return f"{files.name}@{files.commit}" if files.commit else files.name
 
 

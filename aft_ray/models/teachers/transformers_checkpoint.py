@@ -1,4 +1,4 @@
-"""A transformers checkpoint read from its small files, without loading it: input, pooling, identity."""
+"""Describes a transformers checkpoint from its small files, without loading it: input, pooling, identity."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Checkpoint:
 
     @classmethod
     def of(cls, config: TeacherConfig) -> Checkpoint:
-        refuse(config, "weights", why="transformers models; name their directory as the model")
+        refuse(config, "weights", why="transformers models; give their directory as the model")
         files = model_files(config.model.partition(":")[2])
         settings = files.read_json("config.json")
         if settings is None:
@@ -119,28 +119,28 @@ def _modality(config: TeacherConfig, files: ModelFiles, family: str) -> str:
 def _pooling(config: TeacherConfig, files: ModelFiles, family: str, modality: str) -> str:
     """How token features become one vector. Raises InputError if it is unknown or impossible."""
     if family in TWO_TOWERS:
-        refuse(config, "pooling", why=f"{family} models, whose features are those of the shared space")
+        refuse(config, "pooling", why=f"{family} models, whose features come from the shared space")
         return "projection"
     known: tuple[str, ...] = ("eos", "mean") if family == "t5" else ("cls", "mean", "pooler")
     if modality == "text" and family != "t5":
         known += ("last",)
     pooling = config.pooling or _saved_pooling(files) or (IMAGES if modality == "image" else TEXT).get(family)
     if pooling is None:
-        raise InputError(f"{family} models have no usual pooling here; set 'pooling' to one of {', '.join(known)}.")
+        raise InputError(f"{family} models have no default pooling; set 'pooling' to one of {', '.join(known)}.")
     if pooling not in (*known, POOLER_OR_CLS):
         raise InputError(f"'pooling: {pooling}' has no meaning for {family} models. Known: {', '.join(known)}.")
     return pooling
 
 
 class _Module(TypedDict):
-    """An entry of modules.json, as far as it is read."""
+    """The used keys of an entry of modules.json."""
 
     path: str
     type: str
 
 
 def _saved_pooling(files: ModelFiles) -> str | None:
-    """The pooling of a sentence-transformers checkpoint; None for others. Later projections are not run."""
+    """The pooling of a sentence-transformers checkpoint, whose later projections are ignored; None for others."""
     modules: Any = files.read_json("modules.json", list[_Module]) or []
     path = next((module["path"] for module in modules if module["type"].endswith(".Pooling")), None)
     settings = files.read_json(f"{path}/config.json") if path else None
@@ -150,5 +150,5 @@ def _saved_pooling(files: ModelFiles) -> str | None:
     modes = modes or [str(settings.get("pooling_mode"))]
     names = {"cls_token": "cls", "cls": "cls", "mean_tokens": "mean", "mean": "mean", "lasttoken": "last"}
     if len(modes) != 1 or modes[0] not in names:
-        raise InputError(f"{files} pools by {' and '.join(modes)}, which is not known here; set 'pooling'.")
+        raise InputError(f"{files} pools by {' and '.join(modes)}, which is not supported; set 'pooling'.")
     return names[modes[0]]

@@ -193,7 +193,7 @@ def test_weights_of_another_model_are_refused(fault: str, tmp_path: Path) -> Non
         )
     else:
         state["norm.weight"] = torch.zeros(3, 3)
-        expected = "is of another model: 'norm.weight' is (3, 3) there, (64,) in the model."
+        expected = "holds another model's weights: 'norm.weight' is (3, 3) there, (64,) in the model."
     save_file(state, tmp_path / "mine.safetensors")
     with pytest.raises(InputError) as raised:
         build_student(config, 2)

@@ -227,5 +227,5 @@ def test_faults_say_what_there_is(model: str, changes: dict, line: str) -> None:
 
 def test_other_colours_than_black_are_not_padded_with(tmp_path: Path) -> None:
     directory = save(tmp_path, TINY, resize_mode="longest", fill_color=3)
-    with pytest.raises(InputError, match="images are filled with colour 3; only black, 0, is known here"):
+    with pytest.raises(InputError, match="images are filled with colour 3; only black, 0, is supported"):
         describe_teacher(config(f"local-dir:{directory}"))

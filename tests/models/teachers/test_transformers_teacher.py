@@ -147,7 +147,7 @@ def test_sentence_transformers_files_of_any_age_decide_the_pooling(
     assert describe_teacher(config(place)).fingerprint["pooling"] == pooling
     assert describe_teacher(config(place, pooling="pooler")).fingerprint["pooling"] == "pooler"
     (place / "1_P" / "config.json").write_text(json.dumps({"pooling_mode_max_tokens": True}))
-    with pytest.raises(InputError, match="pools by max_tokens, which is not known here; set 'pooling'"):
+    with pytest.raises(InputError, match="pools by max_tokens, which is not supported; set 'pooling'"):
         describe_teacher(config(place))
 
 
@@ -287,7 +287,7 @@ def test_a_convolution_s_map_is_averaged_and_cannot_be_told_another_size(tmp_pat
     model = transformers.AutoModel.from_config(small).eval()
     model.save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(hub.PROCESSORS["vit"]))
-    with pytest.raises(InputError, match="resnet models have no usual pooling here; set 'pooling' to one of cls, mean"):
+    with pytest.raises(InputError, match="resnet models have no default pooling; set 'pooling' to one of cls, mean"):
         describe_teacher(config(tmp_path))
     crops = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     with torch.no_grad():
@@ -340,7 +340,7 @@ def test_pickled_objects_are_refused_and_not_executed(tmp_path: Path) -> None:
     ("family", "changes", "line"),
     [
         ("bert", {"tower": "image"}, "'tower: image' has no meaning for bert models, which take texts."),
-        ("bert", {"weights": "x.pth"}, "'weights' has no meaning for transformers models; name their directory as"),
+        ("bert", {"weights": "x.pth"}, "'weights' has no meaning for transformers models; give their directory as"),
         ("bert", {"image_size": 64}, "'image_size' has no meaning for a teacher of texts."),
         ("bert", {"pooling": "eos"}, "'pooling: eos' has no meaning for bert models. Known: cls, mean, pooler, last."),
         (
