@@ -101,6 +101,9 @@ class Aft(GatedRegularizer):
             student_bB = kernels.cosine_kernel(student_BS[0], rows.own)
         return self._distance(student_bB, self._teacher_kernel(teacher_BT, rows), rows)
 
+    def target_kernel(self, teacher_BT: Tensor) -> Tensor:
+        return self._teacher_kernel(teacher_BT, Rows((len(teacher_BT),), 0))
+
     def _teacher_kernel(self, teacher_BT: Tensor, rows: Rows) -> Tensor:
         teacher_BT, gates_T = self._gated(teacher_BT)
         if self.combine == "product":

@@ -22,6 +22,9 @@ class AftDense(KernelRegularizer):
         super().__init__(student_dim, teacher_dims, scope=scope)
         self.projection = nn.Parameter(torch.randn(self.teacher_dim, self.teacher_dim) / self.teacher_dim**0.5)
 
+    def target_kernel(self, teacher_BT: Tensor) -> Tensor:
+        return kernels.cosine_kernel(teacher_BT @ self.projection)
+
     def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
         student_BS, teacher_BT = rows.gather_together(student[0], teacher_bT @ self.projection)
         student_bB = kernels.cosine_kernel(student_BS, rows.own)

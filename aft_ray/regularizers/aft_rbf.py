@@ -28,6 +28,11 @@ class AftRbf(GatedRegularizer):
     ) -> None:
         super().__init__(student_dim, teacher_dims, normalize=normalize, learn_gates=learn_gates, scope=scope)
 
+    def target_kernel(self, teacher_BT: Tensor) -> Tensor:
+        """The linear one, for comparison with other methods."""
+        teacher_BT, gates_T = self._gated(teacher_BT)
+        return kernels.cosine_kernel(teacher_BT, None, gates_T)
+
     def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
         student_BS, teacher_BT = rows.gather_together(student[0], teacher_bT)
         teacher_BT, gates_T = self._gated(teacher_BT)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from aft_ray.regularizers.distributed import Rows, global_rows
 from aft_ray.regularizers.fitting import FittingData
-from aft_ray.regularizers.kernels import at_least_float32
+from aft_ray.regularizers.kernels import at_least_float32, cosine_kernel, equalise_spread, product_kernel
 
 Scope: TypeAlias = Literal["global", "worker"]
 Combine: TypeAlias = Literal["concat", "product"]
@@ -122,6 +122,16 @@ class Regularizer(nn.Module, ABC):
             return self._value(student, teacher_features, rows)
         with torch.autocast(teacher_features.device.type, enabled=False):  # which asks the driver for GPUs each time
             return self._value(student, teacher_features, rows)
+
+    def target_kernel(self, teacher_BT: Tensor) -> Tensor:
+        """How similar (B, B) the teachers hold rows to be, as far as this method looks at that: a student is compared with it.
+
+        By default the kernel of the features as they are, with the same say for every teacher.
+        """
+        teacher_BT = equalise_spread(teacher_BT, self.teacher_dims)
+        if self.combine == "product":
+            return product_kernel(teacher_BT.split(self.teacher_dims, dim=1))
+        return cosine_kernel(teacher_BT)
 
     @abstractmethod
     def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:

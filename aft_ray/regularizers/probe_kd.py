@@ -20,6 +20,7 @@ from aft_ray.regularizers.base import Combine, Regularizer, Scope, StudentDim, c
 from aft_ray.regularizers.distributed import Rows
 from aft_ray.regularizers.fitted_probes import FittedProbes, fit_probes
 from aft_ray.regularizers.fitting import FittingData
+from aft_ray.regularizers.kernels import cosine_kernel
 from aft_ray.regularizers.probe import Probe
 
 Task: TypeAlias = Literal["classification", "multilabel", "regression"]
@@ -62,6 +63,10 @@ class ProbeKd(Regularizer):
 
     def facts(self) -> dict[str, float]:
         return self.probes.facts(len(self.teacher_dims))
+
+    def target_kernel(self, teacher_BT: Tensor) -> Tensor:
+        """The kernel of its soft targets."""
+        return cosine_kernel(self._targets(teacher_BT))
 
     def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
         logits_bC = student[-1]

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from aft_ray.recipe.config import Recipe, dump, fingerprint
 from aft_ray.recipe.printable import printable
 from aft_ray.report import pictures
+from aft_ray.report.closeness import Closeness
 from aft_ray.report.plots import COLOURS
 from aft_ray.report.reading import Findings, read_probes, read_trainings
 from aft_ray.report.results import Group, Training, TrialRow, method_title
@@ -25,7 +26,13 @@ from aft_ray.training.best import ACCURACY, Measure
 
 
 def render_page(
-    recipe: Recipe, trials: list[TrialRow], found: Findings, runs: list[Training], measure: Measure, files: list[str]
+    recipe: Recipe,
+    trials: list[TrialRow],
+    found: Findings,
+    runs: list[Training],
+    near: list[Closeness],
+    measure: Measure,
+    files: list[str],
 ) -> str:
     """The page as HTML. measure: of the workspace's task. files: beside the page, to link to."""
     place, entries = Workspace.at(recipe.workspace), found.entries
@@ -52,6 +59,7 @@ def render_page(
         contributions=pictures.draw_contributions(trials),
         quality=pictures.draw_quality(trials, read_probes(place)),
         gates=[pictures.describe_gates(f"gates-{number}", group) for number, group in enumerate(gated)],
+        near=near,
         curves={
             title: pictures.draw_curves(name, groups, measure)
             for title, name, groups in (("Chosen settings", "finals", finals), ("Single runs", "runs", singles))

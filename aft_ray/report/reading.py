@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -54,9 +54,12 @@ class _Recipe(Form):
     student: _Student
 
 
-class _Teachers(Form):
+class _Trained(Form):
+    """The keys of `student.json` that the page shows."""
+
     teachers: list[Teacher]
     sha256: dict[str, str] = {}
+    closeness: dict[str, float | None] = {}
 
 
 class _Ranked(Form):
@@ -123,8 +126,8 @@ def read_trainings(place: Directory, names: Iterable[str]) -> list[Training]:
     for name in names:
         run = run_at(place / name)
         if history := run.history():
-            gates = _read_gates(run.place / "student", run.run_id)
-            trainings.append(Training(name, _read_recipe(run), history, gates))
+            found = _read_student(run.place / "student", run.run_id)
+            trainings.append(Training(name, _read_recipe(run), history, *found))
     return trainings
 
 
@@ -134,11 +137,16 @@ def _read_recipe(run: RunDirectory) -> dict[str, Any]:
     return recipe
 
 
-def _read_gates(student: Directory, owner: str | None) -> dict[str, np.ndarray]:
-    """Each teacher's gates; empty for a training without gates, or one that has not ended."""
+def _read_student(student: Directory, owner: str | None) -> tuple[dict[str, np.ndarray], dict[str, float | None]]:
+    """Each teacher's gates, and how near the student came; both empty for a training that has not ended."""
     if not student.has("student.json"):
-        return {}
-    facts = read_checked(student, "student.json", _Teachers, MOVE_AWAY, owner)
+        return {}, {}
+    facts = read_checked(student, "student.json", _Trained, MOVE_AWAY, owner)
+    return _read_gates(student, facts), facts.get("closeness", {})
+
+
+def _read_gates(student: Directory, facts: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Empty for a method without gates."""
     teachers, name = facts["teachers"], "regularizer.safetensors"
     try:
         content = student.read(name)

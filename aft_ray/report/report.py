@@ -12,9 +12,11 @@ from typing import Any
 
 from aft_ray.recipe.config import Recipe, dump
 from aft_ray.recipe.errors import InputError
+from aft_ray.report.closeness import closeness_of
 from aft_ray.report.page import render_page
 from aft_ray.report.reading import findings, read_trainings, read_trials
-from aft_ray.report.results import Entry, Training, TrialRow
+from aft_ray.report.results import Entry, Group, Training, TrialRow
+from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.best import Measure, measure_of
 
@@ -31,19 +33,33 @@ def report(recipe: Recipe) -> str:
         raise InputError(_nothing_there(place, recipe.run))
     found = findings(recipe)
     measure = measure_of([*trials, *(line for run in runs for line in run.history)])
+    near = closeness_of(_followers(place.search(recipe.run) / "trials", found.entries, runs))
     tables = {
         "leaderboard": [_entry_row(entry) for entry in found.entries],
         "trials": trials,
         "runs": [_run_row(run, measure) for run in runs],
+        "closeness": [closeness.row() for closeness in near],
     }
     files = {f"{name}.csv": _csv(table) for name, table in tables.items() if table}
     files["recipe.yaml"] = dump(recipe)
-    page = render_page(recipe, trials, found, runs, measure, list(files))
+    page = render_page(recipe, trials, found, runs, near, measure, list(files))
     for name, content in files.items():
         (place / "report").write(name, content.encode())
     (place / "report").write("index.html", page.encode())
     (place / "report").delete_left_overs()
     return f"{place}/report/index.html" if place.is_local else f"{recipe.workspace.rstrip('/')}/report/index.html"
+
+
+def _followers(trials: Directory, entries: Sequence[Entry], runs: Sequence[Training]) -> list[Group]:
+    """Trainings that may say how near students came: of each method the final runs, or where these were trained on validation
+    too, the search's trials; without a search the single runs."""
+    groups = []
+    for entry in entries:
+        candidates = (read_trainings(trials, names) for names in (entry.trials, entry.searched))
+        trainings = next((found for found in candidates if any(training.closeness for training in found)), [])
+        if trainings:
+            groups.append(Group(entry.title, trainings))
+    return groups or [Group(run.name, [run]) for run in runs]
 
 
 def _nothing_there(place: Workspace, run: str) -> str:

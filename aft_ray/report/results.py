@@ -32,7 +32,7 @@ class Entry:
 
     others: other searched keys of the recipe. measure: of the task; `validation`, `test` and `test_se` are in its unit.
     finals: rows of the final runs that reached the test split; without any the columns of test are NaN. validation: mean over
-    the search's trials of this setting. trials: names of the final runs, or else of the search's trials.
+    the search's trials of this setting. trials: names of the final runs, or else of the search's trials; searched: of these.
     The standard errors (`_se`) are NaN with one seed. relative_error is the test error (of a regression, the loss) over the
     mean one of standard transfer; its standard error, gain and p_value come from `paired_test` against standard transfer, so
     they include what seeds do to it; NaN without it. is_chosen: whether validation chose this setting among those of its method
@@ -54,6 +54,7 @@ class Entry:
     p_value: float
     trials: tuple[str, ...]
     is_chosen: bool
+    searched: tuple[str, ...]
 
     @property
     def title(self) -> str:
@@ -81,12 +82,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Training:
-    """The files of one run or trial, read. gates: every teacher's learned factors; empty for methods without gates."""
+    """The files of one run or trial, read. gates: every teacher's learned factors; empty for methods without gates.
+    closeness: of the kept student to its teachers; empty for a run of before, or without a validation split."""
 
     name: str
     recipe: dict[str, Any]
     history: list[dict[str, Any]]
     gates: dict[str, np.ndarray]
+    closeness: dict[str, float | None]
 
     @property
     def method(self) -> str:
@@ -184,6 +187,7 @@ def _entry(
         p_value=paired.p_value,
         trials=tuple(row["trial"] for row in finals or trials),
         is_chosen=is_chosen,
+        searched=tuple(row["trial"] for row in trials),
     )
 
 

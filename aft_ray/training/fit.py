@@ -24,6 +24,7 @@ from aft_ray.store.prefetch import prefetched
 from aft_ray.training.best import best_line, score
 from aft_ray.training.build import build_task, choose_algorithms, device_of
 from aft_ray.training.checkpoint import Tensors, TrainingState, save_student
+from aft_ray.training.closeness import closeness
 from aft_ray.training.evaluations import write_evaluations
 from aft_ray.training.gradients import Losses, backward, regularizer_backward
 from aft_ray.training.inputs.batches import Samples, evaluation_batches
@@ -113,14 +114,15 @@ def fit(
                     return state.history
 
         last = dict(state.history[-1])
+        task.load_state_dict(state.best)
         if evaluate_test and "test_accuracy" not in last:
-            task.load_state_dict(state.best)
             last |= {"test_accuracy": None, **evaluate(task, data.test, device).result("test_")}
         trackers.log(last)
     state = replace(state, history=[*state.history[:-1], last])
     _write_metrics(directory, state.history, owner)
     if rank() == 0:
-        facts = _student_facts(recipe, task, data, state.history)
+        near = {} if data.validation is None else closeness(task, data.validation, device)
+        facts = _student_facts(recipe, task, data, state.history, near)
         save_student(directory / "student", state.best, marked(facts, owner))
     report(last, state)
     return state.history
@@ -246,7 +248,9 @@ def _write_metrics(directory: Directory, history: list[dict[str, Any]], owner: s
         write_evaluations(directory, history, owner)
 
 
-def _student_facts(recipe: Recipe, task: TransferTask, data: Data, history: list[dict[str, Any]]) -> dict[str, Any]:
+def _student_facts(
+    recipe: Recipe, task: TransferTask, data: Data, history: list[dict[str, Any]], near: Mapping[str, float | None]
+) -> dict[str, Any]:
     best = best_line(history)
     return {
         "student": resolved(recipe.student).model_dump(mode="json"),
@@ -255,6 +259,7 @@ def _student_facts(recipe: Recipe, task: TransferTask, data: Data, history: list
         "classes": list(data.train.classes),
         "regularizer": recipe.regularizer.model_dump(mode="json"),
         "fitted": _named(task.facts, recipe.teacher_names()),
+        "closeness": near,
         "teachers": [
             {"name": teacher.name, "model": teacher.model, "feature_dim": data.train.feature_dims[teacher.name]}
             for teacher in recipe.teachers

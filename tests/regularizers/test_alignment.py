@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from aft_ray.regularizers.alignment import label_alignment
+from aft_ray.regularizers.alignment import kernel_alignment, label_alignment
 from aft_ray.regularizers.probe import sum_rows
 
 Float64 = NDArray[np.float64]
@@ -37,6 +37,8 @@ def test_sums_over_shards_give_the_formula(n: int, width: int) -> None:
     expected = by_the_formula(features, classes)
     assert aligned(features, classes, num_parts=3) == pytest.approx(expected, abs=1e-9)
     assert aligned(features + 1000, classes) == pytest.approx(expected, abs=1e-6)
+    same_nn = (classes[:, None] == classes).astype(float)
+    assert kernel_alignment(features @ features.T, same_nn) == pytest.approx(expected, abs=1e-9)
 
 
 def test_noise_is_not_aligned_however_wide_it_is() -> None:
@@ -53,5 +55,6 @@ def test_class_means_alone_are_fully_aligned() -> None:
 
 def test_too_few_rows_and_equal_rows_have_no_alignment() -> None:
     assert np.isnan(aligned(np.eye(3), np.arange(3)))
+    assert np.isnan(kernel_alignment(np.eye(3), np.eye(3))) and np.isnan(kernel_alignment(np.ones((8, 8)), np.eye(8)))
     assert np.isnan(aligned(np.ones((8, 3)), np.arange(8) % 2))
     assert np.isnan(aligned(np.random.default_rng(0).normal(size=(8, 3)), np.zeros(8, int)))

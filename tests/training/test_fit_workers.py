@@ -106,6 +106,10 @@ def test_workers_agree_with_one_at_every_step(case: str, folder: Path, tmp_path:
     apart = [abs(f["val_accuracy"] - e["val_accuracy"]) * len(VALIDATION) for f, e in zip(found, expected, strict=True)]
     assert sum(apart) < 1.5
     assert found[-1]["test_accuracy"] == expected[-1]["test_accuracy"]
+    near = [
+        json.loads((place / "student" / "student.json").read_text())["closeness"] for place in (folder / case, tmp_path)
+    ]
+    assert near[0] == pytest.approx(near[1], abs=0.02)
 
 
 @pytest.mark.processes

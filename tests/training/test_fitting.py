@@ -43,7 +43,7 @@ def with_noise(split: Split, *teachers: str) -> Split:
 
 
 def noisy(*teachers: str) -> Data:
-    return Data(with_noise(TRAIN, *teachers), VALIDATION, TEST)
+    return Data(with_noise(TRAIN, *teachers), with_noise(VALIDATION, *teachers), TEST)
 
 
 def fitted(given: Recipe, data: Data = DATA) -> Any:

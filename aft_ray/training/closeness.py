@@ -1,0 +1,89 @@
+"""How near a trained student came to its teachers, on validation rows that it never saw.
+
+Three kernels of the same rows are compared: the student's, its target (the teachers' kernel as the method looks at it) and the
+labels'. Heads are ridge probes, each row predicted by a head that was fitted without it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from aft_ray.regularizers.alignment import kernel_alignment
+from aft_ray.regularizers.fitted_probes import as_targets
+from aft_ray.regularizers.kernels import cosine_kernel, product_kernel
+from aft_ray.regularizers.probe import fit_probe
+from aft_ray.training.inputs.batches import Samples
+from aft_ray.training.task import TransferTask
+
+MOST_ROWS = 500
+FEWEST_ROWS = 20
+BATCH_SIZE = 250
+
+
+@torch.no_grad()
+def closeness(task: TransferTask, split: Samples, device: torch.device) -> dict[str, float | None]:
+    """Numbers on the labelled rows of a split, evenly chosen where there are more than `MOST_ROWS`; none on fewer than
+    `FEWEST_ROWS`.
+
+    student_head, teachers_head: leave-one-out R2 of a ridge head on the features of each, the teachers side by side.
+    student_labels, target_labels: debiased alignment (CKA) of the student's kernel, and of its target, with the labels'.
+    student_target, kernel_distance: alignment and root-mean-square difference of the student's kernel and its target. The
+    numbers of teachers and target are missing where the method has no teachers, and None where nothing can be compared.
+    """
+    targets_nC = as_targets(split.labels, len(split.classes))
+    rows = np.flatnonzero(~np.isnan(targets_nC).any(1))
+    if len(rows) < FEWEST_ROWS:
+        return {}
+    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_ROWS)).astype(int)]
+    targets_nC = targets_nC[rows]
+    student, teachers_nT = _features(task, split, rows, device)
+    student_nn = product_kernel(student) if len(student) > 1 else cosine_kernel(student[0])
+    labels_nn = _label_kernel(targets_nC)
+    found = {
+        "student_head": _head(student, targets_nC),
+        "student_labels": kernel_alignment(_array(student_nn), labels_nn),
+    }
+    if task.teachers:
+        target_nn = task.regularizer.target_kernel(teachers_nT)
+        found |= {
+            "teachers_head": _head(teachers_nT.split(task.regularizer.teacher_dims, dim=1), targets_nC),
+            "target_labels": kernel_alignment(_array(target_nn), labels_nn),
+            "student_target": kernel_alignment(_array(student_nn), _array(target_nn)),
+            "kernel_distance": float((student_nn - target_nn).square().mean().sqrt()),
+        }
+    return {"rows": len(rows), **{key: value if math.isfinite(value) else None for key, value in found.items()}}
+
+
+def _features(
+    task: TransferTask, split: Samples, rows: np.ndarray, device: torch.device
+) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+    """The student's features (n, S) per modality and the teachers' (n, T), in float32."""
+    task.student.eval()
+    parts: list[tuple[torch.Tensor, ...]] = []
+    for start in range(0, len(rows), BATCH_SIZE):
+        batch = split.batch(rows[start : start + BATCH_SIZE], task.teachers, device)
+        features = task.run_student(batch.inputs)[1]
+        parts.append((*(features if isinstance(features, tuple) else (features,)), batch.teacher_features))
+    task.student.train()
+    *student, teachers_nT = (torch.cat(column).float() for column in zip(*parts, strict=True))
+    return tuple(student), teachers_nT
+
+
+def _head(parts: Sequence[torch.Tensor], targets_nC: np.ndarray) -> float:
+    """R2 of a head on features side by side, every part with the same say."""
+    features = np.concatenate([_array(part) for part in parts], 1)
+    return fit_probe(lambda: [(features, targets_nC)], [part.shape[1] for part in parts], targets_nC.shape[1]).r2
+
+
+def _label_kernel(targets_nC: np.ndarray) -> np.ndarray:
+    """Of classes 1 where two rows have the same; of several labels and numbers the products of centred columns."""
+    centred_nC = targets_nC - targets_nC.mean(0)
+    return centred_nC @ centred_nC.T
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.double().cpu().numpy()
