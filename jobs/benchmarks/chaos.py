@@ -312,7 +312,7 @@ def page(drills: list[dict[str, Any]]) -> str:
     lacking = [stage for stage in (*STAGES, "together") if stage not in {drill["stage"] for drill in drills}]
     dates = " and ".join(sorted({drill["date"] for drill in drills}))
     lines = [
-        "# Chaos: what was killed, and what came of it",
+        "# Chaos: random kills and their outcome",
         "",
         f"Written by `python jobs/benchmarks/chaos.py --write` on {dates}; {drills[0]['machine']}. A head and"
         " three nodes of one CPU each on this machine; 4,200 digits in shards of 16, two pretrained teachers, two training"

@@ -183,7 +183,7 @@ def search_costs(measured: dict[str, float], samples: float, trials: int, gpus: 
 
 
 def predict(measured: dict[str, float]) -> None:
-    print("| what | GPUs | GPU h | GPUs, h | CPUs, h | network, h | storage, h | pipeline, h | first bottleneck |")
+    print("| work | GPUs | GPU h | GPUs, h | CPUs, h | network, h | storage, h | pipeline, h | first bottleneck |")
     print("|---" * 9 + "|")
     for what, costs, gpus in (
         ("ImageNet, 3 teachers", extraction_costs(measured, 1_331_167, 8), 8),
