@@ -53,7 +53,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="aft-ray",
         description="Adaptive Feature Transfer on Ray: the task-relevant knowledge of large frozen teachers in a small"
         " student. A cluster is used when RAY_ADDRESS names one; otherwise everything runs on this machine.",
-        epilog="Start with 'aft-ray demo'. Exit status: 0 done, 2 wrong input, 1 anything else.",
+        epilog="Start with 'aft-ray demo', and for your own data with 'aft-ray init PATH'."
+        " Exit status: 0 done, 2 wrong input, 1 anything else.",
     )
     parser.add_argument("--version", action="version", version=f"aft-ray {aft_ray.__version__}")
     commands = parser.add_subparsers(dest="verb", required=True, metavar="VERB")

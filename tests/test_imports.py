@@ -15,7 +15,7 @@ from tests.helpers import ROOT
 LAYERS = (
     ("cli",),
     ("commands",),
-    ("studies", "report"),
+    ("studies", "report", "first_recipe"),
     ("search", "extraction", "export"),
     ("training", "datasets"),
     ("cluster",),

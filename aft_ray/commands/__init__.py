@@ -11,7 +11,20 @@ import importlib
 import pkgutil
 from types import ModuleType
 
-IN_HELP = ("demo", "pipeline", "prepare", "plan", "extract", "rank", "search", "train", "evaluate", "export", "predict")
+IN_HELP = (
+    "demo",
+    "init",
+    "pipeline",
+    "prepare",
+    "plan",
+    "extract",
+    "rank",
+    "search",
+    "train",
+    "evaluate",
+    "export",
+    "predict",
+)
 """The order of `--help`: a user's first hour. Other verbs follow by name."""
 
 

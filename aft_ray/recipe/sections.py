@@ -230,7 +230,7 @@ class StudentConfig(Model):
     """Start from the model's published weights."""
     weights: str | None = None
     """Start from this weights file: a path, or `package://MODULE/FILE`. A checkpoint's weights are found inside it, averaged
-    ones first."""
+    ones first. For `tiny:text` and `tiny:pair` the directory of a language model, whose word vectors they take."""
     image_size: int | None = Field(default=None, gt=0, le=LARGEST_IMAGE)
     """Input pixels per side; null takes the model's own size."""
     max_length: int | None = Field(default=None, gt=0, le=LONGEST_TEXT)

@@ -44,7 +44,12 @@ class Kind:
 
 KINDS = {
     "tiny:cnn": Kind("tiny:cnn", "image", "tiny_cnn", "26 thousand weights on 28 pixel images, for laptops"),
-    "tiny:text": Kind("tiny:text", "text", "tiny_text", "half a million weights on hashed words, for laptops"),
+    "tiny:text": Kind(
+        "tiny:text",
+        "text",
+        "tiny_text",
+        "half a million weights on hashed words, or on the word vectors of weights:, for laptops",
+    ),
     "tiny:pair": Kind(
         "tiny:pair", "image+text", "tiny_pair", "tiny:cnn and tiny:text, and a head on the product of their features"
     ),
@@ -124,7 +129,7 @@ def faults(config: StudentConfig) -> list[str]:
     """Faults of the recipe's `student`, one line each."""
     try:
         student_transforms(config)
-        if config.weights is not None:
+        if config.weights is not None and not config.model.startswith("tiny:"):  # which read a checkpoint's directory
             with _faults_named(config):
                 weights_file(config.weights)
     except InputError as error:

@@ -1,12 +1,16 @@
-"""A text student for laptops: half a million weights, no vocabulary to load, a few seconds of training on one core."""
+"""A text student for laptops: half a million weights, a few seconds of training on one core.
+
+Its words are hashed and learned; `student.weights` names a checkpoint of a language model whose word vectors it takes instead.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
+from aft_ray.models.students import word_vectors
 from aft_ray.models.students.base import Inputs, Student, refuse, trimmed
-from aft_ray.models.text import PADDING, HashedWords
+from aft_ray.models.text import PADDING, HashedWords, Tokens
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import StudentConfig
 
@@ -17,15 +21,19 @@ WORDS_SEEN = 3
 """Neighbouring words under one filter."""
 
 
-def transforms(config: StudentConfig) -> tuple[HashedWords]:
-    if config.pretrained or config.weights:
-        raise InputError("tiny:text has no published weights: leave out student.pretrained and student.weights.")
+def transforms(config: StudentConfig) -> tuple[HashedWords | Tokens]:
+    if config.pretrained:
+        raise InputError("tiny:text has no published weights: leave out student.pretrained.")
     refuse(config, "image_size", "gradient_checkpointing", why="tiny:text")
-    return (HashedWords(config.max_length or LENGTH, BUCKETS),)
+    length = config.max_length or LENGTH
+    if config.weights is None:
+        return (HashedWords(length, BUCKETS),)
+    word_vectors.num_words(config.weights)
+    return (word_vectors.tokens(config.weights, length),)
 
 
 def build(config: StudentConfig, num_outputs: int, teacher_dims: tuple[int, ...], *, for_inference: bool) -> Student:
-    return TinyText(*transforms(config), num_outputs)
+    return TinyText(config, num_outputs, for_inference=for_inference)
 
 
 class TinyText(Student):
@@ -37,11 +45,11 @@ class TinyText(Student):
     axes = {"ids": ("batch", "length")}
     feature_dim: int
 
-    def __init__(self, transform: HashedWords, num_outputs: int) -> None:
+    def __init__(self, config: StudentConfig, num_outputs: int, *, for_inference: bool) -> None:
         super().__init__()
-        self.transforms = (transform,)
-        self.embedding = nn.Embedding(BUCKETS, EMBEDDING_DIM)
-        self.convolution = nn.Conv1d(EMBEDDING_DIM, WIDTH, WORDS_SEEN, padding=WORDS_SEEN // 2)
+        self.transforms = transforms(config)
+        self.embedding = embedding(config, for_inference=for_inference)
+        self.convolution = nn.Conv1d(self.embedding.embedding_dim, WIDTH, WORDS_SEEN, padding=WORDS_SEEN // 2)
         self.feature_dim, self.num_outputs = 2 * WIDTH, num_outputs
         self.head = nn.Linear(self.feature_dim, num_outputs)
 
@@ -59,3 +67,12 @@ class TinyText(Student):
         found_BLW = self.convolution(words_BLE.transpose(1, 2)).relu().transpose(1, 2) * mask_BL1
         mean_BW = found_BLW.sum(1) / mask_BL1.sum(1).clamp(min=1)
         return torch.cat([mean_BW, found_BLW.amax(1)], dim=1)
+
+
+def embedding(config: StudentConfig, *, for_inference: bool) -> nn.Embedding:
+    """Words to learn, or the frozen vectors of a checkpoint; trained ones of the same shape will be loaded for inference."""
+    if config.weights is None:
+        return nn.Embedding(BUCKETS, EMBEDDING_DIM)
+    if for_inference:
+        return nn.Embedding(word_vectors.num_words(config.weights), word_vectors.WIDTH).requires_grad_(False)
+    return nn.Embedding.from_pretrained(word_vectors.word_vectors(config.weights))

@@ -1,0 +1,32 @@
+"""Which source reads what lies at a path: a folder of pictures, tables, or tars."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aft_ray.datasets.sources.pictures import SUFFIXES as PICTURES
+from aft_ray.datasets.sources.tables import SUFFIXES as TABLES
+from aft_ray.datasets.sources.walk import find_below
+from aft_ray.recipe.errors import InputError
+
+FORMS = {"parquet": TABLES["parquet"], "csv": TABLES["csv"], "jsonl": TABLES["jsonl"], "webdataset": (".tar",)}
+"""Values of `dataset.source` for files, and their suffixes."""
+
+
+def forms_at(path: str) -> list[str]:
+    """The sources that can read `path`, the most telling first: tables name their samples, a folder may only hold them.
+
+    Raises InputError, saying what is looked for, if there is none.
+    """
+    place = Path(path).expanduser()
+    known = "a folder with one folder of pictures per class, or .csv, .tsv, .jsonl, .parquet or .tar files"
+    if not place.exists():
+        raise InputError(f"{path} does not exist. Name {known}.")
+    suffixes = tuple(suffix for kinds in FORMS.values() for suffix in kinds)
+    files = [place] if place.is_file() else find_below(place, (*suffixes, *PICTURES)).files
+    found = [form for form, kinds in FORMS.items() if any(file.name.lower().endswith(kinds) for file in files)]
+    if place.is_dir() and any(file.name.lower().endswith(PICTURES) for file in files):
+        found.append("image_folder")
+    if not found:
+        raise InputError(f"{path} holds no samples that can be read. Name {known}.")
+    return found

@@ -1,0 +1,57 @@
+"""init: a recipe that runs as it is, for the data at a path and for this machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from aft_ray.first_recipe.look import Found, look
+from aft_ray.first_recipe.machine import Machine
+from aft_ray.first_recipe.models import Choice, choose
+from aft_ray.first_recipe.write import METHODS, SEEDS, recipe_text
+from aft_ray.recipe.config import Recipe, load_text
+from aft_ray.search.check import compared_teachers
+from aft_ray.search.space import plan_trials
+
+
+@dataclass(frozen=True)
+class FirstRecipe:
+    """text: the recipe with its comments. found: the data. cost: how long it takes, in a line."""
+
+    text: str
+    recipe: Recipe
+    found: Found
+    cost: str
+
+
+def init(
+    path: str, columns: Mapping[str, str], workspace: str | None = None, machine: Machine | None = None
+) -> FirstRecipe:
+    """columns: those that the user named, by key of `dataset.columns`.
+
+    Raises InputError with every fault of the data, or if no teacher is here.
+    """
+    found = look(path, columns)
+    machine = machine or Machine.look()
+    choice = choose(found, machine)
+    place = workspace or f"work/{_name(path)}"
+    recipe = load_text(recipe_text(found, choice, machine, place, ""))
+    cost = _cost(recipe, found, choice, machine)
+    return FirstRecipe(recipe_text(found, choice, machine, place, cost), recipe, found, cost)
+
+
+def _name(path: str) -> str:
+    """A workspace's name from that of the data."""
+    place = Path(path).expanduser().absolute()
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", place.name.partition(".")[0]).strip("-") or "data"
+
+
+def _cost(recipe: Recipe, found: Found, choice: Choice, machine: Machine) -> str:
+    trainings = len(plan_trials(recipe, compared_teachers(recipe))) + SEEDS * len(METHODS) + 1
+    if machine.has_hub:  # the models would have to be fetched
+        return f"It trains {trainings} times. 'aft-ray plan FILE' fetches the teachers and says what extraction takes."
+    from aft_ray.first_recipe.cost import estimate
+
+    return f"It takes, on this machine as busy as it is now: {estimate(recipe, found, trainings)}."

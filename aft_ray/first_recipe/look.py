@@ -1,0 +1,167 @@
+"""A look at the data: what it is, how much, and all faults that would stop a pipeline."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from aft_ray.datasets import list_samples
+from aft_ray.datasets.base import Listing, raise_faults
+from aft_ray.datasets.held_out import choose_splits
+from aft_ray.datasets.prepare import check_ids
+from aft_ray.datasets.sources.tables import open_tables
+from aft_ray.first_recipe.columns import guess
+from aft_ray.first_recipe.form import forms_at
+from aft_ray.models.images import open_picture
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import DatasetConfig
+from aft_ray.store.quarantine import UNREADABLE
+
+PEEKED = 2000
+"""Rows of a table that are looked at to find its columns."""
+TRIED = 500
+"""Samples that are read."""
+CALLED = {"image": "pictures", "text": "texts", "image+text": "pictures with texts"}
+FEW = 10
+"""Samples of a class below which its score means little."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """section: the recipe's `dataset`. sizes: samples by split. counts: samples by class, most first; None is no label.
+    side: median of the pictures' shorter sides. words: mean number of words of a text. examples: contents of a few samples.
+    """
+
+    section: Mapping[str, Any]
+    listing: Listing
+    sizes: Mapping[str, int]
+    counts: Mapping[str | None, int]
+    side: int
+    words: int
+    examples: tuple[Any, ...]
+
+    @property
+    def task(self) -> str:
+        return self.listing.task
+
+    def notes(self) -> list[str]:
+        """What a user should know before training, a line each."""
+        listing = self.listing
+        parts = ", ".join(f"{count:,} {split}" for split, count in self.sizes.items())
+        lines = [f"{len(listing.items):,} {CALLED[listing.modality]}: {parts}"]
+        classes = [(name, count) for name, count in self.counts.items() if name is not None]
+        if listing.task == "classification":
+            shown = ", ".join(f"{name} {count:,}" for name, count in classes[:8])
+            lines.append(f"{len(classes)} classes: {shown}{', ...' if len(classes) > 8 else ''}")
+            if rare := [name for name, count in classes if count < FEW]:
+                shown = ", ".join(map(str, rare[:5])) + (", ..." if len(rare) > 5 else "")
+                lines.append(f"{len(rare)} classes have fewer than {FEW} samples, too few to be tested: {shown}")
+        else:
+            lines.append(f"task {listing.task}, {len(listing.classes)} outputs")
+        if unlabelled := self.counts.get(None, 0):
+            lines.append(f"{unlabelled:,} samples have no label: the methods that use teachers learn from them too")
+        if listing.left_out:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(listing.left_out.items()))
+            lines.append(f"left out, as no samples: {kinds}")
+        return lines
+
+
+def look(path: str, given: Mapping[str, str]) -> Found:
+    """given: columns that the user named, by key of `dataset.columns`.
+
+    Raises InputError with all faults: of labels, ids, splits, and of the samples that were tried.
+    """
+    faults: list[str] = []
+    for form in forms_at(path):
+        try:
+            section = {"source": form, "path": path} | (_columns(form, path, given) if form in TABLE_FORMS else {})
+            return _found(section)
+        except InputError as error:
+            faults += error.faults  # the next form may read the path: pictures beside a table that is none of samples
+    raise InputError(faults)
+
+
+TABLE_FORMS = ("parquet", "csv", "jsonl")
+
+
+def _columns(form: str, path: str, given: Mapping[str, str]) -> dict[str, Any]:
+    """Columns and task of the tables at `path`."""
+    tables = open_tables(
+        DatasetConfig.model_validate({"source": form, "path": path, "columns": {"text": "any"}})
+    ).tables
+    names = [name for name in tables[0].columns if all(name in table.columns for table in tables)]
+    rows = list(islice(tables[0].read(names), PEEKED))
+    if not rows:
+        raise InputError(f"{tables[0].name} has no rows.")
+    found = guess(names, rows, given)
+    columns = found["columns"]
+    if (root := _image_root(path, [row.get(columns["image"]) for row in rows])) if "image" in columns else None:
+        columns["image_root"] = root
+    return found
+
+
+def _image_root(path: str, pictures: list[Any]) -> str | None:
+    """The folder that the pictures' paths start from, where it is not the table's own."""
+    place = Path(path).expanduser()
+    own = place.parent if place.is_file() else place
+    first = next((value for value in pictures if isinstance(value, str)), None)
+    if first is None or (own / first).exists():
+        return None
+    inside = next((folder for folder in sorted(own.iterdir()) if folder.is_dir() and (folder / first).exists()), None)
+    root = inside or next((folder for folder in (Path(), own.parent) if (folder / first).exists()), None)
+    return None if root is None else str(root)
+
+
+def _found(section: Mapping[str, Any]) -> Found:
+    config = DatasetConfig.model_validate(section)
+    listing = list_samples(config)
+    check_ids(listing)
+    splits = choose_splits(listing, config)
+    raise_faults(
+        f"No samples fall into split {split}: {len(listing.items)} samples are too few. Add samples."
+        for split, indices in splits.items()
+        if not indices
+    )
+    step = max(1, len(listing.items) // TRIED)
+    contents, faults = [], []
+    for index in range(0, len(listing.items), step):
+        try:
+            contents.append(_checked(listing.read(index)))
+        except UNREADABLE as error:
+            faults.append(f"{listing.items[index].sample_id} cannot be read: {error}. Mend it or leave it out.")
+    raise_faults(faults)
+    counts = Counter(_label(listing, item.label) for item in listing.items)
+    sides = [min(open_picture(picture).size) for picture, _ in contents if picture is not None]
+    texts = [text for _, text in contents if text is not None]
+    return Found(
+        section,
+        listing,
+        {split: len(indices) for split, indices in splits.items()},
+        dict(counts.most_common()),
+        int(median(sides)) if sides else 0,
+        round(sum(len(text.split()) for text in texts) / len(texts)) if texts else 0,
+        tuple(contents[:8]),
+    )
+
+
+def _checked(content: Any) -> tuple[bytes | None, str | None]:
+    """The picture and the text of a sample; the picture's header is read."""
+    picture, text = (
+        content if isinstance(content, tuple) else (content, None) if isinstance(content, bytes) else (None, content)
+    )
+    if picture is not None:
+        open_picture(picture)
+    if text is not None and not text.strip():
+        raise ValueError("its text is empty")
+    return picture, text
+
+
+def _label(listing: Listing, label: Any) -> str | None:
+    if isinstance(label, int):
+        return listing.classes[label] if label >= 0 else None
+    return None if label is None else "with a label"

