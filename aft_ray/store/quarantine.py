@@ -37,7 +37,7 @@ def check_quarantined(quarantined: Sequence[Mapping[str, str]], allowed: int) ->
         return
     lines = [line for samples in _by_kind(quarantined) for line in _told(samples)]
     if len(lines) > LISTED:
-        lines[LISTED:] = [f"... and {len(lines) - LISTED} more kinds of faults."]
+        lines[LISTED:] = [f"... and {len(lines) - LISTED} more faults."]
     lines.append(
         f"{len(quarantined)} samples quarantined, {allowed} allowed. Mend or remove them and run"
         " 'aft-ray prepare --overwrite', or allow more with dataset.max_bad_samples."

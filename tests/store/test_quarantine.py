@@ -14,10 +14,12 @@ def test_a_reason_is_one_line() -> None:
 
 
 def test_more_than_allowed_are_listed_with_the_way_out() -> None:
-    bad = [quarantined_sample(f"s{index}", OSError("gone")) for index in range(120)]
-    check_quarantined(bad, 120)
+    kinds = [quarantined_sample(f"s{index}", OSError(f"gone {'x' * index}")) for index in range(120)]
+    many = [quarantined_sample(f"t{index}", OSError(2, "No such file", f"/data/{index}.png")) for index in range(300)]
+    check_quarantined(kinds + many, 420)
     with pytest.raises(InputError) as caught:
-        check_quarantined(bad, 2)
-    assert caught.value.faults[0] == "Sample s0 cannot be read: gone."
-    assert caught.value.faults[-2] == "... and 20 more samples."
-    assert caught.value.faults[-1].startswith("120 samples quarantined, 2 allowed.")
+        check_quarantined(many + kinds, 2)
+    first = "Sample t0 and 299 more cannot be read: [Errno 2] No such file: '/data/0.png'."
+    assert caught.value.faults[:2] == [first, "Sample s0 cannot be read: gone."]
+    assert caught.value.faults[-2] == "... and 21 more faults."
+    assert caught.value.faults[-1].startswith("420 samples quarantined, 2 allowed.")
