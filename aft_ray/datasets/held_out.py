@@ -4,32 +4,64 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 
-from aft_ray.datasets.base import Listing
+from aft_ray.datasets.base import Label, Listing
 from aft_ray.recipe.sections import DatasetConfig
-from aft_ray.store.schema import SPLITS
+from aft_ray.store.schema import SPLITS, UNLABELED
 
 
-def choose_splits(listing: Listing, config: DatasetConfig) -> dict[str, list[int]]:
+def choose_splits(listing: Listing, config: DatasetConfig, *, unlabelled_in_train: bool = True) -> dict[str, list[int]]:
     """Indices into `listing.items` per split, in the order of their hash: every shard is a random sample.
 
-    Splits of the data set's own stay as they are. Missing ones are held out of train by the hash of a sample's id, or of its
-    group, so a sample stays in its split when others come or go.
+    Splits of the data set's own stay as they are. Missing ones are held out of train, of samples with a label alone, by the
+    hash of a sample's id, or of its group, so that a sample stays in its split when others come or go; with
+    `dataset.stratify`, each class gives its share of them.
+    unlabelled_in_train: samples of before were held out whether they have a label or not.
     """
     order = sorted(range(len(listing.items)), key=lambda index: _unit_hash("order", listing.items[index].sample_id))
+    order = order[: config.max_samples]
+    held_out = [index for index in order if listing.items[index].split in (None, "train")]
+    if unlabelled_in_train:
+        held_out = _of_use(listing, held_out)
+    places = dict(zip(held_out, _places(listing, held_out, stratify=config.stratify), strict=True))
     brought = {item.split for item in listing.items}
     test_fraction = 0.0 if "test" in brought else config.test_fraction
-    held_out = test_fraction + (0.0 if "validation" in brought else config.validation_fraction)
+    both = test_fraction + (0.0 if "validation" in brought else config.validation_fraction)
     splits: dict[str, list[int]] = {split: [] for split in SPLITS}
-    for index in order[: config.max_samples]:
-        item = listing.items[index]
-        split = item.split or "train"
-        if split == "train":
-            place = _unit_hash("split", item.sample_id if item.group is None else item.group)
-            split = "test" if place < test_fraction else "validation" if place < held_out else "train"
+    for index in order:
+        split = listing.items[index].split or "train"
+        if index in places:
+            split = "test" if places[index] < test_fraction else "validation" if places[index] < both else "train"
         splits[split].append(index)
     splits["train"] = _fraction_of_each(listing, splits["train"], config.train_fraction)
     return splits
+
+
+def _of_use(listing: Listing, indices: list[int]) -> list[int]:
+    """Samples that are of use outside train: with a label, or of a group that has one. All where none has a label."""
+    items = [listing.items[index] for index in indices]
+    labelled = [item.label not in (None, UNLABELED) for item in items]
+    groups = {item.group for item, known in zip(items, labelled, strict=True) if known} - {None}
+    if not any(labelled):
+        return indices
+    found = zip(indices, items, labelled, strict=True)
+    return [index for index, item, known in found if known or item.group in groups]
+
+
+def _places(listing: Listing, indices: Sequence[int], *, stratify: bool) -> list[float]:
+    """A number in [0, 1) for each sample: what is below a fraction falls into its split."""
+    items = [listing.items[index] for index in indices]
+    hashes = [_unit_hash("split", item.sample_id if item.group is None else item.group) for item in items]
+    if not stratify:
+        return hashes
+    classes = [item.label for item in items]
+    sizes, seen = Counter(classes), Counter[Label]()
+    places = [0.0] * len(items)
+    for number in sorted(range(len(items)), key=lambda number: (hashes[number], items[number].sample_id)):
+        places[number] = (seen[classes[number]] + 0.5) / sizes[classes[number]]
+        seen[classes[number]] += 1
+    return places
 
 
 def _fraction_of_each(listing: Listing, indices: list[int], fraction: float) -> list[int]:

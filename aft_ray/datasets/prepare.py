@@ -20,7 +20,7 @@ from aft_ray.recipe.printable import tell
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.files import Directory
 from aft_ray.store.quarantine import UNREADABLE, check_quarantined
-from aft_ray.store.sample_recipe import check_sample_recipe
+from aft_ray.store.sample_recipe import as_made, check_sample_recipe, is_of_before
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.shards import ShardDirectory, without_place
 from aft_ray.store.workspace import Workspace, split_directory
@@ -47,6 +47,7 @@ def prepare(recipe: Recipe, *, overwrite: bool = False) -> dict[str, dict[str, A
     there = {} if overwrite else _manifests(workspace)
     for manifest in there.values():
         check_sample_recipe(config, manifest, workspace)
+        config = as_made(config, manifest)
     try:
         listing = list_samples(config)
     except InputError as error:
@@ -59,7 +60,7 @@ def prepare(recipe: Recipe, *, overwrite: bool = False) -> dict[str, dict[str, A
     check_apart(listing, config, workspace)
     tell_left_out(listing)
     check_ids(listing)
-    chosen = choose_splits(listing, config)
+    chosen = choose_splits(listing, config, unlabelled_in_train=not any(map(is_of_before, there.values())))
     empty = [split for split in SPLITS if not chosen[split]]
     if empty:
         raise InputError(

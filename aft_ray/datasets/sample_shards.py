@@ -14,44 +14,45 @@ import pyarrow as pa
 from aft_ray.datasets.base import Label, Listing
 from aft_ray.datasets.sources.pictures import check_picture
 from aft_ray.models.images import open_picture
-from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.own_files import delete_own_files, foreign_shards
 from aft_ray.store.prefetch import prefetched
 from aft_ray.store.quarantine import UNREADABLE, quarantined_sample
-from aft_ray.store.sample_recipe import sample_recipe
+from aft_ray.store.sample_recipe import recipe_hash, sample_recipe
 from aft_ray.store.schema import UNLABELED, samples_schema
 from aft_ray.store.shards import ShardDirectory
 
 THREADS = 4
 
 
-def samples_table(listing: Listing, indices: Sequence[int], *, copy: bool) -> tuple[pa.Table, list[dict[str, str]]]:
+def samples_table(
+    listing: Listing, indices: Sequence[int], config: DatasetConfig
+) -> tuple[pa.Table, list[dict[str, str]]]:
     """A samples shard of some items of a listing, and the id and reason of those that cannot be read."""
     rows, quarantined = [], []
     for index in indices:
         item = listing.items[index]
         try:
-            rows.append((item.sample_id, item.label, *_content(listing, index, copy)))
+            rows.append((item.sample_id, item.label, *_content(listing, index, config)))
         except InputError:  # about the whole source: it would be told for every sample
             raise
         except UNREADABLE as error:
             quarantined.append(quarantined_sample(item.sample_id, error))
-    schema = samples_schema(listing.modality, listing.task, len(listing.classes), copy)
+    schema = samples_schema(listing.modality, listing.task, len(listing.classes), config.copy_content)
     columns = [pa.array([row[k] for row in rows], field.type) for k, field in enumerate(schema)]
     return pa.table(columns, schema=schema), quarantined
 
 
-def _content(listing: Listing, index: int, copy: bool) -> tuple[Any, ...]:
+def _content(listing: Listing, index: int, config: DatasetConfig) -> tuple[Any, ...]:
     """The content columns of a sample. Raises one of UNREADABLE if it has none."""
-    size = listing.items[index].num_bytes
+    size, copy = listing.items[index].num_bytes, config.copy_content
     stays = not copy and listing.modality == "image" and size is not None  # only its size is needed
     content = b"" if stays else listing.read(index)
     image, text = content if isinstance(content, tuple) else (content, content)
     columns: list[Any] = []
     if isinstance(image, bytes) and copy:
-        open_picture(image).close()  # reads the head only
+        open_picture(image, config.max_pixels).close()  # reads the head only
         columns.append(image)
     elif isinstance(image, bytes):
         assert listing.uri is not None, "prepare checked it"
@@ -99,8 +100,14 @@ class SplitShards:
             "task": self.listing.task,
             **self.listing.facts,
             **({"truncation_side": side} if side else {}),
-            "recipe": fingerprint(sample_recipe(self.config)),
+            **self._pictures(),
+            "recipe": recipe_hash(self.config),
         }
+
+    def _pictures(self) -> dict[str, Any]:
+        """How pictures are decoded; nothing for texts, and where it is as it was before there was a choice."""
+        found = {"background": self.config.background, "max_pixels": self.config.max_pixels}
+        return {key: value for key, value in found.items() if "image" in self.listing.modality and value is not None}
 
     @cached_property
     def stamp(self) -> dict[str, Any]:
@@ -146,7 +153,7 @@ class SplitShards:
         return prefetched(self._write_shard, shards, threads=THREADS)
 
     def _write_shard(self, shard: int) -> list[dict[str, str]]:
-        table, quarantined = samples_table(self.listing, self._indices(shard), copy=self.config.copy_content)
+        table, quarantined = samples_table(self.listing, self._indices(shard), self.config)
         if len(quarantined) <= self.config.max_bad_samples:
             self.directory.write_shard(shard, table, self.stamp, quarantined=quarantined)
         return quarantined

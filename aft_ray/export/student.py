@@ -13,6 +13,7 @@ from safetensors.torch import load
 from torch import nn
 
 from aft_ray.export.run_files import TRAIN_AGAIN, damaged, student_facts
+from aft_ray.models.images import ImageTransform
 from aft_ray.models.students import Student, build_student, recorded
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory
@@ -36,7 +37,8 @@ class Classifier(nn.Module):
         super().__init__()
         self.student = student
         self.facts = facts
-        self.transforms = student.transforms
+        made_of = facts.get("dataset", {})
+        self.transforms = tuple(t.reading(made_of) if isinstance(t, ImageTransform) else t for t in student.transforms)
         self.classes: list[str] = facts["classes"]
         self.task: str = facts.get("task", "classification")
         self.input_teachers = () if student.transforms else tuple(teacher["name"] for teacher in facts["teachers"])

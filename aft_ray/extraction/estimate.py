@@ -140,7 +140,7 @@ def _listed_work(recipe: Recipe) -> _Work:
     listing = list_samples(recipe.dataset)
     chosen = choose_splits(listing, recipe.dataset)
     samples = {split: len(chosen[split]) for split in recipe.extracted_splits()}
-    tried, _ = samples_table(listing, chosen["train"][:TRIED], copy=recipe.dataset.copy_content)
+    tried, _ = samples_table(listing, chosen["train"][:TRIED], recipe.dataset)
     return _Work(samples, {name: (None, sum(samples.values())) for name in recipe.teacher_names()}, tried)
 
 

@@ -124,7 +124,7 @@ def plan_extraction(recipe: Recipe) -> Plan:
         raise InputError(f"No samples in {workspace}. Run 'aft-ray prepare' first.")
     check_sample_recipe(recipe.dataset, samples["train"], workspace)
     teachers = [teacher.reading(samples["train"]) for teacher in recipe.teachers]
-    descriptions = {teacher.name: describe_teacher(teacher) for teacher in teachers}
+    descriptions = {teacher.name: describe_teacher(teacher, samples["train"]) for teacher in teachers}
     _check_modality(samples["train"]["modality"], descriptions)
     fingerprints = {
         teacher: {

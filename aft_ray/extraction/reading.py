@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 
 from aft_ray.cluster.attempts import Watch
-from aft_ray.models.images import decode
 from aft_ray.models.teachers.base import TeacherDescription
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.contents import content_reader
@@ -100,7 +99,7 @@ def make_inputs(
         if row in left_out:
             continue
         try:
-            picture = decode(read(row))
+            picture = next(iter(transforms.values())).decode(read(row))
             for name, transform in transforms.items():
                 inputs[name][row] = transform.crop(picture)
         except InputError:

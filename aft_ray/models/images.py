@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -21,6 +22,14 @@ from aft_ray.recipe.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+
+# Pillow's warnings name no file. A picture that cannot be used is quarantined with its reason.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+MAX_PIXELS = 89_478_485
+"""Of a picture, unless the recipe accepts more: a small file can claim a picture that fills the memory."""
+BACKGROUNDS = {"white": (255, 255, 255), "grey": (128, 128, 128), "black": (0, 0, 0)}
 
 RESAMPLING = {method.name.lower(): method for method in Image.Resampling}
 
@@ -44,25 +53,46 @@ TURNS = {
 """The operation that turns a picture upright, by the orientation that its camera recorded."""
 
 
-def decode(encoded: bytes) -> Image.Image:
-    """The whole picture in RGB, upright; an animation's first frame. Raises one of quarantine's UNREADABLE."""
-    image = open_picture(encoded)
+def decode(encoded: bytes, background: str | None = None, max_pixels: int | None = None) -> Image.Image:
+    """The whole picture in RGB, upright; an animation's first frame. Raises one of quarantine's UNREADABLE.
+
+    background: a key of BACKGROUNDS, the colour behind transparent parts; None shows the colours that these parts hide.
+    max_pixels: as for `open_picture`.
+    """
+    image = open_picture(encoded, max_pixels)
     turn = TURNS.get(_orientation(image))
     with _avif_errors():
-        image = (_eight_bits(image) if image.mode[0] in "IF" else image).convert("RGB")
+        if image.mode[0] in "IF":
+            image = _eight_bits(image)
+        elif background is not None and image.has_transparency_data:
+            image = _on(image, BACKGROUNDS[background])
+        image = image.convert("RGB")
     return image if turn is None else image.transpose(turn)
 
 
-def open_picture(encoded: bytes) -> Image.Image:
+def _on(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
+    plane = Image.new("RGBA", image.size, (*colour, 255))
+    plane.alpha_composite(image.convert("RGBA"))
+    return plane
+
+
+def open_picture(encoded: bytes, max_pixels: int | None = None) -> Image.Image:
     """Opens a picture and reads only its header.
 
-    Raises one of quarantine's UNREADABLE, also if it has more than Pillow's MAX_IMAGE_PIXELS: a small file can claim a
-    picture that fills the memory.
+    Raises one of quarantine's UNREADABLE, also if it has more than `max_pixels`, by default MAX_PIXELS.
     """
-    with _avif_errors():
-        image = Image.open(io.BytesIO(encoded))
-    if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-        raise ValueError(f"it has {image.width} x {image.height} pixels, more than {Image.MAX_IMAGE_PIXELS}")
+    limit = max_pixels or MAX_PIXELS
+    if Image.MAX_IMAGE_PIXELS is not None and limit > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = limit  # Pillow has one limit for the process, and refuses twice as many
+    try:
+        with _avif_errors():
+            image = Image.open(io.BytesIO(encoded))
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"it has more than {limit} pixels; dataset.max_pixels accepts larger pictures") from error
+    if image.width * image.height > limit:
+        raise ValueError(
+            f"it has {image.width} x {image.height} pixels, more than {limit}; dataset.max_pixels accepts larger pictures"
+        )
     return image
 
 
@@ -99,6 +129,7 @@ class ImageTransform:
         both.
     offset: a key of OFFSETS; a crop is black outside the image.
     interpolation: a key of RESAMPLING. mean, std: per channel, for values in [0, 1].
+    background, max_pixels: as for `decode`; they come from the samples (`reading`).
     """
 
     column: ClassVar[str] = "image"
@@ -110,16 +141,25 @@ class ImageTransform:
     interpolation: str = "bicubic"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    background: str | None = None
+    max_pixels: int | None = None
 
     def __call__(self, encoded: bytes) -> np.ndarray:
         """(size, size, 3) uint8 crop of an encoded picture."""
-        return self.crop(decode(encoded))
+        return self.crop(self.decode(encoded))
+
+    def decode(self, encoded: bytes) -> Image.Image:
+        return decode(encoded, self.background, self.max_pixels)
+
+    def reading(self, samples: Mapping[str, Any]) -> ImageTransform:
+        """The transform for samples whose fingerprint, or whose `dataset` in a recipe, says how pictures are decoded."""
+        return replace(self, background=samples.get("background"), max_pixels=samples.get("max_pixels"))
 
     def crop(self, image: Image.Image) -> np.ndarray:
         """(size, size, 3) uint8 of an RGB picture: resized, then its centre."""
         resized = self._resized(*image.size)
         left, top = (OFFSETS[self.offset](length - self.size) for length in resized)
-        if Image.MAX_IMAGE_PIXELS and resized[0] * resized[1] > Image.MAX_IMAGE_PIXELS:
+        if resized[0] * resized[1] > MAX_PIXELS:
             image, left, top = self._visible(image, resized, left, top)
         elif image.size != resized:
             image = image.resize(resized, RESAMPLING[self.interpolation])
@@ -189,7 +229,12 @@ class ImageTransform:
         )
 
     def fingerprint(self) -> dict[str, Any]:
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """Everything that changes the crop's values. A background of None is left out, as before there was any."""
+        found = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        del found["max_pixels"]
+        if self.background is None:
+            del found["background"]
+        return found
 
 
 def per_channel(value: float | Sequence[float]) -> tuple[float, float, float]:

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from aft_ray.recipe.model import Model, checked_name, is_own_class, named_or_own
 
 LARGEST_IMAGE, LONGEST_TEXT = 8192, 1_000_000
-LARGEST_BATCH = 1_000_000
+LARGEST_BATCH, MOST_PIXELS = 1_000_000, 2**31 - 1
 MOST_PROCESSES = 10_000
 """Larger numbers are slips of the hand: pixels per side, tokens, samples of a batch, processes or CPUs."""
 
@@ -101,6 +101,9 @@ class DatasetConfig(Model):
     """Share of the samples for validation, where the data set has no validation split."""
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     """Share of the samples for test, where the data set has no test split."""
+    stratify: bool = False
+    """Give each class these shares, for small data sets; false decides by each sample's id alone, so that a sample stays in its
+    split when others come or go."""
     max_samples: int | None = Field(default=None, gt=0)
     """Number of samples to keep, the ids with the lowest hashes; null keeps all."""
     train_fraction: float = Field(default=1.0, gt=0, le=1)
@@ -109,6 +112,10 @@ class DatasetConfig(Model):
     """Samples of one Parquet shard, the unit of extraction and of restart; null fills 32 MiB, at most 512 samples."""
     copy_content: bool = Field(default=True, alias="copy")
     """Copy the samples' files into the workspace; false stores their paths and reads the originals every time."""
+    background: Literal["white", "grey", "black"] | None = "white"
+    """Colour behind the transparent parts of pictures; null shows the colours that these parts hide, mostly black."""
+    max_pixels: int | None = Field(default=None, gt=0, le=MOST_PIXELS)
+    """Most pixels of a picture; larger ones are quarantined before they fill the memory. Null is 89,478,485."""
     max_bad_samples: int = Field(default=0, ge=0)
     """Most samples to quarantine when they cannot be used; each is listed with its reason."""
 
@@ -126,7 +133,7 @@ class DatasetConfig(Model):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> DatasetConfig:
-        faults = [*self._origin_faults(), *self._column_faults()]
+        faults = [*self._origin_faults(), *self._column_faults(), *self._stratify_faults()]
         if self.validation_fraction + self.test_fraction >= 1:
             faults.append("validation_fraction + test_fraction must leave samples to train on")
         if faults:
@@ -145,6 +152,15 @@ class DatasetConfig(Model):
         known = set() if is_own_class(self.source) else {"options", *ALL_SOURCE_KEYS} - SOURCE_KEYS[self.source]
         given = sorted(key for key in known if getattr(self, key) != type(self).model_fields[key].default)
         return faults + [f"'{key}' has no effect with source '{self.source}'" for key in given]
+
+    def _stratify_faults(self) -> list[str]:
+        """Faults that show before the samples are read."""
+        if not self.stratify:
+            return []
+        faults = [] if self.task in (None, "classification") else ["stratify needs one class per sample"]
+        if self.columns.group is not None:
+            faults.append("stratify and columns.group cannot both decide a sample's split; leave one out")
+        return faults
 
     def _column_faults(self) -> list[str]:
         columns, faults = self.columns, []

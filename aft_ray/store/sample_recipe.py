@@ -1,6 +1,7 @@
 """The keys of a recipe's `dataset` that the samples of a workspace were made with, and how a recipe differs from them.
 
 They are in the samples' manifest under `recipe`. The place of the raw data is not among them: it may be moved or gone.
+Samples of before lack keys that came later, and keep the meaning that they had.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.schema import SPLITS
@@ -17,6 +19,8 @@ FACT = "recipe"
 PLACES = {"path", "image_root"}
 STORAGE = {"samples_per_shard", "copy", "copy_content", "max_bad_samples"}
 """Keys that change how samples are stored, or how many may be quarantined."""
+BEFORE = {"background": None, "stratify": False, "max_pixels": None}
+"""Keys that came later, as samples without them were made."""
 SHOWN = 60
 """Characters of a value in a message."""
 
@@ -31,12 +35,31 @@ def sample_recipe(config: DatasetConfig) -> dict[str, Any]:
     return found
 
 
+def recipe_hash(config: DatasetConfig) -> str:
+    """A hash of the keys; one that came later counts only where it changes the samples."""
+    found = sample_recipe(config)
+    return fingerprint({key: value for key, value in found.items() if key not in BEFORE or value != BEFORE[key]})
+
+
+def is_of_before(manifest: Mapping[str, Any]) -> bool:
+    """Whether samples were made when pictures showed the colours that transparent parts hide, and samples without a label were
+    held out like all others."""
+    return "background" not in manifest.get(FACT, {})
+
+
+def as_made(config: DatasetConfig, manifest: Mapping[str, Any]) -> DatasetConfig:
+    """The recipe with which more samples can be made beside those of the manifest."""
+    return config.model_copy(update={"background": None}) if is_of_before(manifest) else config
+
+
 def recipe_faults(config: DatasetConfig, manifest: Mapping[str, Any], workspace: object) -> list[str]:
     """One line that names the keys in which the recipe differs from its samples; none where the manifest is of before."""
-    now = sample_recipe(config)
+    now, on_disk = sample_recipe(as_made(config, manifest)), manifest.get(FACT, {})
+    if on_disk:
+        on_disk = {**BEFORE, **on_disk}
     differing = [
         f"dataset.{key} is {_short(value)} on disk, {_short(now[key])} in this run"
-        for key, value in manifest.get(FACT, {}).items()
+        for key, value in on_disk.items()
         if key in now and now[key] != value
     ]
     if not differing:

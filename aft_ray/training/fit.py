@@ -34,7 +34,7 @@ from aft_ray.training.inputs.order import row_counts
 from aft_ray.training.metrics import Metrics, StepMeans
 from aft_ray.training.optimise import Optimisation, learning_rate_factor
 from aft_ray.training.owner import marked
-from aft_ray.training.provenance import run_inputs
+from aft_ray.training.provenance import how_decoded, run_inputs
 from aft_ray.training.runs import RunDirectory
 from aft_ray.training.task import TransferTask
 from aft_ray.training.trackers import open_trackers
@@ -265,7 +265,7 @@ def _student_facts(
             for teacher in recipe.teachers
             if teacher.name in data.train.feature_dims
         ],
-        "dataset": recipe.dataset.model_dump(mode="json"),
+        "dataset": recipe.dataset.model_dump(mode="json") | how_decoded(data.origin),
         "step": best["step"],
         "val_accuracy": best["val_accuracy"],
         "val_loss": best["val_loss"],

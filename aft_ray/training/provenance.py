@@ -106,6 +106,13 @@ def origin(stores: Mapping[str, Store]) -> dict[str, Any]:
     }
 
 
+def how_decoded(origin: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of `dataset` that say how the pictures of a run were decoded, by its samples' fingerprints."""
+    found = origin.get("samples") or {}
+    train = found["train"] if "train" in found else next(iter(found.get("train+validation", [])), None)
+    return {key: (train or {}).get(key) for key in ("background", "max_pixels")}
+
+
 def joined_origin(origin: Mapping[str, Any]) -> dict[str, Any]:
     """Provenance of a run trained on train + validation."""
     made_of = origin.get("samples", {})

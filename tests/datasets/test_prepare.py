@@ -202,7 +202,7 @@ def test_pipes_sockets_devices_and_huge_files_are_bad_samples_that_nobody_opens(
 def test_a_picture_for_which_memory_is_too_small_is_quarantined(
     tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def opened(encoded: bytes) -> object:
+    def opened(encoded: bytes, max_pixels: int | None) -> object:
         raise MemoryError
 
     monkeypatch.setattr("aft_ray.datasets.sample_shards.open_picture", opened)

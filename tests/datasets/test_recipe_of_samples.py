@@ -187,10 +187,14 @@ def test_samples_of_before_are_kept_and_new_ones_continue_their_runs(before: Rec
     prepare(moved)
     assert main(["verify", before.workspace]) == 0
 
-    prepare(moved, overwrite=True)
+    prepare(override(moved, {"dataset.background": None}), overwrite=True)
     manifest = workspace.samples("train").manifest()
     assert manifest is not None and manifest["fingerprint"]["dataset"] == "image_folder"
     inputs = json.loads((workspace.run("main")).read("inputs.json"))
     before = override(before, {"train.streaming": inputs["recipe"]["train"]["streaming"]})
     now = run_inputs(before, origin(open_stores(before, before.used_teachers())))
     assert inputs["samples"] != now["samples"] and differing_inputs(inputs, now) == []
+
+    prepare(moved, overwrite=True)
+    differing = differing_inputs(inputs, run_inputs(before, origin(open_stores(before, ()))))
+    assert {f"samples.{split}.background" for split in ("train", "validation", "test")} <= {*differing}

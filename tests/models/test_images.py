@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
+from aft_ray.models import images
 from aft_ray.models.images import ImageTransform, decode, normalise
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.quarantine import UNREADABLE
@@ -55,9 +56,9 @@ def test_the_visible_part_alone_is_resized_where_the_whole_would_be_too_large(
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     for resized in (40, 28, 70):  # also a crop that is larger than the resized picture, and an enlarged one
         transform = ImageTransform(size=32, resized=resized, interpolation=interpolation)
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+        monkeypatch.setattr(images, "MAX_PIXELS", 10**9)
         whole = transform.crop(Image.fromarray(pixels))
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 32 * 32)
+        monkeypatch.setattr(images, "MAX_PIXELS", 32 * 32)
         part = transform.crop(Image.fromarray(pixels))
         assert whole.shape == part.shape == (32, 32, 3)
         difference = np.abs(whole.astype(int) - part)

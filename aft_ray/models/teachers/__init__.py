@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from aft_ray.models.images import ImageTransform
 from aft_ray.models.teachers.base import Teacher, TeacherDescription, refuse
 from aft_ray.models.weights_file import library_fault
 from aft_ray.recipe.errors import InputError
@@ -42,9 +43,10 @@ FORMS = (
 """Forms of `model`: how to write it, the samples that it reads, a description."""
 
 
-def describe_teacher(config: TeacherConfig) -> TeacherDescription:
+def describe_teacher(config: TeacherConfig, samples: Mapping[str, Any] | None = None) -> TeacherDescription:
     """The teacher's input and the identity of its features, without loading its weights.
 
+    samples: the manifest of the samples to read, which says how their pictures are decoded.
     Raises InputError if the model or its weights cannot be found, or the recipe asks for something that it cannot do.
     """
     adapter = _adapter(config)
@@ -52,6 +54,8 @@ def describe_teacher(config: TeacherConfig) -> TeacherDescription:
         description = adapter.describe(config)
         if not isinstance(description, TeacherDescription):
             raise InputError(f"{config.model}.describe must return a TeacherDescription, got {description!r}.")
+    if samples and isinstance(description.transform, ImageTransform):
+        description = replace(description, transform=description.transform.reading(samples["fingerprint"]))
     return replace(description, fingerprint=_common_fingerprint(config, description) | description.fingerprint)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from aft_ray.models.images import ImageTransform
 from aft_ray.models.students import student_transforms
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
@@ -52,7 +53,8 @@ def load_data(recipe: Recipe, stores: Mapping[str, Store], cache: ArrayCache | N
 
     cache: shared by the processes of this machine. Raises InputError if there are too many undecodable samples.
     """
-    transforms = transforms_of(recipe)
+    samples = stores["train"].manifest["fingerprint"]
+    transforms = [t.reading(samples) if isinstance(t, ImageTransform) else t for t in transforms_of(recipe)]
     splits: dict[str, Samples] = {}
     for split, store in stores.items():
         names = recipe.teacher_names() if store.features else ()

@@ -42,7 +42,7 @@ def open_stores(recipe: Recipe, names: Sequence[str]) -> dict[str, Store]:
     """
     samples = Workspace.at(recipe.workspace).samples("train").manifest() or {}
     reading = [teacher.reading(samples) for teacher in recipe.teachers if teacher.name in names]
-    expected = {teacher.name: teachers.describe_teacher(teacher).fingerprint for teacher in reading}
+    expected = {teacher.name: teachers.describe_teacher(teacher, samples).fingerprint for teacher in reading}
     with_features = recipe.extracted_splits()
     stores: dict[str, Store] = {}
     faults: list[str] = []
