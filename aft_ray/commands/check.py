@@ -31,7 +31,10 @@ def open_setup(recipe: Recipe, verb: str) -> Setup:
     from aft_ray.training.inputs.stores import open_setup
 
     check(recipe, verb)
-    return open_setup(recipe, recipe.used_teachers() if verb == "train" else recipe.teacher_names())
+    setup = open_setup(recipe, recipe.used_teachers() if verb == "train" else recipe.teacher_names())
+    if verb == "search" and (faults := _task_faults(setup)):
+        raise InputError(faults)
+    return setup
 
 
 def _dataset_faults(recipe: Recipe) -> list[str]:
@@ -61,6 +64,13 @@ def _search_faults(recipe: Recipe) -> list[str]:
     from aft_ray.search import check as searching
 
     return searching.faults(recipe)
+
+
+def _task_faults(setup: Setup) -> list[str]:
+    """Of a search, once the samples say what task they are for."""
+    from aft_ray.search import check as searching
+
+    return searching.task_faults(setup.recipe, setup.stores["train"].manifest.get("task"))
 
 
 PARTS = {

@@ -10,9 +10,10 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.model import is_own_class
 from aft_ray.recipe.own_class import import_class
 from aft_ray.search import proposals
-from aft_ray.search.space import space_faults, spaces, strengths, teacher_subsets
+from aft_ray.search.space import space_faults, spaces, strengths, teacher_subsets, top_by_rank
 from aft_ray.training import check as training
 from aft_ray.training.check import has_two_towers
+from aft_ray.training.inputs.stores import class_faults, needs_classes
 
 MOST_TRIALS = 100_000
 """More than a search of days on a large cluster; a slip of the keyboard is told at once."""
@@ -35,7 +36,30 @@ def faults(recipe: Recipe) -> list[str]:
         *proposals.faults(recipe),
         *_own_class_faults(recipe),
     ]
-    return found or _size_faults(recipe) or space_faults(recipe, lambda variant: _variant_faults(recipe, variant))
+    return (
+        found
+        or _size_faults(recipe)
+        or space_faults(recipe, lambda variant: _variant_faults(recipe, variant))
+        or task_faults(recipe, recipe.dataset.task)
+    )
+
+
+def task_faults(recipe: Recipe, task: str | None) -> list[str]:
+    """Methods, searched values and a ranking that need one class per sample, where the samples' `task` is another."""
+    if task in (None, "classification"):
+        return []
+    methods = recipe.search.methods(recipe.regularizer.name)
+    found = [
+        f"search.compare has {method}, which needs one class per sample; the task is {task}. Leave it out."
+        for method in methods
+        if needs_classes(method)
+    ]
+    if top_by_rank(recipe) is not None:
+        found.append(
+            f"search.teachers={recipe.search.teachers} needs one class per sample to rank teachers by; the task is {task}."
+            " Take all_subsets, singles, singles_and_pairs or a list."
+        )
+    return found or space_faults(recipe, lambda variant: class_faults(variant, task))
 
 
 def _method_faults(recipe: Recipe) -> list[str]:

@@ -9,6 +9,7 @@ from aft_ray.regularizers import REGULARIZERS, MadeUpData, fit_regularizer, regu
 from aft_ray.training import trackers
 from aft_ray.training.build import regularizer_arguments
 from aft_ray.training.inputs.order import row_counts
+from aft_ray.training.inputs.stores import class_faults
 
 
 def faults(recipe: Recipe) -> list[str]:
@@ -19,6 +20,7 @@ def faults(recipe: Recipe) -> list[str]:
         *students.faults(recipe.student),
         *(_tower_faults(recipe) or regularizer_faults(recipe)),
         *setting_faults(recipe),
+        *class_faults(recipe, recipe.dataset.task),
     ]
 
 
@@ -120,8 +122,6 @@ def _view_faults(recipe: Recipe) -> list[str]:
         )
     if settings.layer_decay < 1 and has_two_towers(recipe):
         faults.append("train.layer_decay is for students with one tower. Set it to 1.")
-    if settings.class_weights == "balanced" and recipe.dataset.task != "classification":
-        faults.append(f"train.class_weights=balanced is for classification, the task is {recipe.dataset.task}.")
     if settings.frozen_steps >= settings.steps:
         faults.append(
             f"train.frozen_steps is {settings.frozen_steps}: it must be less than train.steps, {settings.steps}."

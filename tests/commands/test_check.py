@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,10 +11,11 @@ from aft_ray.commands.check import PARTS, check, open_setup
 from aft_ray.export import load_student
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
+from aft_ray.regularizers import REGULARIZERS
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.fit import fit
-from aft_ray.training.inputs.data import load_data
-from tests.helpers.training import made_workspace
+from aft_ray.training.inputs.data import Data, load_data
+from tests.helpers.training import made_split, made_workspace
 
 SEARCH = {"compare": ["none", "dk"], "beta": {"aft": [1]}}
 
@@ -59,3 +61,73 @@ def test_faults_of_two_sections_are_told_at_once_and_once(given: Recipe) -> None
         "Unknown student",
         "Unknown regularizer",
     ]
+
+
+EVERY_METHOD = [*REGULARIZERS, "tests.helpers.own_regularizers:Means"]
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+@pytest.mark.parametrize("method", EVERY_METHOD)
+def test_a_search_compares_the_methods_that_can_be_trained_on_the_task(method: str, task: str, tmp_path: Path) -> None:
+    """The check refuses exactly the methods that a training on these samples would refuse."""
+    data = Data(made_split(60, 0, task), made_split(31, 1, task), made_split(17, 2, task))
+    given = made_workspace(tmp_path, {"search": {"compare": [method], "beta": [1.0]}}, data)
+    alone = override(given, {"regularizer": {"name": method, "beta": 1.0}, "train.steps": 1})
+    if method == "btune":
+        with pytest.raises(InputError) as refused:
+            open_setup(given, "search")
+        line = f"search.compare has btune, which needs one class per sample; the task is {task}. Leave it out."
+        assert refused.value.faults == [line]
+        with pytest.raises(InputError, match="regularizer.name=btune needs one class per sample"):
+            open_setup(alone, "train")
+        return
+    open_setup(given, "search")
+    setup = open_setup(override(alone, {"train.streaming": False}), "train")
+    run = Workspace.at(tmp_path).run("main")
+    fit(setup.recipe, load_data(setup.recipe, setup.stores), directory=run, report=lambda metrics, state: None)
+
+
+@pytest.mark.parametrize(
+    ("search", "lines"),
+    [
+        (
+            {"space": {"train.label_smoothing": [0.0, 0.1]}},
+            ["search.space, train.label_smoothing=0.1: train.label_smoothing needs one class per sample"],
+        ),
+        (
+            {"space": {"train.labels_per_class": [None, 5], "train.class_weights": ["none", "balanced"]}},
+            [
+                "search.space, train.labels_per_class=5: train.labels_per_class needs one class per sample",
+                "search.space, train.class_weights=balanced: train.class_weights needs one class per sample",
+            ],
+        ),
+        (
+            {"compare": ["none", "btune"], "teachers": "top_2_by_rank"},
+            [
+                "search.compare has btune, which needs one class per sample",
+                "search.teachers=top_2_by_rank needs one class per sample to rank teachers by",
+            ],
+        ),
+    ],
+)
+def test_searched_values_that_need_one_class_are_told_all_at_once(
+    search: dict[str, Any], lines: list[str], tmp_path: Path
+) -> None:
+    data = Data(made_split(60, 0, "multilabel"), made_split(31, 1, "multilabel"), made_split(17, 2, "multilabel"))
+    given = made_workspace(tmp_path, {"search": {"beta": [1.0], **search}}, data)
+    with pytest.raises(InputError) as refused:
+        open_setup(given, "search")
+    assert [fault.partition(";")[0] for fault in refused.value.faults] == lines
+
+
+def test_a_recipe_that_names_its_task_is_told_before_there_are_samples(tmp_path: Path) -> None:
+    table = {"name": None, "source": "csv", "path": "t.csv", "task": "multilabel", "columns": {"image": "picture"}}
+    given = made_workspace(tmp_path, {"search": {"compare": ["btune"], "beta": [1.0]}, "dataset": table})
+    with pytest.raises(InputError, match="search.compare has btune.*the task is multilabel"):
+        check(given, "search")
+    with pytest.raises(InputError, match="train.class_weights needs one class per sample"):
+        check(override(given, {"train.class_weights": "balanced"}), "train")
+
+
+def test_classes_can_be_weighted_where_the_recipe_names_no_task(given: Recipe) -> None:
+    check(override(given, {"train.class_weights": "balanced"}), "train")

@@ -99,7 +99,7 @@ def timeless(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if key not in TIMES} for line in history]
 
 
-def made_workspace(place: Path, changes: Mapping[str, Any] | None = None) -> Recipe:
+def made_workspace(place: Path, changes: Mapping[str, Any] | None = None, data: Data = DATA) -> Recipe:
     """A recipe with its samples and features on disk, under the names of teachers that could have made them."""
     teachers = [
         {"name": name, "model": f"timm:test_{model}", "weights": str(saved_weights(model, place))}
@@ -107,7 +107,8 @@ def made_workspace(place: Path, changes: Mapping[str, Any] | None = None) -> Rec
     ]
     made = override(recipe(), {"workspace": str(place), "teachers": teachers, **(changes or {})})
     fingerprints = {teacher.name: describe_teacher(teacher).fingerprint for teacher in made.teachers}
-    for split, samples in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST)):
+    for split, samples in (("train", data.train), ("validation", data.validation), ("test", data.test)):
+        assert isinstance(samples, Split)
         made_store(place, split, samples, shard_size=20, fingerprints=fingerprints)
     return made
 

@@ -66,14 +66,19 @@ def sample_faults(recipe: Recipe, manifest: Mapping[str, Any]) -> list[str]:
             f"Student '{recipe.student.model}' reads {' and '.join(sorted(wanted))}, the samples have no"
             f" {' and no '.join(sorted(missing))}. Take another student: aft-ray list students."
         ]
-    task = manifest.get("task", "classification")
-    if task == "classification":
+    return class_faults(recipe, manifest.get("task", "classification"))
+
+
+def class_faults(recipe: Recipe, task: str | None) -> list[str]:
+    """Settings that need one class per sample, where the samples' `task` is another. None is classification."""
+    if task in (None, "classification"):
         return []
     method = recipe.regularizer.name
     used = {
         "train.label_smoothing": recipe.train.label_smoothing > 0,
         "train.labels_per_class": recipe.train.labels_per_class is not None,
-        f"regularizer.name={method}": _needs_classes(method),
+        "train.class_weights": recipe.train.class_weights != "none",
+        f"regularizer.name={method}": needs_classes(method),
     }
     return [
         f"{key} needs one class per sample; the task is {task}. Leave it out."
@@ -82,7 +87,7 @@ def sample_faults(recipe: Recipe, manifest: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _needs_classes(method: str) -> bool:
+def needs_classes(method: str) -> bool:
     """Whether a method is for one class per sample. A name that is wrong is told by the verbs that train."""
     try:
         return regularizer_class(method).needs_classes
