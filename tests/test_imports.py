@@ -13,7 +13,7 @@ import pytest
 from tests.helpers import ROOT
 
 LAYERS = (
-    ("cli",),
+    ("cli", "face"),
     ("commands",),
     ("studies", "report", "first_recipe"),
     ("search", "extraction", "export"),
@@ -134,6 +134,9 @@ def test_no_benchmark_imports_from_the_tests() -> None:
         ("aft_ray.extraction.reading, aft_ray.datasets.unlabelled", "torch"),
         ("aft_ray.extraction.extract", "torch"),
         ("aft_ray.extraction.extract", "ray.data"),
+        ("aft_ray.search, aft_ray.face.verbs", "torch"),
+        ("aft_ray.face.verbs", "ray"),
+        ("aft_ray", "pydantic"),
     ],
 )
 def test_processes_that_start_often_do_not_import_what_they_have_no_use_for(modules: str, absent: str) -> None:

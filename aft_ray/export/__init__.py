@@ -1,5 +1,11 @@
-"""Trained students: load, export, evaluate, predict."""
+"""Trained students: load, export, evaluate, predict.
+
+`aft_ray.export(recipe)` exports one: see `aft_ray.face.verbs.export`.
+"""
 
 from aft_ray.export.student import load_student
+from aft_ray.recipe.callable_module import can_be_called
 
 __all__ = ["load_student"]
+
+can_be_called(__name__, "aft_ray.face.verbs:export")

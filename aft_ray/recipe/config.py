@@ -115,7 +115,15 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     base's: sections merge level by level, a list or a number replaces the whole value. A base may be a part of a recipe.
     Raises InputError with one line for every unknown, missing or wrong key.
     """
-    content, faults = read(Path(path))
+    return _overridden(*read(Path(path)), overrides)
+
+
+def load_content(content: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe with the content of a file as plain values; a `base` is a file's alone."""
+    return _overridden(dict(content), [], overrides)
+
+
+def _overridden(content: dict[str, Any], faults: list[str], overrides: Sequence[str]) -> Recipe:
     changes = {}
     for text in overrides:
         key, separator, value = text.partition("=")

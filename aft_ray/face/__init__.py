@@ -1,0 +1,1 @@
+"""What `import aft_ray` gives: the verbs as functions, and their results."""

@@ -1,0 +1,87 @@
+"""Results of the verbs: small objects that show themselves as a table, in a script and in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+    from aft_ray.recipe.config import Recipe
+
+SHOWN = 20
+"""Rows of a table in a `repr`."""
+
+
+@dataclass(frozen=True, repr=False)
+class Result:
+    """title: what it is and where it lies, in a line. rows: of its table."""
+
+    title: str
+    rows: Sequence[Mapping[str, Any]]
+
+    def table(self) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.DataFrame(list(self.rows))
+
+    def __repr__(self) -> str:
+        return f"{self.title}\n{self.table().to_string(max_rows=SHOWN, index=False, float_format='%.4f')}"
+
+    def _repr_html_(self) -> str:
+        import html
+
+        return f"<p>{html.escape(self.title)}</p>{self.table().to_html(max_rows=SHOWN, index=False)}"
+
+
+@dataclass(frozen=True, repr=False)
+class Run(Result):
+    """A training. rows: its evaluations. directory: its files. score: on test, the accuracy, or the loss of a regression."""
+
+    directory: str
+    score: float
+
+    def student(self) -> nn.Module:
+        """The trained student, in evaluation mode: uint8 images or texts' ids -> logits."""
+        from aft_ray.export.student import load_student
+
+        return load_student(self.directory)
+
+
+@dataclass(frozen=True, repr=False)
+class Search(Result):
+    """A search. rows: each method at its best setting. remarks: what they say, in sentences. best: the winner's recipe."""
+
+    remarks: Sequence[str]
+    best: Recipe
+    _trials: Sequence[Mapping[str, Any]] = field(default=())
+
+    def trials(self) -> pd.DataFrame:
+        """Every trial and final run."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self._trials))
+
+    def __repr__(self) -> str:
+        return "\n".join([super().__repr__(), *self.remarks])
+
+
+@dataclass(frozen=True, repr=False)
+class Scores(Result):
+    """A student on one split. rows: class by class. scores: of the whole split, by name."""
+
+    scores: Mapping[str, float]
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name} {value:.4f}" for name, value in self.scores.items())
+        return f"{super().__repr__()}\n{told}"
+
+
+@dataclass(frozen=True, repr=False)
+class Exported(Result):
+    """A student in its own library's format. rows: its files. directory: where they lie."""
+
+    directory: str
