@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from aft_ray.commands.environment import set_environment
-from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.config import Recipe, load, override
+from tests.helpers import DATA
 
 set_environment()
 os.environ.setdefault("RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S", "120")
@@ -115,3 +117,12 @@ def draw_pictures(root: Path) -> Path:
             pixels[half] += 120
             Image.fromarray(pixels).save(root / name / f"{index:02d}.png")
     return root
+
+
+@pytest.fixture
+def before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    """The recipe of a workspace that the code of 2026-11-27 wrote, in the working directory."""
+    with tarfile.open(DATA / "workspace-2026-11-27.tar.gz") as stored:
+        stored.extractall(tmp_path, filter="data")
+    monkeypatch.chdir(tmp_path)
+    return override(load("recipe.yaml"), {"workspace": str(tmp_path / "work")})

@@ -7,7 +7,6 @@ of which one is done. Its raw pictures are gone.
 from __future__ import annotations
 
 import json
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +15,12 @@ import pytest
 from aft_ray import cli
 from aft_ray.commands.check import open_setup
 from aft_ray.export import load_student
-from aft_ray.recipe.config import Recipe, load, override
+from aft_ray.recipe.config import Recipe, override
 from aft_ray.search.search import search
 from aft_ray.store import open_store
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.runs import RunDirectory
 from aft_ray.training.train import train
-from tests.helpers import DATA
 
 SEARCH = {
     "student.model": "tiny:cnn",
@@ -30,14 +28,6 @@ SEARCH = {
     "regularizer.name": "aft",
     "search": {"compare": ["aft"], "beta": [1, 3], "scheduler": "none", "final": {"seeds": 0}},
 }
-
-
-@pytest.fixture
-def before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
-    with tarfile.open(DATA / "workspace-2026-11-27.tar.gz") as stored:
-        stored.extractall(tmp_path, filter="data")
-    monkeypatch.chdir(tmp_path)
-    return override(load("recipe.yaml"), {"workspace": str(tmp_path / "work")})
 
 
 def runs(recipe: Recipe, name: str) -> RunDirectory:

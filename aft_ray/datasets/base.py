@@ -22,9 +22,9 @@ from typing import Any, Literal
 
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
+from aft_ray.store.schema import Task
 
 Modality = Literal["image", "text", "image+text"]
-Task = Literal["classification", "multilabel", "regression"]
 Label = int | tuple[float, ...] | None
 Content = bytes | str | tuple[bytes, str]
 

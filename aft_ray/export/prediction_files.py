@@ -22,9 +22,9 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from aft_ray.cluster.lease import lease
-from aft_ray.recipe.errors import InputError, ObjectStoreError
-from aft_ray.recipe.json_files import json_or_none
+from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import STALE_AFTER_S, TEMPORARY, Directory
+from aft_ray.store.own_files import json_object, parquet_metadata
 from aft_ray.store.prefetch import prefetched
 from aft_ray.store.workspace import Workspace
 
@@ -143,21 +143,11 @@ def _own_parts(place: Directory) -> Iterator[str]:
 
 
 def _is_own_part(place: Directory, name: str) -> bool:
-    try:
-        metadata = pq.read_schema(f"{place}/{name}", filesystem=place.filesystem).metadata or {}
-    except (pa.ArrowInvalid, OSError):
-        return False
-    return MARK in metadata
+    return MARK in parquet_metadata(place, name)
 
 
 def _is_own_summary(place: Directory) -> bool:
-    try:
-        found = json_or_none(place.read(SUMMARY))
-    except ObjectStoreError:
-        raise
-    except (OSError, InputError):
-        return False
-    return isinstance(found, dict) and found.get("made_by") == MADE_BY
+    return json_object(place, SUMMARY).get("made_by") == MADE_BY
 
 
 def _delete_left_overs(place: Directory) -> None:

@@ -48,7 +48,7 @@ class Scores(ABC):
 
 
 def scores_of(task: str, num_outputs: int) -> Scores:
-    """Empty scores for a task, one of schema.TASKS."""
+    """Empty scores for a task, a schema.Task."""
     if task == "classification":
         return ClassificationScores(num_outputs)
     return MultilabelScores(num_outputs) if task == "multilabel" else RegressionScores(num_outputs)

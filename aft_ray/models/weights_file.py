@@ -136,10 +136,18 @@ def _reason(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def library_fault(error: Exception, model: str) -> str | None:
-    """One line for a library's error about damaged, unsafe or unfit weights; None for any other error."""
+def library_fault(error: Exception, model: str, way_out: str) -> str | None:
+    """One line for a library's error about missing, damaged, unsafe or unfit files; None for any other error.
+
+    way_out: ends the advice for a file that cannot be fetched.
+    """
     from safetensors import SafetensorError
 
+    if isinstance(error, OSError):
+        return (
+            f"the model {model} cannot be loaded: {_reason(error)}. Where there is no network, fill the model hub's cache"
+            f" beforehand, {way_out}."
+        )
     if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
         return pickled(model, str(error))
     if "in loading state_dict" in str(error):

@@ -64,11 +64,6 @@ def copy_from_main(tensors: Iterable[Tensor]) -> None:
             dist.broadcast(tensor, 0)
 
 
-def gather_rows(x_bD: Tensor) -> Tensor:
-    """Rows (B, ...) of all workers in rank order, differentiable; workers may hold different numbers of rows."""
-    return global_rows(x_bD.shape[0], x_bD.device).gather(x_bD)
-
-
 @dataclass(frozen=True)
 class Rows:
     """How the B rows of a batch lie over workers, with the operations a loss over the whole batch needs."""

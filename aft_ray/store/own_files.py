@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -10,6 +12,7 @@ import pyarrow.parquet as pq
 
 from aft_ray.recipe.errors import InputError, ObjectStoreError
 from aft_ray.recipe.json_files import json_or_none
+from aft_ray.store.files import Directory
 from aft_ray.store.manifest import MANIFEST
 from aft_ray.store.parquet import FINGERPRINT_KEY
 from aft_ray.store.prefetch import prefetched
@@ -50,18 +53,27 @@ def _is_own(directory: ShardDirectory, name: str) -> bool:
         return _is_own_manifest(directory)
     if not SHARD.fullmatch(name):
         return UNFINISHED.fullmatch(name) is not None
-    try:
-        metadata = pq.read_schema(f"{directory}/{name}", filesystem=directory.filesystem).metadata
-    except (pa.ArrowException, OSError):
-        return False
-    return FINGERPRINT_KEY in (metadata or {})
+    return FINGERPRINT_KEY in parquet_metadata(directory, name)
 
 
 def _is_own_manifest(directory: ShardDirectory) -> bool:
+    return {"fingerprint", "shards", "quarantined"} <= json_object(directory, MANIFEST).keys()
+
+
+def parquet_metadata(place: Directory, name: str) -> Mapping[bytes, bytes]:
+    """The metadata of a Parquet file of unknown origin; empty if the file is damaged or not Parquet."""
     try:
-        found = json_or_none(directory.read(MANIFEST))
+        return pq.read_schema(f"{place}/{name}", filesystem=place.filesystem).metadata or {}
+    except (pa.ArrowException, OSError):
+        return {}
+
+
+def json_object(place: Directory, name: str) -> dict[str, Any]:
+    """The object in a JSON file of unknown origin; empty if the file is damaged or holds no object."""
+    try:
+        found = json_or_none(place.read(name))
     except ObjectStoreError:
         raise
     except (OSError, InputError):
-        return False
-    return isinstance(found, dict) and {"fingerprint", "shards", "quarantined"} <= found.keys()
+        return {}
+    return found if isinstance(found, dict) else {}

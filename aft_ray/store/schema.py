@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Literal, TypeAlias
 
 import pyarrow as pa
-
-if TYPE_CHECKING:
-    pass
 
 SPLITS = ("train", "validation", "test")
 
@@ -15,8 +12,8 @@ UNLABELED = -1
 """The label of a sample that has none: it takes part in the regularizer only."""
 
 
-TASKS = ("classification", "multilabel", "regression")
-"""What a label is: one class, the classes that apply, or numbers."""
+Task: TypeAlias = Literal["classification", "multilabel", "regression"]
+"""A label is one class, any number of classes, or numbers."""
 
 
 def samples_schema(modality: str, task: str = "classification", num_outputs: int = 0, copy: bool = True) -> pa.Schema:

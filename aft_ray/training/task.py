@@ -42,7 +42,7 @@ class TransferTask(nn.Module):
         precision: str = "fp32",
     ) -> None:
         """teachers: names of the teachers whose features the regularizer reads. facts: numbers fitted before training.
-        kind: one of schema.TASKS. class_weights: (C,), for classification. precision: of the student; the losses are always
+        kind: a schema.Task. class_weights: (C,), for classification. precision: of the student; the losses are always
         float32.
         """
         super().__init__()

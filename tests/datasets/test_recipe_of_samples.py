@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,13 @@ from aft_ray.datasets.prepare import prepare
 from aft_ray.export.evaluate import evaluate
 from aft_ray.export.predict import predict
 from aft_ray.extraction.extract import plan_extraction
-from aft_ray.recipe.config import Recipe, dump, load, override
+from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.side_by_side import open_store
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.checkpoint import save_student
 from aft_ray.training.inputs.stores import open_stores
 from aft_ray.training.provenance import differing_inputs, origin, run_inputs
-from tests.helpers import DATA
 from tests.helpers.small_students import small_config, small_student
 
 
@@ -155,14 +153,6 @@ def test_pictures_that_were_not_copied_must_stay(tmp_path: Path, image_folder: P
         prepare(moved)
     prepare(moved, overwrite=True)
     assert open_store(moved.workspace, "train").read_shard(0)["image"]
-
-
-@pytest.fixture
-def before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
-    with tarfile.open(DATA / "workspace-2026-11-27.tar.gz") as stored:
-        stored.extractall(tmp_path, filter="data")
-    monkeypatch.chdir(tmp_path)
-    return override(load("recipe.yaml"), {"workspace": str(tmp_path / "work")})
 
 
 def test_samples_of_before_are_kept_and_new_ones_continue_their_runs(before: Recipe, tmp_path: Path) -> None:

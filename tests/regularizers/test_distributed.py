@@ -14,7 +14,6 @@ from aft_ray.regularizers.distributed import (
     Rows,
     copy_from_main,
     declared_row_counts,
-    gather_rows,
     global_rows,
     rank,
     sum_of_losses,
@@ -28,6 +27,10 @@ COUNTS = (3, 0, 2)
 def rows_of(worker: int) -> Tensor:
     generator = torch.Generator().manual_seed(worker)
     return torch.randn(COUNTS[worker], 4, generator=generator, dtype=torch.float64)
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    return global_rows(x.shape[0], x.device).gather(x)
 
 
 def weights_of(worker: int) -> Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aft_ray.models.images import ImageTransform
-from aft_ray.models.students.base import LibraryStudent, Student, first_line, refuse
+from aft_ray.models.students.base import LibraryStudent, Student, refuse
 from aft_ray.models.text import TextTransform
 from aft_ray.models.weights import weights_file
 from aft_ray.models.weights_file import library_fault
@@ -179,13 +179,8 @@ def _faults_named(config: StudentConfig) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise InputError(f"student.weights: {error}" if config.weights else f"{config.model}: {error}") from error
-    except OSError as error:
-        raise InputError(
-            f"{config.model} cannot be loaded: {first_line(error)} Where there is no network, fill the model hub's cache"
-            " beforehand, name a local directory, or set student.pretrained=false."
-        ) from error
     except Exception as error:
-        fault = library_fault(error, config.model)
+        fault = library_fault(error, config.model, "name a local directory, or set student.pretrained=false")
         if fault is None:
             raise
         raise InputError(fault[:1].upper() + fault[1:]) from error

@@ -113,10 +113,6 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], location: 
     model.load_state_dict({name: state[name] for name in wanted})
 
 
-def first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
 def trimmed(ids_BL: torch.Tensor) -> torch.Tensor:
     """Token ids as int64, without the columns that are padding in every row; at least one column."""
     longest = int((ids_BL != PADDING).sum(1).max()) if len(ids_BL) else 0

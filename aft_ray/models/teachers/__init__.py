@@ -99,16 +99,10 @@ def _faults_named(config: TeacherConfig) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError([f"Teacher '{config.name}': {fault}" for fault in error.faults]) from error
-    except OSError as error:
-        reason = str(error).strip().splitlines()[0]
-        if isinstance(error, FileNotFoundError):
-            raise InputError(f"Teacher '{config.name}': {reason}") from error
-        raise InputError(
-            f"Teacher '{config.name}': {config.model} cannot be loaded: {reason} Where there is no network, fill the model"
-            " hub's cache beforehand, or name a local file or directory."
-        ) from error
+    except FileNotFoundError as error:
+        raise InputError(f"Teacher '{config.name}': {str(error).strip().splitlines()[0]}") from error
     except Exception as error:
-        fault = library_fault(error, config.model)
+        fault = library_fault(error, config.model, "or name a local file or directory")
         if fault is None:
             raise
         raise InputError(f"Teacher '{config.name}': {fault}") from error
