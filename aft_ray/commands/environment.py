@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from aft_ray.cluster.address import address, names_cluster
 from aft_ray.commands.own_modules import find_own_modules, ray_settings
@@ -18,6 +19,9 @@ from aft_ray.commands.signals import take_signals
 from aft_ray.recipe.config import Recipe, load
 from aft_ray.recipe.printable import PrintableFormatter
 from aft_ray.recipe.secrets import redacted
+
+if TYPE_CHECKING:
+    from aft_ray.store.workspace import Workspace
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +40,13 @@ def load_recipe(parsed: argparse.Namespace) -> Recipe:
     recipe = load(parsed.recipe, parsed.overrides)
     find_own_modules(recipe)
     return recipe
+
+
+def workspace_at(place: str) -> Workspace:
+    """The workspace that an argument RECIPE|WORKSPACE names."""
+    from aft_ray.store.workspace import Workspace
+
+    return Workspace.at(load(place).workspace if place.endswith((".yaml", ".yml")) else place)
 
 
 def set_environment(*, own_cluster: bool = True) -> None:

@@ -1,21 +1,36 @@
-"""aft-ray list: the names that a recipe can use."""
+"""aft-ray list: the names that a recipe can use, and the runs and searches of a workspace."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
+from aft_ray.commands.environment import workspace_at
 from aft_ray.commands.tables import console, print_table
+from aft_ray.recipe.errors import InputError
 
-SUMMARY = "list the names that a recipe can use"
+if TYPE_CHECKING:
+    from aft_ray.store.workspace import Workspace
+
+SUMMARY = "list the names that a recipe can use, or the runs and searches of a workspace"
+PLACE = "for runs and searches: a recipe, or a workspace's directory or URL"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("kind", choices=(*KINDS, *IN_WORKSPACE))
+    parser.add_argument("place", metavar="RECIPE|WORKSPACE", nargs="?", help=PLACE)
 
 
 def run(parsed: argparse.Namespace) -> None:
-    KINDS[parsed.kind]()
+    if parsed.kind in KINDS and parsed.place is None:
+        KINDS[parsed.kind]()
+    elif parsed.kind in IN_WORKSPACE and parsed.place is not None:
+        IN_WORKSPACE[parsed.kind](workspace_at(parsed.place))
+    elif parsed.place is None:
+        raise InputError(f"aft-ray list {parsed.kind} needs a recipe or a workspace.")
+    else:
+        raise InputError(f"aft-ray list {parsed.kind} takes no further argument, got {parsed.place!r}.")
 
 
 def list_datasets() -> None:
@@ -65,3 +80,58 @@ KINDS = {
     "datasets": list_datasets,
     "regularizers": list_regularizers,
 }
+
+
+def list_runs(workspace: Workspace) -> None:
+    from aft_ray.report.listing import list_runs, title_of
+
+    found = list_runs(workspace)
+    if not found:
+        console.print(f"{workspace} has no runs. 'aft-ray train' makes one.", soft_wrap=True)
+        return
+    rows = []
+    for facts in found:
+        state = "damaged" if facts.fault else "" if facts.is_finished else f"at step {facts.step}/{facts.steps}"
+        scores = [_score(facts.measure, facts.validation), _score(facts.measure, facts.test)]
+        rows.append([facts.name, title_of(facts.method, facts.beta), *scores, _when(facts.date), state])
+    heads = [found[0].measure.head(split) for split in ("validation", "test")]
+    print_table(f"Runs in {workspace}", ["run", "method", *heads, "written", ""], rows)
+    for facts in found:
+        if facts.fault:
+            console.print(facts.fault, soft_wrap=True)
+    console.print(f"side by side: aft-ray compare {workspace}/runs/NAME {workspace}/runs/NAME", soft_wrap=True)
+
+
+def list_searches(workspace: Workspace) -> None:
+    from aft_ray.report.listing import list_searches
+
+    found = list_searches(workspace)
+    if not found:
+        console.print(f"{workspace} has no searches. 'aft-ray search' makes one.", soft_wrap=True)
+        return
+    rows = [
+        [
+            facts.name,
+            "damaged" if facts.fault else ", ".join(f"{count} {status}" for status, count in facts.statuses.items()),
+            _score(facts.measure, facts.validation),
+            facts.best or "-",
+            _when(facts.date),
+        ]
+        for facts in found
+    ]
+    columns = ["search", "trials", found[0].measure.head("best validation"), "winner", "written"]
+    print_table(f"Searches in {workspace}", columns, rows)
+    for facts in found:
+        if facts.fault:
+            console.print(facts.fault, soft_wrap=True)
+
+
+def _score(measure: Any, value: float | None) -> str:
+    return "-" if value is None else measure.number(value)
+
+
+def _when(date: datetime | None) -> str:
+    return f"{date:%Y-%m-%d %H:%M}" if date else "-"
+
+
+IN_WORKSPACE = {"runs": list_runs, "searches": list_searches}

@@ -11,6 +11,8 @@ from aft_ray.commands.tables import LISTED_CLASSES, console, print_table
 from aft_ray.recipe.printable import tell
 
 SUMMARY = "ask a finished run's student about files or texts without labels"
+FIRST_ROWS = 5
+"""Predictions that are shown."""
 PATH = "an image or a folder of them, lines of text (.txt), or a table with the recipe's columns; a path or URL"
 SECTIONS = ("train", "resources")
 
@@ -45,4 +47,28 @@ def show_predictions(path: str, summary: Mapping[str, Any]) -> None:
         rows.append([f"... {len(counts) - LISTED_CLASSES} more", sum(count for _, count in counts[LISTED_CLASSES:])])
     rows.append(["cannot be read", summary["num_errors"]])
     print_table(f"{summary['num_samples']} samples of {path}", ["predicted", "samples"], rows)
+    _show_first(summary)
     console.print(f"predictions: {summary['output']}", soft_wrap=True)
+
+
+def _show_first(summary: Mapping[str, Any]) -> None:
+    """Prints the first rows of the first file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from aft_ray.store.workspace import Workspace
+
+    if not summary["files"]:
+        return
+    columns = ["sample_id", "predicted", "probability", "error"]
+    content = Workspace.at(summary["output"]).read(next(iter(summary["files"])))
+    table = pq.read_table(pa.BufferReader(content)).slice(0, FIRST_ROWS)
+    shown = [name for name in columns if name in table.column_names and table[name].null_count < len(table)]
+    rows = [[_cell(row[name]) for name in shown] for row in table.select(shown).to_pylist()]
+    print_table("The first of them", shown, rows)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_cell, value))
+    return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from aft_ray.commands.environment import workspace_at
 from aft_ray.commands.tables import console
-from aft_ray.recipe.config import load
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.printable import printable
 
@@ -18,10 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    from aft_ray.store.workspace import Workspace
-
-    is_recipe = parsed.place.endswith((".yaml", ".yml"))
-    workspace = Workspace.at(load(parsed.place).workspace if is_recipe else parsed.place)
+    workspace = workspace_at(parsed.place)
     stores = list(workspace.stores())
     if not stores:
         raise InputError(f"{workspace} holds neither samples nor features.")

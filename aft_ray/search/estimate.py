@@ -13,6 +13,7 @@ from aft_ray.recipe.config import Recipe, override
 from aft_ray.search.best import group_of
 from aft_ray.search.search import plan_search
 from aft_ray.search.space import Trial
+from aft_ray.search.trials import TrialDirectory
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.checkpoint import TrainingState
 from aft_ray.training.fit import fit, next_evaluation
@@ -24,13 +25,15 @@ PROBE_STEPS = 4
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """trials: before the final ones; with Optuna as many random draws. num_final: final runs, of all methods.
+    """trials: before the final ones; with Optuna as many random draws. num_over: those of them that the workspace has already,
+    which are not run again. num_final: final runs, of all methods.
 
-    step_s, evaluation_s: of the last trial, one worker on this machine. hours: of all trials one after the other, if none
-    is stopped early.
+    step_s, evaluation_s: of the last trial, one worker on this machine. hours: of all that are left, one after the
+    other, if none is stopped early.
     """
 
     trials: list[Trial]
+    num_over: int
     num_final: int
     step_s: float
     evaluation_s: float
@@ -45,9 +48,19 @@ def estimate_search(setup: Setup) -> SearchPlan:
     recipe, trials = setup.recipe, plan_search(setup)
     step_s, evaluation_s = _probe(trials[-1].recipe(recipe))
     num_final = num_finals(recipe, trials)
-    seconds = num_final * _seconds(recipe, step_s, evaluation_s)
-    seconds += sum(_seconds(trial.recipe(recipe), step_s, evaluation_s) for trial in trials)
-    return SearchPlan(trials, num_final, step_s, evaluation_s, seconds / 3600)
+    over = _names_over(recipe)
+    finals_left = max(0, num_final - sum(name.startswith("final-") for name in over))
+    seconds = finals_left * _seconds(recipe, step_s, evaluation_s)
+    left = [trial for trial in trials if trial.name not in over]
+    seconds += sum(_seconds(trial.recipe(recipe), step_s, evaluation_s) for trial in left)
+    return SearchPlan(trials, len(trials) - len(left), num_final, step_s, evaluation_s, seconds / 3600)
+
+
+def _names_over(recipe: Recipe) -> set[str]:
+    """The trials and final runs of this search that are over in the workspace; failed ones are run again."""
+    place = Workspace.at(recipe.workspace).search(recipe.run) / "trials"
+    outcomes = {name: TrialDirectory(place / name).outcome() for name in place.folders()}
+    return {name for name, outcome in outcomes.items() if outcome and outcome["status"] != "failed"}
 
 
 def num_finals(recipe: Recipe, trials: Iterable[Trial]) -> int:
