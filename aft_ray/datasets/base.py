@@ -59,6 +59,7 @@ class Listing:
     truncation_side: where a tokenizer cuts a text that is too long.
     facts: what else the content depends on, as plain JSON types by name.
     left_out: how many files, members and rows beside the samples were not read, by suffix or reason.
+    notes: lines of a source's own for the data check.
     """
 
     modality: Modality
@@ -70,6 +71,7 @@ class Listing:
     truncation_side: Literal["left", "right"] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

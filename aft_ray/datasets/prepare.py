@@ -10,6 +10,7 @@ from aft_ray.cluster.lease import lease
 from aft_ray.cluster.progress import Progress
 from aft_ray.datasets import Listing, list_samples
 from aft_ray.datasets.base import raise_faults
+from aft_ray.datasets.data_check import data_check
 from aft_ray.datasets.held_out import choose_splits
 from aft_ray.datasets.overlap import check_apart
 from aft_ray.datasets.replacement import check_folders, clean, replacing
@@ -109,14 +110,20 @@ def _prepare(
     check_quarantined(quarantined, config.max_bad_samples)
     reasons = {sample["sample_id"]: sample["reason"] for sample in quarantined}
     raise_faults(split.told_empty(reasons) for split in splits if split.is_empty())
-    return {split.name: split.finish(made=bool(shards)) for split, shards in zip(splits, missing, strict=True)}
+    manifests = {split.name: split.finish(made=bool(shards)) for split, shards in zip(splits, missing, strict=True)}
+    if any(missing):
+        for line in data_check(directories, manifests):
+            tell(f"data check: {line}")
+    return manifests
 
 
 def tell_left_out(listing: Listing) -> None:
-    """Says in one line which files, members and rows beside the samples were not read."""
+    """Says in one line which files, members and rows beside the samples were not read, then what else the source noticed."""
     if listing.left_out:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(listing.left_out.items()))
         tell(f"prepare left out what is no sample: {kinds}.")
+    for note in listing.notes:
+        tell(f"data check: {note}")
 
 
 def check_ids(listing: Listing) -> None:

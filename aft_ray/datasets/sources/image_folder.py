@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aft_ray.datasets.base import Item, Listing, raise_faults
 from aft_ray.datasets.sources.files import OTHER_SPLITS, raise_missing_splits
-from aft_ray.datasets.sources.folder_splits import Parts, splits_of_folders
+from aft_ray.datasets.sources.folder_splits import NAMED, Parts, shared_classes, splits_of_folders
 from aft_ray.datasets.sources.pictures import SUFFIXES, picture_size, read_picture
 from aft_ray.datasets.sources.splits import named_split, split_names
 from aft_ray.datasets.sources.walk import existing_folder, find_below
@@ -56,6 +56,19 @@ def list_image_folder(config: DatasetConfig) -> Listing:
         read=lambda index: read_picture(files[index]),
         uri=lambda index: str(files[index]),
         left_out=found.left_out + left_out,
+        notes=() if own else _notes(classes, [part for part in parts.values() if len(part) > 1]),
+    )
+
+
+def _notes(classes: Sequence[str], parts: Sequence[Parts]) -> tuple[str, ...]:
+    """A line where the folders of all classes have the same folders inside, which may be the classes."""
+    shared = shared_classes(parts)
+    if len(shared) < 2:
+        return ()
+    inside = f"each with the folders {', '.join(shared[:NAMED])}{', ...' if len(shared) > NAMED else ''}"
+    return (
+        f"The classes are {', '.join(classes[:NAMED])}{', ...' if len(classes) > NAMED else ''}, {inside} inside. If these"
+        " are the classes, name the splits with dataset.splits.",
     )
 
 

@@ -1,0 +1,173 @@
+"""The data check at the end of `prepare`: a line for everything about the samples that may surprise.
+
+Nothing here is an error. Contents are read again from the new shards; of large data sets a part, which is a random sample
+since shards are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aft_ray.datasets.sources.classes import short_name
+from aft_ray.models.images import decode, open_picture
+from aft_ray.store.contents import content_reader
+from aft_ray.store.prefetch import prefetched
+from aft_ray.store.quarantine import UNREADABLE
+from aft_ray.store.shards import ShardDirectory
+
+FEWEST = 5
+"""Samples of a class in a split, below which its score there is chance."""
+FEWEST_TO_CHOOSE_BY = 100
+"""Labelled validation samples."""
+COMPARED = 20_000
+"""Samples of a split whose contents are compared."""
+DECODED = 500
+"""Pictures of a split that are decoded."""
+SMALL = (64, 64)
+"""Pixels to which a JPEG is decoded: quick, and enough to see whether it has one colour."""
+NAMED = 3
+THREADS = 4
+
+Manifests = Mapping[str, Mapping[str, Any]]
+
+
+def data_check(directories: Mapping[str, ShardDirectory], manifests: Manifests) -> list[str]:
+    """Lines about the samples of these splits, which are whole."""
+    found = _Contents()
+    for split, directory in directories.items():
+        _read(directory, manifests[split], split, found)
+    return [*_label_lines(manifests), *_small_split_lines(manifests), *found.lines()]
+
+
+def _label_lines(manifests: Manifests) -> Iterator[str]:
+    alike: dict[str, list[str]] = {}
+    for name in manifests["train"]["classes"]:
+        alike.setdefault(" ".join(name.casefold().split()), []).append(short_name(repr(name)))
+    groups = [" and ".join(names) for names in alike.values() if len(names) > 1]
+    if groups:
+        yield f"Classes that differ only in case or blanks: {'; '.join(groups[:NAMED])}{_more(groups)}. Are they one class?"
+
+
+def _small_split_lines(manifests: Manifests) -> Iterator[str]:
+    if manifests["train"]["task"] == "regression":
+        return
+    labelled = {split: manifest["num_samples"] - manifest["num_unlabelled"] for split, manifest in manifests.items()}
+    few = [
+        f"{short_name(name)} ({count} in {split})"
+        for split, manifest in manifests.items()
+        for name, count in manifest["samples_per_class"].items()
+        if count < FEWEST and labelled[split]
+    ]
+    if few:
+        yield (
+            f"Classes with fewer than {FEWEST} samples in a split: {', '.join(few[:NAMED])}{_more(few)}."
+            " dataset.stratify gives every class its share of each split."
+        )
+    none = [split for split, count in labelled.items() if not count]
+    if none:
+        yield f"No sample of {' and '.join(none)} has a label: there is nothing to score there."
+    count = labelled["validation"]
+    if 0 < count < FEWEST_TO_CHOOSE_BY:
+        yield (
+            f"The validation split has {count} labelled samples, too few to choose by: the standard error of an accuracy of"
+            f" 50 % is {50 / count**0.5:.0f} points there. Raise dataset.validation_fraction."
+        )
+
+
+def _more(found: list[str]) -> str:
+    return f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+
+
+@dataclass
+class _Contents:
+    """What was seen of the samples' contents. first: by digest, a sample and its split. copies: samples whose content is in an
+    earlier split too, with that sample.
+    """
+
+    first: dict[bytes, tuple[str, str]] = field(default_factory=dict)
+    copies: list[tuple[str, str]] = field(default_factory=list)
+    compared: int = 0
+    decoded: int = 0
+    transparent: list[str] = field(default_factory=list)
+    flat: list[str] = field(default_factory=list)
+    is_part: bool = False
+
+    def compare(self, digest: bytes, sample_id: str, split: str) -> None:
+        self.compared += 1
+        other, other_split = self.first.setdefault(digest, (sample_id, split))
+        if other_split != split:
+            self.copies.append((f"{sample_id} ({split})", f"{other} ({other_split})"))
+
+    def look(self, kinds: tuple[bool, bool] | None, sample_id: str) -> None:
+        if kinds is not None:
+            self.decoded += 1
+            for seen, is_so in zip((self.transparent, self.flat), kinds, strict=True):
+                if is_so:
+                    seen.append(sample_id)
+
+    def lines(self) -> Iterator[str]:
+        of = f"of {self.decoded:,} pictures that were looked at"
+        if self.transparent:
+            yield (
+                f"{len(self.transparent):,} {of} have transparent parts, such as {self.transparent[0]}:"
+                " dataset.background is the colour behind them."
+            )
+        if self.flat:
+            yield f"{len(self.flat):,} {of} have one colour, such as {self.flat[0]}. Are they empty?"
+        if self.copies:
+            part = f", of {self.compared:,} that were compared" if self.is_part else ""
+            yield (
+                f"{len(self.copies):,} samples are exact copies of samples in another split{part}, such as"
+                f" {self.copies[0][0]} of {self.copies[0][1]}: scores on them are too good. Remove them, or keep them together"
+                " with dataset.columns.group."
+            )
+
+
+def _read(directory: ShardDirectory, manifest: Mapping[str, Any], split: str, found: _Contents) -> None:
+    """Adds the samples of a split, the first COMPARED; of pictures DECODED are decoded."""
+    starts, count = [], 0
+    for shard in manifest["shards"]:
+        starts.append(count)
+        count += shard["num_samples"]
+    found.is_part = found.is_part or count > COMPARED
+    shards = [(index, start) for index, start in enumerate(starts) if start < COMPARED]
+    background, max_pixels = (manifest["fingerprint"].get(key) for key in ("background", "max_pixels"))
+
+    def looked_at(shard: tuple[int, int]) -> list[tuple[str, bytes, tuple[bool, bool] | None]]:
+        index, start = shard
+        table = directory.read_shard(index)
+        texts = table.column("text").to_pylist() if "text" in table.column_names else [""] * table.num_rows
+        picture = content_reader(table) if "image" in manifest["modality"] else None
+        rows = []
+        for row, sample_id in enumerate(table.column("sample_id").to_pylist()):
+            image = picture(row) if picture else b""
+            kinds = _kinds(image, background, max_pixels) if picture and start + row < DECODED else None
+            digest = hashlib.blake2b(image + b"\0" + texts[row].encode(), digest_size=16).digest()
+            rows.append((sample_id, digest, kinds))
+        return rows
+
+    for rows in prefetched(looked_at, shards, threads=THREADS):
+        for sample_id, digest, kinds in rows:
+            found.compare(digest, sample_id, split)
+            found.look(kinds, sample_id)
+
+
+def _kinds(encoded: bytes, background: str | None, max_pixels: int | None) -> tuple[bool, bool] | None:
+    """Whether a picture has transparent parts, and whether it has one colour; None if it cannot be decoded."""
+    try:
+        image = open_picture(encoded, max_pixels)
+        if image.format == "JPEG":
+            image.draft("RGB", SMALL)
+            return False, _is_flat(image.convert("RGB"))
+        is_flat = _is_flat(decode(encoded, background, max_pixels))
+        has_alpha = image.has_transparency_data and image.mode[0] not in "IF"
+        return has_alpha and image.convert("RGBA").getchannel("A").getextrema()[0] < 255, is_flat
+    except UNREADABLE:
+        return None
+
+
+def _is_flat(image: Any) -> bool:
+    return all(low == high for low, high in image.getextrema())
