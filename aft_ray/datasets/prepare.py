@@ -60,6 +60,11 @@ def prepare(recipe: Recipe, *, overwrite: bool = False) -> dict[str, dict[str, A
         return there
     check_apart(listing, config, workspace)
     tell_left_out(listing)
+    if "image" in listing.modality and config.background != recipe.dataset.background:
+        tell(
+            f"The samples in {workspace} were made before dataset.background: transparent parts show the colours that they"
+            f" hide. 'aft-ray prepare --overwrite' makes samples on {recipe.dataset.background}."
+        )
     check_ids(listing)
     chosen = choose_splits(listing, config, unlabelled_in_train=not any(map(is_of_before, there.values())))
     empty = [split for split in SPLITS if not chosen[split]]

@@ -19,7 +19,7 @@ from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.own_files import delete_own_files, foreign_shards
 from aft_ray.store.prefetch import prefetched
 from aft_ray.store.quarantine import UNREADABLE, quarantined_sample
-from aft_ray.store.sample_recipe import recipe_hash, sample_recipe
+from aft_ray.store.sample_recipe import DECODING, recipe_hash, sample_recipe
 from aft_ray.store.schema import UNLABELED, samples_schema
 from aft_ray.store.shards import ShardDirectory
 
@@ -106,7 +106,7 @@ class SplitShards:
 
     def _pictures(self) -> dict[str, Any]:
         """How pictures are decoded; nothing for texts, and where it is as it was before there was a choice."""
-        found = {"background": self.config.background, "max_pixels": self.config.max_pixels}
+        found = {key: getattr(self.config, key) for key in DECODING}
         return {key: value for key, value in found.items() if "image" in self.listing.modality and value is not None}
 
     @cached_property

@@ -21,6 +21,8 @@ STORAGE = {"samples_per_shard", "copy", "copy_content", "max_bad_samples"}
 """Keys that change how samples are stored, or how many may be quarantined."""
 BEFORE = {"background": None, "stratify": False, "max_pixels": None}
 """Keys that came later, as samples without them were made."""
+DECODING = ("background", "max_pixels")
+"""Keys that change how pictures are decoded: they stand in the fingerprint of samples that have pictures."""
 SHOWN = 60
 """Characters of a value in a message."""
 
@@ -36,9 +38,10 @@ def sample_recipe(config: DatasetConfig) -> dict[str, Any]:
 
 
 def recipe_hash(config: DatasetConfig) -> str:
-    """A hash of the keys; one that came later counts only where it changes the samples."""
-    found = sample_recipe(config)
-    return fingerprint({key: value for key, value in found.items() if key not in BEFORE or value != BEFORE[key]})
+    """A hash of the keys that choose samples, labels and texts; one that came later counts only where it changes these."""
+    found = sample_recipe(config).items()
+    chosen = {key: value for key, value in found if key not in DECODING and (key, value) not in BEFORE.items()}
+    return fingerprint(chosen)
 
 
 def is_of_before(manifest: Mapping[str, Any]) -> bool:

@@ -13,6 +13,7 @@ from aft_ray.models.students import modality, recorded, resolved
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.sections import TrainConfig
 from aft_ray.regularizers import regularizer_class
+from aft_ray.store.sample_recipe import DECODING
 from aft_ray.store.shards import as_now, without_place
 from aft_ray.store.side_by_side import Store
 
@@ -110,7 +111,7 @@ def how_decoded(origin: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of `dataset` that say how the pictures of a run were decoded, by its samples' fingerprints."""
     found = origin.get("samples") or {}
     train = found["train"] if "train" in found else next(iter(found.get("train+validation", [])), None)
-    return {key: (train or {}).get(key) for key in ("background", "max_pixels")}
+    return {key: (train or {}).get(key) for key in DECODING}
 
 
 def joined_origin(origin: Mapping[str, Any]) -> dict[str, Any]:

@@ -120,7 +120,9 @@ def test_teachers_and_students_see_the_samples_background(copy: bool, tmp_path: 
         prepare(given)
 
 
-def test_samples_of_before_show_what_they_showed_and_take_more_of_their_kind(tmp_path: Path) -> None:
+def test_samples_of_before_show_what_they_showed_and_take_more_of_their_kind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Their manifest has neither the key nor a trace of it in the fingerprint."""
     given = recipe(tmp_path, background=None, samples_per_shard=8)
     prepare(given)
@@ -139,7 +141,9 @@ def test_samples_of_before_show_what_they_showed_and_take_more_of_their_kind(tmp
     assert "background" not in plan_extraction(now).fingerprints["means"]["train"]["transform"]
     Path(given.workspace, "samples", "test", "manifest.json").unlink()
     Path(given.workspace, "samples", "test", "part-00000.parquet").unlink()
+    capsys.readouterr()
     manifests = prepare(now)
+    assert "transparent parts show the colours that they hide" in capsys.readouterr().err
     assert {"background" in manifest["fingerprint"] for manifest in manifests.values()} == {False}
     with pytest.raises(InputError, match="dataset.stratify is False on disk, True in this run"):
         prepare(override(now, {"dataset.stratify": True}))
