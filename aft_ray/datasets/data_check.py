@@ -164,7 +164,7 @@ def _kinds(encoded: bytes, background: str | None, max_pixels: int | None) -> tu
             return False, _is_flat(image.convert("RGB"))
         is_flat = _is_flat(decode(encoded, background, max_pixels))
         has_alpha = image.has_transparency_data and image.mode[0] not in "IF"
-        return has_alpha and image.convert("RGBA").getchannel("A").getextrema()[0] < 255, is_flat
+        return has_alpha and min(image.convert("RGBA").getchannel("A").tobytes()) < 255, is_flat
     except UNREADABLE:
         return None
 
