@@ -16,10 +16,11 @@ from aft_ray import cli, commands
 from aft_ray.commands.check import check, open_setup
 from aft_ray.datasets.prepare import prepare
 from aft_ray.export import load_student
+from aft_ray.models import students, teachers
 from aft_ray.models.teachers import build_teacher, describe_teacher
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.own_class import import_class
-from aft_ray.recipe.sections import TeacherConfig
+from aft_ray.recipe.sections import StudentConfig, TeacherConfig
 from aft_ray.regularizers import build_regularizer
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.fit import fit
@@ -38,7 +39,8 @@ def own_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     yield
     for name in EXAMPLES:
         sys.modules.pop(name, None)
-        sys.modules.pop(f"aft_ray.commands.{name}", None)
+        for folder in ("commands", "models.students", "models.teachers"):
+            sys.modules.pop(f"aft_ray.{folder}.{name}", None)
 
 
 def test_every_example_has_at_most_thirty_lines() -> None:
@@ -50,6 +52,23 @@ def test_the_teacher() -> None:
     assert describe_teacher(config).modality == "image"
     features = build_teacher(config, torch.device("cpu"))(np.full((2, 32, 32, 3), 40, np.uint8))
     assert features.shape == (2, 8) and features[0].argmax() == 1
+
+
+def test_a_class_in_its_folder_of_the_package_needs_no_entry_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in (teachers, students):
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    student = StudentConfig(model="aft_ray.models.students.strips:Strips", options={"width": 2})
+    assert students.build_student(student, 3).feature_dim == 8
+    teacher = TeacherConfig(name="histogram", model="aft_ray.models.teachers.histogram:Histogram")
+    assert describe_teacher(teacher).modality == "image"
+
+
+def test_the_lists_of_names_point_to_files_that_exist() -> None:
+    told = [summary for *_, summary in teachers.FORMS] + [students.OWN.summary]
+    paths = [path for text in told for path in re.findall(r"[\w/]+\.py", text)]
+    assert len(paths) == 2 and all((ROOT / path).is_file() for path in paths)
 
 
 def test_the_student(tmp_path: Path) -> None:

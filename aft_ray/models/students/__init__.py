@@ -74,7 +74,10 @@ KINDS = {
 }
 """Values of `student.model`: a whole name, or the library in LIBRARY:MODEL."""
 OWN = Kind(
-    "MODULE:Class", "image, text or both", "own_student", "a class of your own; models/students/base.py shows one"
+    "MODULE:Class",
+    "image, text or both",
+    "own_student",
+    "a class of your own; aft_ray/models/students/base.py has an example",
 )
 
 

@@ -38,7 +38,7 @@ FORMS = (
         "image or text",
         "BERT, DistilBERT, RoBERTa, T5, GPT-2, LLaMA and its like, sentence-transformers; DINOv2, ViT, CLIP, SigLIP",
     ),
-    ("MODULE:Class", "image or text", "a class of your own; aft_ray/teachers/base.py shows one"),
+    ("MODULE:Class", "image or text", "a class of your own; aft_ray/models/teachers/base.py has an example"),
 )
 """Forms of `model`: how to write it, the samples that it reads, a description."""
 

@@ -1,4 +1,4 @@
-"""Data sets from packages, on small files in the layout of facts/offline.md, section B; the real ones where installed."""
+"""Data sets from packages: on small files in their layouts, and on the real ones where they are installed."""
 
 from __future__ import annotations
 
