@@ -36,6 +36,8 @@ class Progress:
     def __enter__(self) -> Progress:
         if self.bar:
             self.bar.start()
+        elif self.total:
+            print(f"{self.title}: 0/{self.total} {self.unit}", file=sys.stderr, flush=True)
         return self
 
     def advance(self, count: int, note: str = "") -> None:

@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> None:
-    run_pipeline(load(demo_recipe(), parsed.overrides))
+    path = demo_recipe()
+    run_pipeline(load(path, parsed.overrides), argparse.Namespace(recipe=str(path), overrides=parsed.overrides))
 
 
 def demo_recipe() -> Path:

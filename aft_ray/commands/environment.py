@@ -17,7 +17,7 @@ from aft_ray.cluster.address import address, names_cluster
 from aft_ray.commands.own_modules import find_own_modules, ray_settings
 from aft_ray.commands.signals import take_signals
 from aft_ray.recipe.config import Recipe, load
-from aft_ray.recipe.printable import PrintableFormatter
+from aft_ray.recipe.printable import PrintableFormatter, tell
 from aft_ray.recipe.secrets import redacted
 
 if TYPE_CHECKING:
@@ -80,9 +80,10 @@ def _print_exception(kind: type[BaseException], error: BaseException, trace: Tra
 @contextmanager
 def ray_cluster(recipe: Recipe, verb: str) -> Iterator[None]:
     """Joins the cluster of RAY_ADDRESS once it has the resources for `verb`, or starts a local one for the context."""
+    joins = names_cluster()
+    tell(f"{'joining the cluster of RAY_ADDRESS' if joins else 'starting Ray on this machine'} ...")
     import ray
 
-    joins = names_cluster()
     ray.init(
         address=address(),
         include_dashboard=None if joins else False,

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aft_ray.commands.ending import show_next
 from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe
 from aft_ray.commands.tables import LISTED_CLASSES, console, print_table
 from aft_ray.recipe.config import Recipe
@@ -27,6 +28,7 @@ def run(parsed: argparse.Namespace) -> None:
 
     recipe = load_recipe(parsed)
     show_scores(recipe, evaluate(recipe, parsed.split, all_probabilities=parsed.probabilities))
+    show_next(parsed, "predict PATH", "export")
 
 
 def show_scores(recipe: Recipe, result: Mapping[str, Any]) -> None:

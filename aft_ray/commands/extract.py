@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 
 from aft_ray.commands.check import check
+from aft_ray.commands.ending import show_next, show_places
 from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe, ray_cluster
 from aft_ray.commands.tables import print_table
 from aft_ray.recipe.config import Recipe
@@ -28,6 +29,8 @@ def run(parsed: argparse.Namespace) -> None:
     with ray_cluster(recipe, "extract"):
         made = extract(recipe, overwrite=parsed.overwrite)
     show_features(recipe, made)
+    show_places(features=f"{recipe.workspace}/features")
+    show_next(parsed, "rank", "search")
 
 
 def show_features(recipe: Recipe, new_shards: Mapping[str, int]) -> None:

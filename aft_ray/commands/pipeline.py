@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from aft_ray.commands.check import check, open_setup
+from aft_ray.commands.ending import show_next, show_places
 from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe, ray_cluster
 from aft_ray.commands.search import show_leaderboard
 from aft_ray.commands.tables import console
@@ -22,26 +23,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> None:
-    run_pipeline(load_recipe(parsed))
+    run_pipeline(load_recipe(parsed), parsed)
 
 
-def run_pipeline(recipe: Recipe) -> None:
-    """Runs every stage on a cluster and shows the results."""
-    check(recipe, "pipeline")
+def run_pipeline(recipe: Recipe, parsed: argparse.Namespace) -> None:
+    """Runs every stage on a cluster and shows the results. parsed: names the recipe's file and its overrides."""
     started = time.perf_counter()
 
     def announce(stage: str) -> None:
         console.print(f"[{time.perf_counter() - started:5.1f} s]", style="bold", end=" ")
         console.print(stage, soft_wrap=True)
 
+    announce("check: the recipe, its data and its models")
+    check(recipe, "pipeline")
     with ray_cluster(recipe, "pipeline"):
-        page = pipeline(recipe, announce)
+        page, run = pipeline(recipe, announce)
     show_leaderboard(recipe)
     console.print(f"report: {page}  ({time.perf_counter() - started:.0f} s in all)", soft_wrap=True)
+    show_places(winner=f"{recipe.workspace}/runs/{run}")
+    show_next(parsed, "predict PATH", "evaluate", "export", run=run)
 
 
-def pipeline(recipe: Recipe, announce: Callable[[str], None]) -> str:
-    """Runs the stages that are not finished yet and returns the report's place. Calls `announce` as each starts."""
+def pipeline(recipe: Recipe, announce: Callable[[str], None]) -> tuple[str, str]:
+    """Runs the stages that are not finished yet. Returns the report's place and the name of the winner's run.
+
+    announce: is called as each stage starts.
+    """
     from aft_ray.datasets.prepare import prepare
     from aft_ray.extraction.extract import extract
     from aft_ray.report.report import report
@@ -64,4 +71,4 @@ def pipeline(recipe: Recipe, announce: Callable[[str], None]) -> str:
     winner = read_winner(Workspace.at(recipe.workspace).search(recipe.run))
     train(open_setup(override(winner, {"workspace": recipe.workspace}), "train"))
     announce("report")
-    return report(recipe)
+    return report(recipe), winner.run

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aft_ray.commands.check import check
+from aft_ray.commands.ending import show_next, show_places
 from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe
 from aft_ray.commands.tables import LISTED_CLASSES, print_table
 from aft_ray.recipe.config import Recipe
@@ -27,6 +28,8 @@ def run(parsed: argparse.Namespace) -> None:
     recipe = load_recipe(parsed)
     check(recipe, "prepare")
     show_samples(recipe, prepare(recipe, overwrite=parsed.overwrite))
+    show_places(samples=f"{recipe.workspace}/samples")
+    show_next(parsed, *(("extract", "plan") if recipe.teachers else ("train",)))
 
 
 def show_samples(recipe: Recipe, manifests: Mapping[str, dict[str, Any]]) -> None:

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from aft_ray.commands.check import open_setup
+from aft_ray.commands.ending import show_next, show_places
 from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe
 from aft_ray.commands.tables import console, number, print_table
 from aft_ray.recipe.config import Recipe
@@ -27,6 +28,7 @@ def run(parsed: argparse.Namespace) -> None:
 
     setup = open_setup(load_recipe(parsed), "rank")
     show_ranking(setup.recipe, rank(setup))
+    show_next(parsed, "search", "search --dry-run")
 
 
 def show_ranking(recipe: Recipe, ranking: Ranking) -> None:
@@ -60,4 +62,4 @@ def show_ranking(recipe: Recipe, ranking: Ranking) -> None:
         print_table("Similarity (linear CKA): 1 for equal features", ["teacher", *ranking.names], alike)
     for sentence in ranking.advice:
         console.print(sentence, soft_wrap=True)
-    console.print(f"picture: {Workspace.at(recipe.workspace) / 'rank.png'}", soft_wrap=True)
+    show_places(picture=Workspace.at(recipe.workspace) / "rank.png")

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from aft_ray.commands.check import open_setup
+from aft_ray.commands.ending import show_next, show_places
 from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe, ray_cluster
 from aft_ray.commands.tables import console, duration, number, print_table
 from aft_ray.recipe.config import Recipe
@@ -35,6 +36,10 @@ def run(parsed: argparse.Namespace) -> None:
     with ray_cluster(setup.recipe, "search"):
         search(setup)
     show_leaderboard(setup.recipe)
+    place = f"{setup.recipe.workspace}/searches/{setup.recipe.run}"
+    show_places(trials=f"{place}/trials.parquet", winner=f"{place}/best.yaml")
+    show_next(argparse.Namespace(recipe=f"{place}/best.yaml", overrides=[]), "train")
+    show_next(parsed, "report")
 
 
 def show_search_plan(recipe: Recipe, plan: SearchPlan) -> None:

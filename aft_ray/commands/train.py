@@ -6,6 +6,7 @@ import argparse
 from contextlib import nullcontext
 
 from aft_ray.commands.check import open_setup
+from aft_ray.commands.ending import show_next
 from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe, ray_cluster
 from aft_ray.commands.tables import console
 
@@ -32,3 +33,4 @@ def run(parsed: argparse.Namespace) -> None:
     accuracy = last["test_accuracy"]
     score = f"test loss {last['test_loss']:.4f}" if accuracy is None else f"test accuracy {100 * accuracy:.2f} %"
     console.print(f"{score}  ->  {place}", soft_wrap=True)
+    show_next(parsed, "evaluate", "predict PATH", "export")

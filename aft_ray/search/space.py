@@ -57,6 +57,11 @@ class Setting:
             return safe
         return f"{safe[:LONGEST_NAME]}-{fingerprint(full)[:8]}"
 
+    def in_words(self) -> str:
+        """For a line on the terminal."""
+        with_teachers = [f"beta {self.beta:g}", " + ".join(self.teachers)] if self.teachers else []
+        return ", ".join([self.method, *with_teachers, *(f"{key} {value}" for key, value in self.others)])
+
 
 @dataclass(frozen=True)
 class Trial:

@@ -45,6 +45,7 @@ class Round:
     earlier: Sequence[TrialRow]
     names: list[str] = field(default_factory=list)
     written: float = 0.0
+    best: tuple[float, str] = (-math.inf, "")
 
     def run(self, *, of_all: bool = False) -> list[TrialRow]:
         """Runs the trials that have not ended; returns this round's rows, with `of_all` also the earlier rounds'."""
@@ -71,6 +72,7 @@ class Round:
                 directory.reopen()
                 return trial
             self.proposals.tell(trial, self._best(directory))
+            self.note_best(trial.name)
         return None
 
     def over(self, name: str, status: str, error: str | None = None) -> None:
@@ -85,6 +87,19 @@ class Round:
 
     def tell(self, trial: Trial) -> None:
         self.proposals.tell(trial, self._best(self.shared.directory(trial.name)))
+
+    def note_best(self, name: str) -> None:
+        """Keeps the best of the trials that are over, for the line that shows the progress."""
+        directory = self.shared.directory(name)
+        value = self._best(directory)
+        if value is not None and math.isfinite(value):
+            found = (value, Trial.of(directory.facts()).setting.in_words())
+            self.best = max(self.best, found, key=lambda best: best[0])
+
+    def best_so_far(self) -> str:
+        """The best score of a trial that is over, and its setting."""
+        value, setting = self.best
+        return f"best {value:.3f}: {setting}" if setting else ""
 
     def _best(self, directory: TrialDirectory) -> float | None:
         """The score of a trial that is over, None of one that failed."""
@@ -207,9 +222,10 @@ class _Recorder(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.round.over(trial.custom_trial_name, "stopped")
-        value = trial.last_result["score"]
-        shown = f"score {value:.3f}" if self.round.title == "search" else "on test"
-        self._advance(shown if math.isfinite(value) else "a trial failed")
+        if not math.isfinite(trial.last_result["score"]):
+            return self._advance("a trial failed")
+        self.round.note_best(trial.custom_trial_name)
+        self._advance(self.round.best_so_far() if self.round.title == "search" else "on test")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         reason = str(trial.get_error() or "its process died").strip().splitlines()[-1]

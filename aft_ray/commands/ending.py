@@ -1,0 +1,26 @@
+"""The last lines of a verb: where things are, and what to do next."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+
+from aft_ray.commands.tables import console
+
+WIDTH = 10
+
+
+def show_places(**places: object) -> None:
+    """A line for each place, under its name."""
+    for name, place in places.items():
+        console.print(f"{name:{WIDTH}}{place}", soft_wrap=True, highlight=False)
+
+
+def show_next(parsed: argparse.Namespace, *verbs: str, **changes: str) -> None:
+    """Commands to go on with, on the recipe of this one, with its overrides. changes: keys that they have beside."""
+    given = [text for text in parsed.overrides if text.partition("=")[0] not in changes]
+    rest = shlex.join([*given, *(f"{key}={value}" for key, value in changes.items())])
+    for number, verb in enumerate(verbs):
+        name, _, more = verb.partition(" ")
+        command = " ".join(filter(None, ["aft-ray", name, shlex.quote(parsed.recipe), more, rest]))
+        show_places(**{"next" if number == 0 else "or": command})
