@@ -27,6 +27,8 @@ PEEKED = 2000
 TRIED = 500
 """Samples that are read."""
 CALLED = {"image": "pictures", "text": "texts", "image+text": "pictures with texts"}
+SMALL = 5_000
+"""Samples of a data set, below which each class gets its share of every split."""
 FEW = 10
 """Samples of a class below which its score means little."""
 
@@ -121,6 +123,9 @@ def _found(section: Mapping[str, Any]) -> Found:
     config = DatasetConfig.model_validate(section)
     listing = list_samples(config)
     check_ids(listing)
+    if _needs_shares_per_class(listing):
+        section = {**section, "stratify": True}
+        config = DatasetConfig.model_validate(section)
     splits = choose_splits(listing, config)
     raise_faults(
         f"No samples fall into split {split}: {len(listing.items)} samples are too few. Add samples."
@@ -147,6 +152,13 @@ def _found(section: Mapping[str, Any]) -> Found:
         round(sum(len(text.split()) for text in texts) / len(texts)) if texts else 0,
         tuple(contents[:8]),
     )
+
+
+def _needs_shares_per_class(listing: Listing) -> bool:
+    """Whether a split that is held out by chance could lack much of a class. Groups decide their splits themselves."""
+    brought = {"validation", "test"} <= {item.split for item in listing.items}
+    grouped = any(item.group is not None for item in listing.items)
+    return listing.task == "classification" and len(listing.items) < SMALL and not brought and not grouped
 
 
 def _checked(content: Any) -> tuple[bytes | None, str | None]:

@@ -75,14 +75,18 @@ def _value(value: Any) -> str:
 
 
 def _dataset(found: Found) -> list[str]:
-    lines = ["dataset:\n", *(f"  {key}: {_value(value)}\n" for key, value in found.section.items())]
+    section = {key: value for key, value in found.section.items() if key != "stratify"}
+    lines = ["dataset:\n", *(f"  {key}: {_value(value)}\n" for key, value in section.items())]
     own = {item.split for item in found.listing.items} - {None}
     if own:
         lines.append("  # the data's own splits are used; what is missing is held out of train\n")
     for key, split in (("validation_fraction", "validation"), ("test_fraction", "test")):
         if split not in own:
             share = {"validation": 0.15, "test": 0.2}[split]
-            lines.append(f"  {key}: {share}  # of the samples, by the hash of their ids\n")
+            of = "each class" if "stratify" in found.section else "the samples"
+            lines.append(f"  {key}: {share}  # of {of}, by the hash of the samples' ids\n")
+    if "stratify" in found.section:
+        lines.append("  stratify: true  # false: a sample stays in its split when others come or go\n")
     if found.listing.modality != "image" or "columns" in found.section:
         lines.append("  # columns.group names a column whose equal values (a patient, a document) stay in one split\n")
     return lines

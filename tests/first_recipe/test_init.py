@@ -143,3 +143,18 @@ def test_the_recipe_runs_without_an_edit(tmp_path: Path, image_folder: Path) -> 
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / load(tmp_path / "recipe.yaml").workspace / "report" / "index.html").exists()
+
+
+def test_small_data_gets_each_class_its_share_and_groups_or_own_splits_do_not(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    made = init(str(image_folder), {}, machine=LAPTOP)
+    assert made.recipe.dataset.stratify and "  stratify: true  # false: a sample stays" in made.text
+    assert "validation_fraction: 0.15  # of each class" in made.text
+    for split in ("train", "val", "test"):
+        shutil.copytree(image_folder, tmp_path / "own" / split)
+    assert not init(str(tmp_path / "own"), {}, machine=LAPTOP).recipe.dataset.stratify
+    rows = "".join(f"text {n},{n % 2},p{n // 4}\n" for n in range(200))
+    (tmp_path / "grouped.csv").write_text(f"text,label,patient\n{rows}")
+    grouped = init(str(tmp_path / "grouped.csv"), {"group": "patient"}, machine=LAPTOP)
+    assert grouped.recipe.dataset.columns.group == "patient" and not grouped.recipe.dataset.stratify
