@@ -65,10 +65,11 @@ class Closeness:
                 f"learnt by heart. Its distance to the target is {self.trained_distance:.2f} on training rows and"
                 f" {numbers['kernel_distance']:.2f} on validation rows. Add samples without labels, or lower beta."
             )
-        if numbers["student_head"] >= numbers["teachers_head"]:
-            return f"little is left to learn from these teachers. A head reads {heads}."
-        if numbers["student_target"] >= FOLLOWS:
-            return f"the student follows its target (CKA {numbers['student_target']:.2f})."
+        if round(numbers["student_target"], 2) >= FOLLOWS:  # as the table shows it
+            follows = f"the student follows its target (CKA {numbers['student_target']:.2f})"
+            if numbers["student_head"] < numbers["teachers_head"]:
+                return f"{follows}. A head reads {heads}."
+            return f"{follows}, and little is left to learn from these teachers. A head reads {heads}."
         if self.falls > STILL_FALLS and self.last_is_best:
             return (
                 f"too few steps. The last student was the best, and the regularization still fell by {100 * self.falls:.1f} %"
