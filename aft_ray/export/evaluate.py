@@ -36,7 +36,7 @@ BATCH_SIZE = 512
 
 @with_config(ConfigDict(extra="allow"))
 class Evaluated(TypedDict):
-    """evaluation-<split>.json, as far as others read it."""
+    """The keys of evaluation-<split>.json that other modules read."""
 
     split: str
     task: str

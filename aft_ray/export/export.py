@@ -79,7 +79,7 @@ def _card(
 
 
 def _text_form(model: Classifier, recipe: Recipe) -> str | None:
-    """How the columns of a row become the text that the student reads; None for one that reads none."""
+    """How the columns of a row become the student's text; None if it reads no text."""
     if all(transform.column != "text" for transform in model.transforms):
         return None
     content = row_form(trained_on(model.facts, recipe)).content
@@ -87,7 +87,7 @@ def _text_form(model: Classifier, recipe: Recipe) -> str | None:
     if content.prompt:
         made = f"`{printable(content.prompt)}`, with the column{'s' if len(content.texts) > 1 else ''} {columns} put in"
     elif len(content.texts) > 1:
-        made = f"the columns {columns}, each on a line of its own"
+        made = f"the columns {columns}, one per line"
     else:
         return f"the column {columns}, as it is."
     return f"{made}: `aft-ray predict` does so, in Python give the finished text."

@@ -55,8 +55,8 @@ def open_prediction(recipe: Recipe, path: str, *, output: str | None = None) -> 
     """Predictions to make for the samples at `path` (see `unlabelled.list_unseen`) with the student of `runs/<run>`.
 
     They go to `output`, by default `<workspace>/predictions/<run>/`, and replace an earlier call's when all are there.
-    Raises InputError if there is nothing to predict, no student, one that cannot read such samples, or an output that
-    holds files which are not ours.
+    Raises InputError if there are no samples or no student, if the student cannot read the samples, or if the output holds
+    files which are not ours.
     """
     workspace = Workspace.at(recipe.workspace)
     run = workspace.run(recipe.run)
@@ -73,7 +73,7 @@ def open_prediction(recipe: Recipe, path: str, *, output: str | None = None) -> 
 
 @dataclass(frozen=True)
 class Prediction:
-    """All that is known and checked before a cluster is started. source: of `unseen`. place: where the predictions go."""
+    """A checked prediction, made before a cluster starts. source: of `unseen`. place: the directory of the predictions."""
 
     recipe: Recipe
     run: Directory

@@ -22,7 +22,7 @@ EVALUATE_AGAIN = "Delete it and run 'aft-ray evaluate' again."
 
 
 class Form(BaseModel):
-    """A JSON object of which some keys are checked; types are not converted."""
+    """A JSON object with some checked keys; types are not converted."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -39,7 +39,7 @@ class Method(Form):
 
 
 class _StudentFacts(Form):
-    """What a student is loaded from, and what its model card shows if it is there."""
+    """student.json: the keys needed to load a student, and optional ones for its model card."""
 
     student: StudentConfig
     classes: list[str] = Field(min_length=1)

@@ -26,7 +26,7 @@ NAMED = 3
 
 
 class Classifier(nn.Module):
-    """A trained student that gives logits alone: (B, C) from what its transforms make of B samples, stacked.
+    """A trained student that returns logits alone: (B, C) from the stacked outputs of its transforms for B samples.
 
     transforms: from a sample's encoded image or text to its input, one per modality; none for a linear probe.
     classes: names of the columns. task: classification, multilabel or regression. input_teachers: whose features a linear
@@ -73,7 +73,7 @@ def load_student(run_or_student_dir: str | Path | Directory) -> Classifier:
 def _read_weights(
     directory: Directory, facts: Mapping[str, Any], expected: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """The weights beside the facts. Raises InputError if they are not those of such a student."""
+    """Loads the weights beside the facts. Raises InputError if they belong to another student."""
     if not directory.has(WEIGHTS):
         raise damaged(directory, WEIGHTS, "it is missing", TRAIN_AGAIN)
     content = directory.read(WEIGHTS)

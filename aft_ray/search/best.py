@@ -61,14 +61,13 @@ def best_of_each(
 
 
 def group_of(of: FinalsOf, key: SettingKey) -> Hashable:
-    """The settings that a setting competes with, of which one has final runs."""
+    """The group in which a setting competes; its best setting has final runs."""
     method, _, teachers, _ = key
     return {"method": method, "teachers": (method, teachers), "setting": key}[of]
 
 
 def winner(best: Mapping[str, Choice]) -> Choice:
-    """The method to train, of one or more: the best, or standard transfer where that is worse by no more than its standard
-    error."""
+    """The method to train: the best, or standard transfer if it is worse by at most its standard error."""
     first = min(best.values(), key=lambda choice: choice.rank)
     simplest = best.get(SIMPLEST)
     if simplest is not None and first.score - simplest.score <= simplest.standard_error:
@@ -84,7 +83,7 @@ def _choice(key: SettingKey, rows: Sequence[TrialRow], metric: str | None, num_v
     if num_validation and metric != "val_loss" and measure_of(rows).name == "accuracy":
         error = math.sqrt(
             max(0.0, mean * (1 - mean)) / num_validation
-        )  # seeds share the samples: no less with more seeds
+        )  # seeds share the samples, so more seeds do not lower it
     elif len(scores) > 1 and math.isfinite(mean):
         error = statistics.stdev(scores) / math.sqrt(len(scores))
     return Choice(key, mean, math.fsum(losses) / len(losses), error)

@@ -85,7 +85,7 @@ def _resource_faults(recipe: Recipe) -> list[str]:
     if recipe.train.use_gpu and search.gpus_per_trial == 0:
         found.append("search.gpus_per_trial is 0, and train.use_gpu asks for a GPU. Set one of them.")
     if recipe.train.use_gpu and search.workers_per_trial > 1 and search.gpus_per_trial not in (None, 1):
-        found.append("search.gpus_per_trial must be 1 with several workers per trial: each takes a GPU of its own.")
+        found.append("search.gpus_per_trial must be 1 with several workers per trial: each worker takes one GPU.")
     return found
 
 
@@ -126,7 +126,7 @@ def num_trials(recipe: Recipe) -> float:
 def _variant_faults(recipe: Recipe, variant: Recipe) -> list[str]:
     """Faults of the recipe with a searched value in place."""
     if "linear_probe" in {variant.student.model, recipe.student.model} and variant.student != recipe.student:
-        return ["a linear probe cannot be searched beside other students; search it with a recipe of its own."]
+        return ["a linear probe cannot be searched beside other students; give it a separate recipe."]
     return [
         *students.faults(variant.student),
         *training.regularizer_faults(variant),

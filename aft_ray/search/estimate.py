@@ -25,10 +25,10 @@ PROBE_STEPS = 4
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """trials: before the final ones; with Optuna as many random draws. num_over: those of them that the workspace has already,
-    which are not run again. num_final: final runs, of all methods.
+    """trials: before the final ones; with Optuna as many random draws. num_over: finished trials and final runs in the
+    workspace, which are not run again. num_final: final runs of all methods.
 
-    step_s, evaluation_s: of the last trial, one worker on this machine. hours: of all that are left, one after the
+    step_s, evaluation_s: times of the last trial with one worker on this machine. hours: the remaining trials one after the
     other, if none is stopped early.
     """
 

@@ -1,7 +1,7 @@
-"""Which trial is next: from a list, or by what Optuna's TPE learns from the trials before (arXiv 1907.10902).
+"""Proposes the next trial: from a list, or by Optuna's TPE, which learns from earlier trials (arXiv 1907.10902).
 
-Every proposal follows from the scores told so far and its own number alone. A search that is started again, told what is
-on disk, therefore goes on as the one that was killed would have.
+A proposal depends only on its number and the scores told so far. A search that starts again and is told the scores on disk
+therefore continues as the killed one would have.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from aft_ray.recipe.search_section import Range
 from aft_ray.search.space import BETA, TEACHERS, Setting, Space, Trial, rounded, seeded
 
 TRIES, LEARNED_TRIES = 100, 5
-"""How often a setting that was proposed before is proposed again, in a row, until the space counts as tried out; after the
-first few, settings are drawn at random."""
+"""Repeated proposals in a row after which the space counts as exhausted; after the first few, settings are drawn at random."""
 
 
 class Proposals(Protocol):
@@ -69,7 +68,7 @@ class Learned:
 
 
 class _Study:
-    """One method's settings, and Optuna's memory of them."""
+    """One method's settings, and Optuna's study of them."""
 
     def __init__(self, recipe: Recipe, space: Space) -> None:
         optuna = _optuna()
@@ -83,7 +82,7 @@ class _Study:
         self.is_exhausted = False
 
     def propose(self) -> Setting | None:
-        """A setting that was not proposed before."""
+        """A new setting."""
         if len(self.numbers) < min(self.limit, self.space.size()):
             for attempt in range(TRIES):
                 self.study.sampler = self._sampler(attempt)
@@ -97,7 +96,7 @@ class _Study:
         return None
 
     def add(self, setting: Setting) -> None:
-        """A setting that is to be tried, with the very numbers that the trial has."""
+        """Records a setting to try, with the exact numbers of its trial."""
         running = self.optuna.trial.TrialState.RUNNING
         params, distributions = self._params(setting), self._distributions()
         self.study.add_trial(self.optuna.trial.create_trial(state=running, params=params, distributions=distributions))
@@ -116,7 +115,7 @@ class _Study:
             self.study.tell(self.numbers[setting], state=self.optuna.trial.TrialState.FAIL)
 
     def _sampler(self, attempt: int) -> Any:
-        """A fresh one, so that a proposal does not depend on the process that makes it."""
+        """A fresh sampler, so that a proposal does not depend on the process that makes it."""
         samplers, seed = self.optuna.samplers, hash((self.seed, len(self.numbers), attempt)) % 2**32
         if attempt >= LEARNED_TRIES:
             return samplers.RandomSampler(seed)

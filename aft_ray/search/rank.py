@@ -1,9 +1,9 @@
-"""rank: how much every combination of teachers knows about the task, before anything is spent on training.
+"""rank: measures how much every combination of teachers knows about the task, before any training.
 
-One pass over the train features and one over validation give, for the labels that training would have: LogME's score; the
-validation accuracy of the linear head that LogME fits on the way (the posterior mean of Bayesian regression, its strength
-chosen by the evidence); that of the nearest neighbours; and how much any two teachers say the same (linear CKA). Two more give
-how much each teacher by itself tells of the labels (`knowledge`).
+One pass over the train features and one over validation give, with the labels that training would use: LogME's score; the
+validation accuracy of LogME's linear head (the posterior mean of Bayesian regression, its strength chosen by the evidence) and
+of nearest neighbours; and the similarity of any two teachers (linear CKA). Two more passes measure how well each teacher alone
+predicts the labels (`knowledge`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Ranking:
     cka: (K, K) linear CKA of the teachers `names` over the train split: 1 where two say the same up to rotation, 0 where
     they have nothing in common (arXiv 1905.00414).
 
-    knowledge: what each teacher by itself tells of the labels. advice: what to expect, in sentences.
+    knowledge: how well each teacher alone predicts the labels. advice: expectations, in sentences.
     """
 
     names: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The picture of `aft-ray rank`: accuracy of every combination of teachers, and how alike the teachers are."""
+"""The picture of `aft-ray rank`: accuracy of every combination of teachers, and the teachers' similarity."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from aft_ray.search.space import BETA, Space, rounded
 
 
 def grace_steps(recipe: Recipe) -> int:
-    """Steps that a trial has in any case."""
+    """Steps before a trial may be stopped or changed."""
     return recipe.search.grace_steps or max(1, recipe.train.steps // 3)
 
 
@@ -28,9 +28,9 @@ def _most_steps(recipe: Recipe) -> int:
 
 
 class AshaPerMethod(FIFOScheduler):
-    """ASHA (arXiv 1810.05934) among the trials of one method: one that learns slowly must not be stopped by another.
+    """ASHA (arXiv 1810.05934) among the trials of one method, so that no method stops a slower one.
 
-    ask: tells a trial of this name to end by itself; without it, Tune ends its process.
+    ask: asks the trial of this name to stop; without it, Tune kills its process.
     """
 
     def __init__(self, recipe: Recipe, ask: Callable[[str], None] | None = None) -> None:
@@ -42,7 +42,7 @@ class AshaPerMethod(FIFOScheduler):
         self.schedulers: dict[str, ASHAScheduler] = {}
 
     def remember(self, method: str, name: str, reports: Iterable[tuple[int, float]]) -> None:
-        """Takes the (step, score) reports of an ended trial, made to an earlier process of the search."""
+        """Replays the (step, score) reports of a finished trial, made to an earlier process of the search."""
         trial = _Known(name, {"trial": {"method": method}})
         self.on_trial_add(None, trial)
         for step, score in reports:
@@ -78,7 +78,7 @@ class AshaPerMethod(FIFOScheduler):
 
 @dataclass
 class _Known:
-    """What ASHA looks at of a trial."""
+    """The attributes of a trial that ASHA reads."""
 
     trial_id: str
     config: dict[str, Any]
@@ -87,8 +87,8 @@ class _Known:
 
 
 def population(recipe: Recipe, space: Space) -> PopulationBasedTraining:
-    """Population based training (arXiv 1711.09846) of the trials of one method: the worst quarter takes over weights,
-    teachers and values of the best, and numbers of ranges are then moved by a fifth or drawn anew."""
+    """Population based training (arXiv 1711.09846) of the trials of one method: the worst quarter copies weights, teachers and
+    values from the best; then values of ranges are moved by a fifth or drawn anew."""
     ranges = {key: values for key, values in space.values.items() if isinstance(values, Range)}
 
     def domain(key: str) -> Any:

@@ -1,7 +1,7 @@
-"""One trial of a search, in a process of its own that Tune has started.
+"""One trial of a search, in a process that Tune has started for it.
 
-Whether in this process or on several Ray Train workers: every evaluation reaches Tune as it is made, a checkpoint is kept,
-and how the trial ended is written down before Tune is told.
+In this process as on several Ray Train workers, every evaluation is reported to Tune at once, a checkpoint is kept, and the
+trial's outcome is written before Tune hears of it.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def needed(recipe: Recipe) -> dict[str, float]:
 
 
 def run_trial(config: dict[str, Any], *, shared: Shared) -> None:
-    """Runs in a process that Tune starts. Faults of the trial itself are recorded, not raised: raised, the trial would be
-    tried again, as the death of a process is."""
+    """Runs in a process that Tune starts. Faults of the trial are recorded, not raised: Tune retries a trial that raises, as it
+    retries one whose process died."""
     trial, directory = Trial.of(config["trial"]), shared.directory(tune.get_context().get_trial_name())
     try:
         _train_trial(trial, directory, shared)
@@ -94,7 +94,7 @@ def _train_trial(trial: Trial, directory: TrialDirectory, shared: Shared) -> Non
 
     def tell(line: Mapping[str, Any], checkpoint: Any = None) -> None:
         told.append(dict(line))
-        is_over = directory.outcome() is not None  # nothing is to be decided about it
+        is_over = directory.outcome() is not None  # no scheduler decides about it
         tune.report({"step": line["step"], "score": best_score(told, metric), "done": is_over}, checkpoint=checkpoint)
 
     def report(metrics: dict[str, Any], state: TrainingState) -> None:
@@ -136,7 +136,7 @@ def _train_trial(trial: Trial, directory: TrialDirectory, shared: Shared) -> Non
 def _train_with_workers(
     recipe: Recipe, directory: TrialDirectory, shared: Shared, trial: Trial, tell: Any, clock: Clock
 ) -> None:
-    """A trial on Ray Train, whose every evaluation reaches Tune as it is written."""
+    """A trial on Ray Train, whose evaluations are reported to Tune as they are written."""
 
     def pass_on(line: dict[str, Any], num_steps: int) -> None:
         directory.note(trial, wall_time_s=clock.read(), num_gpus=needed(shared.recipe).get("GPU", 0.0))

@@ -1,7 +1,7 @@
-"""Random changes of the student's view: of whole batches, on the device that trains.
+"""Random changes of the student's view, made for whole batches on the training device.
 
 The random numbers of a row are a function of (seed, step, row of the global batch), so any number of workers sees the same
-pictures, and a resumed run too. A picture is changed as the student's transform has cropped it.
+pictures, and so does a resumed run. A picture is changed after the student's transform has cropped it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ STRENGTHS = {
 
 
 def augmentation_of(recipe: Recipe) -> Augmentation | None:
-    """What the recipe's `train.augment` asks for."""
+    """The `Augment` that the recipe's `train.augment` names."""
     if recipe.train.augment == "none":
         return None
     return Augmentation(recipe.train, [transform.column for transform in student_transforms(recipe.student)])

@@ -1,7 +1,6 @@
-"""What "best" means: the one score that evaluations, settings and methods are compared by, and how people see it.
+"""Defines "best": the score that compares evaluations, settings and methods, and its form for people.
 
-A task with classes is compared by its accuracy, a regression by its loss. `score` turns either into a number of which
-more is better.
+A task with classes is compared by its accuracy, a regression by its loss. A higher `score` is better for both.
 """
 
 from __future__ import annotations
@@ -76,8 +75,8 @@ def measure_of(lines: Iterable[Mapping[str, Any]]) -> Measure:
 def score(line: Mapping[str, Any], metric: str | None = None) -> float:
     """The score of an evaluation, or of a row of trials; higher is better: validation accuracy, or the negative loss.
 
-    metric: `val_accuracy` or `val_loss`; None takes the task's own. A loss that is no number is the worst. Without a
-    validation split the later is the better.
+    metric: `val_accuracy` or `val_loss`; None takes the task's own. A loss of NaN is the worst. Without a validation split
+    the later evaluation is better.
     """
     accuracy, loss = line.get("val_accuracy"), line.get("val_loss")
     if accuracy is not None and (metric != "val_loss" or loss is None):
@@ -88,7 +87,7 @@ def score(line: Mapping[str, Any], metric: str | None = None) -> float:
 
 
 def best_line(history: Iterable[dict[str, Any]], metric: str | None = None) -> dict[str, Any]:
-    """The evaluation whose student is kept: the first of those with the highest score."""
+    """The evaluation whose student is kept: the first one with the highest score."""
     return max(history, key=lambda line: score(line, metric))
 
 

@@ -30,7 +30,10 @@ def regularizer_arguments(recipe: Recipe, student_dim: int | tuple[int, ...]) ->
     if isinstance(student_dim, int):
         return {"student_dim": student_dim, **recipe.regularizer.options}
     if not regularizer_class(recipe.regularizer.name).needs_teachers:
-        return {"student_dim": student_dim[0], **recipe.regularizer.options}  # it looks at nothing: one tower will do
+        return {
+            "student_dim": student_dim[0],
+            **recipe.regularizer.options,
+        }  # `none` reads no features: one tower will do
     return {"student_dim": student_dim, "combine": "product", **recipe.regularizer.options}
 
 
@@ -69,7 +72,7 @@ def build_task(recipe: Recipe, data: Data, device: torch.device, *, weights_foll
 def _fitted_regularizer(
     recipe: Recipe, data: Data, student: Student, device: torch.device, *, weights_follow: bool
 ) -> Regularizer:
-    """The recipe's regularizer, fitted to the data where its method asks for that."""
+    """The recipe's regularizer, fitted to the data if its method needs that."""
     needs_teachers = regularizer_class(recipe.regularizer.name).needs_teachers
     fitting = TrainingData(
         student=student,
@@ -106,7 +109,7 @@ def device_of(settings: TrainConfig) -> torch.device:
 
 
 def choose_algorithms(settings: TrainConfig) -> None:
-    """Of this process: those that `deterministic` asks for. An operation that has none such says so, once."""
+    """Enables deterministic algorithms in this process; an operation without one warns once."""
     if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
     torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)

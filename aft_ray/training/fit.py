@@ -1,6 +1,6 @@
 """The training loop, plain PyTorch: one worker of a process group, or the only one.
 
-Everything random is a function of (seed, step): which samples make a batch, and what dropout draws. A resumed run
+Everything random is a function of (seed, step): the samples of a batch, and dropout. A resumed run
 therefore repeats an undisturbed one to the last digit on the same hardware; on a GPU with `train.deterministic`.
 """
 
@@ -227,7 +227,7 @@ class Interval:
         return time.perf_counter() - self.started
 
     def next(self, batches: Iterator[StepBatches]) -> StepBatches:
-        """The next batches, counting how long they had to be waited for."""
+        """Yields the batches and counts the time spent waiting for them."""
         asked = time.perf_counter()
         found = next(batches)
         self.waited += time.perf_counter() - asked

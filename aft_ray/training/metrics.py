@@ -28,7 +28,7 @@ def task_errors(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sum, in float32, and number of the errors of (b, C) logits where there is a label.
 
-    class_weights: (C,) float32 for classification; the sum and the number are then weighted by those of the rows' classes.
+    class_weights: (C,) float32 for classification; each row counts with the weight of its class in sum and number.
 
     classification: cross-entropy of each labelled row. multilabel: binary cross-entropy, and regression: squared
     difference, of each of the (b, C) labels that is not NaN.

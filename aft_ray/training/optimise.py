@@ -63,7 +63,7 @@ class Optimisation:
 
     @contextmanager
     def evaluated_weights(self) -> Iterator[None]:
-        """The student has the weights inside that are evaluated and kept: the averages, where `train.ema` asks for them."""
+        """Inside, the student has the weights to evaluate and keep: with `train.ema` the averages."""
         if self.averages is None:
             yield
             return
@@ -130,7 +130,7 @@ def _peak(depth: int, top: int, settings: TrainConfig) -> float:
 def layer_depths(student: Student) -> dict[str, int]:
     """Names of the parameters below the student's last layer, `head`, and their depth: 0 before the first block, 1 in it, ...
 
-    A block is an entry of the model's longest list of modules. What comes after the last block is as deep as that.
+    A block is an entry of the model's longest list of modules. Layers after the last block have its depth.
     """
     names = [name for name, _ in student.named_parameters() if not name.startswith("head.")]
     lists: dict[str, set[int]] = {}
@@ -147,7 +147,7 @@ def layer_depths(student: Student) -> dict[str, int]:
 
 
 def learning_rate_factor(step: int, settings: TrainConfig) -> float:
-    """Linear warm-up to 1, then the course that `schedule` names; a function of the step alone."""
+    """Linear warm-up to 1, then the named `schedule`; a function of the step alone."""
     if step < settings.warmup_steps:
         return (step + 1) / settings.warmup_steps
     progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)

@@ -1,4 +1,4 @@
-"""The process group of a training's workers, which listens on no address but the one that other workers need.
+"""The process group of a training's workers, which listens only on the address that the other workers need.
 
 torch's own rendezvous opens its key-value store on all interfaces, without a token. Here the main worker hands the store a
 socket that is bound already: to the loopback interface if all workers share a machine, else to the node's cluster address.

@@ -61,8 +61,8 @@ class TransferTask(nn.Module):
         """Scalars `loss`, `task_loss` and `regularization` of the global batch; `batch` has this worker's rows.
 
         The task loss is the mean over the rows that have a label; the regularizer sees all rows.
-        gradients: those of the loss with respect to logits and features of these rows, where they are known already, and
-        then perhaps to the regularizer's parameters. There is then only a `loss`, with just these gradients.
+        gradients: the known gradients of the loss with respect to logits and features of these rows, perhaps followed by
+        the regularizer's parameters. The result is then a `loss` alone, with exactly these gradients.
         """
         logits, features = self.run_student(batch.inputs)
         if gradients is None:
@@ -88,7 +88,7 @@ class TransferTask(nn.Module):
         )
         over_workers = begin_sum_of_losses(errors, count)
         if isinstance(features, tuple) and not self.regularizer.needs_teachers:
-            features = features[0]  # a regularizer that looks at nothing is given one tower
+            features = features[0]  # a regularizer that reads no features is given one tower
         regularization = self.regularizer(features, batch.teacher_features, logits)
         error_sum, num_labeled = over_workers()
         task_loss = error_sum / num_labeled.clamp(min=1)
@@ -105,7 +105,7 @@ class TransferTask(nn.Module):
 
 @functools.cache
 def _autocast(device_type: str, dtype: torch.dtype) -> torch.autocast:
-    """Kept, since to make one asks the driver whether there is a GPU."""
+    """Cached: making one asks the driver for GPUs."""
     return torch.autocast(device_type, dtype=dtype)
 
 

@@ -1,4 +1,4 @@
-"""One training as a value: what its process needs, be that this one or a worker of Ray Train."""
+"""One training as a value: everything that its process needs, whether this process or a worker of Ray Train."""
 
 from __future__ import annotations
 

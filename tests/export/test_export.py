@@ -243,7 +243,7 @@ def test_the_card_says_what_the_model_is(tmp_path: Path) -> None:
         ({"name": "spam"}, "Text: the column `text`, as it is."),
         (
             {"source": "csv", "path": "x", "columns": {"text": ["a", "b"]}},
-            "the columns `a` and `b`, each on a line of its own: `aft-ray predict` does so,",
+            "the columns `a` and `b`, one per line: `aft-ray predict` does so,",
         ),
         (
             {"source": "csv", "path": "x", "columns": {"text": "review"}, "prompt": "Good?\n{review} Answer:"},

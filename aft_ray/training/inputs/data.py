@@ -42,7 +42,7 @@ class Data:
         return Data(**splits, origin=self.origin)
 
     def with_validation_in_train(self) -> Data:
-        """What final runs are trained on. Both splits must be in memory."""
+        """The data of final runs: train and validation as one split. Both must be in memory."""
         assert isinstance(self.train, Split) and isinstance(self.validation, Split)
         joined = self.train.joined(self.validation)
         return Data(joined, validation=None, test=self.test, origin=joined_origin(self.origin))

@@ -1,4 +1,4 @@
-"""What one worker trains on: the batches of every step, made ahead by threads, and a watch over the losses they give."""
+"""The batches of one worker, made ahead by threads, and a check of their losses."""
 
 from __future__ import annotations
 

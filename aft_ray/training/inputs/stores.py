@@ -25,7 +25,7 @@ class Setup:
 
 
 def open_setup(recipe: Recipe, names: Sequence[str] | None = None) -> Setup:
-    """Opens the stores with the features of the teachers `names`; None takes those that a training reads.
+    """Opens the stores with the features of the teachers `names`; None means the teachers that a training reads.
 
     Raises InputError if something is missing, was made with other settings, or is nothing that the student can learn from.
     """

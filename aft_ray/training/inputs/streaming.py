@@ -37,7 +37,7 @@ class ShardCache:
         return ShardCache, (self.store, self.columns, self.capacity)  # another process starts with an empty one
 
     def get(self, index: int) -> dict[str, Any]:
-        """Shard `index`; threads that ask for one that is being read wait for it."""
+        """Shard `index`; other threads that need it wait until it has been read."""
         with self.lock:
             known = index in self.shards
             shard = self.shards.setdefault(index, Future())
