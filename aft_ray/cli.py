@@ -9,10 +9,12 @@ if __name__ == "__main__" and not getattr(sys.flags, "safe_path", False):
 
 import argparse
 import errno
+import os
 from collections.abc import Sequence
 
 import aft_ray
 from aft_ray.commands import epilog, verbs
+from aft_ray.commands.completion import complete
 from aft_ray.commands.environment import report_without_secrets, set_environment
 from aft_ray.commands.own_modules import script_directory_last
 from aft_ray.commands.signals import signals_as_before, take_signals
@@ -27,7 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done; 2 the input is wrong, one line per fault on stderr; 1 anything else."""
     script_directory_last()
     show_any_character()
-    parsed = _parser().parse_args(arguments)
+    parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions
+        complete(parser)
+    parsed = parser.parse_args(arguments)
     set_environment(own_cluster=parsed.verb != "submit")
     report_without_secrets()
     try:

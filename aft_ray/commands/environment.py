@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """The arguments RECIPE and key=value, which most verbs take."""
-    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file; see jobs/recipes/")
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file; 'aft-ray init PATH' writes one")
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,8 @@ from aft_ray.models.students import build_student
 from aft_ray.models.teachers import build_teacher, describe_teacher
 from aft_ray.recipe.config import Recipe
 
-TIMED = 3
-"""Batches and steps that are timed, after one that warms up."""
+TIMED, LONGEST_S = 3, 2.0
+"""Batches and steps that are timed, after one that warms up, and when no further one begins."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,21 @@ class Cost:
 
 def estimate(recipe: Recipe, found: Found, num_trainings: int) -> Cost:
     rows = sum(found.sizes[split] for split in ("train", "validation"))
-    with redirect_stderr(io.StringIO()):  # libraries draw bars while they read weights
+    with redirect_stderr(io.StringIO()), _one_thread():  # libraries draw bars while they read weights
         seconds = sum(_teacher_s(recipe, index, found) for index in range(len(recipe.teachers)))
-    return Cost(
-        rows * seconds / 60, num_trainings * recipe.train.steps * _step_s(recipe, found.listing) / 60, num_trainings
-    )
+        step_s = _step_s(recipe, found.listing)
+    return Cost(rows * seconds / 60, num_trainings * recipe.train.steps * step_s / 60, num_trainings)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Times one core, as trainings use it; on a busy machine several threads would wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _minutes(minutes: float) -> str:
@@ -86,8 +96,8 @@ def _step_s(recipe: Recipe, listing: Listing) -> float:
 def _timed(work: Callable[[], object]) -> float:
     """The fastest of a few: other work on the machine only slows."""
     work()
-    seconds = []
-    for _ in range(TIMED):
+    seconds: list[float] = []
+    while not seconds or (len(seconds) < TIMED and sum(seconds) < LONGEST_S):
         started = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - started)
