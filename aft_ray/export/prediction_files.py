@@ -130,7 +130,7 @@ def _foreign(place: Directory) -> list[str]:
     """Files with names like ours that this command did not write."""
     names = place.names()
     parts = {name for name in names if PART.fullmatch(name)} - set(_own_parts(place))
-    return sorted(parts | ({SUMMARY} if SUMMARY in names and not _is_own_summary(place) else set()))
+    return sorted(parts | ({SUMMARY} if SUMMARY in names and not is_own_summary(place) else set()))
 
 
 def _own_parts(place: Directory) -> Iterator[str]:
@@ -146,7 +146,7 @@ def _is_own_part(place: Directory, name: str) -> bool:
     return MARK in parquet_metadata(place, name)
 
 
-def _is_own_summary(place: Directory) -> bool:
+def is_own_summary(place: Directory) -> bool:
     return json_object(place, SUMMARY).get("made_by") == MADE_BY
 
 

@@ -19,6 +19,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from aft_ray.recipe.json_files import json_or_none
 from aft_ray.recipe.printable import tell
 from aft_ray.store.exchange import exchange
@@ -27,6 +29,12 @@ from aft_ray.store.files import Directory
 RECORD = "lineage.json"
 """A file of every export that lists the others, with their hashes."""
 UNFINISHED = re.compile(r"\.export-[0-9a-f]{8}")
+
+
+class _Valid(TypedDict):
+    """export.json."""
+
+    directory: str
 
 
 def write_record(folder: Path, facts: dict[str, Any]) -> None:
@@ -54,6 +62,14 @@ def staging(target: Directory) -> Iterator[Path]:
         yield folder
     finally:
         _delete(folder)
+
+
+def export_place(run: Directory) -> Directory | None:
+    """Where a run's valid export lies; None without one. Raises InputError if export.json is damaged."""
+    if not run.is_local and run.has("export.json"):
+        found = run.read_json("export.json", _Valid, "Run 'aft-ray export' again.")
+        return run / found["directory"]
+    return run / "export" if run.has("export") else None
 
 
 def publish(folder: Path, target: Directory) -> Directory:

@@ -8,10 +8,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from typing_extensions import TypedDict
+
+from aft_ray.recipe.json_files import parsed_json
 from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.store.files import Directory
 
 LOG = "extract.jsonl"
+
+
+class _Line(TypedDict):
+    """What every line of extract.jsonl has."""
+
+    event: str
+    time: float
+    teachers: dict[str, Any]
+
+
+def check_log(workspace: Directory) -> None:
+    """Raises InputError if a line of `extract.jsonl` is damaged. An extraction adds its own lines whatever is there."""
+    for number, line in enumerate(workspace.read(LOG).splitlines() if workspace.has(LOG) else [], 1):
+        parsed_json(line, _Line, f"{workspace}/{LOG}, line {number},", "Delete that line: nothing else depends on it.")
 
 
 @dataclass
@@ -38,7 +55,7 @@ class Tally:
         """shards: number for each teacher to make."""
         self.workspace = workspace
         self.teachers = {t.name: _Teacher(t.num_actors, t.batch_size, shards[t.name]) for t in teachers}
-        self.lines = workspace.read(LOG).decode() if workspace.has(LOG) else ""
+        self.lines = workspace.read(LOG) if workspace.has(LOG) else b""
         self.started = self.logged = time.monotonic()
         self.log("start")
 
@@ -71,9 +88,9 @@ class Tally:
     def log(self, event: str, **more: Any) -> None:
         teachers = {name: self._facts(teacher) for name, teacher in self.teachers.items()}
         line = {"event": event, "time": round(time.time(), 3), **more, "teachers": teachers}
-        self.lines += json.dumps(line) + "\n"
+        self.lines += json.dumps(line).encode() + b"\n"
         self.logged = time.monotonic()
-        self.workspace.write(LOG, self.lines.encode())
+        self.workspace.write(LOG, self.lines)
 
     def _facts(self, teacher: _Teacher) -> dict[str, Any]:
         elapsed = time.monotonic() - teacher.started if teacher.started is not None else 0.0

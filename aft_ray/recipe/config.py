@@ -157,6 +157,8 @@ def _typed(key: str, text: str) -> tuple[Any, list[str]]:
 def load_text(text: str) -> Recipe:
     """Reads the output of `dump`."""
     content, faults = parse(text, "The recipe")
+    if not isinstance(content, dict):
+        raise InputError("The recipe must be a mapping of keys.")
     return _validate(content, {}, faults)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from aft_ray.recipe.printable import printable
 from aft_ray.recipe.secrets import redacted
@@ -20,6 +20,17 @@ class InputError(ValueError):
 
     def __reduce__(self) -> tuple[type[InputError], tuple[list[str]]]:
         return InputError, (self.faults,)  # Ray carries it from a worker to the driver
+
+
+def faults_of(*checks: Callable[[], object]) -> list[str]:
+    """The faults that the checks raise as InputErrors, in order."""
+    faults: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except InputError as error:
+            faults += error.faults
+    return faults
 
 
 class ObjectStoreError(OSError):

@@ -107,7 +107,7 @@ def _teachers(place: Workspace) -> list[dict[str, Any]]:
 
     Weights have one hash, or one for each file; a class of the user's own may identify itself by something else.
     """
-    manifests = {name: place.features(name, "train").manifest() for name in (place / "features").folders()}
+    manifests = {name: place.features(name, "train").own_manifest() for name in (place / "features").folders()}
     rows = []
     for name, manifest in manifests.items():
         if manifest is None:
@@ -120,6 +120,7 @@ def _teachers(place: Workspace) -> list[dict[str, Any]]:
                 "fingerprint_hash": fingerprint(made_by),
                 "weights_hash": (weights if isinstance(weights, str) else fingerprint(weights))[:12],
                 "input_size": (made_by.get("transform") or {}).get("size"),
+                "made_with": {},  # in manifests of this version
                 **manifest,
             }
         )

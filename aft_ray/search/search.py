@@ -146,7 +146,10 @@ def read_winner(place: Directory) -> Recipe:
         raise damaged(what, ["it is missing or no text"], way_out) from error
     owner = OWNER.search(text)
     check_owner(owner[1] if owner else None, search_id(place), what, way_out)
-    return load_text(text)
+    try:
+        return load_text(text)
+    except InputError as error:
+        raise damaged(what, [fault.rstrip(".") for fault in error.faults], way_out) from error
 
 
 def write_winner(recipe: Recipe, place: Directory, setting: Setting) -> None:

@@ -75,6 +75,9 @@ def read_manifest(
     manifest: dict[str, Any] = directory.read_json(MANIFEST, Manifest, WAY_OUT)
     faults = [f"{key}: Field required" for key in facts if key not in manifest]
     faults += _form_faults(manifest, shard_name)
+    own = directory.path.rpartition("/")[2]
+    if (split := manifest["fingerprint"].get("split", own)) != own:
+        faults.append(f"it is of the split {split!r}")
     if faults:
         raise damaged(f"{directory}/{MANIFEST}", faults, WAY_OUT)
     return manifest

@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 
 from aft_ray.recipe.config import fingerprint as short_hash
 from aft_ray.recipe.errors import InputError, ObjectStoreError
+from aft_ray.recipe.json_files import damaged
 from aft_ray.recipe.sections import SOURCE_KEYS
 from aft_ray.store.files import Directory
-from aft_ray.store.manifest import MANIFEST, manifest_bytes, read_manifest
+from aft_ray.store.manifest import MANIFEST, WAY_OUT, manifest_bytes, read_manifest
 from aft_ray.store.parquet import (
     FINGERPRINT_KEY,
     NOTES_KEY,
@@ -155,6 +156,15 @@ class ShardDirectory(Directory):
     def manifest(self) -> dict[str, Any] | None:
         """The manifest, None if there is none. Raises InputError, one line per fault, if it is damaged."""
         return read_manifest(self, self.shard_name, self.facts)
+
+    def own_manifest(self) -> dict[str, Any] | None:
+        """The manifest, which must be of what the first shard was made with. Raises InputError for another directory's."""
+        manifest = self.manifest()
+        if manifest and self.has(self.shard_name(0)) and self.shard_fingerprint(0) != manifest["fingerprint"]:
+            raise damaged(
+                f"{self}/{MANIFEST}", ["it is of another directory: its shards have another fingerprint"], WAY_OUT
+            )
+        return manifest
 
     def faults(self) -> list[str]:
         """Re-reads every shard: one line for each that is missing, damaged, or not what the manifest says."""

@@ -22,7 +22,7 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.json_files import damaged
 from aft_ray.store.files import Directory
 from aft_ray.training.evaluations import Evaluation
-from aft_ray.training.provenance import differing_inputs
+from aft_ray.training.provenance import Inputs, differing_inputs
 
 Tensors = dict[str, torch.Tensor]
 COMMIT = "checkpoint.json"
@@ -37,7 +37,7 @@ class Position(TypedDict):
 
     step: Annotated[int, Field(ge=0)]
     history: list[Evaluation]
-    inputs: dict[str, Any]
+    inputs: Inputs
     files: NotRequired[dict[str, str]]
 
 

@@ -53,6 +53,8 @@ def read_evaluations(run: Directory, owner: str | None) -> list[dict[str, Any]]:
     for number, line in enumerate(run.read(METRICS).splitlines(), 1):
         what = f"{run}/{METRICS}, line {number},"
         lines.append(unmarked(parsed_json(line, Evaluation, what, way_out), owner, what, way_out))
+    if not lines:
+        raise damaged(f"{run}/{METRICS}", ["it is empty"], way_out)
     steps = [line["step"] for line in lines]
     if steps != sorted(set(steps)):
         raise damaged(f"{run}/{METRICS}", ["its steps do not rise from line to line"], way_out)

@@ -47,10 +47,25 @@ def _method_options(recipe: Recipe, before: Mapping[str, Any] | None) -> dict[st
 
 
 @with_config(ConfigDict(extra="allow"))
+class RecordedStudent(TypedDict):
+    model: str
+
+
+@with_config(ConfigDict(extra="allow"))
+class RecordedRecipe(TypedDict):
+    """The sections of a recipe that decide a run's numbers. teachers: names of those that it reads."""
+
+    student: RecordedStudent
+    regularizer: NotRequired[dict[str, Any]]
+    train: NotRequired[dict[str, Any]]
+    teachers: list[str]
+
+
+@with_config(ConfigDict(extra="allow"))
 class Inputs(TypedDict):
     """What a run is made from, as inputs.json has it."""
 
-    recipe: dict[str, Any]
+    recipe: RecordedRecipe
     samples: dict[str, Any] | None
     teachers: dict[str, Any]
     run_id: NotRequired[str]
@@ -69,14 +84,14 @@ def run_inputs(recipe: Recipe, origin: Mapping[str, Any]) -> dict[str, Any]:
 
 def differing_inputs(on_disk: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[str]:
     """Dotted keys in which a run on disk was started with other inputs, sorted."""
-    on_disk = {**on_disk, "recipe": _with_later_keys(on_disk["recipe"])}
+    on_disk = {**on_disk, "recipe": with_later_keys(on_disk["recipe"])}
     if not inputs["recipe"]["teachers"]:  # standard transfer once listed teachers that it never read
         on_disk = {**on_disk, "teachers": {}, "recipe": {**on_disk["recipe"], "teachers": []}}
     before, now = _comparable_samples(on_disk["samples"], inputs["samples"])
     return differing_keys({**on_disk, "samples": before}, {**inputs, "samples": now})
 
 
-def _with_later_keys(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def with_later_keys(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A run's recorded recipe with the keys that came after it was started, as it ran without them."""
     defaults = TrainConfig().model_dump(mode="json", exclude=set(MAY_CHANGE))
     student = recorded(recipe["student"]).model_dump(mode="json")

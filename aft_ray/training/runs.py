@@ -41,6 +41,11 @@ class RunDirectory:
     named: ClassVar[str] = "run"
     """The user's name, `run=NAME`, is of the run itself; of a trial it is the search's."""
 
+    @property
+    def way_out(self) -> str:
+        """Advice for a damaged file."""
+        return f"Restore it from a copy, or delete the directory {self.place} and train again."
+
     def check_claim(self, inputs: Mapping[str, Any]) -> bool:
         """Whether the directory is claimed already. Raises InputError if that is by a run with other `inputs`."""
         claimed = self.inputs()
@@ -82,7 +87,7 @@ class RunDirectory:
 
         Raises InputError if it is not the recipe of the run's inputs.
         """
-        what, way_out = f"{self.place}/{CONFIG}", f"Delete the directory {self.place} and train again."
+        what, way_out = f"{self.place}/{CONFIG}", self.way_out
         if not self.place.has(CONFIG):
             raise damaged(what, ["it is missing"], way_out)
         try:
@@ -118,12 +123,12 @@ class RunDirectory:
 
     def checkpoint(self) -> Directory | None:
         """The last whole checkpoint."""
-        return max((found for found in self._checkpoints() if found.has(COMMIT)), key=str, default=None)
+        return max((found for found in self.checkpoints() if found.has(COMMIT)), key=str, default=None)
 
     def keep_last_checkpoint(self) -> Directory | None:
         """Deletes all checkpoints but the last whole one, and returns that."""
         last = self.checkpoint()
-        for found in self._checkpoints():
+        for found in self.checkpoints():
             if found != last:
                 found.delete()
         return last
@@ -138,7 +143,8 @@ class RunDirectory:
                 place.delete_file(name)
         return self.keep_last_checkpoint()
 
-    def _checkpoints(self) -> list[Directory]:
+    def checkpoints(self) -> list[Directory]:
+        """Its checkpoints, whole or not."""
         checkpoints = self.place / "checkpoints"
         return [checkpoints / name for name in checkpoints.names() if CHECKPOINT.fullmatch(name)]
 

@@ -108,6 +108,12 @@ class LoggedRun(TypedDict):
     step: int
 
 
+def logged_run(run: Directory) -> dict[str, Any]:
+    """The content of mlflow.json; empty for a run that was not logged."""
+    way_out = "Delete it: the run is then logged as a new one."
+    return run.read_json("mlflow.json", LoggedRun, way_out) if run.has("mlflow.json") else {}
+
+
 class MlflowTracker:
     """One MLflow run per run; `mlflow.json` beside the run remembers which, and the last step that was logged."""
 
@@ -115,8 +121,7 @@ class MlflowTracker:
         import mlflow
 
         self.run = run
-        way_out = "Delete it: the run is then logged as a new one."
-        known = run.read_json("mlflow.json", LoggedRun, way_out) if run.has("mlflow.json") else {}
+        known = logged_run(run)
         self.client = mlflow.MlflowClient()
         self.step: int = known.get("step", 0)
         self.run_id: str = known.get("run_id") or self._create(recipe)

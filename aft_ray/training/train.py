@@ -19,9 +19,11 @@ from aft_ray.cluster.nodes import nodes_resources
 from aft_ray.cluster.progress import Progress
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.json_files import damaged
 from aft_ray.store.files import Directory
 from aft_ray.store.side_by_side import Store
 from aft_ray.store.workspace import Workspace
+from aft_ray.training.evaluations import METRICS
 from aft_ray.training.in_process import train_in_process
 from aft_ray.training.inputs.data import transforms_of
 from aft_ray.training.inputs.stores import Setup
@@ -75,8 +77,10 @@ def train_in(
     """
     made_of, own = origin(stores), RunDirectory(run)
     own.claim(recipe, run_inputs(recipe, joined_origin(made_of) if with_validation else made_of))
-    own.history()  # a damaged or foreign one is told before anything starts
+    history = own.history()  # a damaged or foreign one is told before anything starts
     if own.is_finished:
+        if not history:
+            raise damaged(f"{run}/{METRICS}", ["it is missing"], own.way_out)
         return
     _check_resources(recipe)
     resume = own.recover()

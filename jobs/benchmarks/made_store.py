@@ -33,15 +33,15 @@ def made_store(
     workspace = Workspace.at(place)
     assert isinstance(samples.inputs, np.ndarray)
     ranges = [slice(start, start + shard_size) for start in range(0, len(samples), shard_size)]
-    directory = workspace.samples(split)
+    directory, made = workspace.samples(split), {"made": "for a test", "split": split}
     for index, rows in enumerate(ranges):
         images = [_png(picture) for picture in samples.inputs[rows]]
         columns = [samples.sample_ids[rows].tolist(), samples.labels[rows].tolist(), images]
         schema = samples_schema("image", samples.task, len(samples.classes))
         arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-        directory.write_shard(index, pa.table(arrays, schema=schema), {"made": "for a test"})
+        directory.write_shard(index, pa.table(arrays, schema=schema), made)
     facts: dict[str, Any] = {"modality": "image", "classes": list(samples.classes), "task": samples.task}
-    manifest = directory.write_manifest(len(ranges), {"made": "for a test"}, **facts)
+    manifest = directory.write_manifest(len(ranges), made, **facts)
     for name, features in samples.features.items():
         fingerprint = {"samples": samples_fingerprint(manifest), **(fingerprints or {}).get(name, {})}
         of_teacher = workspace.features(name, split)
