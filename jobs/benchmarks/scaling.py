@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from extraction import child, prepared, write_pictures, write_recipe  # type: ignore[import-not-found]  # the script beside this one
 from PIL import Image, ImageFilter
 
 from aft_ray.commands.environment import set_environment
@@ -29,6 +28,8 @@ from aft_ray.models.images import ImageTransform, decode
 from aft_ray.store.parquet import features_table
 from aft_ray.store.shards import MANIFEST
 from aft_ray.store.workspace import Workspace
+from jobs.benchmarks.child import child
+from jobs.benchmarks.extraction_made import SLEEPING, prepared, write_pictures, write_recipe
 
 PUBLISHED = {"dinov2-g": (35.02, 518, 1536), "bit-101x3": (152.4, 448, 6144), "clip-g": (258.64, 224, 1408)}
 """Samples/s of one RTX 4090 (timm's benchmark-infer-amp table, AMP), pixels, width of the features."""
@@ -94,7 +95,7 @@ def _bytes_on_disk(folder: Path, random: np.random.Generator) -> dict[str, float
 
 
 def child_of_ours(*arguments: str) -> dict[str, Any]:
-    return child(*arguments, script=__file__)
+    return child(__file__, *arguments)
 
 
 def measure_prepare(count: str) -> dict[str, float]:
@@ -130,7 +131,7 @@ def measure_shards(shards: str, teachers: str) -> dict[str, float]:
 
 
 def sleeper(name: str, sleep_s: float, actors: int, **options: Any) -> dict[str, Any]:
-    common = {"model": "extraction:Sleeping", "batch_size": 512, "num_gpus": 1}
+    common = {"model": SLEEPING, "batch_size": 512, "num_gpus": 1}
     return {"name": name, **common, "num_actors": actors, "options": {"sleep_s": sleep_s, **options}}
 
 
