@@ -134,7 +134,8 @@ def _foreign(place: Directory) -> list[str]:
 
 
 def _own_parts(place: Directory) -> Iterator[str]:
-    names = [name for name in place.names() if PART.fullmatch(name)]
+    files = [info.base_name for info in place.infos() if info.type == pafs.FileType.File]  # a pipe would be waited for
+    names = sorted(name for name in files if PART.fullmatch(name))
     for name, own in zip(
         names, prefetched(lambda name: _is_own_part(place, name), names, threads=THREADS), strict=True
     ):

@@ -125,7 +125,12 @@ def _not_recorded(folder: Path) -> list[str]:
     recorded = recorded_files(folder)
     files = [path for path in sorted(folder.rglob("*")) if not path.is_dir() or path.is_symlink()]
     names = {str(path.relative_to(folder)): path for path in files if path != folder / RECORD}
-    return [name for name, path in names.items() if path.is_symlink() or recorded.get(name) != _sha256(path)]
+    return [name for name, path in names.items() if not _is_plain(path) or recorded.get(name) != _sha256(path)]
+
+
+def _is_plain(path: Path) -> bool:
+    """A pipe could be waited for without end."""
+    return path.is_file() and not path.is_symlink()
 
 
 def recorded_files(folder: Path) -> dict[str, str]:

@@ -163,6 +163,11 @@ def _missing_shards(
                     lacking.setdefault((split, shard), []).append(teacher)
             except InputError as error:
                 faults += error.faults
+    for split, shard in lacking:
+        try:
+            workspace.samples(split).check_size(shard, samples[split])
+        except InputError as error:
+            faults += error.faults
     if faults:
         raise InputError(faults)
     return [

@@ -7,7 +7,6 @@ goes on from its last checkpoint.
 from __future__ import annotations
 
 import copy
-import io
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import NotRequired, TypedDict
 
@@ -23,7 +21,7 @@ from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.json_files import damaged
 from aft_ray.search.space import Trial
 from aft_ray.store.files import Directory
-from aft_ray.store.parquet import parsed_table
+from aft_ray.store.parquet import parsed_table, sealed_table
 from aft_ray.training.best import best_line
 from aft_ray.training.checkpoint import TrainingState
 from aft_ray.training.owner import check_owner, marked, new_id, unmarked
@@ -227,9 +225,7 @@ def claim_search(search: Directory) -> str:
 
 def write_table(search: Directory, rows: Sequence[TrialRow]) -> None:
     """`trials.parquet`."""
-    sink = io.BytesIO()
-    pq.write_table(as_table(rows).replace_schema_metadata({SEARCH_KEY: claim_search(search).encode()}), sink)
-    search.write("trials.parquet", sink.getvalue())
+    search.write("trials.parquet", sealed_table(as_table(rows), {SEARCH_KEY: claim_search(search).encode()}))
 
 
 def read_table(search: Directory) -> list[TrialRow]:

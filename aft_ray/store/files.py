@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -23,6 +24,8 @@ from aft_ray.recipe.model import NAME
 STALE_AFTER_S = 3600.0
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)
 """The name of a file that `Directory.write` has not finished."""
+IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.ENAMETOOLONG)
+"""Errors of a place that holds something else than we write there."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Directory:
 
     def infos(self) -> list[pafs.FileInfo]:
         """Facts of each file and directory directly inside; empty if this directory does not exist."""
-        with self._asked():
+        with self._asked("read"):
             return self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
 
     def names(self) -> list[str]:
@@ -61,13 +64,19 @@ class Directory:
         return sorted(info.base_name for info in infos if NAME.fullmatch(info.base_name))
 
     def has(self, name: str) -> bool:
-        with self._asked():
+        with self._asked("read", name):
             return self.filesystem.get_file_info(f"{self.path}/{name}").type != pafs.FileType.NotFound
+
+    def size(self, name: str) -> int:
+        """Bytes of a file; 0 if it is not there."""
+        with self._asked("read", name):
+            return self.filesystem.get_file_info(f"{self.path}/{name}").size or 0
 
     def read(self, name: str) -> bytes:
         """The content of a file. Raises InputError for a pipe or a device, which could be waited for without end."""
         self._check_is_file(name)
-        with self._asked(), self.filesystem.open_input_stream(f"{self.path}/{name}", compression=None) as stream:
+        place = f"{self.path}/{name}"
+        with self._asked("read", name), self.filesystem.open_input_stream(place, compression=None) as stream:
             return stream.read()
 
     def read_json(self, name: str, shape: Any, way_out: str) -> Any:
@@ -85,40 +94,46 @@ class Directory:
         """The content of a file: mapped into memory where the disk is local, else read whole."""
         if self.is_local:
             self._check_is_file(name)
-            with pa.memory_map(f"{self.path}/{name}") as file:
+            with self._asked("read", name), pa.memory_map(f"{self.path}/{name}") as file:
                 return file.read_buffer()
         return pa.py_buffer(self.read(name))
 
     def write(self, name: str, content: bytes | pa.Buffer) -> None:
         """On local disk: a temporary file, synced, then renamed. On an object store: one upload, visible when whole."""
         if self.is_local:
-            target = Path(self.path) / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-            try:
-                with temporary.open("wb") as stream:
-                    stream.write(content)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                os.replace(temporary, target)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with self._asked("written", name):
+                self._write(Path(self.path) / name, content)
         else:
-            with self._asked(), self.filesystem.open_output_stream(f"{self.path}/{name}", compression=None) as stream:
+            place = f"{self.path}/{name}"
+            with self._asked("written", name), self.filesystem.open_output_stream(place, compression=None) as stream:
                 stream.write(content)
+
+    def _write(self, target: Path, content: bytes | pa.Buffer) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            with temporary.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def _check_is_file(self, name: str) -> None:
         """An object store holds nothing but files and needs no question."""
         path = Path(self.path, name)
-        if self.is_local and path.exists() and not path.is_file():
+        with self._asked("read", name):
+            is_other = self.is_local and path.exists() and not path.is_file()
+        if is_other:
             raise InputError(f"{path} is no file. Move it away, then run the command that writes it again.")
 
     def delete_file(self, name: str) -> None:
-        with self._asked():
+        with self._asked("written", name):
             self.filesystem.delete_file(f"{self.path}/{name}")
 
     def delete(self) -> None:
-        with self._asked():
+        with self._asked("written"):
             if self.filesystem.get_file_info(self.path).type == pafs.FileType.Directory:
                 self.filesystem.delete_dir(self.path)
 
@@ -138,11 +153,20 @@ class Directory:
                 return
 
     @contextmanager
-    def _asked(self) -> Iterator[None]:
-        """Names an object store's errors: pyarrow raises them as it raises a damaged Parquet file's, as a bare OSError."""
+    def _asked(self, done: Literal["read", "written"], name: str = "") -> Iterator[None]:
+        """Raises InputError that names the file if the user's place is at fault, not the disk.
+
+        Names an object store's errors: pyarrow raises them as it raises a damaged Parquet file's, as a bare OSError.
+        """
         try:
             yield
         except OSError as error:
-            if self.is_local or error.errno is not None:
-                raise
-            raise ObjectStoreError(str(error)) from error
+            if error.errno is None and not self.is_local:
+                raise ObjectStoreError(str(error)) from error
+            place, reason = f"{self.path}/{name}".rstrip("/"), os.strerror(error.errno or 0)
+            if error.errno in IN_THE_WAY:
+                way_out = "Move away what is there, then run the command that writes it again."
+                raise InputError(f"{place} cannot be {done}: {reason}. {way_out}") from error
+            if error.errno in (errno.EACCES, errno.EPERM) and done == "read":
+                raise InputError(f"{place} cannot be read: {reason}. Change its permissions.") from error
+            raise

@@ -15,6 +15,8 @@ from aft_ray.store.pages import plain_values
 from aft_ray.store.schema import features_schema
 
 FINGERPRINT_KEY, NOTES_KEY, PLAIN_KEY = b"aft_ray.fingerprint", b"aft_ray.notes", b"aft_ray.plain_features"
+DIGEST_KEY = b"aft_ray.digest"
+"""Metadata of a small table: a digest of its values, whatever the codec. Tables of before have none."""
 FEATURES_PATH = "features.list.element"
 COMPRESSED = ("sample_id", "text", "image_uri")
 """Columns worth compressing; pictures are compressed already, and float16 features shrink by less than a tenth."""
@@ -73,6 +75,19 @@ def features_array(table: pa.Table) -> np.ndarray:
     return numbers.to_numpy(zero_copy_only=True).reshape(len(column), kind.list_size)
 
 
+def sealed_table(table: pa.Table, metadata: Mapping[bytes, bytes]) -> bytes:
+    """A small table as a Parquet file with a digest of its values, which `parsed_table` checks."""
+    sink = pa.BufferOutputStream()
+    sealed = table.replace_schema_metadata({**metadata, DIGEST_KEY: _values_digest(table)})
+    pq.write_table(sealed, sink, write_page_checksum=True)
+    return bytes(sink.getvalue())
+
+
+def _values_digest(table: pa.Table) -> bytes:
+    values = [table.column_names, *(repr(row) for row in table.to_pylist())]
+    return hashlib.sha256(repr(values).encode()).hexdigest().encode()
+
+
 def parsed_table(
     content: bytes, columns: Mapping[str, pa.DataType], needed: Iterable[str], what: str, way_out: str
 ) -> pa.Table:
@@ -93,6 +108,9 @@ def parsed_table(
     ]
     if faults:
         raise damaged(what, faults[:SHOWN_FAULTS], way_out)
+    digest = (table.schema.metadata or {}).get(DIGEST_KEY)
+    if digest is not None and digest != _values_digest(table):
+        raise damaged(what, ["its values were changed after it was written, as its digest shows"], way_out)
     return table
 
 

@@ -75,8 +75,7 @@ class ShardDirectory(Directory):
 
         Raises InputError if the file is not the shard of this `identity`, or damaged.
         """
-        with self._opened(index) as (file, _):
-            self._check_identity(index, file, identity)
+        with self._opened(index, identity=identity) as (file, _):
             return file.read(columns=columns)
 
     def read_features(self, index: int, identity: str | None = None) -> tuple[pa.ChunkedArray, np.ndarray]:
@@ -84,12 +83,11 @@ class ShardDirectory(Directory):
 
         Raises InputError if the file is not the shard of this `identity`, or damaged.
         """
-        with self._opened(index, whole=True) as (file, buffer):
-            self._check_identity(index, file, identity)
+        with self._opened(index, whole=True, identity=identity) as (file, buffer):
             features = plain_features(file, buffer)
             if features is None:
                 features = features_array(file.read(columns=["features"]))
-            return file.read(columns=["sample_id"]).column(0), features
+            return file.read(columns=["sample_id"]).column("sample_id"), features
 
     def shard_fingerprint(self, index: int) -> dict[str, Any]:
         """What the shard was made with. Raises InputError if the file is not one whole shard of this store."""
@@ -113,8 +111,8 @@ class ShardDirectory(Directory):
             try:
                 if name not in entries:
                     check_fingerprint(self, self.shard_fingerprint(index), fingerprint)
-                elif entries[name]["num_bytes"] != sizes[name]:
-                    raise self._damaged(index, f"{sizes[name]} bytes instead of {entries[name]['num_bytes']}")
+                else:
+                    self._check_size(index, sizes[name], entries[name])
             except InputError as error:
                 return str(error)
             return None
@@ -124,6 +122,17 @@ class ShardDirectory(Directory):
         if faults:
             raise InputError(list(dict.fromkeys(faults)))
         return [index for index in range(num_shards) if self.shard_name(index) not in sizes]
+
+    def check_size(self, index: int, manifest: Mapping[str, Any]) -> None:
+        """Raises InputError if the shard's file has another size than its manifest says.
+
+        A shard that another program wrote again can be read, and nothing proves its values; its size differs.
+        """
+        self._check_size(index, self.size(self.shard_name(index)), manifest["shards"][index])
+
+    def _check_size(self, index: int, num_bytes: int, entry: Mapping[str, Any]) -> None:
+        if num_bytes != entry["num_bytes"]:
+            raise self._damaged(index, f"{num_bytes} bytes instead of {entry['num_bytes']}")
 
     def write_manifest(
         self,
@@ -198,7 +207,9 @@ class ShardDirectory(Directory):
             return self._entry(index, buffer, _records(file)[1])
 
     @contextmanager
-    def _opened(self, index: int, whole: bool = False) -> Iterator[tuple[pq.ParquetFile, pa.Buffer | None]]:
+    def _opened(
+        self, index: int, whole: bool = False, identity: str | None = None
+    ) -> Iterator[tuple[pq.ParquetFile, pa.Buffer | None]]:
         """A shard for reading, and its bytes where they are at hand: on a local disk, or asked for with `whole`.
 
         The one place that turns pyarrow's errors about a damaged file into an InputError.
@@ -209,7 +220,10 @@ class ShardDirectory(Directory):
             source = (
                 self.filesystem.open_input_file(f"{self.path}/{name}") if buffer is None else pa.BufferReader(buffer)
             )
-            yield open_parquet(source), buffer
+            file = open_parquet(source)
+            if identity is not None and _identity(*_records(file)) != identity:
+                raise ValueError("it is not the shard that the manifest lists")
+            yield file, buffer
         except (InputError, ObjectStoreError):
             raise
         except FileNotFoundError as error:
@@ -220,10 +234,6 @@ class ShardDirectory(Directory):
                     raise
                 self.read(name)  # raises if the place is at fault, not the content
             raise self._damaged(index, " ".join(str(error).split()).rstrip(".")) from error
-
-    def _check_identity(self, index: int, file: pq.ParquetFile, identity: str | None) -> None:
-        if identity is not None and _identity(*_records(file)) != identity:
-            raise self._damaged(index, "it is not the shard that the manifest lists")
 
     def _damaged(self, index: int, reason: object) -> InputError:
         return InputError(
@@ -237,7 +247,10 @@ def _records(file: pq.ParquetFile) -> tuple[dict[str, Any], dict[str, Any]]:
     metadata = file.metadata.metadata or {}
     if not {FINGERPRINT_KEY, NOTES_KEY} <= metadata.keys():
         raise ValueError("it was not written by aft_ray")
-    return json.loads(metadata[FINGERPRINT_KEY]), json.loads(metadata[NOTES_KEY])
+    fingerprint, notes = json.loads(metadata[FINGERPRINT_KEY]), json.loads(metadata[NOTES_KEY])
+    if not (isinstance(fingerprint, dict) and isinstance(notes, dict)):
+        raise ValueError("its metadata are not those that aft_ray writes")
+    return fingerprint, notes
 
 
 def check_fingerprint(where: Directory, on_disk: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

@@ -84,7 +84,9 @@ class Store:
                     f"{directory}/{directory.shard_name(index)} does not hold the samples of {self.samples} with"
                     f" {manifest['feature_dim']} features each. Delete it and run 'aft-ray extract' again."
                 )
+            directory.check_size(index, manifest)
             blocks.append(block)
+        self.samples.check_size(index, self.manifest)
         there = ~np.any([np.isnan(block[:, 0]) for block in blocks], axis=0) if blocks else np.ones(len(ids), bool)
         if not there.all():
             samples, blocks = samples.filter(pa.array(there)), [block[there] for block in blocks]

@@ -1,7 +1,11 @@
-"""The evaluations of a run: the lines of `metrics.jsonl`, which a checkpoint holds too."""
+"""The evaluations of a run: the lines of `metrics.jsonl`, which a checkpoint holds too.
+
+Each line ends with a digest of the file up to there: no other file records the numbers of a run that is on its way.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from typing import Annotated, Any
@@ -9,11 +13,13 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import NotRequired, TypedDict
 
-from aft_ray.recipe.json_files import damaged, parsed_json
+from aft_ray.recipe.json_files import checked_json, damaged
 from aft_ray.store.files import Directory
 from aft_ray.training.owner import marked, unmarked
 
 METRICS = "metrics.jsonl"
+DIGEST = b', "digest": "'
+"""Text before a line's digest, which is the last value of its object."""
 
 Share = Annotated[float, Field(ge=0, le=1)] | None
 """None where there is none, as in a regression."""
@@ -38,7 +44,11 @@ class Evaluation(TypedDict):
 
 def write_evaluations(run: Directory, history: Iterable[dict[str, Any]], owner: str | None) -> None:
     """Writes `metrics.jsonl`; each line has the id of its run."""
-    run.write(METRICS, "".join(json.dumps(marked(line, owner)) + "\n" for line in history).encode())
+    seal, lines = _Seal(), []
+    for line in history:
+        text = json.dumps(marked(line, owner)).encode().removesuffix(b"}")
+        lines.append(text + seal.end_of(text))
+    run.write(METRICS, b"".join(lines))
 
 
 def read_evaluations(run: Directory, owner: str | None) -> list[dict[str, Any]]:
@@ -49,13 +59,31 @@ def read_evaluations(run: Directory, owner: str | None) -> list[dict[str, Any]]:
     if not run.has(METRICS):
         return []
     way_out = f"Restore it from a copy, or delete the directory {run} and train again."
-    lines = []
-    for number, line in enumerate(run.read(METRICS).splitlines(), 1):
+    seal, lines = _Seal(), []
+    for number, line in enumerate(run.read(METRICS).splitlines(keepends=True), 1):
         what = f"{run}/{METRICS}, line {number},"
-        lines.append(unmarked(parsed_json(line, Evaluation, what, way_out), owner, what, way_out))
+        text, has_digest, end = line.rpartition(DIGEST)
+        value = checked_json(text + b"}" if has_digest else line, Evaluation, what, way_out)
+        if has_digest and has_digest + end != seal.end_of(text):
+            raise damaged(what, ["it or a line above was changed after it was written, as its digest shows"], way_out)
+        lines.append(unmarked(value, owner, what, way_out))
     if not lines:
         raise damaged(f"{run}/{METRICS}", ["it is empty"], way_out)
     steps = [line["step"] for line in lines]
     if steps != sorted(set(steps)):
         raise damaged(f"{run}/{METRICS}", ["its steps do not rise from line to line"], way_out)
     return lines
+
+
+class _Seal:
+    """Digests of the lines of a file, one after the other."""
+
+    def __init__(self) -> None:
+        self.so_far = hashlib.sha256()
+
+    def end_of(self, text: bytes) -> bytes:
+        """The end of a line that begins with `text`."""
+        self.so_far.update(text)
+        end = DIGEST + self.so_far.hexdigest()[:16].encode() + b'"}\n'
+        self.so_far.update(end)
+        return end

@@ -266,6 +266,7 @@ def _student_facts(
             if teacher.name in data.train.feature_dims
         ],
         "dataset": recipe.dataset.model_dump(mode="json") | how_decoded(data.origin),
+        "num_evaluations": len(history),
         "step": best["step"],
         "val_accuracy": best["val_accuracy"],
         "val_loss": best["val_loss"],

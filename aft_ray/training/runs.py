@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from pydantic import ConfigDict, with_config
+from typing_extensions import NotRequired, TypedDict
+
 from aft_ray.recipe.config import Recipe, dump
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.json_files import damaged
 from aft_ray.recipe.strict_yaml import parse
 from aft_ray.store.files import Directory
 from aft_ray.training.checkpoint import COMMIT
-from aft_ray.training.evaluations import read_evaluations
+from aft_ray.training.evaluations import METRICS, read_evaluations
 from aft_ray.training.owner import OF_BEFORE, RUN_ID, marked, new_id
 from aft_ray.training.provenance import Inputs, differing_inputs, differing_keys
 
@@ -30,6 +33,13 @@ FAULTS = "faults.json"
 """Errors seen by a single worker; they end the run for all."""
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 """Ray Train's own list of checkpoints, which it does not write atomically."""
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Finished(TypedDict):
+    """student.json, as far as the history is concerned."""
+
+    num_evaluations: NotRequired[int]
 
 
 @dataclass(frozen=True)
@@ -114,8 +124,15 @@ class RunDirectory:
         return (self.inputs() or {}).get("recipe", {})
 
     def history(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`; empty if there is none."""
-        return read_evaluations(self.place, self.run_id)
+        """The lines of `metrics.jsonl`; empty if there is none. Raises InputError if a finished run's are not all there."""
+        history = read_evaluations(self.place, self.run_id)
+        if self.is_finished:
+            way_out = f"Restore it from a copy, or delete the directory {self.place} and train again."
+            finished = self.place.read_json(STUDENT, _Finished, way_out)
+            if finished.get("num_evaluations", len(history)) != len(history):
+                fault = f"it has {len(history)} lines, the run made {finished['num_evaluations']} evaluations"
+                raise damaged(f"{self.place}/{METRICS}", [fault], way_out)
+        return history
 
     @property
     def is_finished(self) -> bool:

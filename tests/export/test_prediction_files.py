@@ -121,6 +121,13 @@ def test_what_is_not_ours_is_refused_and_not_touched(
     assert content(tmp_path) == before
 
 
+def test_a_pipe_with_the_name_of_a_part_is_foreign_and_not_waited_for(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    os.mkfifo(tmp_path / "tables" / "part-00000.parquet")
+    with pytest.raises(InputError, match="part-00000.parquet"):
+        output_directory(workspace, "main", str(tmp_path / "tables"), str(tmp_path / "photos"))
+
+
 def test_the_workspace_has_a_place_for_predictions(workspace: Workspace, tmp_path: Path) -> None:
     for output in (None, str(tmp_path / "work" / "predictions" / "main")):
         found = output_directory(workspace, "main", output, str(tmp_path / "photos"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -94,7 +95,8 @@ def test_where_directories_cannot_change_places_two_renames_do(tmp_path: Path, m
 
 
 @pytest.mark.parametrize(
-    "change", ["a file of the user's", "a card that was edited", "an export of an earlier version"]
+    "change",
+    ["a file of the user's", "a pipe of the user's", "a card that was edited", "an export of an earlier version"],
 )
 def test_what_was_added_or_changed_is_kept_and_named(
     change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -104,6 +106,8 @@ def test_what_was_added_or_changed_is_kept_and_named(
     if change == "a file of the user's":
         (place / ".git").mkdir()
         (place / ".git" / "config").write_text("mine")
+    elif change == "a pipe of the user's":
+        os.mkfifo(place / "pipe")
     elif change == "a card that was edited":
         (place / "README.md").write_text("better words")
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -85,3 +86,35 @@ def test_bytes_overwritten_in_a_shard_are_told_as_damage_of_that_file(tmp_path: 
     for read in (shards.read_shard, shards.read_features):
         with pytest.raises(InputError, match="part-00000.parquet is damaged or foreign: .* Delete it and run again"):
             read(0)
+
+
+def a_folder(path: Path) -> None:
+    (path / "mine").mkdir(parents=True)
+
+
+def a_loop_above(path: Path) -> None:
+    path.parent.symlink_to(path.parent)
+
+
+def a_file_above(path: Path) -> None:
+    path.parent.write_text("x")
+
+
+@pytest.mark.parametrize("put", [a_folder, a_loop_above, a_file_above])
+def test_something_else_in_a_file_s_place_is_named_and_kept(put: Callable[[Path], None], tmp_path: Path) -> None:
+    put(tmp_path / "a" / "b.json")
+    before = sorted(tmp_path.rglob("*"))
+    directory = Directory(pafs.LocalFileSystem(), f"{tmp_path}/a")
+    with pytest.raises(InputError, match="b.json cannot be written: .* Move away what is there"):
+        directory.write("b.json", b"{}")
+    with pytest.raises((InputError, FileNotFoundError), match="b.json"):
+        directory.read("b.json")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
+    (tmp_path / "b.json").write_text("{}")
+    (tmp_path / "b.json").chmod(0)
+    with pytest.raises(InputError, match="b.json cannot be read: Permission denied. Change its permissions."):
+        Directory(pafs.LocalFileSystem(), str(tmp_path)).read("b.json")

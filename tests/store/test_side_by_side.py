@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from aft_ray.recipe.errors import InputError
@@ -169,3 +170,15 @@ def test_features_of_another_width_than_the_manifest_s_are_refused(workspace: Wo
     features.write_manifest(2, (features.manifest() or {})["fingerprint"], feature_dim=5)
     with pytest.raises(InputError, match="does not hold the samples of .* with 5 features each"):
         open_store(workspace, "train", ["one"]).read_shard(0)
+
+
+@pytest.mark.parametrize("part", ["samples", "features/one"])
+def test_a_shard_that_another_program_wrote_again_is_refused_as_nothing_proves_its_values(
+    part: str, workspace: Workspace
+) -> None:
+    path = Path(workspace.path, part, "train", "part-00001.parquet")
+    pq.write_table(pq.read_table(path), path, compression="gzip")
+    store = open_store(workspace, "train", ["one"])
+    store.read_shard(0)
+    with pytest.raises(InputError, match="part-00001.parquet is damaged or foreign: .* bytes instead of"):
+        store.read_shard(1)
