@@ -104,7 +104,7 @@ def _source(config: DatasetConfig) -> Source:
 
 
 def _named(config: DatasetConfig) -> NamedDataset:
-    """The data set that `config` names. Raises InputError if there is none, or it does not take what `config` says."""
+    """The data set that `config` names. Raises InputError if there is none, or it does not take the keys that are set."""
     if config.name not in NAMED:
         close = difflib.get_close_matches(config.name or "", NAMED, n=1)
         hint = f" Did you mean '{close[0]}'?" if close else ""

@@ -1,6 +1,6 @@
 """A source of samples gives a listing: ids, labels, and a function that reads the content of one sample.
 
-A class of your own is one, named in the recipe as `dataset.source: module:Class`. Slides whose names begin with their class:
+Your own class can be a source: `dataset.source: module:Class`. Slides with names that begin with their class:
 
     class Slides:
         @staticmethod
@@ -57,7 +57,7 @@ class Listing:
     read: the content of `items[i]`: encoded image bytes, a text, or both. Raises OSError or ValueError if there is none.
     uri: the path or URL of the picture of `items[i]`, where every one is a file of its own.
     truncation_side: where a tokenizer cuts a text that is too long.
-    facts: what else the content depends on, as plain JSON types by name.
+    facts: other settings that the content depends on, as plain JSON types by name.
     left_out: how many files, members and rows beside the samples were not read, by suffix or reason.
     notes: lines of a source's own for the data check.
     """
@@ -91,7 +91,7 @@ class NamedDataset:
     """A data set that `dataset.name` finds.
 
     num_samples: in train and test, or in all where it has no splits of its own. origin: the repository or package that
-    brings it. keys: the keys of the recipe's `dataset` that it takes. missing: says what to install or download and where
+    brings it. keys: the keys of the recipe's `dataset` that it takes. missing: names the package or files to get and where
     to put it; None if the data is here.
     check: as a Source's; None if being here is enough. resolve: the recipe's `dataset` with the columns and the prompt that
     the data set brings itself; None if it does not lie in tables.

@@ -23,7 +23,7 @@ FEWEST = 5
 FEWEST_TO_CHOOSE_BY = 100
 """Labelled validation samples."""
 COMPARED = 20_000
-"""Samples of a split whose contents are compared."""
+"""Samples of a split that are compared by content."""
 DECODED = 500
 """Pictures of a split that are decoded."""
 SMALL = (64, 64)
@@ -83,8 +83,8 @@ def _more(found: list[str]) -> str:
 
 @dataclass
 class _Contents:
-    """What was seen of the samples' contents. first: by digest, a sample and its split. copies: samples whose content is in an
-    earlier split too, with that sample.
+    """Findings in the samples' contents. first: by digest, a sample and its split. copies: each sample with the same content in
+    an earlier split, and the earlier sample.
     """
 
     first: dict[bytes, tuple[str, str]] = field(default_factory=dict)

@@ -50,7 +50,7 @@ def _of_use(listing: Listing, indices: list[int]) -> list[int]:
 
 
 def _places(listing: Listing, indices: Sequence[int], *, stratify: bool) -> list[float]:
-    """A number in [0, 1) for each sample: what is below a fraction falls into its split."""
+    """A number in [0, 1) for each sample: a number below a fraction puts the sample into that split."""
     items = [listing.items[index] for index in indices]
     hashes = [_unit_hash("split", item.sample_id if item.group is None else item.group) for item in items]
     if not stratify:

@@ -1,4 +1,4 @@
-"""Raw data and the samples made from it lie apart: else `prepare` would read what it writes, and replace what it reads."""
+"""Raw data and the samples made from it lie apart: else `prepare` would read its own output, and replace its input."""
 
 from __future__ import annotations
 

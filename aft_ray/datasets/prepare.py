@@ -123,10 +123,10 @@ def _prepare(
 
 
 def tell_left_out(listing: Listing) -> None:
-    """Says in one line which files, members and rows beside the samples were not read, then what else the source noticed."""
+    """Says in one line which files, members and rows beside the samples were not read; then the source's own notes."""
     if listing.left_out:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(listing.left_out.items()))
-        tell(f"prepare left out what is no sample: {kinds}.")
+        tell(f"prepare left out, as no samples: {kinds}.")
     for note in listing.notes:
         tell(f"data check: {note}")
 

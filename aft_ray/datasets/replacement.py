@@ -56,7 +56,7 @@ def unfinished_places(workspace: Workspace) -> tuple[Path, Path]:
 def replacing(workspace: Workspace) -> Iterator[Directory]:
     """A place for new samples, which replace the workspace's when the context ends without an error.
 
-    Inside a lease on "samples" only: it deletes what killed commands have left.
+    Inside a lease on "samples" only: it deletes the files that killed commands have left.
     """
     clean(workspace)
     if workspace.is_local:
@@ -120,7 +120,7 @@ def _delete_own(place: Directory) -> None:
 
 
 def _keep_foreign(folder: Path, old: Path) -> None:
-    """Removes what is empty of a folder whose own files are deleted. Keeps and names the rest."""
+    """Removes the empty folders of a place where our own files are deleted. Keeps and names the rest."""
     for place, _, _ in os.walk(folder, topdown=False):
         if not os.listdir(place):
             os.rmdir(place)

@@ -29,7 +29,7 @@ THREADS = 4
 def samples_table(
     listing: Listing, indices: Sequence[int], config: DatasetConfig
 ) -> tuple[pa.Table, list[dict[str, str]]]:
-    """A samples shard of some items of a listing, and the id and reason of those that cannot be read."""
+    """A samples shard of some items of a listing, and the unreadable ones with their reasons."""
     rows, quarantined = [], []
     for index in indices:
         item = listing.items[index]
@@ -201,7 +201,7 @@ class SplitShards:
 
 
 def samples_per_class(labels: Sequence[Label], classes: Sequence[str]) -> dict[str, int]:
-    """Number of samples of each class; for regression, of samples whose number is not zero."""
+    """Number of samples of each class; for regression, of samples with another number than zero."""
     counts: Counter[int] = Counter()
     for label, count in Counter(labels).items():
         if isinstance(label, int):

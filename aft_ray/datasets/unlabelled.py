@@ -55,7 +55,7 @@ def list_unseen(
 ) -> Unseen:
     """The samples at a path or URL, with the contents that `columns` names, of `image` and `text`.
 
-    Images: a file, or all in a folder and below. Texts: the lines of a .txt file. Either, or both: a table, whose rows
+    Images: a file, or all in a folder and below. Texts: the lines of a .txt file. Either, or both: a table; its rows
     become samples by `form`; its images are files in its folder (or in `image_root`), or encoded bytes.
     Raises InputError if there is nothing of the kind.
     """
@@ -146,7 +146,7 @@ def _table(ids: list[str], **columns: list[str | None]) -> pa.Table:
 
 @dataclass(frozen=True)
 class DecodeRows:
-    """Of a part from `Unseen.rows`: `shard`, `id`, `inputs0` and so on, the inputs of what can be read, and `errors`, why
+    """Turns a part from `Unseen.rows` into `shard`, `id`, `inputs0` and so on, the readable samples' inputs, and `errors`, why
     the rest cannot, as JSON by number.
     """
 

@@ -68,8 +68,7 @@ def table_kind(name: str) -> str | None:
 
 
 def list_table(file: Path, kind: str, form: RowForm, folder: Path) -> pa.Table:
-    """Columns `id`, `image`, `text` and `fault`, which says what is wrong with a row that has no content and is null for all
-    others.
+    """Columns `id`, `image`, `text` and `fault`: why a row has no content, null for all others.
 
     Raises InputError if the file is no such table or lacks a column.
     """

@@ -41,7 +41,7 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class Staged:
-    """Parts of new predictions, not valid yet. token: tells their names from those of other calls."""
+    """Parts of new predictions, not valid yet. token: a part of their names that no other call has."""
 
     place: Directory
     token: str
@@ -162,7 +162,7 @@ def _delete_left_overs(place: Directory) -> None:
 
 
 def _is_left_over(folder: Directory, info: pafs.FileInfo) -> bool:
-    """Whether a call of ours left the file: a part, or what it was writing when it was killed."""
+    """Whether a call of ours left the file: a part, or a temporary file."""
     if info.type != pafs.FileType.File:
         return False
     return TEMPORARY.fullmatch(info.base_name) is not None or _is_own_part(folder, info.base_name)

@@ -2,7 +2,7 @@
 
     sample_id      string
     label          evaluate only: the class's name; the names of all classes that apply; C numbers. Null if unknown
-    unknown        evaluate only, several labels: names of the classes whose label is not known
+    unknown        evaluate only, several labels: names of the classes with an unknown label
     predicted      the class's name; the names of all classes that apply; C numbers
     probability    of the predicted class; of each predicted class, in the same order; no such column for numbers
     probabilities  on request: of all C classes, in the order of the schema's metadata `classes`

@@ -16,7 +16,7 @@ Key = int | str
 """A label as the data has it: a number from a typed column, or a text."""
 
 NUMERAL = re.compile(r"[+-]?\d{1,18}(\.\d*)?([eE][+-]?\d{1,2})?")
-"""Digits of any script. Longer ones are names, such as those of accounts."""
+"""Digits of any script. Longer ones are names, such as account numbers."""
 SHOWN = 60
 """Characters of a label in a message."""
 CODE = re.compile(r"[0-9]+")

@@ -25,7 +25,7 @@ OTHER_SPLITS = "of splits that dataset.splits does not name"
 
 @dataclass(frozen=True)
 class DataFiles:
-    """root: what names are relative to; the file itself where there is one. left_out: as in `walk.Found`."""
+    """root: the folder that names are relative to; the file itself where there is one. left_out: as in `walk.Found`."""
 
     root: Path
     files: list[Path]
@@ -40,7 +40,7 @@ def find_files(path: str, suffixes: Sequence[str], compressed: Sequence[str] = (
     """The sorted files of `path`: one file, a folder's at any depth, or a glob's.
 
     Raises FileNotFoundError, saying where it looked, if there is none; InputError naming files that cannot be read, and
-    those with a suffix of `compressed`, which are not passed over.
+    compressed files (suffixes `compressed`), which are not passed over.
     """
     found = _find(path, (*suffixes, *compressed))
     if not found.files:

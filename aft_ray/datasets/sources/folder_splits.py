@@ -77,7 +77,7 @@ def _refuse(root: Path, alike: Mapping[str, str], others: Sequence[str], outside
             f"but {', '.join(outside)} {'has' if len(outside) == 1 else 'have'} pictures outside folders of classes"
         )
     if not faults:
-        faults.append("and not like classes")
+        faults.append("but are not called train, validation or test")
     looks = (
         f"folder {names[0]} looks like a split" if len(names) == 1 else f"{', '.join(names[:NAMED])} look like splits"
     )

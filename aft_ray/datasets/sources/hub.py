@@ -21,7 +21,7 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 
 CONVERTED = "refs/convert/parquet"
-"""The branch where the hub keeps a Parquet copy of what the repository has in another form."""
+"""The branch where the hub keeps a Parquet copy of a repository's data in other forms."""
 KINDS = ("parquet", "arrow")
 OTHERS = "tables of other splits"
 """In a listing's `left_out`."""
@@ -85,7 +85,7 @@ def _cached(repo: str, revision: str | None) -> Path | None:
 
 
 def local_tables(folder: Path, names: Mapping[str, str]) -> Tables:
-    """Every Parquet file below `folder`, else every Arrow file; those of one split have one name."""
+    """Every Parquet file below `folder`, else every Arrow file; the files of one split have one name."""
     for kind in KINDS:
         try:
             found = find_files(str(folder), SUFFIXES[kind])

@@ -39,9 +39,13 @@ def list_image_folder(config: DatasetConfig) -> Listing:
     labels = [parts[file][depth - 1] for file in files]
     classes = tuple(sorted(set(labels)))
     if len(classes) < 2:
+        inner = [parts[file] for file in files if len(parts[file]) > depth + 1]
+        hint = (
+            f" If its folders are the classes, set dataset.path to {root.joinpath(*inner[0][:depth])}." if inner else ""
+        )
         raise InputError(
             f"{root} must have at least two folders with images ({', '.join(SUFFIXES)}), one per class,"
-            f" found {len(classes)}."
+            f" found {len(classes)}.{hint}"
         )
     _check_splits(splits, labels, root)
     number = {name: index for index, name in enumerate(classes)}

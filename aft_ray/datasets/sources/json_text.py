@@ -29,7 +29,7 @@ def encoding_of(head: bytes) -> str:
 
 
 def decode_text(content: bytes) -> str:
-    """A text file's content without the mark of its encoding. Raises UnicodeError, saying what to do, if it is no text."""
+    """A text file's content without the mark of its encoding. Raises UnicodeError with the way out if it is no text."""
     try:
         return content.decode(encoding_of(content))
     except UnicodeDecodeError as error:

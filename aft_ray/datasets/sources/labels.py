@@ -1,4 +1,4 @@
-"""From what a label column holds to the labels of a listing, with every fault named by its row."""
+"""From the values of a label column to the labels of a listing; every fault names its row."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def check_columns(tables: Sequence[Table], config: DatasetConfig) -> None:
 def list_tables(opened: Tables, config: DatasetConfig) -> Listing:
     """Every row of some tables as a sample.
 
-    Raises InputError, one line per fault: missing columns; rows whose label, id, split or picture's path is wrong.
+    Raises InputError, one line per fault: missing columns; rows with a wrong label, id, split or path of a picture.
     """
     tables = opened.tables
     check_columns(tables, config)

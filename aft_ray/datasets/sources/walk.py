@@ -1,4 +1,4 @@
-"""The walk through a folder of the user's own: what is read, what is hidden, and what is left out and told."""
+"""Walks through a user's folder: which files are read, which are hidden, and which are left out and told."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aft_ray.recipe.errors import InputError
 
 @dataclass(frozen=True)
 class Found:
-    """files: those below a folder that have a suffix, sorted. left_out: how many others there are, by their suffix,
+    """files: all below a folder with one of the suffixes, sorted. left_out: how many others there are, by their suffix,
     as `hidden` or as `broken link`.
     """
 

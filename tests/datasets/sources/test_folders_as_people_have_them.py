@@ -90,7 +90,7 @@ def test_a_broken_link_is_a_bad_sample_and_what_was_left_out_is_told(
     manifests = prepare(Recipe.model_validate(recipe))
     bad = [sample["sample_id"] for manifest in manifests.values() for sample in manifest["quarantined"]]
     assert bad == ["cat/gone.png"]
-    assert "prepare left out what is no sample: 1 .csv." in capsys.readouterr().err
+    assert "prepare left out, as no samples: 1 .csv." in capsys.readouterr().err
 
 
 def test_two_links_to_one_folder_are_refused_because_a_class_would_be_lost(tmp_path: Path) -> None:

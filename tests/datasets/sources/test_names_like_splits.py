@@ -160,3 +160,9 @@ def test_a_file_where_a_folder_is_needed_is_told_as_a_file(keys: dict, tmp_path:
     (tmp_path / "data.zip").write_bytes(b"PK")
     with pytest.raises(InputError, match="data.zip is a file, not a folder; unpack it"):
         list_samples(DatasetConfig(**keys, path=str(tmp_path / "data.zip")))
+
+
+def test_a_folder_around_the_folders_of_classes_is_named_as_the_place_to_set(tmp_path: Path) -> None:
+    draw(*(tmp_path / "images" / name / "1.png" for name in ("cat", "dog")))
+    with pytest.raises(InputError, match="found 1. If its folders are the classes, set dataset.path to .*/images."):
+        listing("image_folder", tmp_path)
