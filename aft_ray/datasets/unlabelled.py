@@ -22,7 +22,7 @@ from aft_ray.cluster.attempts import Watch
 from aft_ray.datasets.sources.json_text import decode_text
 from aft_ray.datasets.sources.pictures import SUFFIXES as IMAGES
 from aft_ray.datasets.sources.pictures import check_image_root, check_picture
-from aft_ray.datasets.sources.walk import find_below, is_hidden
+from aft_ray.datasets.sources.walk import find_below, is_hidden, kind_of
 from aft_ray.datasets.unlabelled_tables import ALL_SUFFIXES, PLAIN, RowForm, list_table, table_kind
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory
@@ -146,8 +146,8 @@ def _table(ids: list[str], **columns: list[str | None]) -> pa.Table:
 
 @dataclass(frozen=True)
 class DecodeRows:
-    """Turns a part from `Unseen.rows` into `shard`, `id`, `inputs0` and so on, the readable samples' inputs, and `errors`, why
-    the rest cannot, as JSON by number.
+    """Turns a part from `Unseen.rows` into `shard`, `id`, `inputs0` and so on, the readable samples' inputs, and `errors`, the
+    reasons of the others, as JSON by number.
     """
 
     root: str
@@ -219,11 +219,13 @@ def _list_images(
         paths = [PurePosixPath(info.path).relative_to(found.path) for info in below if info.is_file]
         shown = [path for path in paths if not any(map(is_hidden, path.parts))]
         files = sorted(str(path) for path in shown if path.suffix.lower() in IMAGES)
+        left_out.update(kind_of(path) for path in shown if path.suffix.lower() not in IMAGES)
+        left_out["hidden"] += len(paths) - len(shown)
     if not files:
         raise InputError(f"{location} holds no images ({', '.join(IMAGES)}).")
     if unnamed := [name for name in files if _has_bytes(name)]:
         raise InputError(f"{location}: the name of {unnamed[0]} is no text. Rename the file.")
-    return _table(files, image=list(files)), left_out
+    return _table(files, image=list(files)), +left_out
 
 
 def _has_bytes(name: str) -> bool:

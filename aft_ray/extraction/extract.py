@@ -35,6 +35,7 @@ from aft_ray.store.own_files import delete_own_files
 from aft_ray.store.quarantine import check_quarantined
 from aft_ray.store.sample_recipe import check_sample_recipe
 from aft_ray.store.shards import samples_fingerprint, shard_identity
+from aft_ray.store.side_by_side import check_not_empty
 from aft_ray.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -123,6 +124,8 @@ def plan_extraction(recipe: Recipe) -> Plan:
     if len(samples) < len(found):
         raise InputError(f"No samples in {workspace}. Run 'aft-ray prepare' first.")
     check_sample_recipe(recipe.dataset, samples["train"], workspace)
+    for split, manifest in samples.items():
+        check_not_empty(manifest["num_samples"], workspace.samples(split), [manifest])
     teachers = [teacher.reading(samples["train"]) for teacher in recipe.teachers]
     descriptions = {teacher.name: describe_teacher(teacher, samples["train"]) for teacher in teachers}
     _check_modality(samples["train"]["modality"], descriptions)

@@ -194,18 +194,18 @@ def open_store(
     if faults:
         raise InputError(faults)
     store = Store(samples, tuple(directories))
-    if store.num_samples == 0:
-        raise InputError(
-            f"Split '{split}' in {place} is empty: every sample is quarantined"
-            f"{_first_reason(manifest, *store.feature_manifests)}. Mend the raw data and run 'aft-ray prepare --overwrite'."
-        )
+    check_not_empty(store.num_samples, samples, [manifest, *store.feature_manifests])
     return store
 
 
-def _first_reason(*manifests: Mapping[str, Any]) -> str:
-    """The first quarantined sample, with its reason, for a message."""
-    bad = next((bad for manifest in manifests for bad in manifest.get("quarantined", ())), None)
-    return f" ({bad['sample_id']}: {bad['reason']})" if bad else ""
+def check_not_empty(num_samples: int, samples: ShardDirectory, manifests: Sequence[Mapping[str, Any]]) -> None:
+    """Raises InputError if no sample of a split is left, with the first quarantined sample of these manifests."""
+    if num_samples == 0:
+        bad = next((bad for manifest in manifests for bad in manifest.get("quarantined", ())), None)
+        first = f" ({bad['sample_id']}: {bad['reason']})" if bad else ""
+        raise InputError(
+            f"{samples} is empty: every sample is quarantined{first}. Mend the raw data and run 'aft-ray prepare --overwrite'."
+        )
 
 
 def _check_alignment(directory: ShardDirectory, features: Mapping[str, Any], samples: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from aft_ray.cli import main
 from aft_ray.commands.check import open_setup
 from aft_ray.datasets.prepare import prepare
 from aft_ray.export.evaluate import evaluate
+from aft_ray.extraction.extract import plan_extraction
 from aft_ray.models.images import ImageTransform
 from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.recipe.errors import InputError
@@ -63,9 +64,11 @@ def test_quarantined_samples_are_not_counted_as_of_their_class(folders: Recipe) 
     assert found["samples_per_class"] == {"bottom": 30, "top": 20} and found["num_samples"] == 50
 
 
+TEACHER = {"name": "means", "model": "tests.helpers.own_teachers:Means", "options": {"log": "/dev/null"}}
 VERBS: dict[str, Callable[[Recipe], object]] = {
     "train": lambda given: open_setup(given, "train"),
     "rank": lambda given: open_setup(given, "rank"),
+    "extract": lambda given: plan_extraction(override(given, {"teachers": [TEACHER]})),
     "evaluate": lambda given: evaluate(given, split="validation"),
 }
 
@@ -85,9 +88,9 @@ def test_a_workspace_with_an_empty_split_is_told_in_one_line(verb: str, folders:
     facts: dict[str, Any] = {key: manifests["validation"][key] for key in kept}
     validation.write_manifest(1, manifests["validation"]["fingerprint"], **facts)
     with pytest.raises(InputError) as caught:
-        VERBS[verb](override(folders, {"teachers": []}))
+        VERBS[verb](folders)
     (line,) = caught.value.faults
-    assert line.startswith("Split 'validation' in") and "is empty: every sample is quarantined" in line
+    assert "samples/validation is empty: every sample is quarantined" in line
     assert "val/top/00.png: it is not a picture" in line and "--overwrite" in line
 
 

@@ -7,6 +7,8 @@ import json
 from collections import Counter
 from typing import Any
 
+HEAD_BYTES = 4096
+"""Of a text file, to find its encoding."""
 MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -23,7 +25,7 @@ def encoding_of(head: bytes) -> str:
     Raises UnicodeError if it is neither: without a mark, UTF-16 would be read as letters with NUL characters between.
     """
     marked = next((name for mark, name in MARKS.items() if head.startswith(mark)), None)
-    if marked is None and b"\0" in head:
+    if marked is None and 4 * head.count(0) > len(head):
         raise UnicodeError("it has NUL characters, as UTF-16 without a mark has. Save it as UTF-8")
     return marked or "utf-8"
 
@@ -31,7 +33,7 @@ def encoding_of(head: bytes) -> str:
 def decode_text(content: bytes) -> str:
     """A text file's content without the mark of its encoding. Raises UnicodeError with the way out if it is no text."""
     try:
-        return content.decode(encoding_of(content))
+        return content.decode(encoding_of(content[:HEAD_BYTES]))
     except UnicodeDecodeError as error:
         raise UnicodeError(told_undecodable(error)) from error
 

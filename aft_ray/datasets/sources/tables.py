@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aft_ray.datasets.sources.files import OTHER_SPLITS, find_files, splits_of_files
-from aft_ray.datasets.sources.json_text import encoding_of, parse_json, told_undecodable
+from aft_ray.datasets.sources.json_text import HEAD_BYTES, encoding_of, parse_json, told_undecodable
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 
@@ -26,8 +26,6 @@ Row = dict[str, Any]
 BATCH_ROWS = 32
 """Rows decoded at once: bounds the memory that large pictures take."""
 BUFFER_BYTES = 1 << 20
-HEAD_BYTES = 4096
-"""Of a text file, to find its encoding."""
 ARROW_FILE = b"ARROW1"
 """How an Arrow file begins; a stream does not."""
 PEEKED = 100

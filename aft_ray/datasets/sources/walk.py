@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NoReturn
 
 from aft_ray.datasets.base import raise_faults
@@ -71,6 +71,11 @@ def _kind(path: Path) -> str:
         return "hidden"
     if path.is_symlink() and not os.path.exists(path):
         return "broken link"
+    return kind_of(path)
+
+
+def kind_of(path: PurePath) -> str:
+    """The kind of a file that is left out, by its name."""
     return path.suffix.lower() or "no suffix"
 
 
