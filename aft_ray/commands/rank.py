@@ -54,7 +54,9 @@ def show_ranking(recipe: Recipe, ranking: Ranking) -> None:
         for k in ranking.knowledge
     ]
     columns = ["teacher", "R2 %", "must exceed", "label CKA"]
-    print_table("Labels told by each teacher alone: by a probe, leave-one-out; by its kernel", columns, told)
+    print_table(
+        "Each teacher alone: R2 of its probe, leave-one-out, and its kernel's CKA with the labels", columns, told
+    )
     if len(ranking.names) > 1:
         alike = [
             [name, *(f"{value:.2f}" for value in row)] for name, row in zip(ranking.names, ranking.cka, strict=True)

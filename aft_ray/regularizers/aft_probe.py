@@ -8,7 +8,7 @@ rows before training, mends both. The target's features are two blocks a teacher
 
 G_k the teacher's features and P_k (B, C) its probe's predictions, each centred and scaled to a root-mean-square row norm of 1
 over the batch; w = 1/2; g_k and h_k learned gates that start at sqrt(R2_k) / 2, with the probe's leave-one-out R2_k. Gates of a
-teacher whose R2 may be chance stay at 0. Everything else is AFT.
+teacher with an R2 within chance stay at 0. Everything else is AFT.
 """
 
 import math

@@ -47,7 +47,7 @@ def equalise_spread(x_BT: Tensor, dims: Sequence[int]) -> Tensor:
 
 
 def linear_kernel(x_bD: Tensor, y_BD: Tensor) -> Tensor:
-    """Inner products (b, B) of the rows of ``x_bD`` with those of ``y_BD``."""
+    """Inner products (b, B) of the rows of ``x_bD`` and of ``y_BD``."""
     return x_bD @ y_BD.T
 
 

@@ -29,7 +29,7 @@ CHUNK_ROWS = 4096  # rows converted to float64 at a time
 class LogMEStatistics:
     """The sums over samples that LogME is a function of: X'X, X'y of every class, and class counts, in float64.
 
-    Up to D samples it keeps X instead of X'X. Update it shard by shard, add those of different shards (``a + b``), then `solve`.
+    Up to D samples it keeps X instead of X'X. Update it shard by shard, add up different shards (``a + b``), then `solve`.
     """
 
     def __init__(self, feature_dim: int, num_classes: int) -> None:

@@ -47,7 +47,7 @@ class ProbeKd(Regularizer):
         combine: Combine = "concat",
         scope: Scope = "global",
     ) -> None:
-        """``probes`` has one of each teacher, or with ``combine="product"`` one of both; ``task`` says what labels are."""
+        """``probes`` has one per teacher, or with ``combine="product"`` one for both; ``task`` is the kind of labels."""
         super().__init__(student_dim, teacher_dims, combine=combine, scope=scope)
         check_choice("task", task, Task)
         self.task: Task = task

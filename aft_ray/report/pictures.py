@@ -202,7 +202,7 @@ def _gain_in(measure: Measure, name: str) -> str:
 
 
 def draw_contributions(trials: Iterable[TrialRow]) -> list[str]:
-    """Per method, what each teacher adds: how much better the best trial of a combination is than the best one of the same
+    """Per method, each teacher's contribution: how much better the best trial of a combination is than the best one of the same
     combination without the teacher (standard transfer for a teacher alone), as mean and standard error over the
     combinations that the search tried both ways. Empty where no method has two combinations that differ in one teacher."""
     searched = Searched.of(trials)

@@ -120,7 +120,7 @@ def read_trials(search: Directory) -> list[TrialRow]:
 def read_trainings(place: Directory, names: Iterable[str]) -> list[Training]:
     """The runs or trials `names` in `place`, without those that never evaluated.
 
-    Raises InputError for the first whose files are damaged.
+    Raises InputError for the first with damaged files.
     """
     trainings = []
     for name in names:

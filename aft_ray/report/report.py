@@ -1,6 +1,6 @@
 """report: everything a workspace holds as one page that needs nothing else, and its tables as CSV.
 
-Reads what `train` and `search` wrote, finished or not. The same workspace gives the same page, byte for byte.
+Reads the files of `train` and `search`, finished or not. The same workspace gives the same page, byte for byte.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _nothing_there(place: Workspace, run: str) -> str:
 
 
 def _entry_row(entry: Entry) -> TrialRow:
-    """A line of leaderboard.csv, whose columns say what was measured."""
+    """A line of leaderboard.csv. The measure's name is part of its columns' names."""
     name = entry.measure.name
     return {
         "method": entry.method,

@@ -35,8 +35,8 @@ class Entry:
     the search's trials of this setting. trials: names of the final runs, or else of the search's trials; searched: of these.
     The standard errors (`_se`) are NaN with one seed. relative_error is the test error (of a regression, the loss) over the
     mean one of standard transfer; its standard error, gain and p_value come from `paired_test` against standard transfer, so
-    they include what seeds do to it; NaN without it. is_chosen: whether validation chose this setting among those of its method
-    that are shown: a method may have several with final runs.
+    they include its spread over seeds; NaN without it. is_chosen: whether validation chose this setting among the shown ones
+    of its method, which may have several with final runs.
     """
 
     method: str
@@ -101,7 +101,7 @@ class Training:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The evaluation whose student is kept."""
+        """The evaluation that gave the kept student."""
         return best_line(self.history)
 
     def validation(self, measure: Measure) -> float:

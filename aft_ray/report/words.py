@@ -93,7 +93,7 @@ def remarks(
 
 
 def left_out(title: str, lines: Sequence[Mapping[str, Any]]) -> str:
-    """Which teachers a method left out because their features do not tell the labels, from a line of metrics of each run."""
+    """Teachers that a method left out because they know nothing about the labels, from a line of metrics of each run."""
     names = dict.fromkeys(key.removeprefix("r2/") for line in lines for key in line if key.startswith("r2/"))
     useless = {name: [line for line in lines if not is_useful(line, name)] for name in names}
     told = [
@@ -104,10 +104,8 @@ def left_out(title: str, lines: Sequence[Mapping[str, Any]]) -> str:
     off = [line for line in lines if names and not any(is_useful(line, name) for name in names)]
     if not told:
         return ""
-    text = f"{title} left out {', '.join(told)}: what the features tell of the labels may be chance."
-    return (
-        f"{text} Without a teacher left it was standard transfer in {len(off)} of {len(lines)} runs." if off else text
-    )
+    text = f"{title} left out {', '.join(told)}: the features say nothing about the labels beyond chance."
+    return f"{text} With no teacher left, it was standard transfer in {len(off)} of {len(lines)} runs." if off else text
 
 
 def score_is_known(row: TrialRow) -> bool:

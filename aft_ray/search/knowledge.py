@@ -36,7 +36,7 @@ class Knowledge:
     def sentence(self) -> str:
         if self.r2 <= self.least_r2:
             return (
-                f"{self.teacher}: its features tell no more of the labels than chance may: leave it out. aft_probe and"
+                f"{self.teacher}: its features say nothing about the labels beyond chance: leave it out. aft_probe and"
                 " probe_kd do so by themselves, aft does not."
             )
         if self.alignment < CLEAR_ALIGNMENT:

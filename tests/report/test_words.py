@@ -134,7 +134,7 @@ def test_teachers_that_were_left_out_are_named() -> None:
 
     good, once, none = line(cat=0.4, noise=0.01), line(cat=0.4, noise=0.03), line(cat=0.01, noise=0.0)
     assert left_out("AFT with probes", [once, once]) == left_out("AFT", [{"loss": 1.0}]) == ""
-    assert "left out noise: what the features tell" in left_out("AFT with probes", [good, good])
+    assert "left out noise: the features say nothing" in left_out("AFT with probes", [good, good])
     assert "left out noise in 1 of 2 runs:" in left_out("AFT with probes", [good, once])
     told = left_out("AFT with probes", [good, none])
-    assert "left out cat in 1 of 2 runs, noise: what" in told and "standard transfer in 1 of 2 runs" in told
+    assert "left out cat in 1 of 2 runs, noise: the" in told and "standard transfer in 1 of 2 runs" in told

@@ -14,8 +14,8 @@ ALL = np.arange(300) % 10
 @pytest.mark.parametrize(
     ("r2", "alignment", "words"),
     [
-        (0.01, 0.0, "tell no more of the labels than chance may: leave it out"),
-        (0.03, 0.4, "tell no more of the labels than chance may: leave it out"),
+        (0.01, 0.0, "say nothing about the labels beyond chance: leave it out"),
+        (0.03, 0.4, "say nothing about the labels beyond chance: leave it out"),
         (0.4, 0.07, "know the labels, its kernel hardly does: plain aft will not help, aft_probe can."),
         (0.4, 0.3, "know the labels, and its kernel shows them: aft can help, aft_probe too."),
         (0.4, float("nan"), "know the labels, and its kernel shows them"),
