@@ -171,7 +171,7 @@ def test_methods_run_later_join_the_record_beside_those_of_before(tmp_path: Path
         assert found.run("probe_kd") == {"date": "2026-11-28", "code": "abc"}
     text = page(tmp_path, {"methods": {"digits": found}})
     assert "2026-11-25 to 2026-11-28, 2 cores." in text and "are of commit abc" in text
-    assert "1 method of an earlier run was run again and gave the same numbers to the last digit." in text
+    assert "1 method of an earlier run was run again and gave the same accuracies." in text
     assert "**probe KD (ours): error 0.58 ± 0.00 of standard transfer's**" in text
     other = dataclasses.replace(found, made={**found.made, "labels": 7})
     write_record(other, record)

@@ -119,7 +119,7 @@ def write_record(found: Found, path: Path) -> None:
 
 
 SAMPLES = ("train", "validation", "test", "labels")
-SCORES = ("trial", "val_accuracy", "val_loss", "test_accuracy", "step")
+SCORES = ("trial", "val_accuracy", "test_accuracy", "step")
 
 
 def joined(before: Found | None, now: Found) -> Found:

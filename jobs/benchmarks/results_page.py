@@ -68,7 +68,7 @@ def _conditions(claims: Mapping[str, Searches]) -> str:
         told += f" The latest runs are of commit {code}; the records name the date and the code of each method."
     if again:
         of = "1 method of an earlier run was" if len(again) == 1 else f"{len(again)} methods of earlier runs were"
-        told += f" {of} run again and gave the same numbers to the last digit."
+        told += f" {of} run again and gave the same accuracies."
     return told
 
 
@@ -112,11 +112,10 @@ def _noise_in_short(claims: Mapping[str, Searches]) -> list[str]:
     known = [(spoilt, without) for spoilt, without in pairs if without is not None]
     if not known:
         return []
-    told = [
-        f"{method_title(method)} {', '.join(_gain(spoilt, without, method) for spoilt, without in known)}"
-        for method in ("aft", *OURS, "kd")
-        if all(method in search.entries for pair in known for search in pair)
-    ]
+    told = []
+    for method in ("aft", *OURS, "kd"):
+        gains = [_gain(*pair, method) for pair in known if all(method in search.entries for search in pair)]
+        told += [f"{method_title(method)} {', '.join(gains)}"] if gains else []
     return [f"A noise teacher beside real ones, points: {'; '.join(told)}."]
 
 
