@@ -157,6 +157,12 @@ class Bench:
                 if (lost and not is_told) or more:
                     faults.append(f"lost without a word: {[*lost][:3]}, not there: {[*more][:3]}")
             case.add("prepare", ended, faults)
+            if self.num_verbs > 1:
+                ended = self._run(
+                    case, "init", place, ["init", f"data/{name}"], lambda place: None, as_nobody=is_hidden
+                )
+                faults = fuzz_verbs.faults(ended, names, None, may_differ=True, may_fail=is_hidden)
+                case.add("init", ended, faults)
         return case
 
     def _run(

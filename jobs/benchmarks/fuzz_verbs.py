@@ -36,13 +36,16 @@ VERBS: dict[str, tuple[str, ...]] = {
     "export": ("export", "recipe.yaml"),
     "predict": ("predict", "recipe.yaml", "data/new"),
     "report": ("report", "recipe.yaml"),
+    "list runs": ("list", "runs", "work"),
+    "list searches": ("list", "searches", "work"),
+    "compare": ("compare", "work/runs/main", "work/runs/cut"),
 }
 READERS = {
     "samples": ("verify", "prepare", "extract", "rank", "dry run", "search", "continue", "evaluate", "report"),
     "features": ("verify", "extract", "rank", "dry run", "search", "continue", "report"),
-    "main": ("train", "evaluate", "export", "predict", "report", "verify"),
-    "cut": ("continue", "report", "verify"),
-    "searches": ("search", "report", "best", "verify"),
+    "main": ("train", "evaluate", "export", "predict", "report", "verify", "list runs", "compare"),
+    "cut": ("continue", "report", "verify", "list runs", "compare"),
+    "searches": ("search", "report", "best", "verify", "list searches"),
     "predictions": ("predict",),
     "rank.json": ("report", "rank"),
 }
@@ -191,7 +194,8 @@ def _hashes(folder: Path) -> dict[str, str]:
 def told_numbers(verb: str, out: str) -> str:
     """What a verb printed, without times and the names of new files."""
     lines = [line for line in out.splitlines() if not re.match(r"(a step|takes|predictions:)", line)]
-    return "" if verb in ("verify", "prepare", "extract") else "\n".join(lines)  # how much was missing may differ
+    is_free = verb in ("verify", "prepare", "extract", "list runs", "list searches")  # of what is missing, and dates
+    return "" if is_free else "\n".join(lines)
 
 
 def outside(place: Path) -> dict[str, str]:
