@@ -16,10 +16,12 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from aft_ray.cluster.gang import Bundle, named, total
+from aft_ray.cluster.gang import Bundle, named, nodes_resources, total
+from aft_ray.cluster.waves import waves
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import STALE_AFTER_S
+from aft_ray.store.manifest import MANIFEST
 from aft_ray.store.workspace import Workspace
 
 LOOKED_AT = re.compile(r"\.preflight-[0-9a-f]{8}")
@@ -30,7 +32,7 @@ def preflight(recipe: Recipe, verb: str) -> None:
     """Raises InputError with one line per fault: the cluster lacks resources for `verb` even after `resources.wait_s`, or a
     node does not see the workspace, or its versions differ from the driver's.
     """
-    call_nodes(wanted(recipe, verb), recipe.resources.wait_s)
+    call_nodes(wanted(recipe, verb), recipe.resources.wait_s, least(recipe, verb))
     if faults := node_faults(Workspace.at(recipe.workspace)):
         raise InputError(faults)
 
@@ -46,8 +48,41 @@ def wanted(recipe: Recipe, verb: str) -> list[Bundle]:
     return [*bundles[verb], *[{"CPU": 1.0}] * (recipe.resources.decode_cpus or 1)]
 
 
-def call_nodes(bundles: Sequence[Bundle], wait_s: float) -> None:
-    """Waits until the cluster has the resources of `bundles`, busy or free. Raises InputError after `wait_s`."""
+def least(recipe: Recipe, verb: str) -> list[Bundle]:
+    """The least that has to be there for `verb`: teachers can take turns, so it is enough for the largest of them."""
+    if verb not in ("plan", "extract", "pipeline"):
+        return wanted(recipe, verb)
+    alone = (recipe.model_copy(update={"teachers": (teacher,)}) for teacher in recipe.teachers)
+    return max((wanted(one, verb) for one in alone), key=lambda b: total(b)["GPU"], default=wanted(recipe, verb))
+
+
+def check_room(recipes: Sequence[Recipe], verb: str) -> None:
+    """Raises InputError, before `verb` reads a sample, with a line for everything that the cluster can never have room for."""
+    nodes = nodes_resources()
+    faults = dict.fromkeys(fault for recipe in recipes for fault in _room_faults(recipe, verb, nodes))
+    if faults:
+        raise InputError([*faults])
+
+
+def _room_faults(recipe: Recipe, verb: str, nodes: Sequence[dict[str, float]]) -> list[str]:
+    faults: list[str] = []
+    if verb in ("plan", "extract", "pipeline"):
+        splits, place = recipe.extracted_splits(), Workspace.at(recipe.workspace)
+        lacking = [
+            t for t in recipe.teachers if not all(place.features(t.name, split).has(MANIFEST) for split in splits)
+        ]
+        try:
+            waves(lacking, nodes, recipe.resources.decode_cpus)
+        except InputError as error:
+            faults += error.faults
+    if verb == "pipeline" and recipe.train.use_gpu and not any(node.get("GPU", 0) >= 1 for node in nodes):
+        faults.append("train.use_gpu is true, and no node of the cluster has a GPU. Set train.use_gpu=false.")
+    return faults
+
+
+def call_nodes(bundles: Sequence[Bundle], wait_s: float, enough: Sequence[Bundle]) -> None:
+    """Waits until the cluster has the resources of `bundles`, busy or free. Raises InputError if it lacks `enough` of them
+    after `wait_s`."""
     asked = total(bundles)
     if wait_s and not _has(asked):
         print(f"nodes: waiting for {named(asked)}, the cluster has {named(ray.cluster_resources())}", file=sys.stderr)
@@ -58,6 +93,7 @@ def call_nodes(bundles: Sequence[Bundle], wait_s: float) -> None:
                 group.wait(min(1.0, wait_s))
         finally:
             remove_placement_group(group)
+    asked = total(enough)
     if not _has(asked):
         there = ray.cluster_resources()
         lacking = [kind for kind, count in asked.items() if there.get(kind, 0) < count]

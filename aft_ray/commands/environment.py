@@ -78,8 +78,11 @@ def _print_exception(kind: type[BaseException], error: BaseException, trace: Tra
 
 
 @contextmanager
-def ray_cluster(recipe: Recipe, verb: str) -> Iterator[None]:
-    """Joins the cluster of RAY_ADDRESS once it has the resources for `verb`, or starts a local one for the context."""
+def ray_cluster(recipe: Recipe, verb: str, *others: Recipe) -> Iterator[None]:
+    """Joins the cluster of RAY_ADDRESS once it has the resources for `verb`, or starts a local one for the context.
+
+    others: further recipes that must find room there.
+    """
     joins = names_cluster()
     tell(f"{'joining the cluster of RAY_ADDRESS' if joins else 'starting Ray on this machine'} ...")
     import ray
@@ -93,10 +96,11 @@ def ray_cluster(recipe: Recipe, verb: str) -> Iterator[None]:
     )
     take_signals()
     try:
-        if joins:
-            from aft_ray.cluster.preflight import preflight
+        from aft_ray.cluster.preflight import check_room, preflight
 
+        if joins:
             preflight(recipe, verb)
+        check_room((recipe, *others), verb)
         yield
     finally:
         ray.shutdown()

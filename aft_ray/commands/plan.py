@@ -34,6 +34,8 @@ def run(parsed: argparse.Namespace) -> None:
 
 def show_estimate(recipe: Recipe, found: Estimate) -> None:
     """Prints the cost of an extraction."""
+    from aft_ray.cluster.waves import in_words
+
     rows = [
         [
             teacher.name,
@@ -57,6 +59,8 @@ def show_estimate(recipe: Recipe, found: Estimate) -> None:
     console.print(
         f"decoding  {1000 * found.decode_s:.2f} ms of a CPU per sample, {duration(found.decode_hours)} in all"
     )
+    if len(found.waves) > 1:
+        console.print(f"waves     no room for all teachers at once: {in_words(found.waves)}", soft_wrap=True)
     slowest = max(found.teachers, key=lambda teacher: teacher.hours)
     limit = slowest.name if slowest.hours >= found.decode_hours else "decoding; more CPUs would help"
     console.print(f"takes     {duration(found.hours)}, limited by {limit}")

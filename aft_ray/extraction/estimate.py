@@ -14,6 +14,7 @@ import ray
 
 from aft_ray.cluster.gang import share_of
 from aft_ray.cluster.nodes import nodes_resources
+from aft_ray.cluster.waves import Wave, waves
 from aft_ray.datasets import list_samples
 from aft_ray.datasets.held_out import choose_splits
 from aft_ray.datasets.sample_shards import samples_table
@@ -60,9 +61,9 @@ class Estimate:
     """Work and cost of an extraction.
 
     samples: number by split. content_bytes: size of all encoded samples, estimated from a few. decode_s: CPU seconds to
-    read one sample and make every teacher's crop. decode_hours: time to read all samples on the reading CPUs. hours: time
-    of the whole extraction, which is its slowest stage's. idle_gpus: the cluster's GPUs that no teacher requests.
-    free_bytes: free space on the workspace's disk; None on an object store.
+    read one sample and make every teacher's crop. decode_hours: time to read all samples on the reading CPUs. waves: teachers
+    that work at the same time. hours: time of the whole extraction, the slowest stage of each wave. idle_gpus: the cluster's
+    GPUs that no teacher requests. free_bytes: free space on the workspace's disk; None on an object store.
     """
 
     samples: dict[str, int]
@@ -70,6 +71,7 @@ class Estimate:
     decode_s: float
     decode_hours: float
     teachers: tuple[TeacherEstimate, ...]
+    waves: list[Wave]
     hours: float
     idle_gpus: float
     free_bytes: int | None
@@ -82,12 +84,44 @@ def plan(recipe: Recipe) -> Estimate:
     """
     work = _prepared_work(recipe) or _listed_work(recipe)
     nodes = nodes_resources()
-    share = share_of(recipe.teachers, nodes, recipe.resources.decode_cpus)
+    turns = waves(recipe.teachers, nodes, recipe.resources.decode_cpus)
+    tried = [_try_wave(recipe, wave, nodes, work) for wave in turns]
+    by_name = {estimate.name: estimate for turn in tried for estimate in turn.teachers}
+    used = max(sum(teacher.num_gpus * teacher.num_actors for teacher in wave) for wave in turns)
+    return Estimate(
+        samples=work.samples,
+        content_bytes=int(work.tried.nbytes / work.tried.num_rows * sum(work.samples.values())),
+        decode_s=sum(turn.decode_s for turn in tried),
+        decode_hours=sum(turn.decode_hours for turn in tried),
+        teachers=tuple(by_name[name] for name in recipe.teacher_names()),
+        waves=turns,
+        hours=sum(turn.hours for turn in tried),
+        idle_gpus=sum(node.get("GPU", 0.0) for node in nodes) - used,
+        free_bytes=_free_bytes(Workspace.at(recipe.workspace)),
+    )
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """A wave of teachers, tried. decode_s: CPU seconds to read one sample for them."""
+
+    decode_s: float
+    decode_hours: float
+    teachers: list[TeacherEstimate]
+
+    @property
+    def hours(self) -> float:
+        return max(self.decode_hours, *(estimate.hours for estimate in self.teachers))
+
+
+def _try_wave(recipe: Recipe, wave: Wave, nodes: list[dict[str, float]], work: _Work) -> _Turn:
+    """Reads a few samples for the teachers of a wave and runs each over them."""
+    share = share_of(wave, nodes, recipe.resources.decode_cpus)
     started = time.perf_counter()
-    inputs, _ = make_inputs(work.tried, {teacher.name: describe_teacher(teacher) for teacher in recipe.teachers})
+    inputs, _ = make_inputs(work.tried, {teacher.name: describe_teacher(teacher) for teacher in wave})
     decode_s = (time.perf_counter() - started) / work.tried.num_rows
     estimates = []
-    for teacher in recipe.teachers:
+    for teacher in wave:
         trial = ray.remote(_try_teacher).options(
             num_cpus=share.of(teacher)["CPU"], num_gpus=teacher.num_gpus, max_retries=0
         )
@@ -97,17 +131,7 @@ def plan(recipe: Recipe) -> Estimate:
         estimates.append(_estimate(teacher, result, inputs[teacher.name], work))
     reading_cpus = share.readers * share.reader_cpus
     decode_hours = max(estimate.samples for estimate in estimates) * decode_s / reading_cpus / 3600
-    return Estimate(
-        samples=work.samples,
-        content_bytes=int(work.tried.nbytes / work.tried.num_rows * sum(work.samples.values())),
-        decode_s=decode_s,
-        decode_hours=decode_hours,
-        teachers=tuple(estimates),
-        hours=max(decode_hours, *(estimate.hours for estimate in estimates)),
-        idle_gpus=sum(node.get("GPU", 0.0) for node in nodes)
-        - sum(teacher.num_gpus * teacher.num_actors for teacher in recipe.teachers),
-        free_bytes=_free_bytes(Workspace.at(recipe.workspace)),
-    )
+    return _Turn(decode_s, decode_hours, estimates)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@
 
 One row of the pipeline is one shard. The CPU stage decodes each image once and makes every teacher's crop. Each teacher
 removes its crops from the row, so that rows get lighter along the way, and writes its features shard at once. All pools
-work at the same time, on different shards. Finished shards survive any crash; a restart computes the rest.
+work at the same time, on different shards. Teachers that have no room together take turns, in waves.
+Finished shards survive any crash; a restart computes the rest.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import aft_ray
 from aft_ray.cluster.attempts import Attempts, Watch
-from aft_ray.cluster.gang import Gang
+from aft_ray.cluster.gang import Gang, nodes_resources
 from aft_ray.cluster.gauges import show_gauges
 from aft_ray.cluster.lease import lease
 from aft_ray.cluster.pipelines import attempts_elsewhere, run_pipeline
 from aft_ray.cluster.progress import Progress
+from aft_ray.cluster.waves import Wave, in_words, waves
 from aft_ray.extraction.features import RESULT, EmbedShard
 from aft_ray.extraction.log import Tally
 from aft_ray.extraction.reading import MissingShard, ReadShard
@@ -65,6 +67,18 @@ class Plan:
 
     def missing_shards(self, teacher: str) -> int:
         return sum(teacher in shard.teachers for shard in self.missing)
+
+    def lacking(self) -> list[TeacherConfig]:
+        """The teachers that have work to do."""
+        names = {name for shard in self.missing for name in shard.teachers}
+        return [teacher for teacher in self.teachers if teacher.name in names]
+
+    def of(self, wave: Wave) -> Plan:
+        """The part of these teachers."""
+        names = [teacher.name for teacher in wave]
+        descriptions = {name: self.descriptions[name] for name in names}
+        missing = [shard._replace(teachers=tuple(n for n in shard.teachers if n in names)) for shard in self.missing]
+        return replace(self, teachers=wave, descriptions=descriptions, missing=[s for s in missing if s.teachers])
 
 
 def extract(recipe: Recipe, *, overwrite: bool = False) -> dict[str, int]:
@@ -180,10 +194,13 @@ def _missing_shards(
 
 
 def _run(recipe: Recipe, plan: Plan) -> Entries:
-    """Runs the pipeline to its end and shows progress. Returns the written shards.
+    """Runs a pipeline for each wave of teachers to its end and shows progress. Returns the written shards.
 
     Raises InputError if too many samples are quarantined.
     """
+    turns = waves(plan.lacking(), nodes_resources(), recipe.resources.decode_cpus)
+    if len(turns) > 1:
+        print(f"extract: the cluster has no room for all teachers at once; {in_words(turns)}", file=sys.stderr)
     shards = {name: plan.missing_shards(name) for name in plan.descriptions}
     tally = Tally(plan.workspace, recipe.teachers, shards)
     entries: Entries = {}
@@ -206,16 +223,18 @@ def _run(recipe: Recipe, plan: Plan) -> Entries:
         del left[row["split"], row["shard"]]
         progress.advance(len(names), tally.note)
 
-    with attempts_elsewhere() as attempts, Progress("extract", sum(shards.values()), "shards") as progress:
-        for start in range(0, len(plan.missing), ROUND):
-            left.update({(shard.split, shard.shard): shard for shard in plan.missing[start : start + ROUND]})
-            run_pipeline(
-                plan.teachers,
-                recipe.resources,
-                left.values(),
-                partial(_pipeline, recipe, replace(plan, missing=()), attempts),
-                take,
-            )
+    with Progress("extract", sum(shards.values()), "shards") as progress:
+        for part in map(plan.of, turns):
+            with attempts_elsewhere() as attempts:
+                for start in range(0, len(part.missing), ROUND):
+                    left.update({(shard.split, shard.shard): shard for shard in part.missing[start : start + ROUND]})
+                    run_pipeline(
+                        part.teachers,
+                        recipe.resources,
+                        left.values(),
+                        partial(_pipeline, recipe, replace(part, missing=()), attempts),
+                        take,
+                    )
     tally.log("end")
     return entries
 
