@@ -15,7 +15,8 @@ from tests.helpers import ROOT
 LAYERS = (
     ("cli", "face"),
     ("commands",),
-    ("studies", "report", "first_recipe"),
+    ("study",),
+    ("report", "first_recipe"),
     ("search", "extraction", "export"),
     ("training", "datasets"),
     ("cluster",),

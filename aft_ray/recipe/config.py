@@ -115,7 +115,10 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     base's: sections merge level by level, a list or a number replaces the whole value. A base may be a part of a recipe.
     Raises InputError with one line for every unknown, missing or wrong key.
     """
-    return _overridden(*read(Path(path)), overrides)
+    content, faults = read(Path(path))
+    if "settings" in content:
+        raise InputError([*faults, f"{path} has 'settings': it is a study. Run it with 'aft-ray study'."])
+    return _overridden(content, faults, overrides)
 
 
 def load_content(content: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
@@ -124,7 +127,15 @@ def load_content(content: Mapping[str, Any], overrides: Sequence[str] = ()) -> R
 
 
 def _overridden(content: dict[str, Any], faults: list[str], overrides: Sequence[str]) -> Recipe:
-    changes = {}
+    changes, found = parsed_overrides(overrides)
+    faults += found
+    return recipe_of(changed(content, changes, faults), faults)
+
+
+def parsed_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The dotted keys and values of `key=value` overrides, and a line for each fault."""
+    changes: dict[str, Any] = {}
+    faults: list[str] = []
     for text in overrides:
         key, separator, value = text.partition("=")
         if not separator or not key:
@@ -135,7 +146,7 @@ def _overridden(content: dict[str, Any], faults: list[str], overrides: Sequence[
             faults += found
         except InputError as error:
             faults += error.faults
-    return _validate(content, changes, faults)
+    return changes, faults
 
 
 def _typed(key: str, text: str) -> tuple[Any, list[str]]:
@@ -159,12 +170,13 @@ def load_text(text: str) -> Recipe:
     content, faults = parse(text, "The recipe")
     if not isinstance(content, dict):
         raise InputError("The recipe must be a mapping of keys.")
-    return _validate(content, {}, faults)
+    return recipe_of(changed(content, {}, faults), faults)
 
 
 def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """`recipe` with the dotted keys of `changes` replaced and everything checked again."""
-    return _validate(recipe.model_dump(mode="json"), changes, [])
+    faults: list[str] = []
+    return recipe_of(changed(recipe.model_dump(mode="json"), changes, faults), faults)
 
 
 def dump(recipe: Recipe) -> str:
@@ -178,8 +190,9 @@ def fingerprint(part: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _validate(content: Mapping[str, Any], changes: Mapping[str, Any], faults: list[str]) -> Recipe:
-    whole = json.loads(json.dumps(content))
+def changed(content: Mapping[str, Any], changes: Mapping[str, Any], faults: list[str]) -> dict[str, Any]:
+    """The plain values of a recipe with dotted keys and a preset in place. What cannot be replaced adds a line to `faults`."""
+    whole: dict[str, Any] = json.loads(json.dumps(content))
     for key, value in changes.items():
         *parents, leaf = key.split(".")
         node = whole
@@ -190,8 +203,13 @@ def _validate(content: Mapping[str, Any], changes: Mapping[str, Any], faults: li
             continue
         node[leaf] = value
     faults += resolve_preset(whole, changes)
+    return whole
+
+
+def recipe_of(content: Any, faults: Sequence[str] = ()) -> Recipe:
+    """The recipe of plain values. Raises InputError with `faults`, which were found before, and its own."""
     try:
-        recipe = Recipe.model_validate(whole)
+        recipe = Recipe.model_validate(content)
     except ValidationError as error:
         raise InputError([*faults, *fault_lines(error, Recipe)]) from error
     if faults:

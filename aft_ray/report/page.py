@@ -43,7 +43,7 @@ def render_page(
     gated = [group for group in finals or singles if all(training.gates for training in group.trainings)]
     splits = {split: manifest for split in SPLITS if (manifest := place.samples(split).manifest())}
     num_validation = splits.get("validation", {}).get("num_samples", math.nan)
-    return _template().render(
+    return template("report.html.j2").render(
         name=recipe.dataset.name or PurePosixPath(recipe.dataset.path or "").name,
         headline=found.headline if entries else runs_in_words(runs, measure),
         remarks=found.remarks,
@@ -127,9 +127,11 @@ def _teachers(place: Workspace) -> list[dict[str, Any]]:
     return rows
 
 
-def _template() -> jinja2.Template:
+def template(name: str, package: str = "aft_ray.report") -> jinja2.Template:
+    """A page's template: a file of `package`, which may build on the files of this one."""
+    packages = dict.fromkeys((package, "aft_ray.report"))
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("aft_ray.report", ""),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package, "") for package in packages]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=lambda value: printable(value, keep="\n") if type(value) is str else value,  # Markup stays Markup
@@ -145,7 +147,7 @@ def _template() -> jinja2.Template:
         "duration": _duration,
     }
     environment.globals["method_title"] = method_title
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def _percent(value: float, digits: int = 2) -> str:

@@ -35,12 +35,12 @@ def report(recipe: Recipe) -> str:
     measure = measure_of([*trials, *(line for run in runs for line in run.history)])
     near = closeness_of(_followers(place.search(recipe.run) / "trials", found.entries, runs))
     tables = {
-        "leaderboard": [_entry_row(entry) for entry in found.entries],
+        "leaderboard": [entry_row(entry) for entry in found.entries],
         "trials": trials,
         "runs": [_run_row(run, measure) for run in runs],
         "closeness": [closeness.row() for closeness in near],
     }
-    files = {f"{name}.csv": _csv(table) for name, table in tables.items() if table}
+    files = {f"{name}.csv": as_csv(table) for name, table in tables.items() if table}
     files["recipe.yaml"] = dump(recipe)
     page = render_page(recipe, trials, found, runs, near, measure, list(files))
     for name, content in files.items():
@@ -68,7 +68,7 @@ def _nothing_there(place: Workspace, run: str) -> str:
     return f"{place} holds no run and no search '{run}'. Run 'aft-ray train' or 'aft-ray search' first.{hint}"
 
 
-def _entry_row(entry: Entry) -> TrialRow:
+def entry_row(entry: Entry) -> TrialRow:
     """A line of leaderboard.csv. The measure's name is part of its columns' names."""
     name = entry.measure.name
     return {
@@ -102,13 +102,14 @@ def _run_row(run: Training, measure: Measure) -> TrialRow:
     }
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Numbers in full precision, lists joined by '+', unknown values empty."""
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A column for every key of the rows. Numbers in full precision, lists joined by '+', unknown values empty."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(rows[0])
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    writer.writerow(columns)
     for row in rows:
-        writer.writerow(_cell(value) for value in row.values())
+        writer.writerow(_cell(row.get(column)) for column in columns)
     return stream.getvalue()
 
 

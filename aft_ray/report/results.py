@@ -203,7 +203,11 @@ def paired_test(rows: Sequence[TrialRow], others: Sequence[TrialRow], measure: M
     """The gain of `rows` over `others` on test. NaN where fewer than two seeds are common, or no seed is."""
     by_seed = {row["seed"]: row for row in others}
     pairs = [(row, by_seed[row["seed"]]) for row in rows if row["seed"] in by_seed]
-    gains = [measure.gain(*_values(pair, measure, "test")) for pair in pairs]
+    return t_test([measure.gain(*_values(pair, measure, "test")) for pair in pairs])
+
+
+def t_test(gains: Sequence[float]) -> Paired:
+    """Whether gains differ from zero on average. NaN for fewer than two."""
     if len(gains) < 2:
         return Paired(gains[0] if gains else math.nan, math.nan, math.nan)
     mean, se = statistics.fmean(gains), statistics.stdev(gains) / math.sqrt(len(gains))

@@ -71,7 +71,7 @@ def compare(entry: Entry, other: Entry) -> str:
     return (
         f"{errors} ({' and '.join(str(n) for n in dict.fromkeys((entry.num_seeds, other.num_seeds)))} seeds)."
         f" The difference of {measure.difference(abs(paired.gain))}, paired by seed, is {times}"
-        f" (p {_chance(paired.p_value)}): {verdict}."
+        f" (p {chance(paired.p_value)}): {verdict}."
     )
 
 
@@ -116,7 +116,10 @@ def _error(entry: Entry) -> str:
     return f"{entry.measure.amount(entry.test_error)} test {entry.measure.error}"
 
 
-def _chance(p_value: float) -> str:
+def chance(p_value: float) -> str:
+    """A p-value; a dash for NaN."""
+    if math.isnan(p_value):
+        return "–"
     return "below 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 

@@ -50,7 +50,17 @@ class Ranking:
 
 
 def rank(setup: Setup) -> Ranking:
-    """Also written to the workspace: `rank.parquet`, `rank.json` (with the CKA matrix) and the picture `rank.png`.
+    """Ranks, and writes `rank.parquet`, `rank.json` (with the CKA matrix) and the picture `rank.png` to the workspace.
+
+    Raises InputError as `ranking_of`.
+    """
+    ranking = ranking_of(setup)
+    _write(Workspace.at(setup.recipe.workspace), ranking)
+    return ranking
+
+
+def ranking_of(setup: Setup) -> Ranking:
+    """The ranking of the combinations that `search.teachers` names.
 
     Raises InputError if the recipe names no teachers, or samples do not have one class each.
     """
@@ -97,9 +107,7 @@ def rank(setup: Setup) -> Ranking:
     rows.sort(key=lambda row: (-row["val_accuracy"], -row["log_me"]))
     alike = second_moments.cka([columns[name] for name in names])
     knowledge = knowledge_of(train, names, recipe.train)
-    ranking = Ranking(names, rows, alike, knowledge, advice(knowledge, labels, recipe.train))
-    _write(Workspace.at(recipe.workspace), ranking)
-    return ranking
+    return Ranking(names, rows, alike, knowledge, advice(knowledge, labels, recipe.train))
 
 
 def can_rank(setup: Setup) -> bool:

@@ -1,0 +1,193 @@
+"""A study's file: a recipe, and beside its sections the key `settings`, axes along which the recipe differs.
+
+    run: figure-1b                     the study's name
+    workspace: work/paper              everything of the study lies below it
+    search: {compare: [none, aft]}     methods, teachers and budget of every setting, as in any recipe
+    settings:
+      data: {dtd: {dataset.name: dtd}, food: {dataset.name: food101}}
+      student: {vit: {student.model: ...}, mixer: {student.model: ...}}
+
+The settings are all combinations of the axes, here `dtd-vit` to `food-mixer`. Settings that read the same samples share a
+workspace below the study's, so each teacher runs once over each data set.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from aft_ray.recipe.config import Recipe, changed, fingerprint, parsed_overrides, recipe_of
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.files import read
+from aft_ray.recipe.model import checked_name, shown
+from aft_ray.recipe.sections import DatasetConfig
+from aft_ray.store.workspace import Workspace
+
+KEY = "settings"
+MOST_SETTINGS = 1000
+OF_STUDY = ("run", "workspace", KEY)
+"""Keys of the file that are the study's own; the others are of every setting."""
+OURS = ("run", KEY)
+"""Keys that a setting cannot have: the study names its searches."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """name: of the study. root: the workspace of the file, below which everything lies. settings: recipes by name.
+    content: the file over its base. overrides: what the command line changes in every setting."""
+
+    name: str
+    root: str
+    settings: Mapping[str, Recipe]
+    content: Mapping[str, Any]
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> Workspace:
+        """The directory of the study's page and tables."""
+        root = Workspace.at(self.root)
+        return Workspace(root.filesystem, f"{root.path}/studies/{self.name}")
+
+    @cached_property
+    def workspaces(self) -> dict[str, list[str]]:
+        """Names of the settings of each workspace."""
+        found: dict[str, list[str]] = {}
+        for name, recipe in self.settings.items():
+            found.setdefault(recipe.workspace, []).append(name)
+        return found
+
+    def text(self) -> str:
+        """The study's file over its base, as YAML; `load_study` reads it back, with the overrides."""
+        return yaml.safe_dump(dict(self.content), sort_keys=False, allow_unicode=True)
+
+
+def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
+    """The study in the file `path`, each setting changed by `key=value` overrides of the recipe.
+
+    Raises InputError with one line for every fault of every setting.
+    """
+    content, faults = read(Path(path))
+    last, found_in_overrides = parsed_overrides(overrides)
+    faults += found_in_overrides
+    of_study = {key: last.pop(key) for key in list(last) if key.partition(".")[0] in OF_STUDY}
+    content = changed(content, of_study, faults)
+    name, root = content.setdefault("run", Path(path).stem), content.get("workspace")
+    if not isinstance(root, str) or not root.strip():
+        faults.append(f"{path}: workspace must name the directory or URL below which the study lies, got {root!r}.")
+        root = "unknown"
+    axes = _axes(content, faults)
+    base = {key: value for key, value in content.items() if key != KEY}
+    settings: dict[str, Recipe] = {}
+    found: dict[str, list[str]] = {}
+    for label, changes in _combinations(axes) if not faults else ():
+        try:
+            settings[label] = _setting(base, f"{name}.{label}", root, changes, last)
+        except InputError as error:
+            found[label] = error.faults
+    faults += in_settings(found, len(found) + len(settings))
+    study = Study(
+        str(name), root, settings, content, tuple(text for text in overrides if text.partition("=")[0] in last)
+    )
+    if faults := faults or _sharing_faults(study):
+        raise InputError(faults)
+    return study
+
+
+def in_settings(faults: Mapping[str, Sequence[str]], num_settings: int) -> list[str]:
+    """One line for each fault, with the settings that have it. faults: of each setting."""
+    having: dict[str, list[str]] = {}
+    for label, lines in faults.items():
+        for line in lines:
+            having.setdefault(line, []).append(label)
+    return [
+        line if len(labels) == num_settings else f"Setting {', '.join(labels)}: {line}"
+        for line, labels in having.items()
+    ]
+
+
+def _axes(content: Mapping[str, Any], faults: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
+    """The axes of `settings`; adds a line to `faults` for each that is none."""
+    axes = content.get(KEY)
+    if not isinstance(axes, dict) or not axes:
+        faults.append(
+            "A study needs 'settings': axes, each a mapping from names to dotted keys of the recipe, such as"
+            " settings: {data: {dtd: {dataset.name: dtd}}}."
+        )
+        return {}
+    for axis, choices in axes.items():
+        if not isinstance(choices, dict) or not choices:
+            faults.append(f"settings.{axis} must map names to dotted keys and their values, got {shown(choices)}.")
+            continue
+        for label, changes in choices.items():
+            try:
+                checked_name(label)
+            except ValueError as error:
+                faults.append(f"settings.{axis}: {error}.")
+            if not isinstance(changes, dict):
+                faults.append(f"settings.{axis}.{label} must map dotted keys to values, got {shown(changes)}.")
+            else:
+                faults += [
+                    f"settings.{axis}.{label} cannot have {key}: the study names it." for key in changes if key in OURS
+                ]
+    count = 1
+    for choices in axes.values():
+        count *= len(choices) if isinstance(choices, dict) else 1
+    if count > MOST_SETTINGS:
+        faults.append(
+            f"settings has {count:,} combinations, the most is {MOST_SETTINGS:,}. Leave out some, or split the study."
+        )
+    return axes
+
+
+def _combinations(axes: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each setting's name, and its changes; where two axes have the same key, the later one's value holds."""
+    for chosen in itertools.product(*(choices.items() for choices in axes.values())):
+        label = "-".join(name for name, _ in chosen)
+        yield label, {key: value for _, changes in chosen for key, value in changes.items()}
+
+
+def _setting(
+    base: Mapping[str, Any], run: str, root: str, changes: Mapping[str, Any], last: Mapping[str, Any]
+) -> Recipe:
+    """The recipe of one setting, in its own workspace or in that of its samples. last: changes that hold whatever it says."""
+    faults: list[str] = []
+    content = changed(changed(base, changes, faults), {**last, "run": run}, faults)
+    recipe = recipe_of(content, faults)
+    if "workspace" in changes:
+        return recipe
+    return recipe.model_copy(update={"workspace": f"{root.rstrip('/')}/{_place_of(recipe.dataset)}"})
+
+
+def _place_of(dataset: DatasetConfig) -> str:
+    """A directory's name for these samples: readable, and the same for every study that reads them."""
+    origin = dataset.name or dataset.repo or PurePosixPath(dataset.path or "").name or str(dataset.source)
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", origin).strip("-._")[:60] or "samples"
+    return f"{readable}-{fingerprint(dataset.model_dump(mode='json'))[:8]}"
+
+
+def _sharing_faults(study: Study) -> list[str]:
+    """Settings of one workspace must mean the same by its samples and by each teacher's name."""
+    faults = []
+    for place, names in study.workspaces.items():
+        recipes = {name: study.settings[name] for name in names}
+        if len({fingerprint(recipe.dataset.model_dump(mode="json")) for recipe in recipes.values()}) > 1:
+            faults.append(f"Settings {', '.join(names)} have one workspace, {place}, and different data sets.")
+        teachers: dict[str, dict[str, list[str]]] = {}
+        for name, recipe in recipes.items():
+            for teacher in recipe.teachers:
+                kind = fingerprint(teacher.model_dump(mode="json"))
+                teachers.setdefault(teacher.name, {}).setdefault(kind, []).append(name)
+        faults += [
+            f"Teacher '{teacher}' is not the same in settings {' and '.join(n[0] for n in kinds.values())}, which share the"
+            f" workspace {place}. Give one another name."
+            for teacher, kinds in teachers.items()
+            if len(kinds) > 1
+        ]
+    return faults

@@ -1,0 +1,130 @@
+"""The study's page: its figure, its table of relative errors, and the student against its teachers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from aft_ray.recipe.search_section import Range
+from aft_ray.report.page import template
+from aft_ray.report.plots import COLOURS, Bar, Dot, draw_bars, draw_dots
+from aft_ray.report.results import method_title
+from aft_ray.report.words import CLEAR, chance
+from aft_ray.study.averages import OURS, STANDARD, Mean, Quality, relative_errors
+from aft_ray.study.config import Study
+from aft_ray.study.found import Found
+
+
+def render_study(
+    study: Study, found: Sequence[Found], averages: Sequence[Mean], quality: Sequence[Quality], files: Sequence[str]
+) -> str:
+    """The page as HTML. files: beside the page, to link to."""
+    return template("study.html.j2", "aft_ray.study").render(
+        name=study.name,
+        headline=headline(averages, found),
+        remarks=_remarks(study, found),
+        num_finished=sum(one.is_finished for one in found),
+        found=found,
+        averages=averages,
+        errors=_draw_means(averages, len(found)),
+        methods=[STANDARD, *(mean.method for mean in averages)],
+        marks={one.name: _marks(one) for one in found},
+        relative={mean.method: relative_errors(found, mean.method) for mean in averages},
+        quality=quality,
+        dots=[_draw_quality(number, one) for number, one in enumerate(quality)],
+        study=study,
+        files=files,
+        colours=COLOURS,
+        chance=chance,
+    )
+
+
+def headline(averages: Sequence[Mean], found: Sequence[Found]) -> str:
+    """The study's result in a sentence or two."""
+    if not averages:
+        done = sum(one.is_finished for one in found)
+        return f"{done} of {len(found)} settings are finished; no method can be compared with standard transfer yet."
+    best = averages[0]
+    sentences = [_compared(best)]
+    sentences += [_compared(mean) for mean in averages if mean.method == OURS and mean is not best]
+    ahead = best.against_aft
+    if not math.isnan(ahead.p_value):
+        clear = "more" if ahead.p_value < CLEAR else "no more"
+        sentences.append(f"The two differ by {clear} than the spread of settings explains (p {chance(ahead.p_value)}).")
+    return " ".join(sentences)
+
+
+def _compared(mean: Mean) -> str:
+    spread = "" if math.isnan(mean.se) else f" ± {mean.se:.3f}"
+    test = mean.against_standard.p_value
+    told = "" if math.isnan(test) else f", p {chance(test)}"
+    return (
+        f"{mean.title}: {mean.relative_error:.3f}{spread} of the test error of {method_title(STANDARD)}, mean of"
+        f" {mean.num_settings} setting{'s' * (mean.num_settings != 1)}{told}; clearly better in {mean.better}, clearly worse in"
+        f" {mean.worse}."
+    )
+
+
+def _remarks(study: Study, found: Sequence[Found]) -> list[str]:
+    """How far to trust the table: settings that are missing, keys that were searched, strengths at the edge."""
+    missing = [one.name for one in found if not one.is_finished]
+    told = [f"Not finished: {', '.join(missing)}. The same command goes on."] if missing else []
+    searches = [recipe.search for recipe in study.settings.values()]
+    keys = dict.fromkeys(key for search in searches for key, values in search.space.items() if _varies(values))
+    told.append(f"Tuned on validation for each method alike: {', '.join(['beta', 'teachers', *keys])}.")
+    for method in dict.fromkeys(method for one in found for method in one.chosen):
+        at_edge = [one.name for one in found if method in one.chosen and _is_at_edge(one, method)]
+        if at_edge:
+            told.append(
+                f"{method_title(method)}'s best beta is the end of its grid in {', '.join(at_edge)}: widen search.beta."
+            )
+    return told
+
+
+def _varies(values: object) -> bool:
+    return isinstance(values, Range) or (isinstance(values, tuple) and len(values) > 1)
+
+
+def _is_at_edge(one: Found, method: str) -> bool:
+    """Whether the method's chosen beta is the largest or smallest that was tried."""
+    tried = sorted({row["regularizer.beta"] for row in one.rows if row["regularizer.name"] == method})
+    return len(tried) > 1 and one.chosen[method].beta in (tried[0], tried[-1]) and one.chosen[method].beta > 0
+
+
+def _marks(one: Found) -> dict[str, str]:
+    """Per method `better` or `worse` than standard transfer by more than seeds explain; the best method is `best`."""
+    known = {method: entry for method, entry in one.chosen.items() if method != STANDARD}
+    marks = {
+        method: "better" if entry.gain > 0 else "worse" for method, entry in known.items() if entry.p_value < CLEAR
+    }
+    return marks
+
+
+def _draw_means(averages: Sequence[Mean], num_settings: int) -> str:
+    """The paper's Figure 1b: the mean relative error of every method."""
+    bars = [Bar(mean.title, mean.method, mean.relative_error, _with_error(mean), mean.se) for mean in averages]
+    if not bars:
+        return ""
+    heading = f"test error relative to {method_title(STANDARD)}"
+    return draw_bars("means", heading, bars, reference=1.0, reference_label=method_title(STANDARD))
+
+
+def _with_error(mean: Mean) -> str:
+    return f"{mean.relative_error:.3f}" if math.isnan(mean.se) else f"{mean.relative_error:.3f} ± {mean.se:.3f}"
+
+
+def _draw_quality(number: int, quality: Quality) -> str:
+    """The paper's Figure 1c for one setting and method; sets of teachers are numbered as in the table."""
+    dots = [Dot(str(place), x, y) for place, (x, y) in enumerate(quality.points.values(), 1)]
+    values = [dot.y for dot in dots]
+    margin = 0.1 * (max(values) - min(values)) or 1.0
+    told = "" if math.isnan(quality.r) else f"; r = {quality.r:.2f}"
+    return draw_dots(
+        f"quality-{number}",
+        f"{quality.setting}, {method_title(quality.method)}: test, %{told}",
+        dots,
+        method=quality.method,
+        x_label="linear head on the teachers, validation, %",
+        y_range=(min(values) - margin, max(values) + margin),
+        description=f"{len(dots)} sets of teachers{told}.",
+    )
