@@ -23,6 +23,20 @@ def check(recipe: Recipe, verb: str) -> None:
         raise InputError(list(dict.fromkeys(faults)))
 
 
+def faults_and_absent(recipe: Recipe) -> tuple[list[str], list[str]]:
+    """Faults of the recipe for `pipeline`, and lines on models and data that are only not at hand here."""
+    from aft_ray.models.model_files import NOT_AT_HAND
+
+    found = [fault for part in (_teacher_faults, _training_faults) for fault in part(recipe)]
+    absent = [fault for fault in found if NOT_AT_HAND in fault]
+    faults = [fault for fault in found if fault not in absent]
+    if not faults:
+        in_search = _search_faults(recipe)
+        absent += [fault for fault in in_search if NOT_AT_HAND in fault]
+        faults = [fault for fault in in_search if fault not in absent]
+    return list(dict.fromkeys(faults)), list(dict.fromkeys([*absent, *_dataset_faults(recipe)]))
+
+
 def open_setup(recipe: Recipe, verb: str) -> Setup:
     """The checked recipe and its stores.
 

@@ -30,6 +30,8 @@ VOCABULARIES = (
     "merges.txt",
 )
 """Files that hold a tokenizer or its vocabulary, the most complete first."""
+NOT_AT_HAND = "is not in the model hub's cache"
+"""In the line of a model whose files could be had elsewhere: nothing is wrong with the recipe."""
 
 
 class _ShardIndex(TypedDict):
@@ -194,9 +196,7 @@ class Repository(ModelFiles):
 
     def _out_of_reach(self, error: Exception) -> InputError:
         reason = str(error).strip().splitlines()[0]
-        return InputError(
-            f"{self} is not in the model hub's cache, and the hub does not give it ({reason}).{self.way_out}"
-        )
+        return InputError(f"{self} {NOT_AT_HAND}, and the hub does not give it ({reason}).{self.way_out}")
 
 
 def _hash_in_cache(path: Path) -> str:

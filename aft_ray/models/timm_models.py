@@ -6,7 +6,9 @@ import difflib
 from typing import Any
 
 import timm
+import torch
 from timm.models import parse_model_name
+from torch.utils.flop_counter import FlopCounterMode
 
 from aft_ray.recipe.errors import InputError
 
@@ -43,3 +45,17 @@ def listed(name: str) -> dict[str, Any]:
         known = ", ".join(timm.list_models(f"{architecture}.*", pretrained=True))
         raise InputError(f"timm has no weights '{name}'. Known: {known or 'none'}.") from error
     return published.to_dict() if published else {}
+
+
+def measured(name: str, image_size: int | None) -> tuple[int, int, int]:
+    """Parameters, width of the features, and operations for one picture, counted on a model without memory.
+
+    Raises InputError for a model that is not in timm's list.
+    """
+    size = image_size or listed(name).get("input_size", (3, 224, 224))[-1]
+    extra = {"img_size": size} if listed(name).get("fixed_input_size") else {}
+    with torch.device("meta"):
+        model = timm.create_model(name, pretrained=False, num_classes=0, **extra).eval()
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            width = model(torch.empty(1, 3, size, size)).shape[1]
+    return sum(parameter.numel() for parameter in model.parameters()), width, counter.get_total_flops()
