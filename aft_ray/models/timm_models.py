@@ -55,7 +55,7 @@ def measured(name: str, image_size: int | None) -> tuple[int, int, int]:
     size = image_size or listed(name).get("input_size", (3, 224, 224))[-1]
     extra = {"img_size": size} if listed(name).get("fixed_input_size") else {}
     with torch.device("meta"):
-        model = timm.create_model(name, pretrained=False, num_classes=0, **extra).eval()
+        model = timm.create_model(name, pretrained=False, num_classes=0, **extra).eval().requires_grad_(False)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             width = model(torch.empty(1, 3, size, size)).shape[1]
     return sum(parameter.numel() for parameter in model.parameters()), width, counter.get_total_flops()

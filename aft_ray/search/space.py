@@ -237,9 +237,12 @@ def space_faults(recipe: Recipe, check: Callable[[Recipe], list[str]]) -> list[s
     faults = _key_faults(recipe, "search.space", recipe.search.space, methods, SEARCHED_SECTIONS, check)
     for method, keys in recipe.search.per_method.items():
         place = f"search.per_method.{method}"
-        if method not in methods:
-            faults.append(f"{place}: the search does not compare {method}; it compares {', '.join(methods)}.")
-        else:
+        try:
+            regularizer_class(method)
+        except ValueError as error:
+            faults.append(f"{place}: {error}")
+            continue
+        if method in methods:  # a base may have values for methods that this search does not compare
             faults += _key_faults(recipe, place, keys, (method,), METHODS_SECTIONS, check)
     return list(dict.fromkeys(faults))
 
