@@ -28,7 +28,7 @@ settings:
 
 
 def written(tmp_path: Path, *replaced: tuple[str, str], more: str = "") -> Path:
-    text = STUDY.format(root=tmp_path / "work") + more
+    text = STUDY.format(root=tmp_path / "place") + more
     for old, new in replaced:
         assert old in text
         text = text.replace(old, new)
@@ -44,8 +44,8 @@ def test_settings_are_all_combinations_and_share_the_workspace_of_their_samples(
     recipes = list(study.settings.values())
     assert [recipe.train.labels_per_class for recipe in recipes] == [5, None, 5, None]
     assert {recipe.train.steps for recipe in recipes} == {7}
-    assert recipes[0].run == "small.digits-few" and recipes[0].workspace.startswith(f"{tmp_path}/work/mnist5k-")
-    assert str(study.place) == f"{tmp_path}/work/studies/small"
+    assert recipes[0].run == "small.digits-few" and recipes[0].workspace.startswith(f"{tmp_path}/place/mnist5k-")
+    assert str(study.place) == f"{tmp_path}/place/studies/small"
 
 
 def test_another_study_of_the_same_samples_finds_them_in_the_same_workspace(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_trainings_features_and_their_arithmetic_are_counted(tmp_path: Path) -> 
     study = load_study(small, ["train.steps=10", "search.beta=[1,2,4]", "search.final.seeds=2"])
     plan = plan_study(study, simulated_nodes(8, 16))
     assert [(setting.trials, setting.finals) for setting in plan.settings] == [(1 + 3, 2 * 2)] * 4
-    assert plan.trainings == 32 and not list(tmp_path.glob("work*"))
+    assert plan.trainings == 32 and not list(tmp_path.glob("place*"))
     (digits, scans) = plan.data
     assert (digits.samples, scans.samples) == (160, 160) and digits.feature_bytes == 160 * 384 * 2
     unknown = load_study(written(tmp_path, ("timm:test_vit", "my.own:Teacher")))
