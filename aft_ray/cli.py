@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in UNWRITABLE and not isinstance(error, ObjectStoreError):
             raise
-        tell(f"{error}. Finished files are whole; mend this and run the same command again to continue.")
+        tell(f"{error}. Finished files are whole. Fix this and run the same command again to continue.")
         return 1
     except KeyboardInterrupt:
         tell("stopped; run the same command again to continue.")

@@ -192,7 +192,7 @@ def _renew(queue: _Queue, own: _Claim, owner: _Owner, done: threading.Event) -> 
     while not done.wait(RENEWED_EVERY_S):
         with suppress(OSError):  # an object store may fail for a moment; the next time is soon enough
             if not queue.place.has(own.file):
-                logger.warning("This process was taken for dead and another goes on with its work.")
+                logger.warning("This process was taken for dead, and another continues its work.")
                 ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as in a shell's background job
                 os.kill(os.getpid(), signal.SIGTERM if ignored else signal.SIGINT)
                 return

@@ -10,8 +10,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from pydantic import ConfigDict, with_config
-from typing_extensions import NotRequired, TypedDict
 
 from aft_ray.cluster.progress import Progress
 from aft_ray.export.predictions import PredictionTable
@@ -32,17 +30,6 @@ from aft_ray.training.owner import marked
 from aft_ray.training.runs import RunDirectory
 
 BATCH_SIZE = 512
-
-
-@with_config(ConfigDict(extra="allow"))
-class Evaluated(TypedDict):
-    """The keys of evaluation-<split>.json that other modules read."""
-
-    split: str
-    task: str
-    num_samples: int
-    accuracy: NotRequired[float | None]
-    loss: NotRequired[float | None]
 
 
 def evaluate(recipe: Recipe, split: str = "test", *, all_probabilities: bool = False) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class ModelFiles(ABC):
         """
         name = self.first(*names)
         if name is None:
-            raise InputError(f"{self} has no weights: {', '.join(names)} are looked for.{self.way_out}")
+            raise InputError(f"{self} has no weights: looked for {', '.join(names)}.{self.way_out}")
         found = self.digests(name)
         for file in found:
             self.check(file)
@@ -106,7 +106,7 @@ class ModelFiles(ABC):
         """Hashes of the files that define the model's tokenizer. Raises InputError if there is no vocabulary."""
         vocabulary = self.first(*VOCABULARIES)
         if vocabulary is None:
-            raise InputError(f"{self} has no tokenizer: {', '.join(VOCABULARIES)} are looked for.{self.way_out}")
+            raise InputError(f"{self} has no tokenizer: looked for {', '.join(VOCABULARIES)}.{self.way_out}")
         return self.digests(vocabulary, "tokenizer_config.json")
 
 

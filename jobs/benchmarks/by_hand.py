@@ -1,4 +1,4 @@
-"""Against what a user would write: extraction, a training and a search of eight trials, in time and in lines.
+"""Against plain scripts: extraction, a training and a search of eight trials, in time and in lines.
 
     python jobs/benchmarks/by_hand.py [--steps 200] [--folder DIRECTORY]
 
@@ -33,7 +33,7 @@ BETAS = "[1, 2, 5, 10, 20, 40, 80, 160]"
 
 
 def timed(*command: str | Path) -> tuple[float, str]:
-    """Seconds to the end of a command, and what it printed."""
+    """Runs a command. Returns its seconds and its output."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     started = time.perf_counter()
     done = subprocess.run(

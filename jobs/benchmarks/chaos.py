@@ -44,13 +44,13 @@ KINDS: dict[str, Sequence[str]] = {
     "search": ("worker process", "node", "driver"),  # a trial's process is its actor
 }
 NOT_OURS = ("IDLE", "Agent")
-"""Titles of Ray's own processes: with a node's agent dies the node, and that is a kind of its own."""
+"""Titles of Ray's own processes, which are not killed here: a node dies with its agent, and nodes are a separate kind."""
 WORKERS = {"prepare": "-", "extract": "ReadShard", "train": "RayTrainWorker", "search": "ImplicitFunc"}
-"""What the title of a process has in it that does the stage's own work; the other processes at work are actors."""
+"""Parts of the titles of processes that do the stage's work; the other processes at work are actors."""
 BETWEEN = {"prepare": (10, 25), "extract": (10, 30), "train": (3, 6), "search": (3, 9)}
 """How much of a stage's work is done between two kills: shards, evaluations."""
 TIMES = ("samples_per_s", "input_wait", "wall_time_s", "run_id")
-"""What is not the same twice."""
+"""Metrics that differ between equal runs."""
 PLACES = ("undisturbed", "disturbed")
 
 RECIPE = {
@@ -100,7 +100,7 @@ STANDS_STILL_S = 180.0
 
 @dataclass
 class Drill:
-    """One stage on its way: what was killed, how often its command was run, and what is not as it should be."""
+    """One stage: its kills, the number of its commands, and its faults."""
 
     stage: str
     seed: int
@@ -131,7 +131,7 @@ class Nodes:
         self.workers.append(self.cluster.add_node(**self.one))
 
     def run(self, log: Path, verb: str, recipe: Path, *overrides: str) -> subprocess.Popen:
-        """`aft-ray verb recipe overrides` on the cluster, in a process of its own."""
+        """`aft-ray verb recipe overrides` on the cluster, in a separate process."""
         command = [sys.executable, "-m", "aft_ray.cli", verb, str(recipe), *overrides]
         with log.open("a") as stream:
             return subprocess.Popen(command, env=self.environment, stdout=stream, stderr=stream)
@@ -174,7 +174,7 @@ def progress(stage: str, workspace: Path) -> int:
 
 
 def told(stage: str, workspace: Path, run: str = "main") -> Any:
-    """What a stage has written, without times and places: checksums, every metric of every evaluation, every trial."""
+    """A stage's output without times and places: checksums, every metric of every evaluation, every trial."""
     place = Workspace.at(workspace)
     if stage in ("prepare", "extract"):
         stores = [store for store in place.stores() if ("/features/" in store.path) == (stage == "extract")]

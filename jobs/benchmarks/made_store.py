@@ -28,7 +28,7 @@ def made_store(
 ) -> Store:
     """`samples` as shards of a workspace, their inputs as PNG, with the features of every teacher.
 
-    fingerprints: of what made each teacher's features.
+    fingerprints: of each teacher's features.
     """
     workspace = Workspace.at(place)
     assert isinstance(samples.inputs, np.ndarray)

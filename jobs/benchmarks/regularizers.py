@@ -1,10 +1,10 @@
-"""Time and peak memory of the regularizers against what one would write straight from the formulas.
+"""Time and peak memory of the regularizers against a plain translation of the formulas.
 
     python jobs/benchmarks/regularizers.py            the whole grid, some minutes and 16 GiB
     python jobs/benchmarks/regularizers.py --quick    B = 128 only, without the training step
     python jobs/benchmarks/regularizers.py --device cuda
 
-Every measurement has a process of its own, forked from a server that has imported torch. Time is the median of repeated
+Every measurement has a separate process, forked from a server that has imported torch. Time is the median of repeated
 forward + backward passes. Peak memory is how much the first of them raises the process's high-water mark of resident memory
 (ru_maxrss) after a pass over a tiny batch has loaded the libraries, so it counts whatever the operators allocate inside; on
 a GPU, how much it raises what torch's allocator has handed out.
@@ -44,7 +44,7 @@ class Case:
 
     @property
     def straightforward_bytes(self) -> int:
-        """A rough guess of what the straightforward version needs: four copies of its largest tensor, in float32."""
+        """A rough guess of the plain version's memory: four copies of its largest tensor, in float32."""
         b, width = self.batch_size, sum(self.teacher_dims)
         largest = {
             "aft": b * width,

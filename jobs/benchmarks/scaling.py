@@ -1,10 +1,10 @@
-"""The cost model of docs/scaling.md: its constants measured here, what it predicts, and a simulation that checks it.
+"""The cost model of docs/scaling.md: its measured constants, its predictions, and a simulation that checks it.
 
     python jobs/benchmarks/scaling.py constants > constants.json    seconds and bytes, measured on this machine
     python jobs/benchmarks/scaling.py predict constants.json        the tables for 8, 64 and 512 GPUs
     python jobs/benchmarks/scaling.py simulate                      sleeping teachers on fake GPUs: predicted and measured
 
-A stage takes as long as the slowest of what works side by side: GPUs, CPUs, network, storage, and the one process that
+A stage takes as long as its slowest part, since all work side by side: GPUs, CPUs, network, storage, and the process that
 drives the pipeline. Speeds of teachers on GPUs are published, not measured: see PUBLISHED.
 """
 
@@ -38,11 +38,11 @@ STUDENT_PER_S = 8214.74 / 3
 PICTURE_BYTES = 110_000
 """Of an ImageNet JPEG, on average."""
 GPUS_PER_NODE, CPUS_PER_GPU, NETWORK_BYTES_PER_S, STORAGE_BYTES_PER_S = 8, 8, 3.1e9, 1e9
-"""Assumed. Network (25 Gbit/s) and storage (published for NVMe and embedding-reader: 1 GB/s) are those of a node."""
+"""Assumed. A node has a network of 25 Gbit/s and storage of 1 GB/s (published for NVMe and embedding-reader)."""
 EPOCHS = 5
-"""Of a trial; its length is the recipe's to say."""
+"""Epochs of a trial, which a recipe sets."""
 SHARD_SAMPLES = 305
-"""What `prepare` puts into 32 MiB of such pictures."""
+"""Pictures of this size in the 32 MiB of a shard."""
 
 
 def median_s(act: Any, repeats: int = 30) -> float:
@@ -114,7 +114,7 @@ def measure_prepare(count: str) -> dict[str, float]:
 
 
 def measure_shards(shards: str, teachers: str) -> dict[str, float]:
-    """Wall seconds of an extraction whose teachers take no time: those of the process that runs the pipeline."""
+    """Wall seconds of an extraction whose teachers take no time: the time of the process that runs the pipeline."""
     set_environment()
     import ray
 
@@ -150,7 +150,7 @@ class Costs:
 
     @property
     def first(self) -> str:
-        """What the others wait for."""
+        """The bottleneck."""
         return max(vars(self), key=lambda name: getattr(self, name))
 
 

@@ -1,9 +1,9 @@
-"""Searches: what stopping trials early loses, whether noise is recognised, and what one command saves over a loop of runs.
+"""Searches: the loss of stopping trials early, the recognition of noise, and the time saved over a loop of runs.
 
     python jobs/benchmarks/search.py asha     ASHA against the whole grid: 3 betas x all subsets of 3 teachers x 2 learning rates
     python jobs/benchmarks/search.py noise    a teacher of random features: rank, gates, and the combination that is chosen
     python jobs/benchmarks/search.py loop     8 trials of a minute each against a shell loop of `aft-ray train`
-    ... --folder DIRECTORY                    keeps what was computed, and goes on from there
+    ... --folder DIRECTORY                    keeps the results, and continues from them
 
 Real digits and pretrained teachers (demo.yaml, noise-teacher.yaml); everything runs as its user would run it.
 """
@@ -96,7 +96,7 @@ def asha(folder: Path) -> None:
     p = best["none"]
     noise = math.sqrt(p * (1 - p) / validation["num_samples"])
     lost = 100 * (p - best["asha"])
-    print(f"\nASHA's best lies {lost:.2f} points below that of the grid. The standard error of such an accuracy on")
+    print(f"\nASHA's best lies {lost:.2f} points below the grid's best. The standard error of such an accuracy on")
     print(f"{validation['num_samples']} validation samples is {100 * noise:.2f} points.")
 
 
@@ -134,7 +134,7 @@ def noise(folder: Path) -> None:
 
 
 def private_mib(process: Path) -> float:
-    """Memory that no other process shares; 0 for one that is gone or runs no trial."""
+    """Memory that no other process shares; 0 for a process that has ended or runs no trial."""
     try:
         if not (process / "cmdline").read_bytes().startswith(b"ray::ImplicitFunc"):
             return 0.0

@@ -4,10 +4,10 @@
     python jobs/benchmarks/training.py --only plain --quick  some cases, few steps
     python jobs/benchmarks/training.py --device cuda         on one GPU, so one worker, and without the command
 
-Cases, each in processes of its own: `fit` without Ray and `aft-ray train` at 1 and 2 workers, both against the script at as
-many; `fit` with the teacher's features stored against the script that runs the teacher online; what aft adds
-to the step of a large student; seconds from the command to the first step; share of the time spent waiting for input; memory.
-Samples per second leave out each run's first evaluation interval. Made images and random weights: only time is measured.
+Cases, each in separate processes: `fit` without Ray and `aft-ray train` at 1 and 2 workers, both against the script with as
+many; `fit` with stored features against the script that runs the teacher online; AFT's overhead in the step of a large
+student; seconds from the command to the first step; share of the time spent waiting for input; memory.
+Samples per second ignore each run's first evaluation interval. Images are made and weights random: only time is measured.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class Bench:
             print(f"  {epochs} epochs of 1,000 samples: {told}, {with_stored / online:.2f} of it")
 
     def overhead(self, setting: Setting) -> None:
-        """What aft adds to a step, with features and gates: seen with a student so small that it does not drown in the noise
-        of the student's own step, and told as a share of the large student's."""
+        """AFT's overhead in a step, with features and gates: measured on a student so small that it stands out from the noise,
+        and printed as a share of the large student's step."""
         large = self.add("overhead", "none", setting, in_processes(run_fit, setting, self.threads))
         if setting.device == "cuda":
             with_aft = replace(setting, method="aft")
@@ -107,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), help="cases to run")
     parser.add_argument("--quick", action="store_true", help="tiny batches and models: shows that everything runs")
-    parser.add_argument("--steps", type=int, help="steps between two evaluations, of which there are four")
+    parser.add_argument("--steps", type=int, help="steps between two of the four evaluations")
     parser.add_argument("--threads", type=int, default=1, help="threads of every worker")
     parser.add_argument("--repeats", type=int, default=3, help="of the comparison with the script")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

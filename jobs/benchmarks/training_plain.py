@@ -35,9 +35,9 @@ class Images(Dataset[Any]):
 def run_plain(setting: Setting, rank: int, folder: str) -> Measured:
     """A DataLoader in this process, a student under DDP, Adam and the AFT loss written from the paper.
 
-    With `scope="worker"` each worker compares the kernels of its own rows, as a script does that is run under DDP as it is;
-    with "global" all rows are gathered by what torch has for it. With a teacher it runs on the batch's images without a
-    gradient in place of the stored features.
+    With `scope="worker"` each worker compares the kernels of its own rows, as in a script that is just wrapped in DDP; with
+    "global" torch's own function gathers all rows. A teacher runs on the batch's images, without a gradient, instead of stored
+    features.
     """
     with group(setting, rank, folder):
         given = recipe(setting)

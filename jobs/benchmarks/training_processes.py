@@ -33,13 +33,13 @@ def group(setting: Setting, rank: int, folder: str) -> Iterator[None]:
 
 
 def finish(device: str) -> None:
-    """Waits for what a GPU was told to do."""
+    """Waits until the GPU has finished."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 def peak_mib() -> float:
-    """Of this process; of the device's memory if it has used a GPU."""
+    """Peak memory of this process; of the device if it has used a GPU."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / MIB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -52,7 +52,7 @@ def worker(function: Callable[..., Measured], setting: Setting, rank: int, folde
 
 
 def in_processes(function: Callable[..., Measured], setting: Setting, threads: int) -> Measured:
-    """What the slowest of the setting's workers measured; each has a process of its own, with `threads` threads."""
+    """Runs each of the setting's workers in a process with `threads` threads. Returns the slowest worker's result."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch._dynamo", "timm", "aft_ray.training.fit"])
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(setting.workers, context) as pool:

@@ -1,4 +1,4 @@
-"""What a case of the training benchmark times, and the same made data for all trainers."""
+"""The setting of a case, and the same made data for all trainers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEACHER_DIM = 3072
 
 @dataclass(frozen=True)
 class Setting:
-    """What is timed. dim: width of the stored features. image: pixels per side."""
+    """A timed training. dim: width of the stored features. image: pixels per side."""
 
     student: str
     image: int
@@ -58,7 +58,7 @@ def made_data(setting: Setting) -> Data:
 
 
 def recipe(setting: Setting, workspace: str = "unused") -> Recipe:
-    """Evaluations are four: one to warm up, three to measure."""
+    """Four evaluations: one to warm up, three to measure."""
     scope = {"scope": setting.scope} if setting.method == "aft" else {}
     return Recipe.model_validate(
         {

@@ -115,7 +115,7 @@ def test_a_file_that_the_cache_lacks_is_not_looked_for_where_the_hub_cannot_be_r
 ) -> None:
     hub.fill_cache(cache, "org/name", checkpoint)
     assert Repository("org/name").digest("modules.json") is None
-    with pytest.raises(InputError, match="org/name has no weights: a.bin are looked for. Run 'hf download org/name'"):
+    with pytest.raises(InputError, match="org/name has no weights: looked for a.bin. Run 'hf download org/name'"):
         Repository("org/name").weights(["a.bin"])
 
 

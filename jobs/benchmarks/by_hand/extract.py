@@ -1,4 +1,4 @@
-"""What one would write: the features of two teachers.   python extract.py FOLDER"""
+"""A plain script: the features of two teachers.   python extract.py FOLDER"""
 
 import sys
 from importlib.resources import files

@@ -1,4 +1,4 @@
-"""What one would write: eight strengths, one after the other.   python search.py FOLDER STEPS"""
+"""A plain script: eight strengths, one after the other.   python search.py FOLDER STEPS"""
 
 import sys
 

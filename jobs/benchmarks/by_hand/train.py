@@ -1,4 +1,4 @@
-"""What one would write: a student under the AFT loss, with few labels.   python train.py FOLDER BETA STEPS"""
+"""A plain script: a student under the AFT loss, with few labels.   python train.py FOLDER BETA STEPS"""
 
 import sys
 from pathlib import Path

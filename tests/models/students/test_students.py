@@ -258,7 +258,7 @@ def test_faults_of_a_transformers_directory(tmp_path: Path) -> None:
     assert fault(max_length=99) == f"student.max_length must be from 4 to 16 for {tmp_path}."
     assert "student.image_size has no meaning" in fault(image_size=3)
     (tmp_path / "model.safetensors").unlink()
-    assert "has no weights: model.safetensors" in fault(pretrained=True)
+    assert "has no weights: looked for model.safetensors" in fault(pretrained=True)
     settings = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(settings | {"model_type": "vit"}))
     assert "has no sequence classifier" in fault()

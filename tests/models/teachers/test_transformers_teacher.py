@@ -362,8 +362,11 @@ def test_settings_without_effect_are_refused(family: str, changes: dict, line: s
     ("removed", "line"),
     [
         ("config.json", "has no config.json."),
-        ("model.safetensors", "has no weights: model.safetensors, model.safetensors.index.json, pytorch_model.bin,"),
-        ("tokenizer.json", "has no tokenizer: tokenizer.json, "),
+        (
+            "model.safetensors",
+            "has no weights: looked for model.safetensors, model.safetensors.index.json, pytorch_model.bin,",
+        ),
+        ("tokenizer.json", "has no tokenizer: looked for tokenizer.json, "),
     ],
 )
 def test_a_file_that_is_missing_is_named(removed: str, line: str, tmp_path: Path) -> None:
