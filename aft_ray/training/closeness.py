@@ -20,14 +20,14 @@ from aft_ray.training.inputs.batches import Samples
 from aft_ray.training.task import TransferTask
 
 MOST_ROWS = 500
+"""They go through the student at once, like a batch of an evaluation."""
 FEWEST_ROWS = 20
-BATCH_SIZE = 250
 
 
 @torch.no_grad()
 def closeness(task: TransferTask, split: Samples, device: torch.device) -> dict[str, float | None]:
-    """Numbers on the labelled rows of a split, evenly chosen where there are more than `MOST_ROWS`; none on fewer than
-    `FEWEST_ROWS`.
+    """Numbers on the labelled rows of a split, evenly chosen where there are more than `MOST_ROWS`. None for fewer than
+    `FEWEST_ROWS`, or for infinite features.
 
     student_head, teachers_head: leave-one-out R2 of a ridge head on the features of each, the teachers side by side.
     student_labels, target_labels: debiased alignment (CKA) of the student's kernel, and of its target, with the labels'.
@@ -41,6 +41,8 @@ def closeness(task: TransferTask, split: Samples, device: torch.device) -> dict[
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_ROWS)).astype(int)]
     targets_nC = targets_nC[rows]
     student, teachers_nT = _features(task, split, rows, device)
+    if not all(part.isfinite().all() for part in (*student, teachers_nT)):
+        return {}  # the student is as it is: no reason to lose the run
     student_nn = product_kernel(student) if len(student) > 1 else cosine_kernel(student[0])
     labels_nn = _label_kernel(targets_nC)
     found = {
@@ -63,14 +65,11 @@ def _features(
 ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
     """The student's features (n, S) per modality and the teachers' (n, T), in float32."""
     task.student.eval()
-    parts: list[tuple[torch.Tensor, ...]] = []
-    for start in range(0, len(rows), BATCH_SIZE):
-        batch = split.batch(rows[start : start + BATCH_SIZE], task.teachers, device)
-        features = task.run_student(batch.inputs)[1]
-        parts.append((*(features if isinstance(features, tuple) else (features,)), batch.teacher_features))
+    batch = split.batch(rows, task.teachers, device)
+    features = task.run_student(batch.inputs)[1]
     task.student.train()
-    *student, teachers_nT = (torch.cat(column).float() for column in zip(*parts, strict=True))
-    return tuple(student), teachers_nT
+    student = features if isinstance(features, tuple) else (features,)
+    return tuple(part.float() for part in student), batch.teacher_features
 
 
 def _head(parts: Sequence[torch.Tensor], targets_nC: np.ndarray) -> float:
@@ -80,7 +79,7 @@ def _head(parts: Sequence[torch.Tensor], targets_nC: np.ndarray) -> float:
 
 
 def _label_kernel(targets_nC: np.ndarray) -> np.ndarray:
-    """Of classes 1 where two rows have the same; of several labels and numbers the products of centred columns."""
+    """Products of centred columns. Of classes this is, for the alignment, the kernel that is 1 for rows of one class."""
     centred_nC = targets_nC - targets_nC.mean(0)
     return centred_nC @ centred_nC.T
 

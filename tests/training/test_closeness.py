@@ -108,6 +108,12 @@ def test_only_rows_with_a_label_count_and_a_few_are_too_few() -> None:
     assert of_probe("aft", replace(VALIDATION, labels=labels)) == {}
 
 
+def test_infinite_features_end_no_run() -> None:
+    features = {name: np.full((len(VALIDATION), 5), np.inf, np.float16) for name in TEACHERS}
+    one = [{"name": "one", "model": "timm:one"}]
+    assert of_probe("aft", replace(VALIDATION, features=features), teachers=one) == {}
+
+
 def test_of_many_rows_some_are_taken_from_all_over_the_split(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = of_probe("aft", made_split(300, 4))
     monkeypatch.setattr("aft_ray.training.closeness.MOST_ROWS", 150)
