@@ -81,7 +81,7 @@ def _search_faults(recipe: Recipe) -> list[str]:
 
 
 def _task_faults(setup: Setup) -> list[str]:
-    """Of a search, once the samples say what task they are for."""
+    """Faults of a search that depend on the samples' task."""
     from aft_ray.search import check as searching
 
     return searching.task_faults(setup.recipe, setup.stores["train"].manifest.get("task"))

@@ -7,7 +7,7 @@ from typing import Any
 
 from aft_ray.commands.tables import console, print_table
 
-SUMMARY = "compare two runs: what differs in their recipes, and their scores"
+SUMMARY = "compare two runs: the differences of their recipes, and their scores"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""The last lines of a verb: where things are, and what to do next."""
+"""The last lines of a verb: the places of its results, and the next commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def show_places(**places: object) -> None:
 
 
 def show_next(parsed: argparse.Namespace, *verbs: str, **changes: str) -> None:
-    """Commands to go on with, on the recipe of this one, with its overrides. changes: keys that they have beside."""
+    """Prints the next commands, with this command's recipe and overrides. changes: further overrides."""
     given = [text for text in parsed.overrides if text.partition("=")[0] not in changes]
     rest = shlex.join([*given, *(f"{key}={value}" for key, value in changes.items())])
     for number, verb in enumerate(verbs):

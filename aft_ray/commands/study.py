@@ -90,7 +90,7 @@ def simulated_nodes(gpus: float | None, cpus: float | None) -> list[dict[str, fl
 
 
 def dry_run(study: Study, nodes: list[dict[str, float]]) -> None:
-    """Prints what the study would run and roughly cost. Models and data that are not at hand are named, not asked for.
+    """Prints the study's runs and their rough cost. Names models and data that are not on this machine, and fetches none.
 
     Raises InputError with one line for each fault of the settings.
     """
@@ -167,7 +167,7 @@ def _hours(hours: float) -> str:
 
 
 def show_means(study: Study) -> None:
-    """Prints the mean of every method over the settings, and what that says."""
+    """Prints the mean of every method over the settings, and conclusions from it."""
     from aft_ray.report.words import chance
     from aft_ray.study.averages import means
     from aft_ray.study.found import read_study

@@ -40,7 +40,7 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 class Checked:
-    """What was read so far, and its faults. notes: what cannot be checked."""
+    """The files read so far, and their faults. notes: files that cannot be checked."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace

@@ -18,7 +18,7 @@ LOG = "extract.jsonl"
 
 
 class _Line(TypedDict):
-    """What every line of extract.jsonl has."""
+    """The keys of every line of extract.jsonl."""
 
     event: str
     time: float

@@ -1,1 +1,1 @@
-"""What `import aft_ray` gives: the verbs as functions, and their results."""
+"""The verbs as functions, and their results, as `import aft_ray` gives them."""

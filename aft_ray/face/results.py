@@ -18,7 +18,7 @@ SHOWN = 20
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """title: what it is and where it lies, in a line. rows: of its table."""
+    """title: its kind and place, in a line. rows: of its table."""
 
     title: str
     rows: Sequence[Mapping[str, Any]]
@@ -53,7 +53,7 @@ class Run(Result):
 
 @dataclass(frozen=True, repr=False)
 class Search(Result):
-    """A search. rows: each method at its best setting. remarks: what they say, in sentences. best: the winner's recipe."""
+    """A search. rows: each method at its best setting. remarks: conclusions, in sentences. best: the winner's recipe."""
 
     remarks: Sequence[str]
     best: Recipe

@@ -22,7 +22,7 @@ def transforms(config: StudentConfig) -> tuple[ImageTransform, HashedWords | Tok
 
 
 def _of_towers(config: StudentConfig) -> tuple[StudentConfig, StudentConfig]:
-    """What concerns the picture's tower, and the text's, which may have a checkpoint's word vectors."""
+    """The configs of the picture's tower and of the text's, which may have a checkpoint's word vectors."""
     return config.model_copy(update={"max_length": None, "weights": None}), config.model_copy(
         update={"image_size": None}
     )

@@ -18,7 +18,7 @@ from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.errors import InputError
 
 WIDTH = 128
-"""Directions of the vectors that are kept, those of the largest variance."""
+"""Directions of the vectors to keep, the ones with the largest variance."""
 NORM = 4.0
 """Length of each vector."""
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
