@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import socket
 from dataclasses import dataclass
-from urllib.parse import urlsplit
-
-HUB_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -74,25 +69,7 @@ class Machine:
 
 
 def has_hub() -> bool:
-    """Whether the hub answers within a few seconds; not asked if the user has set it offline."""
-    from huggingface_hub import constants
+    """Whether models can be fetched: the hub answers, and the user has not set it offline."""
+    from aft_ray.models.hub_connection import answers, is_offline
 
-    if constants.HF_HUB_OFFLINE or os.environ.get("TRANSFORMERS_OFFLINE", "0") not in ("", "0"):
-        return False
-    proxies = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
-    place = urlsplit(constants.ENDPOINT)
-    try:
-        if proxies:
-            return _answers(constants.ENDPOINT)
-        socket.create_connection((place.hostname or "", place.port or 443), timeout=HUB_TIMEOUT_S).close()
-        return True
-    except OSError:
-        return False
-
-
-def _answers(url: str) -> bool:
-    """Whether a URL answers through the proxies of the environment."""
-    from urllib.request import Request, urlopen
-
-    with urlopen(Request(url, method="HEAD"), timeout=HUB_TIMEOUT_S):
-        return True
+    return not is_offline() and answers()

@@ -16,6 +16,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
+from aft_ray.models.hub_connection import answers, is_offline
 from aft_ray.models.weights import PACKAGE_SCHEME, locate, sha256
 from aft_ray.models.weights_file import check_weights_file
 from aft_ray.recipe.errors import InputError
@@ -160,6 +161,7 @@ class Repository(ModelFiles):
         if cached is not None:
             return None  # the cache knows that the repository has no such file
         try:
+            check_connection()
             return _hash_on_hub(self.name, name, self.commit)
         except EntryNotFoundError:
             return None
@@ -172,6 +174,7 @@ class Repository(ModelFiles):
         from huggingface_hub import hf_hub_download
 
         try:
+            check_connection()
             return Path(hf_hub_download(self.name, name, revision=self.commit))
         except Exception as error:
             raise self._out_of_reach(error) from error
@@ -197,6 +200,12 @@ class Repository(ModelFiles):
     def _out_of_reach(self, error: Exception) -> InputError:
         reason = str(error).strip().splitlines()[0]
         return InputError(f"{self} {NOT_AT_HAND}, and the hub does not give it ({reason}).{self.way_out}")
+
+
+def check_connection() -> None:
+    """Raises ConnectionError if the hub does not answer."""
+    if not is_offline() and not answers():
+        raise ConnectionError("it cannot be reached")
 
 
 def _hash_in_cache(path: Path) -> str:

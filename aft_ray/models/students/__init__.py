@@ -16,7 +16,7 @@ from aft_ray.models.weights import weights_file
 from aft_ray.models.weights_file import library_fault
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.model import is_own_class
-from aft_ray.recipe.sections import StudentConfig
+from aft_ray.recipe.sections import StudentConfig, TeacherConfig
 
 __all__ = [
     "KINDS",
@@ -135,9 +135,27 @@ def faults(config: StudentConfig) -> list[str]:
         if config.weights is not None and not config.model.startswith("tiny:"):  # which read a checkpoint's directory
             with _faults_named(config):
                 weights_file(config.weights)
+        elif config.pretrained:
+            _check_published(config)
     except InputError as error:
         return error.faults
     return []
+
+
+def _check_published(config: StudentConfig) -> None:
+    """Raises InputError if the published weights are out of reach.
+
+    They are identified as a teacher's are, which asks the hub once. Its libraries, which would find out later, ask for a minute
+    and write a warning each time.
+    """
+    if config.model.partition(":")[0] not in ("timm", "open_clip"):
+        return  # transformers' are looked for with its settings; others have none
+    from aft_ray.models.teachers import describe_teacher
+
+    try:
+        describe_teacher(TeacherConfig(model=config.model, name="student"))
+    except InputError as error:
+        raise InputError([fault.replace("Teacher 'student': ", "student.model: ") for fault in error.faults]) from error
 
 
 def _kind(config: StudentConfig) -> Kind:

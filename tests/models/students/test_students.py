@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from aft_ray.export.student import load_student
 from aft_ray.models import students
-from aft_ray.models.students import build_student, modality, student_transforms
+from aft_ray.models.students import build_student, faults, modality, student_transforms
 from aft_ray.models.students.product_head import ProductHead
 from aft_ray.models.text import PADDING, HashedWords, Tokens
 from aft_ray.models.weights import load_state_dict
@@ -280,3 +280,10 @@ def test_a_probe_needs_teachers_and_checkpointing_a_model_that_can() -> None:
         InputError, match="'linear_probe' reads teachers' features: name at least one entry in 'teachers'"
     ):
         build_student(StudentConfig(model="linear_probe"), 2)
+
+
+@pytest.mark.parametrize("model", ["timm:resnet18.a1_in1k", "open_clip:ViT-B-32/laion2b_s34b_b79k"])
+def test_published_weights_out_of_reach_are_one_line_before_anything_starts(model: str) -> None:
+    (fault,) = faults(StudentConfig(model=model, pretrained=True))
+    assert fault.startswith("student.model: ") and "is not in the model hub's cache" in fault
+    assert faults(StudentConfig(model=model)) == []
