@@ -33,6 +33,10 @@ FEW = 10
 """Samples of a class below which its score means little."""
 
 
+SHARES = {"validation": 0.15, "test": 0.2}
+"""Of the samples, held out of a data set that has no such split."""
+
+
 @dataclass(frozen=True)
 class Found:
     """section: the recipe's `dataset`. sizes: samples by split. counts: samples by class, most first; None is no label.
@@ -120,12 +124,10 @@ def _image_root(path: str, pictures: list[Any]) -> str | None:
 
 
 def _found(section: Mapping[str, Any]) -> Found:
-    config = DatasetConfig.model_validate(section)
-    listing = list_samples(config)
+    listing = list_samples(DatasetConfig.model_validate(section))
     check_ids(listing)
-    if _needs_shares_per_class(listing):
-        section = {**section, "stratify": True}
-        config = DatasetConfig.model_validate(section)
+    section = {**section, **_held_out(listing)}
+    config = DatasetConfig.model_validate(section)
     splits = choose_splits(listing, config)
     raise_faults(
         f"No samples fall into split {split}: {len(listing.items)} samples are too few. Add samples."
@@ -154,11 +156,14 @@ def _found(section: Mapping[str, Any]) -> Found:
     )
 
 
-def _needs_shares_per_class(listing: Listing) -> bool:
-    """Whether a split that is held out by chance could lack much of a class. Groups decide their splits themselves."""
-    brought = {"validation", "test"} <= {item.split for item in listing.items}
+def _held_out(listing: Listing) -> dict[str, Any]:
+    """The keys of `dataset` that make the splits which the data does not bring. Groups decide their splits themselves."""
+    brought = {item.split for item in listing.items}
+    keys: dict[str, Any] = {f"{split}_fraction": share for split, share in SHARES.items() if split not in brought}
     grouped = any(item.group is not None for item in listing.items)
-    return listing.task == "classification" and len(listing.items) < SMALL and not brought and not grouped
+    if keys and listing.task == "classification" and len(listing.items) < SMALL and not grouped:
+        keys["stratify"] = True
+    return keys
 
 
 def _checked(content: Any) -> tuple[bytes | None, str | None]:

@@ -75,21 +75,21 @@ def _value(value: Any) -> str:
 
 
 def _dataset(found: Found) -> list[str]:
-    section = {key: value for key, value in found.section.items() if key != "stratify"}
-    lines = ["dataset:\n", *(f"  {key}: {_value(value)}\n" for key, value in section.items())]
+    lines = ["dataset:\n", *(f"  {key}: {_value(value)}{_about(key, found)}\n" for key, value in found.section.items())]
     own = {item.split for item in found.listing.items} - {None}
     if own:
         lines.append("  # the data's own splits are used; what is missing is held out of train\n")
-    for key, split in (("validation_fraction", "validation"), ("test_fraction", "test")):
-        if split not in own:
-            share = {"validation": 0.15, "test": 0.2}[split]
-            of = "each class" if "stratify" in found.section else "the samples"
-            lines.append(f"  {key}: {share}  # of {of}, by the hash of the samples' ids\n")
-    if "stratify" in found.section:
-        lines.append("  stratify: true  # false: a sample stays in its split when others come or go\n")
     if found.listing.modality != "image" or "columns" in found.section:
         lines.append("  # columns.group names a column whose equal values (a patient, a document) stay in one split\n")
     return lines
+
+
+def _about(key: str, found: Found) -> str:
+    """The comment behind a key of `dataset`."""
+    if key.endswith("_fraction"):
+        of = "each class" if "stratify" in found.section else "the samples"
+        return f"  # of {of}, by the hash of the samples' ids"
+    return "  # false: a sample stays in its split when others come or go" * (key == "stratify")
 
 
 def _teachers(choice: Choice, machine: Machine) -> list[str]:

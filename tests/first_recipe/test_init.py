@@ -15,11 +15,13 @@ import yaml
 
 from aft_ray import cli
 from aft_ray.commands.check import check
+from aft_ray.datasets.prepare import prepare
 from aft_ray.first_recipe.init import init
 from aft_ray.first_recipe.machine import Machine, Package
 from aft_ray.recipe.config import load
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.reference import json_schema
+from aft_ray.store import open_store
 
 LAPTOP = Machine(gpus=0, has_hub=False)
 KINDS = ("fruit", "stone # 1: hard", "bird")
@@ -76,6 +78,20 @@ def test_a_table_finds_its_pictures_in_a_folder_beside_it(tmp_path: Path, image_
     rows = [f"{name.relative_to(image_folder)},{name.parent.name}" for name in names]
     (tmp_path / "list.csv").write_text("\n".join(["file,label", *rows]))
     assert init(str(tmp_path / "list.csv"), {}, machine=LAPTOP).recipe.dataset.columns.image_root == str(image_folder)
+
+
+@pytest.mark.parametrize("kind", ["pictures", "texts"])
+def test_prepare_writes_the_splits_that_were_told(kind: str, tmp_path: Path, image_folder: Path) -> None:
+    place = image_folder if kind == "pictures" else texts(tmp_path)
+    made = init(str(place), {}, workspace=str(tmp_path / "work"), machine=LAPTOP)
+    prepare(made.recipe)
+    for split, size in made.found.sizes.items():
+        assert open_store(made.recipe.workspace, split).num_samples == size
+        labels = [
+            label for shard in open_store(made.recipe.workspace, split).map_shards(dict) for label in shard["label"]
+        ]
+        counts = [labels.count(label) for label in range(len(made.found.listing.classes))]
+        assert max(counts) - min(counts) <= 1, "a small set is stratified"
 
 
 @pytest.mark.parametrize("machine", [Machine(4, True), Machine(0, True)])
