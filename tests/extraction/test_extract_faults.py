@@ -127,7 +127,7 @@ def test_the_process_that_runs_the_pipeline_is_killed(
     killer = when_calls(given, 3 * SHARD + 1, kill)
     extract(given)
     killer.join()
-    assert "the process that ran the pipeline ended: beginning again" in capsys.readouterr().err
+    assert "the process that ran the pipeline ended: starting again" in capsys.readouterr().err
     assert checksums(given) == checksums(undisturbed) and files(given) == files(undisturbed)
     assert num_samples(given) <= num_samples(undisturbed) + 2 * SHARD
 
