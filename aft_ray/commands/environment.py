@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from aft_ray.store.workspace import Workspace
 
 
+READING = ("plan",)
+"""Verbs with a recipe that write nothing to its workspace."""
+
+
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """The arguments RECIPE and key=value, which most verbs take."""
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file; 'aft-ray init PATH' writes one")
@@ -36,17 +40,23 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 
 
 def load_recipe(parsed: argparse.Namespace) -> Recipe:
-    """The recipe that the arguments name, with their overrides. Makes the user's own classes in it importable."""
+    """The recipe that the arguments name, with their overrides. Makes the user's own classes in it importable.
+
+    Raises InputError also if its workspace cannot be used.
+    """
+    from aft_ray.store.reach import reached
+
     recipe = load(parsed.recipe, parsed.overrides)
+    reached(recipe.workspace, to_write=parsed.verb not in READING and not getattr(parsed, "dry_run", False))
     find_own_modules(recipe)
     return recipe
 
 
 def workspace_at(place: str) -> Workspace:
-    """The workspace that an argument RECIPE|WORKSPACE names."""
-    from aft_ray.store.workspace import Workspace
+    """The workspace that an argument RECIPE|WORKSPACE names. Raises InputError if it cannot be used."""
+    from aft_ray.store.reach import reached
 
-    return Workspace.at(load(place).workspace if place.endswith((".yaml", ".yml")) else place)
+    return reached(load(place).workspace if place.endswith((".yaml", ".yml")) else place, to_write=False)
 
 
 def set_environment(*, own_cluster: bool = True) -> None:

@@ -22,6 +22,7 @@ from aft_ray.store.shards import ShardDirectory
 
 CURRENT = "current.json"
 """Below samples/ of an object store: names the directory of the samples that are valid."""
+NO_BUCKET = r"(s3|gs|gcs)://(/.*|\?.*)?"
 SET = r"^set-[0-9a-f]{8}$"
 
 
@@ -91,8 +92,10 @@ def filesystem_of(location: str) -> tuple[pafs.FileSystem, str]:
     if "://" not in location:
         try:
             return pafs.LocalFileSystem(), str(Path(location).expanduser().resolve())
-        except (RuntimeError, OSError) as error:  # a link to itself, a home of nobody
+        except (RuntimeError, OSError, ValueError) as error:  # a link to itself, a home of nobody, NUL
             raise InputError(f"{location} cannot be opened: {error}") from error
+    if re.fullmatch(NO_BUCKET, location):
+        raise InputError(f"{location} names no bucket. Write s3://BUCKET/PATH or gs://BUCKET/PATH.")
     try:
         filesystem, path = pafs.FileSystem.from_uri(location)
     except (pa.ArrowInvalid, OSError) as error:
