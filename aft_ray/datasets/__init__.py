@@ -24,7 +24,7 @@ from aft_ray.datasets.sources.torchvision_source import check_torchvision, list_
 from aft_ray.datasets.sources.webdataset import find_tars, list_webdataset
 from aft_ray.datasets.unlabelled_tables import PLAIN, RowForm
 from aft_ray.recipe.errors import InputError
-from aft_ray.recipe.own_class import import_class
+from aft_ray.recipe.own_class import import_class, own_faults
 from aft_ray.recipe.sections import DatasetConfig
 
 __all__ = ["NAMED", "SOURCES", "Item", "Listing", "NamedDataset", "faults", "list_samples", "row_form"]
@@ -61,7 +61,8 @@ def faults(config: DatasetConfig) -> list[str]:
     """Faults of the recipe's `dataset` that show without reading every sample, one line each."""
     try:
         if config.name is None:
-            _source(config).check(config)
+            with own_faults(config.source or "", "dataset.source"):
+                _source(config).check(config)
         else:
             _named(config)
     except InputError as error:
@@ -78,10 +79,17 @@ def list_samples(config: DatasetConfig) -> Listing:
     """
     try:
         if config.name is None:
-            return _source(config).list(config)
+            with own_faults(config.source or "", "dataset.source"):
+                return _checked(_source(config).list(config), config)
         return _named(config).list_samples(config)
     except FileNotFoundError as error:
         raise InputError(str(error)) from error
+
+
+def _checked(listing: Any, config: DatasetConfig) -> Listing:
+    if not isinstance(listing, Listing):
+        raise InputError(f"{config.source}.list_samples must return a Listing, got {type(listing).__name__}.")
+    return listing
 
 
 def row_form(config: DatasetConfig) -> RowForm:

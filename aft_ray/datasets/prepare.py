@@ -17,6 +17,7 @@ from aft_ray.datasets.replacement import check_folders, clean, replacing
 from aft_ray.datasets.sample_shards import SplitShards, source_of
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.own_class import own_faults
 from aft_ray.recipe.printable import tell
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.files import Directory
@@ -75,7 +76,7 @@ def prepare(recipe: Recipe, *, overwrite: bool = False) -> dict[str, dict[str, A
         )
     if not config.copy_content and listing.uri is None:
         raise InputError("dataset.copy is false, but these samples are not files of their own. Leave it out.")
-    with lease(workspace, "samples"):
+    with lease(workspace, "samples"), own_faults(config.source or "", "dataset.source"):
         if overwrite:
             with replacing(workspace) as place:
                 return _prepare(listing, chosen, config, place)

@@ -16,6 +16,7 @@ from aft_ray.export.run_files import TRAIN_AGAIN, damaged, student_facts
 from aft_ray.models.images import ImageTransform
 from aft_ray.models.students import Student, build_student, recorded
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.own_class import own_faults
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.runs import RunDirectory
@@ -44,7 +45,8 @@ class Classifier(nn.Module):
         self.input_teachers = () if student.transforms else tuple(teacher["name"] for teacher in facts["teachers"])
 
     def forward(self, inputs: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
-        return self.student(inputs)[0]
+        with own_faults(str(self.facts["student"]["model"]), "student.model"):
+            return self.student(inputs)[0]
 
 
 def load_student(run_or_student_dir: str | Path | Directory) -> Classifier:

@@ -9,7 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,10 +17,14 @@ from aft_ray.cluster.attempts import Watch
 from aft_ray.extraction.reading import CROPS
 from aft_ray.models.teachers import Teacher, build_teacher
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.own_class import own_faults
 from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.store.parquet import features_table
 from aft_ray.store.shards import ShardDirectory
 from aft_ray.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    import torch
 
 RESULT = "result/"
 """Prefix of the pipeline's columns with a teacher's report on a shard."""
@@ -55,7 +59,8 @@ class EmbedShard:
         directory = self.workspace.features(self.config.name, row["split"])
         name = directory.shard_name(row["shard"])
         # A task that Ray repeats after a crash may find its shard written.
-        result = {} if not len(inputs) or directory.has(name) else self._embed(row, inputs, directory)
+        with own_faults(self.config.model, f"Teacher '{self.config.name}'"):
+            result = {} if not len(inputs) or directory.has(name) else self._embed(row, inputs, directory)
         row[RESULT + self.config.name] = json.dumps(result)
         if not any(column.startswith(CROPS) for column in row):
             del row["sample_id"]  # this was the last teacher
@@ -85,6 +90,21 @@ class EmbedShard:
         }
 
 
+def _checked(features: Any, teacher: Teacher, num_inputs: int) -> torch.Tensor:
+    """The features of a batch. Raises InputError if they are not a row of `feature_dim` numbers for each input."""
+    import torch
+
+    found = torch.as_tensor(features) if isinstance(features, (np.ndarray, torch.Tensor)) else None
+    wanted = (num_inputs, teacher.feature_dim)
+    if found is None or tuple(found.shape) != wanted or not found.is_floating_point():
+        shape = type(features).__name__ if found is None else f"{tuple(found.shape)} {found.dtype}"
+        raise InputError(
+            f"Class {type(teacher).__module__}:{type(teacher).__qualname__} must give floats of shape (inputs, feature_dim) ="
+            f" {wanted}, got {shape}."
+        )
+    return found
+
+
 def without(inputs: np.ndarray | Sequence[str], rows: Sequence[int]) -> np.ndarray | Sequence[str]:
     """The inputs with zeros, or an empty text, in these rows."""
     if not rows:
@@ -108,7 +128,8 @@ def embed(teacher: Teacher, inputs: np.ndarray | Sequence[str], batch_size: int)
     while start < len(inputs):
         rows = slice(start, start + batch_size)
         try:
-            blocks.append(teacher(inputs[rows] if order is None else [inputs[index] for index in order[rows]]))
+            batch = inputs[rows] if order is None else [inputs[index] for index in order[rows]]
+            blocks.append(_checked(teacher(batch), teacher, len(batch)))
             start += batch_size
         except torch.OutOfMemoryError:
             if batch_size == 1:

@@ -20,7 +20,7 @@ from aft_ray.recipe.config import Recipe, dump, load_text, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.json_files import damaged
 from aft_ray.recipe.model import is_own_class
-from aft_ray.recipe.own_class import import_class
+from aft_ray.recipe.own_class import import_class, own_faults
 from aft_ray.recipe.reference import schema_line
 from aft_ray.recipe.search_section import Range
 from aft_ray.search.best import best_of_each, best_settings, winner
@@ -126,7 +126,8 @@ def _proposals(shared: Shared, group: Sequence[Space], subsets: Sequence[tuple[s
         kind: Any = Learned if searcher == "optuna" else import_class(searcher, "search.searcher", ("next", "tell"))
         facts = [shared.directory(name).facts() for name in (shared.place / "trials").folders()]
         known = sorted((f for f in facts if f and f["stage"] == "search"), key=lambda found: found["number"])
-        return kind(recipe, group, [Trial.of(found) for found in known])
+        with own_faults(searcher, "search.searcher"):
+            return kind(recipe, group, [Trial.of(found) for found in known])
     methods = {space.method for space in group}
     return Listed([trial for trial in plan_trials(recipe, subsets) if trial.setting.method in methods])
 

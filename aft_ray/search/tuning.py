@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from aft_ray.cluster.progress import Progress
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.model import is_own_class
-from aft_ray.recipe.own_class import import_class
+from aft_ray.recipe.own_class import import_class, own_faults
 from aft_ray.search.proposals import Listed, Proposals
 from aft_ray.search.schedulers import AshaPerMethod, population, reports
 from aft_ray.search.space import Space, Trial
@@ -51,7 +52,8 @@ class Round:
         """Runs the trials that have not ended; returns this round's rows, with `of_all` also the earlier rounds'."""
         recipe = self.shared.recipe
         scheduler = self._scheduler()
-        first = self.next()
+        with self._searcher_named():
+            first = self.next()
         if first is not None:
             self._tune(first, scheduler)
             if any(self.shared.directory(name).outcome() is None for name in self.names):
@@ -59,6 +61,9 @@ class Round:
         own = known_rows(self.shared.place / "trials", self.names, recipe.search.metric)
         write_table(self.shared.place, [*self.earlier, *own])
         return [*self.earlier, *own] if of_all else own
+
+    def _searcher_named(self) -> AbstractContextManager[None]:
+        return own_faults(self.shared.recipe.search.searcher, "search.searcher")
 
     def next(self) -> Trial | None:
         """The next trial that has not ended; the searcher is told of ended ones."""
@@ -114,7 +119,8 @@ class Round:
         if recipe.search.scheduler == "pbt":
             return population(recipe, self.group[0])
         if is_own_class(recipe.search.scheduler):
-            return import_class(recipe.search.scheduler, "search.scheduler", ("on_trial_result",))(recipe)
+            with own_faults(recipe.search.scheduler, "search.scheduler"):
+                return import_class(recipe.search.scheduler, "search.scheduler", ("on_trial_result",))(recipe)
         # Killed by Tune, a trial would leave its workers' reservations with Ray Train.
         scheduler = AshaPerMethod(recipe, self._ask_to_stop if recipe.search.workers_per_trial > 1 else None)
         for name in (self.shared.place / "trials").folders():
@@ -161,7 +167,8 @@ class Round:
                     verbose=0,
                 ),
             )
-            tuner.fit()
+            with own_faults(recipe.search.scheduler, "search.scheduler"), self._searcher_named():
+                tuner.fit()
         delete_state_of_tune(self.shared.place)
 
     def _num_trials(self) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from aft_ray.models import students, teachers
 from aft_ray.models.students.base import has_batch_norm
 from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.own_class import own_faults
 from aft_ray.regularizers import REGULARIZERS, MadeUpData, fit_regularizer, regularizer_class
 from aft_ray.training import trackers
 from aft_ray.training.build import regularizer_arguments
@@ -70,7 +72,10 @@ def regularizer_faults(recipe: Recipe) -> list[str]:
     width = (MadeUpData.student_dim,) * 2 if two_towers else MadeUpData.student_dim
     try:
         data = MadeUpData(len(recipe.teachers), two_towers=two_towers)
-        regularizer = fit_regularizer(name, data, **regularizer_arguments(recipe, width))
+        with own_faults(name, "regularizer.name"):
+            regularizer = fit_regularizer(name, data, **regularizer_arguments(recipe, width))
+    except InputError as error:
+        return error.faults
     except ValueError as error:
         return [f"regularizer: {error}"]
     if recipe.regularizer.steps_per_student_step > 1 and not any(p.requires_grad for p in regularizer.parameters()):

@@ -11,6 +11,7 @@ from typing import Any
 from aft_ray.cluster.gauges import show_gauges
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.own_class import own_faults
 from aft_ray.store.files import Directory
 from aft_ray.store.side_by_side import Store
 from aft_ray.training.fit import Report, fit
@@ -39,15 +40,17 @@ class Work:
             data = load_data(self.recipe, self.stores, cache)
             if self.with_validation:
                 data = data.with_validation_in_train()
+            student, regularizer = self.recipe.student.model, self.recipe.regularizer.name
             try:
-                fit(
-                    self.recipe,
-                    data,
-                    directory=self.run,
-                    report=report,
-                    resume=resume,
-                    evaluate_test=self.evaluate_test,
-                )
+                with own_faults(student, "student.model"), own_faults(regularizer, "regularizer.name"):
+                    fit(
+                        self.recipe,
+                        data,
+                        directory=self.run,
+                        report=report,
+                        resume=resume,
+                        evaluate_test=self.evaluate_test,
+                    )
             except SampleError:
                 raise
             except InputError as error:

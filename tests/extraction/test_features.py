@@ -53,7 +53,9 @@ def test_texts_are_batched_by_length_and_come_back_in_order() -> None:
             seen.append(list(inputs))
             return torch.tensor([[float(len(text))] for text in inputs])
 
-    features, _ = embed(Lengths(means(), CPU), ["four", "a", "three", "to"], 2)
+    teacher = Lengths(means(), CPU)
+    teacher.feature_dim = 1
+    features, _ = embed(teacher, ["four", "a", "three", "to"], 2)
     assert seen == [["a", "to"], ["four", "three"]]
     assert features[:, 0].tolist() == [4, 1, 5, 2]
 

@@ -11,14 +11,15 @@ from aft_ray.models.images import ImageTransform
 from aft_ray.models.students.base import Inputs, Student
 from aft_ray.models.text import TextTransform
 from aft_ray.recipe.errors import InputError
-from aft_ray.recipe.own_class import import_class
+from aft_ray.recipe.own_class import import_class, own_faults
 from aft_ray.recipe.sections import StudentConfig
 
 COLUMNS = (("image",), ("text",), ("image", "text"))
 
 
 def transforms(config: StudentConfig) -> tuple[ImageTransform | TextTransform, ...]:
-    found = _own_class(config).describe(config)
+    with own_faults(config.model, "student.model"):
+        found = _own_class(config).describe(config)
     columns = tuple(getattr(transform, "column", None) for transform in found) if isinstance(found, tuple) else None
     if columns not in COLUMNS:
         raise InputError(
@@ -32,10 +33,16 @@ def build(config: StudentConfig, num_outputs: int, teacher_dims: tuple[int, ...]
     own = _own_class(config)
     if for_inference:
         config = config.model_copy(update={"pretrained": False, "weights": None})
-    student: Student = own(config, num_outputs)
-    student.transforms = transforms(config)
-    with torch.no_grad():
-        logits, features = student.eval()(_example(student.transforms))
+    with own_faults(config.model, "student.model"), torch.no_grad():
+        with torch.enable_grad():
+            student: Student = own(config, num_outputs)
+        student.transforms = transforms(config)
+        found = student.eval()(_example(student.transforms))
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise InputError(
+            f"student.model: {config.model}.run must return logits and features, got {type(found).__name__}."
+        )
+    logits, features = found
     widths = tuple(part.shape[-1] for part in (features if isinstance(features, tuple) else (features,)))
     if logits.shape != (1, num_outputs) or len(widths) != len(student.transforms):
         raise InputError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +18,7 @@ from aft_ray.models.images import ImageTransform
 from aft_ray.models.teachers.base import Teacher, TeacherDescription, refuse
 from aft_ray.models.weights_file import library_fault
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.own_class import own_faults
 from aft_ray.recipe.sections import TeacherConfig
 
 if TYPE_CHECKING:
@@ -50,10 +52,9 @@ def describe_teacher(config: TeacherConfig, samples: Mapping[str, Any] | None = 
     Raises InputError if the model or its weights cannot be found, or the recipe asks for something that it cannot do.
     """
     adapter = _adapter(config)
-    with _faults_named(config):
+    with own_faults(config.model, f"Teacher '{config.name}'"), _faults_named(config):
         description = adapter.describe(config)
-        if not isinstance(description, TeacherDescription):
-            raise InputError(f"{config.model}.describe must return a TeacherDescription, got {description!r}.")
+        _check_description(config, description)
     if samples and isinstance(description.transform, ImageTransform):
         description = replace(description, transform=description.transform.reading(samples["fingerprint"]))
     return replace(description, fingerprint=_common_fingerprint(config, description) | description.fingerprint)
@@ -65,9 +66,22 @@ def build_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
     Raises InputError if its weights cannot be fetched, belong to another model, or would execute code.
     """
     adapter = _adapter(config)
-    with _faults_named(config):
+    with own_faults(config.model, f"Teacher '{config.name}'"), _faults_named(config):
         teacher: Teacher = adapter(config, device)
+        if not isinstance(getattr(teacher, "feature_dim", None), int) or teacher.feature_dim < 1:
+            raise InputError(f"{config.model} must set feature_dim, the number of its features, in __init__.")
     return teacher
+
+
+def _check_description(config: TeacherConfig, description: Any) -> None:
+    if not isinstance(description, TeacherDescription):
+        raise InputError(f"{config.model}.describe must return a TeacherDescription, got {description!r}.")
+    if description.modality not in ("image", "text"):
+        raise InputError(f"{config.model}.describe: modality must be 'image' or 'text', got {description.modality!r}.")
+    try:
+        json.dumps(description.fingerprint)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{config.model}.describe: the fingerprint must hold plain JSON values: {error}.") from error
 
 
 def faults(configs: Sequence[TeacherConfig]) -> list[str]:
