@@ -62,10 +62,9 @@ def _small_split_lines(manifests: Manifests) -> Iterator[str]:
         if count < FEWEST and labelled[split]
     ]
     if few:
-        yield (
-            f"Classes with fewer than {FEWEST} samples in a split: {', '.join(few[:NAMED])}{_more(few)}."
-            " dataset.stratify gives every class its share of each split."
-        )
+        is_stratified = manifests["train"].get("recipe", {}).get("stratify", False)
+        hint = "" if is_stratified else " dataset.stratify gives every class its share of each split."
+        yield f"Classes with fewer than {FEWEST} samples in a split: {', '.join(few[:NAMED])}{_more(few)}.{hint}"
     none = [split for split, count in labelled.items() if not count]
     if none:
         yield f"No sample of {' and '.join(none)} has a label: there is nothing to score there."
@@ -73,7 +72,7 @@ def _small_split_lines(manifests: Manifests) -> Iterator[str]:
     if 0 < count < FEWEST_TO_CHOOSE_BY:
         yield (
             f"The validation split has {count} labelled samples, too few to choose by: the standard error of an accuracy of"
-            f" 50 % is {50 / count**0.5:.0f} points there. Raise dataset.validation_fraction."
+            f" 50 % is {50 / count**0.5:.0f} points there. Raise dataset.validation_fraction, or add samples."
         )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 
-from aft_ray.datasets.base import Label, Listing
+from aft_ray.datasets.base import Item, Label, Listing
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.schema import SPLITS, UNLABELED
 
@@ -24,16 +25,13 @@ def choose_splits(listing: Listing, config: DatasetConfig, *, unlabelled_in_trai
     held_out = [index for index in order if listing.items[index].split in (None, "train")]
     if unlabelled_in_train:
         held_out = _of_use(listing, held_out)
-    places = dict(zip(held_out, _places(listing, held_out, stratify=config.stratify), strict=True))
     brought = {item.split for item in listing.items}
-    test_fraction = 0.0 if "test" in brought else config.test_fraction
-    both = test_fraction + (0.0 if "validation" in brought else config.validation_fraction)
+    fractions = {"test": config.test_fraction, "validation": config.validation_fraction}
+    fractions = {split: 0.0 if split in brought else fraction for split, fraction in fractions.items()}
+    chosen = (_by_class if config.stratify else _by_hash)(listing, held_out, fractions)
     splits: dict[str, list[int]] = {split: [] for split in SPLITS}
     for index in order:
-        split = listing.items[index].split or "train"
-        if index in places:
-            split = "test" if places[index] < test_fraction else "validation" if places[index] < both else "train"
-        splits[split].append(index)
+        splits[chosen.get(index) or listing.items[index].split or "train"].append(index)
     splits["train"] = _fraction_of_each(listing, splits["train"], config.train_fraction)
     return splits
 
@@ -49,19 +47,29 @@ def _of_use(listing: Listing, indices: list[int]) -> list[int]:
     return [index for index, item, known in found if known or item.group in groups]
 
 
-def _places(listing: Listing, indices: Sequence[int], *, stratify: bool) -> list[float]:
-    """A number in [0, 1) for each sample: a number below a fraction puts the sample into that split."""
-    items = [listing.items[index] for index in indices]
-    hashes = [_unit_hash("split", item.sample_id if item.group is None else item.group) for item in items]
-    if not stratify:
-        return hashes
-    classes = [item.label for item in items]
-    sizes, seen = Counter(classes), Counter[Label]()
-    places = [0.0] * len(items)
-    for number in sorted(range(len(items)), key=lambda number: (hashes[number], items[number].sample_id)):
-        places[number] = (seen[classes[number]] + 0.5) / sizes[classes[number]]
-        seen[classes[number]] += 1
-    return places
+def _by_hash(listing: Listing, indices: Sequence[int], fractions: Mapping[str, float]) -> dict[int, str]:
+    """The split of each sample that is held out: the first whose share, one after the other, holds the sample's place."""
+    test, both = fractions["test"], fractions["test"] + fractions["validation"]
+    places = {index: _place(listing.items[index]) for index in indices}
+    return {index: "test" if place < test else "validation" for index, place in places.items() if place < both}
+
+
+def _by_class(listing: Listing, indices: Sequence[int], fractions: Mapping[str, float]) -> dict[int, str]:
+    """The split of each sample that is held out: the first places of each class, at least one where it has three samples."""
+    of_class: dict[Label, list[int]] = {}
+    for index in sorted(indices, key=lambda index: (_place(listing.items[index]), listing.items[index].sample_id)):
+        of_class.setdefault(listing.items[index].label, []).append(index)
+    chosen: dict[int, str] = {}
+    for members in of_class.values():
+        left = iter(members[:-1])  # one stays in train
+        for split, fraction in fractions.items():
+            least = int(len(members) >= len(SPLITS) and fraction > 0)
+            chosen |= dict.fromkeys(islice(left, max(least, round(fraction * len(members)))), split)
+    return chosen
+
+
+def _place(item: Item) -> float:
+    return _unit_hash("split", item.sample_id if item.group is None else item.group)
 
 
 def _fraction_of_each(listing: Listing, indices: list[int], fraction: float) -> list[int]:

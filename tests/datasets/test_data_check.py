@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,9 @@ def test_small_classes_and_a_small_validation_split_are_told(
     folders(tmp_path / "data", 8, ("bird",))
     few, small = of_folder(tmp_path, capsys, validation_fraction=0.1)
     assert few.startswith("Classes with fewer than 5 samples in a split: bird (") and "dataset.stratify" in few
+    shutil.rmtree(tmp_path / "work")
+    few, _ = of_folder(tmp_path, capsys, validation_fraction=0.1, stratify=True)
+    assert few.endswith("(1 in validation), bird (2 in test).")
     assert "labelled samples, too few to choose by: the standard error of an accuracy of 50 % is" in small
 
 
