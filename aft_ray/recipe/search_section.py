@@ -93,6 +93,9 @@ class SearchConfig(Model):
     """CPUs of each worker of a trial."""
     gpus_per_trial: float | None = Field(default=None, ge=0, le=MOST_PROCESSES)
     """GPUs of each worker of a trial; fractions share one GPU; null is 1 with train.use_gpu, else 0."""
+    keep_students: Literal["none", "best", "all"] = "best"
+    """Students that stay when the search is over: `best` keeps the students of the chosen settings, from the search and from the
+    final runs. Scores and curves of all trials stay."""
     checkpoint_every_s: float = Field(default=30.0, ge=0)
     """Seconds between checkpoints of a trial: the work that a killed process may lose."""
     final: FinalConfig = FinalConfig()

@@ -25,6 +25,7 @@ from aft_ray.recipe.reference import schema_line
 from aft_ray.recipe.search_section import Range
 from aft_ray.search.best import best_of_each, best_settings, winner
 from aft_ray.search.check import compared_teachers
+from aft_ray.search.kept import drop_students
 from aft_ray.search.proposals import Learned, Listed, Proposals
 from aft_ray.search.rank import rank
 from aft_ray.search.space import Setting, Space, Trial, final_trials, plan_trials, spaces, top_by_rank
@@ -74,7 +75,9 @@ def _search(setup: Setup, subsets: Sequence[tuple[str, ...]]) -> list[TrialRow]:
     if recipe.search.final.train_on == "train+validation":
         joined = {key: ray.put(found.with_validation_in_train()) for key, found in data.items()}
         shared = replace(shared, data=joined, with_validation=True)
-    return Round(shared, Listed(finals), methods, "finals", rows).run(of_all=True)
+    rows = Round(shared, Listed(finals), methods, "finals", rows).run(of_all=True)
+    drop_students(recipe, place, rows, {choice.key for choice in chosen})
+    return rows
 
 
 def plan_search(setup: Setup) -> list[Trial]:

@@ -25,7 +25,7 @@ from aft_ray.store.parquet import parsed_table, sealed_table
 from aft_ray.training.best import best_line
 from aft_ray.training.checkpoint import TrainingState
 from aft_ray.training.owner import check_owner, marked, new_id, unmarked
-from aft_ray.training.runs import SECTIONS, RunDirectory
+from aft_ray.training.runs import SECTIONS, STUDENT, RunDirectory
 
 TrialRow = dict[str, Any]
 
@@ -150,6 +150,14 @@ class TrialDirectory(RunDirectory):
             if section in SECTIONS and "." not in name:
                 found[section][name] = value
         return found
+
+    def drop_student(self) -> bool:
+        """Deletes the student's weights, first the file that makes them valid. Returns whether there were any."""
+        had = self.is_finished
+        if had:
+            self.place.delete_file(STUDENT)
+        (self.place / "student").delete()
+        return had
 
     def reopen(self) -> None:
         """A failed trial is tried again."""

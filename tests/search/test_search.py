@@ -251,10 +251,10 @@ def test_a_killed_or_interrupted_search_ends_with_the_table_of_an_undisturbed_on
     process.wait()
     partly = read_table(given) if (place_of(given) / "trials.parquet").exists() else []
     assert len(partly) < len(undisturbed)
-    stamps = {p: p.stat().st_mtime_ns for p in place_of(given).rglob("student.json")}
+    stamps = {p: p.stat().st_mtime_ns for p in place_of(given).rglob("outcome.json")}
 
     rows = search(open_setup(given, "search"))
-    assert stamps.items() <= {p: p.stat().st_mtime_ns for p in place_of(given).rglob("student.json")}.items()
+    assert stamps.items() <= {p: p.stat().st_mtime_ns for p in place_of(given).rglob("outcome.json")}.items()
     assert without_times(rows) == without_times(undisturbed)
 
 
