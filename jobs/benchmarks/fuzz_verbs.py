@@ -187,7 +187,10 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(".") and path.name not in ("notes.txt", "copy of it", "a\nb")
+        if path.is_file()
+        and os.access(path, os.R_OK)
+        and not path.name.startswith(".")
+        and path.name not in ("notes.txt", "copy of it", "a\nb")
     }
 
 
