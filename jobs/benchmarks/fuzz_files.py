@@ -37,7 +37,8 @@ VALUES: tuple[Any, ...] = (
 )
 """What a field is replaced by."""
 SUFFIXES = (".json", ".jsonl", ".parquet", ".yaml", ".safetensors", ".pt")
-SIZE_LIMIT = 1 << 20
+STRAYS = ("notes.txt", "part-00099.parquet", "copy of it", "a\nb")
+"""Files that somebody lays beside ours."""
 
 
 def truncated(random: Random, path: Path, others: Sequence[Path]) -> str:
@@ -118,7 +119,7 @@ def parent_a_file(random: Random, path: Path, others: Sequence[Path]) -> str:
 
 
 def stray(random: Random, path: Path, others: Sequence[Path]) -> str:
-    name = random.choice((".DS_Store", "notes.txt", "part-00099.parquet", "copy of it", "a\nb"))
+    name = random.choice((".DS_Store", *STRAYS))
     (path.parent / name).write_text("x")
     return f"{name!r} beside it"
 

@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from aft_ray import cli
+from jobs.benchmarks.fuzz_files import STRAYS
 from jobs.benchmarks.fuzz_without_ray import without_ray
 
 VERBS: dict[str, tuple[str, ...]] = {
@@ -184,13 +185,11 @@ def _predictions(place: Path) -> Any:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
+    found = [path for path in sorted(folder.rglob("*")) if path.is_file() and os.access(path, os.R_OK)]
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and os.access(path, os.R_OK)
-        and not path.name.startswith(".")
-        and path.name not in ("notes.txt", "copy of it", "a\nb")
+        for path in found
+        if not path.name.startswith(".") and path.name not in STRAYS
     }
 
 
