@@ -21,7 +21,7 @@ from aft_ray.commands.signals import signals_as_before, take_signals
 from aft_ray.recipe.errors import InputError, ObjectStoreError
 from aft_ray.recipe.printable import show_any_character, tell
 
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of the disk that the user can mend."""
 
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in UNWRITABLE and not isinstance(error, ObjectStoreError):
             raise
         tell(f"{error}. Finished files are whole. Fix this and run the same command again to continue.")
-        return 1
+        return 2 if isinstance(error, PermissionError) else 1
     except KeyboardInterrupt:
         tell("stopped; run the same command again to continue.")
         return 1

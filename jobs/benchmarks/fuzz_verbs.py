@@ -37,6 +37,7 @@ VERBS: dict[str, tuple[str, ...]] = {
     "export": ("export", "recipe.yaml"),
     "predict": ("predict", "recipe.yaml", "data/new"),
     "report": ("report", "recipe.yaml"),
+    "init": ("init", "data/pictures"),
     "list runs": ("list", "runs", "work"),
     "list searches": ("list", "searches", "work"),
     "compare": ("compare", "work/runs/main", "work/runs/cut"),
@@ -52,6 +53,7 @@ READERS = {
 }
 """The verbs that read a part of a workspace."""
 LIMIT_S = 20.0
+"""Seconds after which a verb hangs; more where other processes wait for the same CPUs."""
 MOST_LINES = 12
 MEMORY = 8 << 30
 TIMES = ("samples_per_s", "input_wait", "wall_time_s")
@@ -131,7 +133,8 @@ def _become_nobody(place: Path) -> None:
 
 
 def _wait(child: int, started: float) -> int | None:
-    while time.monotonic() - started < LIMIT_S:
+    waiting = os.getloadavg()[0] / (os.cpu_count() or 1)
+    while time.monotonic() - started < LIMIT_S * max(1.0, waiting):
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)

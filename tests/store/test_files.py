@@ -118,3 +118,14 @@ def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
     (tmp_path / "b.json").chmod(0)
     with pytest.raises(InputError, match="b.json cannot be read: Permission denied. Change its permissions."):
         Directory(pafs.LocalFileSystem(), str(tmp_path)).read("b.json")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_workspace_without_permission_is_wrong_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "work").mkdir(mode=0o555)
+    (tmp_path / "data.csv").write_text("text,label\n" + "".join(f"text {row},{row % 2}\n" for row in range(40)))
+    dataset = f"{{source: csv, path: {tmp_path}/data.csv, columns: {{text: text}}}}"
+    recipe = f"workspace: {tmp_path}/work\ndataset: {dataset}\nstudent: {{model: 'tiny:text'}}\n"
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    assert main(["prepare", str(tmp_path / "recipe.yaml")]) == 2
+    assert "Permission denied" in capsys.readouterr().err
