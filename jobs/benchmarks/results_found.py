@@ -98,7 +98,8 @@ def read(recipe: Recipe) -> Found | None:
     student = f"{recipe.student.model.rpartition('/')[2]}{', pretrained' * recipe.student.pretrained}"
     made = json.loads(place.read(MADE))
     methods = [*recipe.search.methods(recipe.regularizer.name)]
-    return Found(str(recipe.dataset.name), student, methods, made, step_ms, rows)
+    data = recipe.dataset.name or Path(str(recipe.dataset.path)).stem
+    return Found(data, student, methods, made, step_ms, rows)
 
 
 # ---- records ----------------------------------------------------------------------------------------------------------

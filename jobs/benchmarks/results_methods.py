@@ -105,25 +105,24 @@ def methods_section(found: Mapping[str, Found], folder: Path) -> list[str]:
         "AFT with probes and probe KD are methods of this project. Their defaults were found on validation splits of digits,"
         " clothes, reviews and glosses, so this table flatters them; the next section does not. The other methods and standard"
         " transfer were run days before, with the same seeds and samples."
-        f" {_lowest(found)}",
+        f" {_ends(found)}",
         "![Relative errors of every method, mean and settings](results-methods.png)",
         *(part for method in ("aft", *OURS) if method in names for part in _against_all(method, found, names)),
         *details(found),
     ]
 
 
-def _lowest(found: Mapping[str, Found]) -> str:
-    """How often validation chose the lowest strength that a method had: where that is often, lower ones might do better."""
+def _ends(found: Mapping[str, Found]) -> str:
+    """How often validation chose the first or last strength that a method had: others beyond it might do better."""
     told = []
     for method in ("aft", *OURS):
-        chosen = [search.entries[method].beta for search in found.values() if method in search.entries]
-        low = min(
-            (row["regularizer.beta"] for s in found.values() for row in s.rows if row["regularizer.name"] == method),
-            default=0,
-        )
+        having = [search for search in found.values() if method in search.entries]
+        chosen = [search.entries[method].beta for search in having]
+        tried = {row["regularizer.beta"] for s in having for row in s.rows if row["regularizer.name"] == method}
         if chosen:
-            told.append(f"{method_title(method)} {chosen.count(low)} of {len(chosen)} times (beta {low:g})")
-    return f"Validation chose the lowest strength of {', '.join(told)}." if told else ""
+            low, high = min(tried), max(tried)
+            told.append(f"{method_title(method)} {low:g} {chosen.count(low)} and {high:g} {chosen.count(high)} times")
+    return f"How often validation chose the lowest and the highest strength: {', '.join(told)}." if told else ""
 
 
 def new_section(found: Mapping[str, Found], folder: Path) -> list[str]:
