@@ -169,7 +169,8 @@ def _place_of(dataset: DatasetConfig) -> str:
     """A directory's name for these samples: readable, and the same for every study that reads them."""
     origin = dataset.name or dataset.repo or PurePosixPath(dataset.path or "").name or str(dataset.source)
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", origin).strip("-._")[:60] or "samples"
-    return f"{readable}-{fingerprint(dataset.model_dump(mode='json'))[:8]}"
+    own = dataset.model_dump(mode="json", exclude_defaults=True)  # a key that a later version adds moves nothing
+    return f"{readable}-{fingerprint(own)[:8]}"
 
 
 def _sharing_faults(study: Study) -> list[str]:

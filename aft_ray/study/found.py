@@ -103,7 +103,7 @@ def _record(place: Directory) -> dict[str, Any]:
 
 def _identity(recipe: Recipe) -> str:
     """A workspace may be moved, a cluster may be another."""
-    return fingerprint(recipe.model_dump(mode="json", exclude={"workspace", "resources"}))
+    return fingerprint(recipe.model_dump(mode="json", exclude={"workspace", "resources"}, exclude_defaults=True))
 
 
 def _probes(recipe: Recipe, sets: Sequence[tuple[str, ...]]) -> Iterator[Probe]:

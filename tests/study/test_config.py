@@ -55,6 +55,13 @@ def test_another_study_of_the_same_samples_finds_them_in_the_same_workspace(tmp_
     assert second.settings["scans-all"].run != first.settings["scans-all"].run
 
 
+def test_a_workspace_s_name_depends_on_the_keys_that_the_study_gives(tmp_path: Path) -> None:
+    given = load_study(written(tmp_path)).settings["digits-all"].workspace
+    spelt = load_study(written(tmp_path), ["dataset.test_fraction=0.2"]).settings["digits-all"].workspace
+    other = load_study(written(tmp_path), ["dataset.test_fraction=0.3"]).settings["digits-all"].workspace
+    assert given == spelt != other, "0.2 is the default"
+
+
 def test_what_is_written_beside_the_page_is_the_study(tmp_path: Path) -> None:
     study = load_study(written(tmp_path), ["train.steps=7", "run=other"])
     (tmp_path / "again.yaml").write_text(study.text())
