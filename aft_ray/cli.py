@@ -25,6 +25,10 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES
 """Errors of the disk that the user can mend."""
 
 
+RESUMED = ("prepare", "extract", "train", "search", "pipeline", "study", "demo")
+"""Verbs that go on where they were stopped. Any other begins again, and keeps what it wrote before until then."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done; 2 the input is wrong, one line per fault on stderr; 1 anything else."""
     script_directory_last()
@@ -46,11 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in UNWRITABLE and not isinstance(error, ObjectStoreError):
             raise
-        tell(f"{error}. Finished files are whole. Fix this and run the same command again to continue.")
+        whole = " Finished files are whole." if parsed.verb in RESUMED else ""
+        tell(f"{error}.{whole} Fix this and {_again(parsed.verb)}.")
         return 2 if isinstance(error, PermissionError) else 1
     except KeyboardInterrupt:
-        tell("stopped; run the same command again to continue.")
+        tell(f"stopped; {_again(parsed.verb)}.")
         return 1
+
+
+def _again(verb: str) -> str:
+    return f"run the same command again {'to continue' if verb in RESUMED else 'from the start'}"
 
 
 def _parser() -> argparse.ArgumentParser:

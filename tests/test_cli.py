@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from aft_ray import cli
+from aft_ray.cli import RESUMED, main
 from aft_ray.commands import recipe_verbs, verbs
+from aft_ray.recipe.errors import ObjectStoreError
 from tests.conftest import SmallDemo
 from tests.helpers import ROOT
 
@@ -63,6 +66,43 @@ def test_a_path_that_does_not_exist_is_wrong_input(tmp_path: Path) -> None:
     assert (
         done.returncode == 2 and f"aft-ray: Recipe {tmp_path}/nowhere.yaml does not exist." in done.stderr.splitlines()
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "verb", "told"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "prepare",
+            "[Errno 28] No space left on device. Finished files are whole. Fix this and run the same command again to continue.",
+        ),
+        (
+            ObjectStoreError("out of reach"),
+            "evaluate",
+            "out of reach. Fix this and run the same command again from the start.",
+        ),
+        (KeyboardInterrupt(), "prepare", "stopped; run the same command again to continue."),
+        (KeyboardInterrupt(), "export", "stopped; run the same command again from the start."),
+    ],
+)
+def test_only_a_verb_that_goes_on_says_that_it_does(
+    error: BaseException,
+    verb: str,
+    told: str,
+    recipe: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*given: object, **more: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"aft_ray.commands.{verb}.load_recipe", fail)
+    assert main([verb, str(recipe)]) == 1
+    assert capsys.readouterr().err == f"aft-ray: {told}\n"
+
+
+def test_every_verb_that_says_so_is_one() -> None:
+    assert set(RESUMED) <= verbs().keys()
 
 
 def test_missing_features_and_unknown_names_are_wrong_input_before_a_cluster_starts(
