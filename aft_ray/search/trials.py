@@ -1,6 +1,6 @@
 """A search keeps a directory for each trial, like a run's, and the table `trials.parquet` of all.
 
-The directory is the only memory of a search. A search that was killed finds there what is done, and what was under way
+The directory is the only memory of a search. A search that was killed finds its finished trials there, and each other one
 goes on from its last checkpoint.
 """
 

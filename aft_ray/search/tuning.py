@@ -107,7 +107,7 @@ class Round:
         return f"best {value:.3f}: {setting}" if setting else ""
 
     def _best(self, directory: TrialDirectory) -> float | None:
-        """The score of a trial that is over, None of one that failed."""
+        """The score of a finished trial, None of a failed one."""
         if (directory.outcome() or {}).get("status") == "failed":
             return None
         return best_score(directory.history(), self.shared.recipe.search.metric)

@@ -35,7 +35,7 @@ class FeaturesById(Mapping[str, np.ndarray]):
         return len(self._places)
 
     def rows(self, sample_ids: Sequence[str]) -> torch.Tensor:
-        """(n, T) float32. Raises InputError with the ids of which the teachers have no features."""
+        """(n, T) float32. Raises InputError that names the ids without features."""
         import torch
 
         if unknown := [name for name in sample_ids if name not in self._places]:

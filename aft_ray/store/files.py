@@ -59,7 +59,7 @@ class Directory:
         return sorted(self.sizes())
 
     def folders(self) -> list[str]:
-        """Names of the directories directly inside, sorted, without those that no recipe could have given: they are not ours."""
+        """Names of the directories directly inside, sorted. Names that no recipe can give are left out: not ours."""
         infos = [info for info in self.infos() if info.type == pafs.FileType.Directory]
         return sorted(info.base_name for info in infos if NAME.fullmatch(info.base_name))
 
@@ -165,7 +165,7 @@ class Directory:
                 raise ObjectStoreError(str(error)) from error
             place, reason = f"{self.path}/{name}".rstrip("/"), os.strerror(error.errno or 0)
             if error.errno in IN_THE_WAY:
-                way_out = "Move away what is there, then run the command that writes it again."
+                way_out = "Move it away, then run the command that writes it again."
                 raise InputError(f"{place} cannot be {done}: {reason}. {way_out}") from error
             if error.errno in (errno.EACCES, errno.EPERM) and done == "read":
                 raise InputError(f"{place} cannot be read: {reason}. Change its permissions.") from error

@@ -1,4 +1,4 @@
-"""The manifest that makes a directory of shards complete, and what every manifest must say.
+"""The manifest that makes a directory of shards complete, and the keys that every manifest must have.
 
 It lists the shards' checksums, and its digest proves it. Manifests of before have no digest and are checked for form alone.
 """
@@ -42,7 +42,7 @@ class QuarantinedSample(TypedDict):
 
 @with_config(OPEN)
 class Manifest(TypedDict):
-    """num_samples: in all shards. quarantined: samples that cannot be used. fingerprint: what the shards were made with."""
+    """num_samples: in all shards. quarantined: samples that cannot be used. fingerprint: the settings that made the shards."""
 
     num_samples: Count
     quarantined: list[QuarantinedSample]
@@ -67,7 +67,7 @@ def read_manifest(
 ) -> dict[str, Any] | None:
     """The manifest, None if there is none.
 
-    shard_name: the name of each shard's file, by number. facts: keys that it must have besides those of every manifest.
+    shard_name: the name of each shard's file, by number. facts: keys that it must have besides those in Manifest.
     Raises InputError, one line per fault.
     """
     if not directory.has(MANIFEST):

@@ -22,7 +22,7 @@ LONGEST_HEADER = 256
 
 
 class DamagedPage(ValueError):
-    """The bytes of a page are not those that its checksum was taken of."""
+    """The bytes of a page do not fit its checksum."""
 
 
 class _Page(NamedTuple):

@@ -37,7 +37,7 @@ from aft_ray.store.prefetch import prefetched
 
 THREADS = 16
 LATER = ("recipe",)
-"""Keys of fingerprints that those of before lack."""
+"""Keys of fingerprints that older versions did not write."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class ShardDirectory(Directory):
     def missing_shards(self, num_shards: int, fingerprint: Mapping[str, Any]) -> list[int]:
         """Indices of the shards still to be made.
 
-        Raises InputError, one line per fault, naming the differing keys if what is there was made with another
+        Raises InputError, one line per fault, naming the differing keys if the shards there have another
         fingerprint, and the file if one is damaged.
         """
         sizes = self.sizes()
@@ -142,9 +142,9 @@ class ShardDirectory(Directory):
         entries: Mapping[int, dict[str, Any]] | None = None,
         **facts: Any,
     ) -> dict[str, Any]:
-        """Makes the directory valid: counts and checksums of all its shards, and what they were made with.
+        """Makes the directory valid: counts and checksums of all its shards, and their fingerprint.
 
-        entries: what `write_shard` returned, by shard, where it is known; the other shards are read again.
+        entries: the known results of `write_shard`, by shard; the other shards are read again.
         `num_samples` counts the written samples, `quarantined` names the others: together, all that went in.
         """
         known = entries or {}
@@ -167,7 +167,7 @@ class ShardDirectory(Directory):
         return read_manifest(self, self.shard_name, self.facts)
 
     def own_manifest(self) -> dict[str, Any] | None:
-        """The manifest, which must be of what the first shard was made with. Raises InputError for another directory's."""
+        """The manifest. Raises InputError if its fingerprint is not the first shard's: it is another directory's."""
         manifest = self.manifest()
         if manifest and self.has(self.shard_name(0)) and self.shard_fingerprint(0) != manifest["fingerprint"]:
             raise damaged(
@@ -176,7 +176,7 @@ class ShardDirectory(Directory):
         return manifest
 
     def faults(self) -> list[str]:
-        """Re-reads every shard: one line for each that is missing, damaged, or not what the manifest says."""
+        """Re-reads every shard: one line for each that is missing, damaged, or differs from the manifest."""
         try:
             manifest = self.manifest()
         except InputError as error:
@@ -277,7 +277,7 @@ def as_now(on_disk: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str,
 
 
 def shard_identity(manifest: Mapping[str, Any], index: int) -> str:
-    """A hash of what a manifest says of a shard and the shard says of itself: one put in another's place differs."""
+    """A hash of a shard's facts, the same from its manifest and from the shard itself: a shard in another's place differs."""
     return _identity(manifest["fingerprint"], manifest["shards"][index])
 
 

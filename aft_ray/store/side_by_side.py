@@ -47,7 +47,7 @@ class Store:
 
     @cached_property
     def num_samples(self) -> int:
-        """Samples of which every teacher has features."""
+        """Samples with features of every teacher."""
         without = {bad["sample_id"] for manifest in self.feature_manifests for bad in manifest.get("quarantined", ())}
         return self.manifest["num_samples"] - len(without)
 
@@ -59,12 +59,12 @@ class Store:
         self, index: int, columns: Sequence[str] | None = None, *, side_by_side: bool = True
     ) -> dict[str, Any]:
         """Columns of one shard: `sample_id` list of str; `label` (n,) int64, or (n, C) float32 with NaN for none;
-        those of `image` (list of encoded bytes) and `text` (list of str) that `columns` names, both if it is None; and
+        `image` (list of encoded bytes) and `text` (list of str) as far as `columns` names them, both if it is None; and
         `features` (n, T) float32, the teachers side by side.
 
         With `side_by_side=False`, `features` is a list with each teacher's (n, T_k) in its stored type, read-only; on a
         local disk it is a view of the file. Samples that a teacher quarantined are left out.
-        Raises InputError if a shard is not the one that its manifest lists, or a teacher's does not hold the same samples
+        Raises InputError if a shard differs from its manifest's entry, or a teacher's does not hold the same samples
         in the same order.
         """
         wanted = [name for name in ("image", "text") if columns is None or name in columns]
@@ -134,7 +134,7 @@ def _sample_fault(samples: pa.Table, manifest: Mapping[str, Any]) -> str | None:
 
 def _side_by_side(blocks: Sequence[np.ndarray], num_rows: int) -> np.ndarray:
     """(n, T) float32 of (n, T_k) blocks."""
-    import torch  # turns float16 into float32 ten times as fast as NumPy; what reads only samples starts faster without
+    import torch  # turns float16 into float32 ten times as fast as NumPy; reading samples alone does not need it
 
     bounds = np.cumsum([0, *(block.shape[1] for block in blocks)])
     features = torch.empty(num_rows, int(bounds[-1]))

@@ -1,4 +1,4 @@
-"""What the splits of one data set have in common, and whether their labels are those that a manifest counts."""
+"""Checks across the splits of one data set: the same classes, and as many labels as each manifest counts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def split_faults(manifests: Mapping[str, Mapping[str, Any]], workspace: object) 
     """One line for each split whose classes, task or modality are not the first one's."""
     first, *others = manifests
     return [
-        f"{workspace}: {key} of the split '{split}' are not those of '{first}'. One of the manifests was changed: restore it"
+        f"{workspace}: the splits '{first}' and '{split}' differ in their {key}. One of the manifests was changed: restore it"
         " from a copy, or make new samples with 'aft-ray prepare --overwrite'."
         for split in others
         for key in SHARED

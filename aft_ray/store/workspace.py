@@ -31,7 +31,7 @@ class Current(TypedDict):
 
 
 def is_set(name: str) -> bool:
-    """Whether a name below samples/ is that of a set of samples of its own."""
+    """Whether a name below samples/ names a whole set of samples."""
     return re.fullmatch(SET, name) is not None
 
 

@@ -119,7 +119,7 @@ def _write(directory: Directory, files: Mapping[str, bytes]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Files:
-    """Files of tensors that must be those that a JSON beside them lists by their hashes; those of before are not listed."""
+    """Files of tensors, checked against the hashes in the JSON beside them; older versions recorded none."""
 
     directory: Directory
     hashes: Mapping[str, str]

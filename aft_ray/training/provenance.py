@@ -53,7 +53,7 @@ class RecordedStudent(TypedDict):
 
 @with_config(ConfigDict(extra="allow"))
 class RecordedRecipe(TypedDict):
-    """The sections of a recipe that decide a run's numbers. teachers: names of those that it reads."""
+    """The sections of a recipe that decide a run's numbers. teachers: the names that it reads."""
 
     student: RecordedStudent
     regularizer: NotRequired[dict[str, Any]]

@@ -167,6 +167,6 @@ class RunDirectory:
 
 
 def _is_known(told: Mapping[str, Any], key: str) -> bool:
-    """Whether inputs record a dotted key: they leave out what does not change a run's numbers."""
+    """Whether inputs record a dotted key: they leave out settings that do not change a run's numbers."""
     section, _, name = key.partition(".")
     return name.partition(".")[0] in told.get(section, {})

@@ -1,6 +1,6 @@
 """Where a run's metrics go besides `metrics.jsonl`: TensorBoard always, MLflow and Weights & Biases where the recipe says.
 
-A run that goes on logs again what its checkpoint holds: nothing that a killed run did is missing, or there twice. On a local
+A run that goes on logs its checkpoint's evaluations again: nothing that a killed run did is missing, or there twice. On a local
 disk TensorBoard's file grows in `tensorboard/`; to an object store it is copied at every evaluation.
 """
 

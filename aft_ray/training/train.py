@@ -43,7 +43,7 @@ def needs_ray(recipe: Recipe) -> bool:
 
 def train(setup: Setup) -> Directory:
     """Trains the recipe's student and returns the run's directory, `runs/<run>/`. A finished run is left as it is;
-    one that another command is at is waited for.
+    one that another command trains is waited for.
 
     Raises InputError if the run's directory holds a run of another recipe, or there is no room for the workers.
     """
