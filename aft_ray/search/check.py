@@ -33,6 +33,7 @@ def faults(recipe: Recipe) -> list[str]:
         *_method_faults(recipe),
         *_teacher_faults(recipe),
         *_resource_faults(recipe),
+        *final_faults(recipe),
         *proposals.faults(recipe),
         *_own_class_faults(recipe),
     ]
@@ -76,6 +77,17 @@ def _teacher_faults(recipe: Recipe) -> list[str]:
     if has_two_towers(recipe) and recipe.search.teachers not in ("all_subsets", (recipe.teacher_names(),)):
         return ["search.teachers has no effect on a student with two towers, which needs both. Leave it out."]
     return []
+
+
+def final_faults(recipe: Recipe) -> list[str]:
+    """Known before the samples are read where `train.streaming` is given, otherwise when their size is known."""
+    final = recipe.search.final
+    if not (recipe.train.streaming and final.seeds and final.train_on == "train+validation"):
+        return []
+    return [
+        "Samples that are streamed, or too large to be held in memory, cannot be joined: final runs cannot be trained on both"
+        " train and validation. Set search.final.train_on=train."
+    ]
 
 
 def _resource_faults(recipe: Recipe) -> list[str]:

@@ -24,7 +24,7 @@ from aft_ray.recipe.own_class import import_class, own_faults
 from aft_ray.recipe.reference import schema_line
 from aft_ray.recipe.search_section import Range
 from aft_ray.search.best import best_of_each, best_settings, winner
-from aft_ray.search.check import compared_teachers
+from aft_ray.search.check import compared_teachers, final_faults
 from aft_ray.search.kept import drop_students
 from aft_ray.search.proposals import Learned, Listed, Proposals
 from aft_ray.search.rank import rank
@@ -52,7 +52,8 @@ def search(setup: Setup) -> list[TrialRow]:
     """
     setup = replace(setup, recipe=decide_streaming(setup.recipe, setup.stores))
     recipe, subsets = setup.recipe, _subsets(setup)
-    _check_final(recipe)
+    if faults := final_faults(recipe):
+        raise InputError(faults)
     with lease(Workspace.at(recipe.workspace), f"searches/{recipe.run}"):
         return _search(setup, subsets)
 
@@ -91,14 +92,6 @@ def _subsets(setup: Setup) -> list[tuple[str, ...]]:
     if count is None:
         return compared_teachers(setup.recipe)
     return [tuple(row["teachers"]) for row in rank(setup).rows[:count]]
-
-
-def _check_final(recipe: Recipe) -> None:
-    if recipe.train.streaming and recipe.search.final.seeds and recipe.search.final.train_on == "train+validation":
-        raise InputError(
-            "The splits are too large to be held in memory, so final runs cannot be trained on both train and validation."
-            " Set search.final.train_on=train."
-        )
 
 
 def _load(recipe: Recipe, stores: Mapping[str, Store]) -> dict[str, Data]:

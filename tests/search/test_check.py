@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from aft_ray.recipe.config import override
 from aft_ray.search.check import faults, num_trials
 from aft_ray.search.space import plan_trials, teacher_subsets
 from tests.search.test_space import planned
@@ -33,6 +34,13 @@ def test_a_search_of_absurd_size_is_told_and_never_listed(section: dict) -> None
 def test_trials_are_counted_without_listing_them(section: dict) -> None:
     given = planned(**section)
     assert num_trials(given) == len(plan_trials(given, teacher_subsets(given)))
+
+
+def test_final_runs_that_cannot_join_streamed_splits_are_told_before_anything_is_read() -> None:
+    streamed = override(planned(), {"train.streaming": True})
+    (line,) = faults(streamed)
+    assert line.endswith("cannot be trained on both train and validation. Set search.final.train_on=train.")
+    assert faults(override(streamed, {"search.final.train_on": "train"})) == faults(planned())
 
 
 def test_a_range_too_narrow_for_the_samples_gives_those_it_has() -> None:
