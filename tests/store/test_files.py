@@ -105,7 +105,7 @@ def test_something_else_in_a_file_s_place_is_named_and_kept(put: Callable[[Path]
     put(tmp_path / "a" / "b.json")
     before = sorted(tmp_path.rglob("*"))
     directory = Directory(pafs.LocalFileSystem(), f"{tmp_path}/a")
-    with pytest.raises(InputError, match="b.json cannot be written: .* Move away what is there"):
+    with pytest.raises(InputError, match="b.json cannot be written: .* Move it away"):
         directory.write("b.json", b"{}")
     with pytest.raises((InputError, FileNotFoundError), match="b.json"):
         directory.read("b.json")
