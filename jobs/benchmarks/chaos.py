@@ -49,7 +49,7 @@ WORKERS = {"prepare": "-", "extract": "ReadShard", "train": "RayTrainWorker", "s
 """Parts of the titles of processes that do the stage's work; the other processes at work are actors."""
 BETWEEN = {"prepare": (10, 25), "extract": (10, 30), "train": (3, 6), "search": (3, 9)}
 """How much of a stage's work is done between two kills: shards, evaluations."""
-TIMES = ("samples_per_s", "input_wait", "wall_time_s", "run_id")
+TIMES = ("samples_per_s", "input_wait", "wall_time_s", "run_id", "digest")
 """Metrics that differ between equal runs."""
 PLACES = ("undisturbed", "disturbed")
 

@@ -125,7 +125,12 @@ class Bench:
                 recipe = partial(_recipe, changed.overrides)
                 ended = self._run(case, verb, place, arguments, recipe)
             found = ended.results or {}
-            names = [*re.split(r"[.: ']+", f"{changed.key or ''} {changed.what}"), "recipe.yaml", "key=value"]
+            names = [
+                *re.split(r"[.: ']+", f"{changed.key or ''} {changed.what}"),
+                "recipe.yaml",
+                "key=value",
+                "Unknown key",
+            ]
             if mutator is fuzz_recipes.text:
                 names += ["train.", "search.", "dataset", "student", "teacher", "key"]
             faults = fuzz_verbs.faults(ended, [n for n in names if n], None, may_differ=True)

@@ -23,7 +23,7 @@ from jobs.benchmarks.made_store import made_store
 
 TEACHERS = ("one", "two")
 WIDTHS = (5, 3)
-TIMES = ("samples_per_s", "input_wait", "run_id")
+TIMES = ("samples_per_s", "input_wait", "run_id", "digest")
 """Metrics that are not the same twice."""
 
 
