@@ -49,16 +49,15 @@ def reached(location: str, *, to_write: bool) -> Workspace:
 
 
 def _check_directory(path: Path, *, to_write: bool) -> None:
-    """Of a directory that is not there yet, the one counts that it would be made in."""
+    """A directory that does not exist yet is made in the nearest one above it, which must allow that."""
     there = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
     where = f"workspace {path}" if there == path else f"workspace {path}: {there}"
     if not there.is_dir():
         raise InputError(f"{where} is a file. Name a directory, or move that away.")
     needed = os.R_OK | os.X_OK | (os.W_OK if to_write else 0)
     if not os.access(there, needed):
-        raise InputError(
-            f"{where} may not be {'written' if to_write else 'read'} by this user. Name another directory."
-        )
+        use = "written" if to_write else "read"
+        raise InputError(f"{where} may not be {use} by this user (Permission denied). Name another directory.")
 
 
 def _way_out(location: str) -> str:

@@ -68,9 +68,9 @@ def test_a_sample_in_an_object_store_out_of_reach_is_not_called_bad() -> None:
 
 
 def test_an_object_store_out_of_reach_ends_a_command_in_a_line(capsys: pytest.CaptureFixture) -> None:
-    assert main(["verify", f"s3://bucket/work?endpoint_override={CLOSED}&scheme=http"]) == 1
+    assert main(["verify", f"s3://bucket/work?endpoint_override={CLOSED}&scheme=http"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("aft-ray: ") and "Could not connect" in line and "run the same command again" in line
+    assert line.startswith("aft-ray: ") and "Could not connect" in line and "Look whether this machine reaches" in line
 
 
 @pytest.mark.parametrize("part", ["footer", "page"])
