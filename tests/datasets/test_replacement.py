@@ -249,6 +249,7 @@ def test_a_file_or_a_broken_link_where_a_folder_is_needed_is_named(
     said = capsys.readouterr().err
     assert (
         "is no folder but a file or a broken link. Move it away" in said
+        or "work is a file. Name a directory, or move that away." in said
         or "work cannot be opened: Symlink loop" in said
     )
     assert os.path.lexists(place)

@@ -187,7 +187,9 @@ def test_a_gpu_that_is_not_there_is_a_fault_at_once(tmp_path: Path, monkeypatch:
 
 
 def test_the_autoencoder_of_factor_transfer_is_trained_once_for_all_runs_on_the_same_features(tmp_path: Path) -> None:
-    data = replace(DATA, origin={"samples": "made for a test", "teachers": {"one": "its weights", "two": "others"}})
+    data = replace(
+        DATA, origin={"samples": {"train": {"made": "for a test"}}, "teachers": {"one": "its weights", "two": "others"}}
+    )
     given = override(recipe("ft", steps=2), {"workspace": str(tmp_path)})
     alone = run(given, tmp_path / "alone")
     assert not (tmp_path / "encoders").exists()  # of features that nobody identifies nothing is kept

@@ -196,7 +196,9 @@ def test_two_modalities_share_one_probe_of_the_pair(method: str, tmp_path: Path)
 
 
 def test_probes_are_fitted_once_for_all_runs_on_the_same_features_and_labels(tmp_path: Path) -> None:
-    data = replace(DATA, origin={"samples": "made for a test", "teachers": {"one": "its weights", "two": "others"}})
+    data = replace(
+        DATA, origin={"samples": {"train": {"made": "for a test"}}, "teachers": {"one": "its weights", "two": "others"}}
+    )
     given = override(recipe("aft_probe", steps=2, labels_per_class=8), {"workspace": str(tmp_path)})
     alone, first = run(given, tmp_path / "alone"), run(given, tmp_path / "first", data)
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "probes").glob("*.safetensors")}
