@@ -198,7 +198,7 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 def told_numbers(verb: str, out: str) -> str:
     """What a verb printed, without times and the names of new files."""
-    lines = [line for line in out.splitlines() if not re.match(r"(a step|takes|predictions:)", line)]
+    lines = [line for line in out.splitlines() if not re.match(r"(a step|takes|predictions:|next |or )", line)]
     is_free = verb in ("verify", "prepare", "extract", "list runs", "list searches")  # of what is missing, and dates
     return "" if is_free else "\n".join(lines)
 
