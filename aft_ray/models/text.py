@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Lock
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -77,8 +78,17 @@ def padded(ids: Sequence[int], length: int) -> np.ndarray:
     return row
 
 
-@lru_cache(maxsize=8)
+_ONE_AT_A_TIME = Lock()
+
+
 def _tokenizer(place: str, revision: str | None, length: int) -> tuple[Any, int]:
+    """The tokenizer, loaded once. Threads that import transformers at the same time may find only half of it."""
+    with _ONE_AT_A_TIME:
+        return _loaded_tokenizer(place, revision, length)
+
+
+@lru_cache(maxsize=8)
+def _loaded_tokenizer(place: str, revision: str | None, length: int) -> tuple[Any, int]:
     """The tokenizer, and the id for a text without tokens.
 
     Truncation is set here, once: calling the tokenizer sets it for every text, which is not safe in threads.
