@@ -19,12 +19,11 @@ import sys
 from aft_ray.commands.environment import set_environment
 set_environment()
 import ray
-from aft_ray.extraction.estimate import plan
 from aft_ray.extraction.extract import extract
 from aft_ray.recipe.config import load
 
 ray.init("local", num_cpus=12, num_gpus=int(sys.argv[2]), include_dashboard=False, log_to_driver=False)
-print(len(plan(load(sys.argv[1])).waves), extract(load(sys.argv[1])))
+print(extract(load(sys.argv[1])))
 """
 
 
@@ -58,10 +57,7 @@ def extracted(given: Recipe, num_gpus: int) -> tuple[str, str, dict[str, str]]:
 @pytest.mark.ray
 def test_eleven_teachers_on_one_gpu_leave_the_store_of_eleven_gpus(tmp_path: Path, image_folder: Path) -> None:
     counts, told, one_by_one = extracted(eleven(tmp_path / "one", image_folder), 1)
-    assert (
-        counts.startswith("11 {")
-        and "extract: the cluster has no room for all teachers at once; 11 waves: t0 | t1" in told
-    )
+    assert "extract: the cluster has no room for all teachers at once; 11 waves: t0 | t1" in told
     at_once, quiet, together = extracted(eleven(tmp_path / "eleven", image_folder), 11)
-    assert at_once == "1" + counts[2:] and "waves" not in quiet
-    assert one_by_one == together and len(together) == 11 * yaml.safe_load(counts.partition(" ")[2])["t0"]
+    assert at_once == counts and "waves" not in quiet
+    assert one_by_one == together and len(together) == 11 * yaml.safe_load(counts)["t0"]
