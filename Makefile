@@ -21,7 +21,7 @@ test-fast: $(INSTALLED)  ## the tests that start neither Ray nor other processes
 
 reference: $(INSTALLED)  ## writes the page and the schema of all keys of a recipe from the models
 	$(BIN)/aft-ray keys --as markdown > docs/recipe.md
-	$(BIN)/aft-ray keys --as schema > aft_ray/recipe.schema.json
+	$(BIN)/aft-ray keys --as schema > aft_ray/recipe/schema.json
 
 results: $(INSTALLED) $(REVIEWS)  ## do the claims hold? hours; again to go on; writes docs/results.md
 	$(BIN)/python jobs/benchmarks/results.py

@@ -19,14 +19,14 @@ from typing import Any
 __version__ = "0.1.0"
 
 PLACES = {
-    **dict.fromkeys(("load", "prepare", "extract", "rank", "train", "evaluate"), "aft_ray.face.verbs"),
+    **dict.fromkeys(("load", "prepare", "extract", "rank", "train", "evaluate"), "aft_ray.commands.functions.verbs"),
     "load_student": "aft_ray.export.student",
     "build_regularizer": "aft_ray.regularizers",
     "Recipe": "aft_ray.recipe.config",
 }
-"""The modules that the names of the face come from."""
+"""The modules that the names of this package come from."""
 FOLDERS = ("search", "export")
-"""Names of the face that are folders too: these can be called."""
+"""Names that are folders too: these can be called."""
 __all__ = ["__version__", *PLACES, *FOLDERS]
 
 

@@ -13,10 +13,10 @@ import pytest
 from tests.helpers import ROOT
 
 LAYERS = (
-    ("cli", "face"),
+    ("cli",),
     ("commands",),
     ("study",),
-    ("report", "first_recipe"),
+    ("report",),
     ("search", "extraction", "export"),
     ("training", "datasets"),
     ("cluster",),
@@ -51,7 +51,7 @@ def scripts() -> list[Path]:
 
 
 def folder(path: Path) -> str:
-    """The folder of `aft_ray` that a file lies in, or the module itself; `aft_ray` for the package's face."""
+    """The folder of `aft_ray` that a file lies in, or the module itself; `aft_ray` for the package itself."""
     inside = path.relative_to(ROOT / "aft_ray").parts[0].removesuffix(".py")
     return "aft_ray" if inside == "__init__" else inside
 
@@ -135,8 +135,8 @@ def test_no_benchmark_imports_from_the_tests() -> None:
         ("aft_ray.extraction.reading, aft_ray.datasets.unlabelled", "torch"),
         ("aft_ray.extraction.extract", "torch"),
         ("aft_ray.extraction.extract", "ray.data"),
-        ("aft_ray.search, aft_ray.face.verbs", "torch"),
-        ("aft_ray.face.verbs", "ray"),
+        ("aft_ray.search, aft_ray.commands.functions.verbs", "torch"),
+        ("aft_ray.commands.functions.verbs", "ray"),
         ("aft_ray", "pydantic"),
     ],
 )

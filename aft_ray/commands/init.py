@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> None:
     from aft_ray.commands.check import check
-    from aft_ray.first_recipe.init import init
+    from aft_ray.commands.first_recipe.init import init
 
     columns = {name: value for name in COLUMNS if (value := getattr(parsed, name))}
     made = init(parsed.path, columns, parsed.workspace)

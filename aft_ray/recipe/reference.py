@@ -16,7 +16,7 @@ from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.model import Model
 from aft_ray.recipe.presets import ABOUT, PRESETS
 
-SCHEMA = Path(__file__).parent.parent / "recipe.schema.json"
+SCHEMA = Path(__file__).parent / "schema.json"
 """The schema of this installation, from which editors complete and check a recipe."""
 WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null", Any: "anything"}
 BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}

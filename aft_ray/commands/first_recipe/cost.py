@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from aft_ray.commands.first_recipe.look import Found
 from aft_ray.datasets.base import Listing
-from aft_ray.first_recipe.look import Found
 from aft_ray.models.images import ImageTransform
 from aft_ray.models.students import build_student
 from aft_ray.models.teachers import build_teacher, describe_teacher

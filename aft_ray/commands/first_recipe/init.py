@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from aft_ray.first_recipe.look import Found, look
-from aft_ray.first_recipe.machine import Machine
-from aft_ray.first_recipe.models import Choice, choose
-from aft_ray.first_recipe.write import METHODS, SEEDS, recipe_text
+from aft_ray.commands.first_recipe.look import Found, look
+from aft_ray.commands.first_recipe.machine import Machine
+from aft_ray.commands.first_recipe.models import Choice, choose
+from aft_ray.commands.first_recipe.write import METHODS, SEEDS, recipe_text
 from aft_ray.recipe.config import Recipe, load_text
 from aft_ray.search.check import compared_teachers
 from aft_ray.search.space import plan_trials
@@ -52,6 +52,6 @@ def _cost(recipe: Recipe, found: Found, choice: Choice, machine: Machine) -> str
     trainings = len(plan_trials(recipe, compared_teachers(recipe))) + SEEDS * len(METHODS) + 1
     if machine.has_hub:  # the models would have to be fetched
         return f"It trains {trainings} times. 'aft-ray plan FILE' fetches the teachers and says what extraction takes."
-    from aft_ray.first_recipe.cost import estimate
+    from aft_ray.commands.first_recipe.cost import estimate
 
     return f"It takes, on this machine as busy as it is now: {estimate(recipe, found, trainings)}."

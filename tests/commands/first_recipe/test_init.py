@@ -15,9 +15,9 @@ import yaml
 
 from aft_ray import cli
 from aft_ray.commands.check import check
+from aft_ray.commands.first_recipe.init import init
+from aft_ray.commands.first_recipe.machine import Machine, Package
 from aft_ray.datasets.prepare import prepare
-from aft_ray.first_recipe.init import init
-from aft_ray.first_recipe.machine import Machine, Package
 from aft_ray.recipe.config import load
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.reference import json_schema

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aft_ray.first_recipe.columns import guess
+from aft_ray.commands.first_recipe.columns import guess
 from aft_ray.recipe.errors import InputError
 
 

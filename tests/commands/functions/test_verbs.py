@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import aft_ray
-from aft_ray.face.results import Result
+from aft_ray.commands.functions.results import Result
 from aft_ray.recipe.errors import InputError
 from tests.helpers import ROOT
 

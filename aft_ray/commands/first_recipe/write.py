@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from aft_ray.first_recipe.look import Found
-from aft_ray.first_recipe.machine import Machine
-from aft_ray.first_recipe.models import Choice
+from aft_ray.commands.first_recipe.look import Found
+from aft_ray.commands.first_recipe.machine import Machine
+from aft_ray.commands.first_recipe.models import Choice
 from aft_ray.recipe.printable import printable
 from aft_ray.recipe.reference import schema_line
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from aft_ray.commands.check import check, open_setup
 from aft_ray.commands.environment import ray_cluster, set_environment
+from aft_ray.commands.functions.results import Exported, Result, Run, Scores, Search
 from aft_ray.commands.own_modules import find_own_modules
 from aft_ray.commands.signals import signals_as_before
-from aft_ray.face.results import Exported, Result, Run, Scores, Search
 from aft_ray.recipe import config
 from aft_ray.recipe.config import Recipe
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aft_ray.first_recipe.look import Found
-from aft_ray.first_recipe.machine import LITE0, LITE2, MINILM, MOBILENET, Machine, Package
+from aft_ray.commands.first_recipe.look import Found
+from aft_ray.commands.first_recipe.machine import LITE0, LITE2, MINILM, MOBILENET, Machine, Package
 from aft_ray.recipe.errors import InputError
 
 SMALL_SIDE = 64

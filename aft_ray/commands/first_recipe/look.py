@@ -10,13 +10,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from aft_ray.commands.first_recipe.columns import guess
+from aft_ray.commands.first_recipe.form import forms_at
 from aft_ray.datasets import list_samples
 from aft_ray.datasets.base import Listing, raise_faults
 from aft_ray.datasets.held_out import choose_splits
 from aft_ray.datasets.prepare import check_ids
 from aft_ray.datasets.sources.tables import open_tables
-from aft_ray.first_recipe.columns import guess
-from aft_ray.first_recipe.form import forms_at
 from aft_ray.models.images import open_picture
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
