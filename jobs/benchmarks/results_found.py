@@ -7,7 +7,7 @@ import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -161,5 +161,7 @@ def collect(claims: Mapping[str, Mapping[str, Recipe]], page: Path) -> dict[str,
         if path not in records:
             if found := read(recipe):
                 write_record(joined(read_record(path), found), path)
-            records[path] = read_record(path)
+            known = read_record(path)  # maybe of a day when the recipe compared fewer methods
+            methods = [*recipe.search.methods(recipe.regularizer.name)]
+            records[path] = replace(known, methods=methods) if known else None
     return {c: {name: records[record_of(r, page)] for name, r in searches.items()} for c, searches in claims.items()}
