@@ -51,4 +51,4 @@ print(student(torch.zeros(1, 28, 28, 3, dtype=torch.uint8)).shape)
 
 # %% One's own training loop: the regularizer alone
 aft = aft_ray.build_regularizer("aft", student_dim=256, teacher_dims=[1280])
-print(float(aft(torch.randn(32, 256), torch.randn(32, 1280))))
+print(aft(torch.randn(32, 256), torch.randn(32, 1280)).item())

@@ -14,7 +14,15 @@ from aft_ray.store import features_by_id, open_store
 from aft_ray.training.transfer_model import TransferModel
 
 
-def main(workspace: str, model: str, *teachers: str, output: str = "work/trainer") -> dict[str, float]:
+def main(
+    workspace: str,
+    model: str,
+    *teachers: str,
+    beta: float = 10,
+    epochs: int = 3,
+    learning_rate: float = 2e-5,
+    output: str = "work/trainer",
+) -> dict[str, float]:
     """Trains, saves the student and returns its metrics on the validation split."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     store, validation = open_store(workspace, "train"), open_store(workspace, "validation")
@@ -26,15 +34,17 @@ def main(workspace: str, model: str, *teachers: str, output: str = "work/trainer
     student = AutoModelForSequenceClassification.from_pretrained(model, num_labels=len(store.manifest["classes"]))
     features = features_by_id(workspace, "train", teachers)
     aft = build_regularizer("aft", student_dim=student.config.hidden_size, teacher_dims=features.teacher_dims)
-    both = TransferModel(student, aft, beta=10)
+    both = TransferModel(student, aft, beta)
     trainer = Trainer(
         both,
-        Arguments(output, num_train_epochs=3, report_to=[], remove_unused_columns=False, save_strategy="no"),
+        Arguments(
+            output, num_train_epochs=epochs, remove_unused_columns=False, label_names=["labels"], save_strategy="no"
+        ),
         data_collator=features.collator(DataCollatorWithPadding(tokenizer)),
         train_dataset=train,
         eval_dataset=test,
         compute_metrics=lambda found: {"accuracy": float((found.predictions.argmax(1) == found.label_ids).mean())},
-        optimizers=(AdamW(both.parameter_groups(learning_rate=2e-4)), None),
+        optimizers=(AdamW(both.parameter_groups(learning_rate)), None),
     )
     trainer.train()
     student.save_pretrained(output)

@@ -137,7 +137,8 @@ def test_a_damaged_student_is_refused_by_every_verb_that_reads_it(
         ("inputs.json", '{"recipe": []}', "inputs.json is damaged: recipe: "),
         (
             "inputs.json",
-            '{"recipe": {"train": {"steps": "many"}}, "samples": null, "teachers": {}}',
+            '{"recipe": {"student": {"model": "tiny:cnn"}, "teachers": [], "train": {"steps": "many"}}, "samples": null,'
+            ' "teachers": {}}',
             "inputs.json is damaged: recipe.train.steps: ",
         ),
         ("inputs.json", '{"samples": 3}', "inputs.json is damaged: samples: "),

@@ -112,7 +112,8 @@ def trained(kind: str, tmp_path: Path, **options: Any) -> Recipe:
     }
     save_student(run / "student", {f"student.{name}": t.clone() for name, t in student.state_dict().items()}, facts)
     samples = {"train": {"dataset": "mnist5k", "samples": "abc"}}
-    started = {"recipe": {"train": {"steps": 100, "global_batch_size": 16}}, "samples": samples, "teachers": {"t0": {}}}
+    read = {"student": facts["student"], "train": {"steps": 100, "global_batch_size": 16}, "teachers": ["t0"]}
+    started = {"recipe": read, "samples": samples, "teachers": {"t0": {}}}
     run.write("inputs.json", json.dumps(started).encode())
     return recipe
 
