@@ -249,6 +249,6 @@ def test_a_submitted_job_has_the_command_s_log_and_status_and_outlives_who_follo
     )
     assert stopped.stdout is not None
     job = stopped.stdout.readline().split()[1]
-    assert any("nodes: waiting for 9 GPUs and 10 CPUs, there are" in line for line in stopped.stdout)
+    assert any("nodes: waiting for 9 GPUs and 10 CPUs, the cluster has" in line for line in stopped.stdout)
     assert two_nodes.run("ray", "job", "stop", job).returncode == 0
     assert stopped.wait(60) == 1
