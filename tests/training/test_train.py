@@ -22,6 +22,7 @@ from aft_ray.export.student import load_student
 from aft_ray.models.teachers import describe_teacher
 from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.recipe.errors import InputError
+from aft_ray.store.manifest import MANIFEST, manifest_bytes
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.checkpoint import TrainingState
 from aft_ray.training.inputs.data import load_data
@@ -157,7 +158,12 @@ def test_a_picture_that_one_worker_cannot_decode_ends_a_streamed_run_for_all(rea
     images[2] = images[2][:-40]
     place = shard.schema.get_field_index("image")
     damaged = shard.set_column(place, shard.schema.field("image"), pa.array(images, pa.binary()))
-    pq.write_table(damaged, f"{directory.path}/{directory.shard_name(1)}")
+    file = Path(directory.path, directory.shard_name(1))
+    pq.write_table(damaged, file)
+    manifest = directory.manifest() or {}
+    manifest["shards"][1]["num_bytes"] = file.stat().st_size  # as if `prepare` had written it so
+    head = {key: value for key, value in manifest.items() if key != "shards"}
+    directory.write(MANIFEST, manifest_bytes(head, manifest["shards"]))
     changes = {"train.streaming": True, "train.num_workers": 2, "run": "streamed"}
     with pytest.raises(InputError, match=f"{shard.column('sample_id')[2]} cannot be read: image file is truncated"):
         train(open_setup(override(ready, changes), "train"))
