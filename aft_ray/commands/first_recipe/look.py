@@ -104,7 +104,10 @@ def _columns(form: str, path: str, given: Mapping[str, str]) -> dict[str, Any]:
     rows = list(islice(tables[0].read(names), PEEKED))
     if not rows:
         raise InputError(f"{tables[0].name} has no rows.")
-    found = guess(names, rows, given)
+    try:
+        found = guess(names, rows, given)
+    except InputError as error:
+        raise InputError([f"{tables[0].name}: {fault}" for fault in error.faults]) from error
     columns = found["columns"]
     if (root := _image_root(path, [row.get(columns["image"]) for row in rows])) if "image" in columns else None:
         columns["image_root"] = root

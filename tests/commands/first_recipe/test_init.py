@@ -174,3 +174,8 @@ def test_small_data_gets_each_class_its_share_and_groups_or_own_splits_do_not(
     (tmp_path / "grouped.csv").write_text(f"text,label,patient\n{rows}")
     grouped = init(str(tmp_path / "grouped.csv"), {"group": "patient"}, machine=LAPTOP)
     assert grouped.recipe.dataset.columns.group == "patient" and not grouped.recipe.dataset.stratify
+
+
+def test_a_table_of_no_samples_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "page.csv").write_text("<!DOCTYPE html>\n<html>\n<body>\n")
+    assert faults(capsys, tmp_path / "page.csv")[-1].startswith("aft-ray: page.csv: No column ")
