@@ -1,7 +1,7 @@
 # aft_ray with the weights that come in packages. The workspace is mounted or in an object store.
 #
 #   docker build -t aft-ray:cuda .                                       NVIDIA GPUs
-#   docker build -t aft-ray --build-arg TORCH_INDEX=URL .                CPU: URL of PyTorch's index of wheels for CPUs
+#   docker build -t aft-ray --build-arg TORCH_OPTIONS="-i URL" .         CPU: URL of PyTorch's index of wheels for CPUs
 #   docker run --rm --shm-size 4g -v "$PWD":/work aft-ray demo
 #   docker run --rm --shm-size 4g -v "$PWD":/work aft-ray init pictures > recipe.yaml
 #
@@ -10,12 +10,12 @@
 ARG PYTHON=3.11
 FROM python:${PYTHON}-slim
 
-# PyTorch's wheels in the default index bring CUDA, some GB; another index has them without.
-ARG TORCH_INDEX=
+# pip's options for PyTorch alone: its wheels in the default index bring CUDA, some GB; another index has them without.
+ARG TORCH_OPTIONS=
 ARG EXTRAS=offline,hub,onnx,optuna
 
 ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1
-RUN if [ -n "$TORCH_INDEX" ]; then pip install --index-url "$TORCH_INDEX" torch torchvision; fi
+RUN pip install ${TORCH_OPTIONS} torch torchvision
 
 COPY pyproject.toml README.md LICENSE NOTICE /src/
 COPY aft_ray /src/aft_ray

@@ -8,6 +8,7 @@ from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe
 from aft_ray.commands.tables import console, print_table, size
 
 SUMMARY = "write a finished run's student as its own library loads it, with a model card"
+SECTIONS = ()  # the run's own recipe says how its student is loaded
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

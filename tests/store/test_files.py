@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from aft_ray.store.files import Directory
 from aft_ray.store.parquet import features_table
 from aft_ray.store.quarantine import quarantined_sample
 from aft_ray.store.shards import ShardDirectory
+
+NOBODY = 65534
+"""The user id of `nobody`."""
 
 CLOSED = "127.0.0.1:9"
 """A port that nobody listens on."""
@@ -112,20 +116,47 @@ def test_something_else_in_a_file_s_place_is_named_and_kept(put: Callable[[Path]
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+@contextmanager
+def ordinary_user() -> Iterator[None]:
+    """Root reads and writes everything: inside, this process has the rights of a user who owns nothing."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
 def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text("{}")
     (tmp_path / "b.json").chmod(0)
-    with pytest.raises(InputError, match="b.json cannot be read: Permission denied. Change its permissions."):
+    _open_way_to(tmp_path)
+    with (
+        ordinary_user(),
+        pytest.raises(InputError, match="b.json cannot be read: Permission denied. Change its permissions."),
+    ):
         Directory(pafs.LocalFileSystem(), str(tmp_path)).read("b.json")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def _open_way_to(place: Path) -> None:
+    """Lets every user pass through pytest's own folders, which are their owner's alone."""
+    for folder in (place, *place.parents):
+        if folder.stat().st_uid == os.geteuid() and folder.name.startswith(("pytest-", "test_")):
+            folder.chmod(folder.stat().st_mode | 0o055)
+
+
 def test_a_workspace_without_permission_is_wrong_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "work").mkdir(mode=0o555)
     (tmp_path / "data.csv").write_text("text,label\n" + "".join(f"text {row},{row % 2}\n" for row in range(40)))
     dataset = f"{{source: csv, path: {tmp_path}/data.csv, columns: {{text: text}}}}"
     recipe = f"workspace: {tmp_path}/work\ndataset: {dataset}\nstudent: {{model: 'tiny:text'}}\n"
     (tmp_path / "recipe.yaml").write_text(recipe)
-    assert main(["prepare", str(tmp_path / "recipe.yaml")]) == 2
+    ready = ["prepare", str(tmp_path / "recipe.yaml"), f"workspace={tmp_path / 'own'}"]
+    assert main(ready) == 0  # and every module that it needs is imported
+    _open_way_to(tmp_path)
+    capsys.readouterr()
+    with ordinary_user():
+        assert main(["prepare", str(tmp_path / "recipe.yaml")]) == 2
     assert "Permission denied" in capsys.readouterr().err

@@ -88,4 +88,5 @@ def test_the_quickstart_runs_as_a_script_without_a_main_guard(tmp_path: Path) ->
     command = [sys.executable, str(ROOT / "examples" / "quickstart.py")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert "test accuracy" in done.stdout and f"Search {tmp_path}/work/quickstart/searches/main" in done.stdout
+    place = tmp_path / "work" / "quickstart" / "searches" / "main"
+    assert "test accuracy" in done.stdout and f"Search {place}" in done.stdout
