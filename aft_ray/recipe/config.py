@@ -34,6 +34,8 @@ from aft_ray.recipe.strict_yaml import parse
 
 
 class Recipe(Model):
+    shorthands = ("base",)
+
     workspace: str
     """Directory or object-store URL that holds everything about one data set."""
     dataset: DatasetConfig

@@ -18,7 +18,7 @@ def fault_lines(error: ValidationError, model: type[Model]) -> list[str]:
 
 
 def keys(section: type[Model]) -> list[str]:
-    return [field.alias or name for name, field in section.model_fields.items()]
+    return [*(field.alias or name for name, field in section.model_fields.items()), *section.shorthands]
 
 
 def section_at(location: Sequence[Any], model: type[Model]) -> type[Model] | None:

@@ -7,7 +7,7 @@ import re
 import reprlib
 import typing
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
@@ -29,6 +29,8 @@ class Model(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, serialize_by_alias=True, allow_inf_nan=False
     )
+    shorthands: ClassVar[tuple[str, ...]] = ()
+    """Keys of a recipe's file that are replaced by others before the section is checked."""
 
     @field_validator("*", mode="before")
     @classmethod

@@ -280,6 +280,8 @@ class RegularizerConfig(Model):
 
 
 class TrainConfig(Model):
+    shorthands = ("preset",)
+
     steps: int = Field(default=1000, gt=0, le=10**9)
     """Optimizer steps."""
     global_batch_size: int = Field(default=128, gt=1, le=LARGEST_BATCH)

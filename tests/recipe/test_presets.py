@@ -47,3 +47,8 @@ def test_a_preset_has_keys_of_the_section(name: str) -> None:
 def test_the_defaults_are_the_paper_s() -> None:
     assert {key: getattr(TrainConfig(), key) for key in PRESETS["paper"]} == PRESETS["paper"]
     assert Recipe.model_fields["train"].default == TrainConfig()
+
+
+def test_a_misspelt_preset_is_told_the_right_name(file: Path) -> None:
+    with pytest.raises(InputError, match="Unknown key 'train.presett'. Did you mean 'preset'?"):
+        load(file, ["train.presett=paper"])
