@@ -8,7 +8,7 @@ REVIEWS := work/data/reviews
 # The exact versions that CI uses; they need Python 3.11 or 3.12.
 CONSTRAINTS := $(shell $(PYTHON) -c "import sys; print('-c constraints.txt' * (sys.version_info >= (3, 11)))")
 
-.PHONY: demo test test-fast reference results results-quick check format install clean
+.PHONY: demo docs test test-fast reference results results-quick check format install clean
 
 demo: $(INSTALLED)  ## the whole story on bundled real data
 	$(BIN)/aft-ray demo
@@ -32,7 +32,10 @@ results-quick: $(INSTALLED) $(REVIEWS)  ## two settings with few seeds, minutes;
 $(REVIEWS): | $(INSTALLED)
 	$(BIN)/python -m pip download --quiet --no-deps --no-binary vaderSentiment --dest $@ vaderSentiment==3.3.2
 
-check: $(INSTALLED)  ## lint, format, types
+docs: $(INSTALLED)  ## the pages as a site in work/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+check: $(INSTALLED) docs  ## lint, format, types, and the site of the pages, in a second
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

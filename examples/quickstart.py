@@ -2,7 +2,7 @@
 
     pip install 'aft-ray[demo]' && python examples/quickstart.py
 
-Everything goes to work/quickstart. Cells marked # %% run one by one in editors that know them.
+Everything goes to work/quickstart. quickstart.ipynb has the same cells.
 """
 
 # %% A recipe: a YAML file, or its content
@@ -11,7 +11,7 @@ import aft_ray
 recipe = aft_ray.load(
     {
         "workspace": "work/quickstart",
-        "dataset": {"name": "mnist5k", "max_samples": 900},
+        "dataset": {"name": "mnist5k", "max_samples": 800},
         "teachers": [
             {
                 "name": "lite0",
@@ -26,24 +26,31 @@ recipe = aft_ray.load(
     }
 )
 
-# %% Samples, and the teacher's features, once for everything that follows
+# %% Samples, split by their ids
 print(aft_ray.prepare(recipe))
+
+# %% Each teacher runs once over the samples
 print(aft_ray.extract(recipe))
 
 # %% What the teacher knows of the labels
 print(aft_ray.rank(recipe))
 
 # %% One training; changes have dotted keys
-run = aft_ray.train(aft_ray.load(recipe.model_dump(mode="json"), {"regularizer.name": "aft_probe", "run": "probe"}))
+probe = aft_ray.load(recipe, {"regularizer.name": "aft_probe", "regularizer.beta": 20, "run": "probe"})
+run = aft_ray.train(probe)
 print(run)
-print(f"test accuracy {100 * run.score:.1f} %")
 
 # %% Methods compared on validation; the best of each on test, with fresh seeds
 found = aft_ray.search(recipe)
 print(found)
+
+# %% Every trial is a row
 print(found.trials()[["regularizer.name", "regularizer.beta", "stage", "val_accuracy", "test_accuracy"]])
 
-# %% The trained student: pictures in, logits out
+# %% The trained student, class by class
+print(aft_ray.evaluate(probe))
+
+# %% The trained student as a module: pictures in, logits out
 import torch  # noqa: E402
 
 student = run.student()

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from aft_ray.recipe.config import Recipe
 
-SHOWN = 20
-"""Rows of a table in a `repr`."""
+SHOWN, DIGITS = 20, "{:.4f}".format
+"""Rows of a table in a `repr`, and the form of its fractions."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,13 +28,20 @@ class Result:
 
         return pd.DataFrame(list(self.rows))
 
+    def _below(self) -> Sequence[str]:
+        """Lines below the table."""
+        return ()
+
     def __repr__(self) -> str:
-        return f"{self.title}\n{self.table().to_string(max_rows=SHOWN, index=False, float_format='%.4f')}"
+        shown = self.table().to_string(max_rows=SHOWN, index=False, float_format=DIGITS)
+        return "\n".join([self.title, shown, *self._below()])
 
     def _repr_html_(self) -> str:
-        import html
+        from html import escape
 
-        return f"<p>{html.escape(self.title)}</p>{self.table().to_html(max_rows=SHOWN, index=False)}"
+        shown = self.table().to_html(max_rows=SHOWN, index=False, border=0, na_rep="", float_format=DIGITS)
+        lines = "".join(f"<p>{escape(line)}</p>" for line in self._below())
+        return f"<p><b>{escape(self.title)}</b></p>{shown}{lines}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,8 +72,8 @@ class Search(Result):
 
         return pd.DataFrame(list(self._trials))
 
-    def __repr__(self) -> str:
-        return "\n".join([super().__repr__(), *self.remarks])
+    def _below(self) -> Sequence[str]:
+        return self.remarks
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,9 +82,8 @@ class Scores(Result):
 
     scores: Mapping[str, float]
 
-    def __repr__(self) -> str:
-        told = ", ".join(f"{name} {value:.4f}" for name, value in self.scores.items())
-        return f"{super().__repr__()}\n{told}"
+    def _below(self) -> Sequence[str]:
+        return (", ".join(f"{name} {value:.4f}" for name, value in self.scores.items()),)
 
 
 @dataclass(frozen=True, repr=False)

@@ -21,13 +21,15 @@ from aft_ray.recipe import config
 from aft_ray.recipe.config import Recipe
 
 
-def load(recipe: str | Path | Mapping[str, Any], changes: Mapping[str, Any] | Sequence[str] = ()) -> Recipe:
-    """The recipe in a YAML file, or its content as a dictionary. changes: values by dotted key, or `train.steps=100`.
+def load(recipe: str | Path | Mapping[str, Any] | Recipe, changes: Mapping[str, Any] | Sequence[str] = ()) -> Recipe:
+    """The recipe in a YAML file, or from its content, or another recipe. changes: values by dotted key, or `train.steps=100`.
 
     Raises InputError with one line for every unknown, missing or wrong key.
     """
     if isinstance(changes, Mapping):
         return config.override(load(recipe), changes) if changes else load(recipe)
+    if isinstance(recipe, Recipe):
+        recipe = recipe.model_dump(mode="json")
     if isinstance(recipe, Mapping):
         return config.load_content(recipe, changes)
     return config.load(recipe, changes)

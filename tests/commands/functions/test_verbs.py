@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import aft_ray
-from aft_ray.commands.functions.results import Result
+from aft_ray.commands.functions.results import Result, Scores
 from aft_ray.recipe.errors import InputError
 from tests.helpers import ROOT
 
@@ -83,10 +83,12 @@ def test_samples_and_a_run_are_made_and_read_in_this_process(tmp_path: Path, ima
     assert Path(exported.directory).is_dir() and len(exported.table())
 
 
-@pytest.mark.ray
-def test_the_quickstart_runs_as_a_script_without_a_main_guard(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "examples" / "quickstart.py")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=600)
-    assert done.returncode == 0, done.stderr
-    place = tmp_path / "work" / "quickstart" / "searches" / "main"
-    assert "test accuracy" in done.stdout and f"Search {place}" in done.stdout
+def test_a_notebook_shows_what_a_result_says_below_its_table() -> None:
+    scores = Scores("Run 'main'", [{"class": "a", "recall": 0.5}], {"accuracy": 0.25})
+    assert repr(scores).endswith("accuracy 0.2500") and "<p>accuracy 0.2500</p>" in scores._repr_html_()
+
+
+def test_a_recipe_comes_from_another_one() -> None:
+    recipe = aft_ray.load(CONTENT, {"train.preset": "finetune"})
+    changed = aft_ray.load(recipe, ["train.steps=7"])
+    assert changed == aft_ray.load(recipe, {"train.steps": 7}) != recipe == aft_ray.load(recipe)
