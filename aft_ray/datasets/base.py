@@ -16,44 +16,40 @@ Your own class can be a source: `dataset.source: module:Class`. Slides with name
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
+from aft_ray.datasets.items import Item, Items, Label
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.schema import Task
 
 Modality = Literal["image", "text", "image+text"]
-Label = int | tuple[float, ...] | None
 Content = bytes | str | tuple[bytes, str]
 
+__all__ = [
+    "LISTED",
+    "Content",
+    "Item",
+    "Label",
+    "Listing",
+    "Modality",
+    "NamedDataset",
+    "Source",
+    "Task",
+    "raise_faults",
+]
+
 LISTED = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A sample before its content is read.
-
-    sample_id: unique and stable, whatever the order or the number of samples.
-    label: index into the listing's classes, schema.UNLABELED for none; a number per class, or None, for the other tasks.
-    num_bytes: size of its content, where that is known without reading it.
-    split: train, validation or test where the data set says so.
-    group: samples of one group fall into the same split; None is a group of its own.
-    """
-
-    sample_id: str
-    label: Label
-    num_bytes: int | None = None
-    split: str | None = None
-    group: str | None = None
 
 
 @dataclass(frozen=True)
 class Listing:
     """All samples of a data set.
 
-    classes: names of the outputs.
+    classes: names of the outputs. items: given as any sequence, kept as columns.
     read: the content of `items[i]`: encoded image bytes, a text, or both. Raises OSError or ValueError if there is none.
     uri: the path or URL of the picture of `items[i]`, where every one is a file of its own.
     truncation_side: where a tokenizer cuts a text that is too long.
@@ -64,7 +60,7 @@ class Listing:
 
     modality: Modality
     classes: tuple[str, ...]
-    items: tuple[Item, ...]
+    items: Sequence[Item]
     read: Callable[[int], Content]
     uri: Callable[[int], str] | None = None
     task: Task = "classification"
@@ -72,6 +68,10 @@ class Listing:
     facts: Mapping[str, Any] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def columns(self) -> Items:
+        return Items.of(self.items)
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from aft_ray.datasets.base import Item, Label, Listing
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aft_ray.datasets.base import Listing
+from aft_ray.datasets.items import UNKNOWN, Coded, Items
 from aft_ray.recipe.sections import DatasetConfig
-from aft_ray.store.schema import SPLITS, UNLABELED
+from aft_ray.store.schema import SPLITS
+
+TRAIN, VALIDATION, TEST = range(len(SPLITS))
+HELD_OUT = (TEST, VALIDATION)
+"""Splits that are held out of train, in the order in which their shares of the places follow one another."""
 
 
-def choose_splits(listing: Listing, config: DatasetConfig, *, unlabelled_in_train: bool = True) -> dict[str, list[int]]:
+def choose_splits(
+    listing: Listing, config: DatasetConfig, *, unlabelled_in_train: bool = True
+) -> dict[str, np.ndarray]:
     """Indices into `listing.items` per split, in the order of their hash: every shard is a random sample.
 
     Splits of the data set's own stay as they are. Missing ones are held out of train, of samples with a label alone, by the
@@ -20,74 +30,121 @@ def choose_splits(listing: Listing, config: DatasetConfig, *, unlabelled_in_trai
     `dataset.stratify`, each class gives its share of them.
     unlabelled_in_train: samples of before were held out whether they have a label or not.
     """
-    order = sorted(range(len(listing.items)), key=lambda index: _unit_hash("order", listing.items[index].sample_id))
-    order = order[: config.max_samples]
-    held_out = [index for index in order if listing.items[index].split in (None, "train")]
+    order = np.argsort(unit_hashes("order", listing.columns.ids), kind="stable")[: config.max_samples]
+    items = listing.columns.take(order)
+    rule = Rule.of(config, listing.columns.brought)
     if unlabelled_in_train:
-        held_out = _of_use(listing, held_out)
-    brought = {item.split for item in listing.items}
-    fractions = {"test": config.test_fraction, "validation": config.validation_fraction}
-    fractions = {split: 0.0 if split in brought else fraction for split, fraction in fractions.items()}
-    chosen = (_by_class if config.stratify else _by_hash)(listing, held_out, fractions)
-    splits: dict[str, list[int]] = {split: [] for split in SPLITS}
-    for index in order:
-        splits[chosen.get(index) or listing.items[index].split or "train"].append(index)
-    splits["train"] = _fraction_of_each(listing, splits["train"], config.train_fraction)
+        rule = rule.sparing(labelled_in(items))
+    splits = by_class(items, rule) if config.stratify else by_hash(items, rule)
+    kept = first_of_each(items.labels, splits, config.train_fraction)
+    return {name: order[kept & (splits == split)] for split, name in enumerate(SPLITS)}
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The labels among the samples that may be held out. any: whether one has a label. groups: all groups with one."""
+
+    any: bool
+    groups: pa.Array
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How samples are held out of train. shares: of each split in HELD_OUT, 0 where the data brings it.
+
+    spared: samples without a label, and without a labelled one in their group, stay in train; None holds out all alike.
+    """
+
+    shares: Mapping[int, float]
+    spared: Labelled | None = None
+
+    @classmethod
+    def of(cls, config: DatasetConfig, brought: set[str | None]) -> Rule:
+        fractions = {TEST: config.test_fraction, VALIDATION: config.validation_fraction}
+        return cls({split: 0.0 if SPLITS[split] in brought else share for split, share in fractions.items()})
+
+    def sparing(self, found: Labelled) -> Rule:
+        """Samples without a label are of no use outside train, unless none has a label."""
+        return Rule(self.shares, found if found.any else None)
+
+    def may_be_held_out(self, items: Items) -> np.ndarray:
+        free = (items.splits == UNKNOWN) | (items.splits == TRAIN)
+        if self.spared is None:
+            return free
+        has_use = items.labels.known[items.labels.codes]
+        if items.groups is not None:
+            has_use |= pc.is_in(items.groups, value_set=self.spared.groups, skip_nulls=True).to_numpy()
+        return free & has_use
+
+
+def labelled_in(items: Items) -> Labelled:
+    """The labels among those samples that no split of the data's own keeps out of train."""
+    found = (items.splits <= TRAIN) & items.labels.known[items.labels.codes]
+    groups = items.groups.filter(pa.array(found)).unique().drop_null() if items.groups is not None else pa.array([])
+    return Labelled(bool(found.any()), groups.cast(pa.string()))
+
+
+def by_hash(items: Items, rule: Rule) -> np.ndarray:
+    """The split of each sample: the first whose share, one after the other, holds the sample's place; train is the rest."""
+    splits = np.where(items.splits == UNKNOWN, TRAIN, items.splits).astype(np.int8)
+    if not any(rule.shares.values()):
+        return splits
+    held_out = np.flatnonzero(rule.may_be_held_out(items))
+    places = places_of(items.take(held_out))
+    both = rule.shares[TEST] + rule.shares[VALIDATION]
+    splits[held_out[places < both]] = VALIDATION
+    splits[held_out[places < rule.shares[TEST]]] = TEST
     return splits
 
 
-def _of_use(listing: Listing, indices: list[int]) -> list[int]:
-    """Samples that are of use outside train: with a label, or of a group that has one. All where none has a label."""
-    items = [listing.items[index] for index in indices]
-    labelled = [item.label not in (None, UNLABELED) for item in items]
-    groups = {item.group for item, known in zip(items, labelled, strict=True) if known} - {None}
-    if not any(labelled):
-        return indices
-    found = zip(indices, items, labelled, strict=True)
-    return [index for index, item, known in found if known or item.group in groups]
+def by_class(items: Items, rule: Rule) -> np.ndarray:
+    """The split of each sample: each class gives its first places, at least one where it has three samples."""
+    splits = np.where(items.splits == UNKNOWN, TRAIN, items.splits).astype(np.int8)
+    held_out = np.flatnonzero(rule.may_be_held_out(items))
+    found = items.take(held_out)
+    ids = np.argsort(pc.array_sort_indices(found.ids.combine_chunks()).to_numpy())  # an id's place among all
+    order = np.lexsort((ids, places_of(found)))
+    for members in alike(found.labels.codes[order]):
+        left = held_out[order[members]][:-1]  # one stays in train
+        for split in HELD_OUT:
+            least = int(len(members) >= len(SPLITS) and rule.shares[split] > 0)
+            count = max(least, round(rule.shares[split] * len(members)))
+            splits[left[:count]], left = split, left[count:]
+    return splits
 
 
-def _by_hash(listing: Listing, indices: Sequence[int], fractions: Mapping[str, float]) -> dict[int, str]:
-    """The split of each sample that is held out: the first whose share, one after the other, holds the sample's place."""
-    test, both = fractions["test"], fractions["test"] + fractions["validation"]
-    places = {index: _place(listing.items[index]) for index in indices}
-    return {index: "test" if place < test else "validation" for index, place in places.items() if place < both}
-
-
-def _by_class(listing: Listing, indices: Sequence[int], fractions: Mapping[str, float]) -> dict[int, str]:
-    """The split of each sample that is held out: the first places of each class, at least one where it has three samples."""
-    of_class: dict[Label, list[int]] = {}
-    for index in sorted(indices, key=lambda index: (_place(listing.items[index]), listing.items[index].sample_id)):
-        of_class.setdefault(listing.items[index].label, []).append(index)
-    chosen: dict[int, str] = {}
-    for members in of_class.values():
-        left = iter(members[:-1])  # one stays in train
-        for split, fraction in fractions.items():
-            least = int(len(members) >= len(SPLITS) and fraction > 0)
-            chosen |= dict.fromkeys(islice(left, max(least, round(fraction * len(members)))), split)
-    return chosen
-
-
-def _place(item: Item) -> float:
-    return _unit_hash("split", item.sample_id if item.group is None else item.group)
-
-
-def _fraction_of_each(listing: Listing, indices: list[int], fraction: float) -> list[int]:
-    """The first samples of each class, at least one; the first of all where a label is not a single class."""
+def first_of_each(labels: Coded, splits: np.ndarray, fraction: float) -> np.ndarray:
+    """Which samples to keep: of train the first of each class, at least one, or of all where a label is no single class."""
+    kept = np.ones(len(splits), bool)
     if fraction == 1:
-        return indices
-    classes = [label if isinstance(label := listing.items[index].label, int) else None for index in indices]
-    wanted = {name: max(1, round(fraction * count)) for name, count in Counter(classes).items()}
-    seen: Counter[int | None] = Counter()
-    kept = []
-    for index, name in zip(indices, classes, strict=True):
-        seen[name] += 1
-        if seen[name] <= wanted[name]:
-            kept.append(index)
+        return kept
+    train = np.flatnonzero(splits == TRAIN)
+    for members in alike(classes_of(labels)[labels.codes[train]]):
+        kept[train[members[max(1, round(fraction * len(members))) :]]] = False
     return kept
 
 
-def _unit_hash(salt: str, sample_id: str) -> float:
-    """A number in [0, 1) that depends on the id alone."""
-    digest = hashlib.sha256(f"{salt}:{sample_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+def alike(numbers: np.ndarray) -> list[np.ndarray]:
+    """The places of each number, in their order."""
+    order = np.argsort(numbers, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
+
+
+def classes_of(labels: Coded) -> np.ndarray:
+    """For each of the labels' values a number that is its class's alone; all that are no single class have one in common."""
+    numbers: dict[int | None, int] = {}
+    names = [label if isinstance(label, int) else None for label in labels.values]
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
+
+
+def places_of(items: Items) -> np.ndarray:
+    """A number in [0, 1) for each sample, the same for a group."""
+    return unit_hashes("split", items.ids if items.groups is None else pc.coalesce(items.groups, items.ids))
+
+
+def unit_hashes(salt: str, texts: pa.ChunkedArray) -> np.ndarray:
+    """For each text a number in [0, 1) that depends on it alone."""
+    start, sha256 = f"{salt}:".encode(), hashlib.sha256
+    parts = (chunk.cast(pa.binary()).to_pylist() for chunk in texts.chunks)
+    digests = b"".join(sha256(start + text).digest()[:8] for part in parts for text in part)
+    return np.frombuffer(digests, ">u8").astype(np.float64) / 2**64

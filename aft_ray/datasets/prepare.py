@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
+
 from aft_ray.cluster.lease import lease
 from aft_ray.cluster.progress import Progress
 from aft_ray.datasets import Listing, list_samples
@@ -68,7 +71,7 @@ def prepare(recipe: Recipe, *, overwrite: bool = False) -> dict[str, dict[str, A
         )
     check_ids(listing)
     chosen = choose_splits(listing, config, unlabelled_in_train=not any(map(is_of_before, there.values())))
-    empty = [split for split in SPLITS if not chosen[split]]
+    empty = [split for split in SPLITS if not len(chosen[split])]
     if empty:
         raise InputError(
             f"No samples fall into split {', '.join(empty)}: {len(listing.items)} samples are too few for"
@@ -97,13 +100,13 @@ def _need_no_source(config: DatasetConfig, manifests: Mapping[str, dict[str, Any
 
 
 def _prepare(
-    listing: Listing, chosen: dict[str, list[int]], config: DatasetConfig, place: Directory
+    listing: Listing, chosen: dict[str, np.ndarray], config: DatasetConfig, place: Directory
 ) -> dict[str, dict[str, Any]]:
     directories = {split: split_directory(place, split) for split in SPLITS}
     rows = (
         config.samples_per_shard
         or _rows_on_disk(directories[SPLITS[-1]])
-        or samples_per_shard(listing, [index for split in SPLITS for index in chosen[split]])
+        or samples_per_shard(listing, np.concatenate([chosen[split] for split in SPLITS]))
     )
     splits = [SplitShards(directories[split], split, listing, chosen[split], config, rows) for split in SPLITS]
     missing = [split.missing_shards() for split in splits]
@@ -116,7 +119,7 @@ def _prepare(
     check_quarantined(quarantined, config.max_bad_samples)
     reasons = {sample["sample_id"]: sample["reason"] for sample in quarantined}
     raise_faults(split.told_empty(reasons) for split in splits if split.is_empty())
-    manifests = {split.name: split.finish(made=bool(shards)) for split, shards in zip(splits, missing, strict=True)}
+    manifests = {split.name: split.finish() for split in splits}
     if any(missing):
         for line in data_check(directories, manifests):
             tell(f"data check: {line}")
@@ -134,18 +137,13 @@ def tell_left_out(listing: Listing) -> None:
 
 def check_ids(listing: Listing) -> None:
     """Raises InputError that names ids which are there twice or are not Unicode."""
-    faults = []
-    counts = Counter(item.sample_id for item in listing.items)
-    if len(counts) < len(listing.items):
-        twice = [f"{sample_id!r} ({count} times)" for sample_id, count in counts.most_common(5) if count > 1]
-        extra = sum(count > 1 for count in counts.values()) - len(twice)
-        faults.append(f"Sample ids must differ: {', '.join(twice)}{f' and {extra} more' if extra else ''}.")
-    for sample_id in counts:
-        try:
-            sample_id.encode()
-        except UnicodeEncodeError:
-            faults.append(f"The name of {sample_id!r} is not Unicode; rename the file.")
-    raise_faults(faults)
+    ids = listing.columns.ids
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return
+    counts = Counter(ids.to_pylist())
+    twice = [f"{sample_id!r} ({count} times)" for sample_id, count in counts.most_common(5) if count > 1]
+    extra = sum(count > 1 for count in counts.values()) - len(twice)
+    raise InputError(f"Sample ids must differ: {', '.join(twice)}{f' and {extra} more' if extra else ''}.")
 
 
 def _rows_on_disk(directory: ShardDirectory) -> int | None:
@@ -154,9 +152,9 @@ def _rows_on_disk(directory: ShardDirectory) -> int | None:
     return manifest["fingerprint"]["samples_per_shard"] if manifest else None
 
 
-def samples_per_shard(listing: Listing, indices: Sequence[int]) -> int:
+def samples_per_shard(listing: Listing, indices: Sequence[int] | np.ndarray) -> int:
     """Number of samples in a shard, from the mean size of some of the samples `indices`."""
-    sizes = [_num_bytes(listing, index) for index in indices[:: max(1, len(indices) // PROBED)]]
+    sizes = [_num_bytes(listing, int(index)) for index in indices[:: max(1, len(indices) // PROBED)]]
     least, most = SHARD_SAMPLES
     return max(least, min(most, int(SHARD_BYTES * len(sizes) / max(1, sum(sizes)))))
 

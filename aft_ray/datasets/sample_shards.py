@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from aft_ray.datasets.base import Label, Listing
+from aft_ray.datasets.base import Listing
+from aft_ray.datasets.items import CHUNK, UNKNOWN, Items, Label, taken
 from aft_ray.datasets.sources.pictures import check_picture
 from aft_ray.models.images import open_picture
 from aft_ray.recipe.errors import InputError
@@ -27,26 +30,29 @@ THREADS = 4
 
 
 def samples_table(
-    listing: Listing, indices: Sequence[int], config: DatasetConfig
+    listing: Listing, indices: Sequence[int] | np.ndarray, config: DatasetConfig
 ) -> tuple[pa.Table, list[dict[str, str]]]:
     """A samples shard of some items of a listing, and the unreadable ones with their reasons."""
     rows, quarantined = [], []
-    for index in indices:
-        item = listing.items[index]
+    items = listing.columns.take(np.asarray(indices))
+    for index, sample_id, code, size in zip(
+        indices, items.ids.to_pylist(), items.labels.codes, items.sizes, strict=True
+    ):
+        num_bytes = None if size == UNKNOWN else int(size)
         try:
-            rows.append((item.sample_id, item.label, *_content(listing, index, config)))
+            rows.append((sample_id, items.labels.values[code], *_content(listing, int(index), num_bytes, config)))
         except InputError:  # about the whole source: it would be told for every sample
             raise
         except UNREADABLE as error:
-            quarantined.append(quarantined_sample(item.sample_id, error))
+            quarantined.append(quarantined_sample(sample_id, error))
     schema = samples_schema(listing.modality, listing.task, len(listing.classes), config.copy_content)
     columns = [pa.array([row[k] for row in rows], field.type) for k, field in enumerate(schema)]
     return pa.table(columns, schema=schema), quarantined
 
 
-def _content(listing: Listing, index: int, config: DatasetConfig) -> tuple[Any, ...]:
-    """The content columns of a sample. Raises one of UNREADABLE if it has none."""
-    size, copy = listing.items[index].num_bytes, config.copy_content
+def _content(listing: Listing, index: int, size: int | None, config: DatasetConfig) -> tuple[Any, ...]:
+    """The content columns of a sample of `size` bytes, if known. Raises one of UNREADABLE if it has none."""
+    copy = config.copy_content
     stays = not copy and listing.modality == "image" and size is not None  # only its size is needed
     content = b"" if stays else listing.read(index)
     image, text = content if isinstance(content, tuple) else (content, content)
@@ -76,20 +82,24 @@ def source_of(config: DatasetConfig) -> str | None:
 
 @dataclass(frozen=True)
 class SplitShards:
-    """One split on its way to disk: `indices` into the listing, `rows` of them to a shard."""
+    """One split on its way to disk: `indices` into the listing, `rows` of them to a shard.
+
+    made: entries of the manifest for the shards that this command has written.
+    """
 
     directory: ShardDirectory
     name: str
     listing: Listing
-    indices: list[int]
+    indices: np.ndarray
     config: DatasetConfig
     rows: int
+    made: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
         digest = hashlib.sha256()
-        for item in (self.listing.items[index] for index in self.indices):
-            digest.update(f"{item.sample_id}\t{item.label}\t{item.num_bytes}\n".encode())
+        for start in range(0, len(self.indices), CHUNK):
+            digest.update(fingerprint_lines(self.listing.columns.take(self.indices[start : start + CHUNK])))
         side = self.listing.truncation_side
         return {
             "dataset": source_of(self.config),
@@ -140,7 +150,9 @@ class SplitShards:
         shard = next((shard for shard in range(self.num_shards) if shard not in missing), None)
         if self.config.copy_content or self.listing.uri is None or shard is None:
             return
-        places = {self.listing.items[index].sample_id: self.listing.uri(index) for index in self._indices(shard)}
+        places = {
+            self.listing.items[index].sample_id: self.listing.uri(index) for index in self._indices(shard).tolist()
+        }
         for row in self.directory.read_shard(shard, ["sample_id", "image_uri"]).slice(0, 1).to_pylist():
             if row["image_uri"] != places[row["sample_id"]]:
                 raise InputError(
@@ -155,57 +167,76 @@ class SplitShards:
     def _write_shard(self, shard: int) -> list[dict[str, str]]:
         table, quarantined = samples_table(self.listing, self._indices(shard), self.config)
         if len(quarantined) <= self.config.max_bad_samples:
-            self.directory.write_shard(shard, table, self.stamp, quarantined=quarantined)
+            self.made[shard] = self.directory.write_shard(shard, table, self.stamp, quarantined=quarantined)
         return quarantined
 
-    def _indices(self, shard: int) -> list[int]:
+    def _indices(self, shard: int) -> np.ndarray:
         return self.indices[shard * self.rows : (shard + 1) * self.rows]
+
+    @cached_property
+    def entries(self) -> dict[int, dict[str, Any]]:
+        """What the manifest says of each shard, once all are there."""
+        return self.directory.entries(self.num_shards, self.made)
 
     def is_empty(self) -> bool:
         """Whether every sample of the split, whose shards are all there, is quarantined."""
-        shards = range(self.num_shards)
-        return not any(self.directory.read_shard(shard, ["sample_id"]).num_rows for shard in shards)
+        manifest = self.directory.manifest() if not self.made else None
+        found = manifest["shards"] if manifest else self.entries.values()
+        return not any(entry["num_samples"] for entry in found)
 
     def told_empty(self, reasons: Mapping[str, str]) -> str:
         """The fault of a split that is empty. reasons: of the samples that this command quarantined, by id."""
-        first = self.listing.items[self.indices[0]].sample_id
+        first = self.listing.items[int(self.indices[0])].sample_id
         example = f" ({first}: {reasons[first]})" if first in reasons else ""
         return (
             f"Split {self.name} would be empty: all its {len(self.indices)} samples are quarantined{example}."
             " Mend or remove them and run 'aft-ray prepare --overwrite'."
         )
 
-    def finish(self, *, made: bool) -> dict[str, Any]:
-        """The split's manifest, written if it is not there yet or a shard was `made` again."""
+    def finish(self) -> dict[str, Any]:
+        """The split's manifest, written if it is not there yet or a shard was made again."""
         manifest = self.directory.manifest()
-        if manifest is not None and not made:
+        if manifest is not None and not self.made:
             return manifest
-        labels = self._kept_labels()
+        counts = self._kept_labels()
         return self.directory.write_manifest(
             self.num_shards,
             self.stamp,
+            entries=self.entries,
             modality=self.listing.modality,
             task=self.listing.task,
             classes=list(self.listing.classes),
-            samples_per_class=samples_per_class(labels, self.listing.classes),
-            num_unlabelled=sum(label is None or label == UNLABELED for label in labels),
+            samples_per_class=samples_per_class(counts, self.listing.classes),
+            num_unlabelled=sum(count for label, count in counts if label is None or label == UNLABELED),
             truncation_side=self.listing.truncation_side,
             recipe=sample_recipe(self.config),
         )
 
-    def _kept_labels(self) -> list[Label]:
-        """The labels of the samples that are not quarantined."""
-        label_of = {(item := self.listing.items[index]).sample_id: item.label for index in self.indices}
-        shards = (self.directory.read_shard(shard, ["sample_id"]) for shard in range(self.num_shards))
-        return [label_of[sample_id] for shard in shards for sample_id in shard.column("sample_id").to_pylist()]
+    def _kept_labels(self) -> list[tuple[Label, int]]:
+        """How many samples that are not quarantined have each label."""
+        labels, codes = self.listing.columns.labels, self.listing.columns.labels.codes[self.indices]
+        put_aside = [sample["sample_id"] for entry in self.entries.values() for sample in entry.get("quarantined", ())]
+        if put_aside:
+            ids = taken(self.listing.columns.ids, self.indices)
+            codes = codes[~pc.is_in(ids, value_set=pa.array(put_aside)).to_numpy()]
+        return list(zip(labels.values, np.bincount(codes, minlength=len(labels.values)).tolist(), strict=True))
 
 
-def samples_per_class(labels: Sequence[Label], classes: Sequence[str]) -> dict[str, int]:
-    """Number of samples of each class; for regression, of samples with another number than zero."""
+def samples_per_class(labels: Iterable[tuple[Label, int]], classes: Sequence[str]) -> dict[str, int]:
+    """Number of samples of each class; for regression, of samples with another number than zero. labels: with their counts."""
     counts: Counter[int] = Counter()
-    for label, count in Counter(labels).items():
+    for label, count in labels:
         if isinstance(label, int):
             counts[label] += count
         elif label is not None:
-            counts.update({index: count for index, value in enumerate(label) if value})
+            for index, value in enumerate(label):
+                counts[index] += count if value else 0
     return {name: counts[index] for index, name in enumerate(classes)}
+
+
+def fingerprint_lines(items: Items) -> bytes:
+    """A line for each sample with all that its split's fingerprint is about: id, label and size."""
+    labels = pa.array([str(label) for label in items.labels.values]).take(pa.array(items.labels.codes))
+    sizes = pc.if_else(pa.array(items.sizes == UNKNOWN), "None", pa.array(items.sizes).cast(pa.string()))
+    lines = pc.binary_join_element_wise(items.ids, labels, sizes, "\t").to_pylist()
+    return "".join(f"{line}\n" for line in lines).encode()

@@ -134,6 +134,11 @@ class ShardDirectory(Directory):
         if num_bytes != entry["num_bytes"]:
             raise self._damaged(index, f"{num_bytes} bytes instead of {entry['num_bytes']}")
 
+    def entries(self, num_shards: int, known: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+        """What `write_shard` returned for each shard: as `known`, else read again from the shard."""
+        unknown = [index for index in range(num_shards) if index not in known]
+        return {**known, **dict(zip(unknown, prefetched(self._read_entry, unknown, threads=THREADS), strict=True))}
+
     def write_manifest(
         self,
         num_shards: int,
@@ -147,10 +152,8 @@ class ShardDirectory(Directory):
         entries: the known results of `write_shard`, by shard; the other shards are read again.
         `num_samples` counts the written samples, `quarantined` names the others: together, all that went in.
         """
-        known = entries or {}
-        unknown = [index for index in range(num_shards) if index not in known]
-        read = dict(zip(unknown, prefetched(self._read_entry, unknown, threads=THREADS), strict=True))
-        shards = [{**(known.get(index) or read[index])} for index in range(num_shards)]
+        found = self.entries(num_shards, entries or {})
+        shards = [{**found[index]} for index in range(num_shards)]
         quarantined = [sample for shard in shards for sample in shard.pop("quarantined", ())]
         head = {
             "num_samples": sum(shard["num_samples"] for shard in shards),

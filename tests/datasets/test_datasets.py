@@ -346,7 +346,7 @@ def test_train_fraction_keeps_a_share_of_each_class_of_train_only(tmp_path: Path
 
     def chosen(fraction: float) -> dict[str, list[int]]:
         config = dataset(source="csv", path=str(file), columns=TEXT, train_fraction=fraction)
-        return choose_splits(list_samples(config), config)
+        return {split: kept.tolist() for split, kept in choose_splits(list_samples(config), config).items()}
 
     whole, tenth, least = chosen(1), chosen(0.1), chosen(0.001)
     assert tenth["test"] == whole["test"] and tenth["validation"] == whole["validation"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from aft_ray.datasets.prepare import prepare
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
-from aft_ray.store.schema import UNLABELED
+from aft_ray.store.schema import SPLITS, UNLABELED
 
 
 def listing(labels: list[Any], **more: list[Any]) -> Listing:
@@ -25,7 +27,57 @@ def listing(labels: list[Any], **more: list[Any]) -> Listing:
 
 def chosen(found: Listing, *, before: bool = False, **keys: Any) -> dict[str, list[int]]:
     config = DatasetConfig.model_validate({"source": "csv", "path": "x", "columns": {"text": "text"}, **keys})
-    return choose_splits(found, config, unlabelled_in_train=not before)
+    splits = choose_splits(found, config, unlabelled_in_train=not before)
+    return {split: indices.tolist() for split, indices in splits.items()}
+
+
+def plainly(found: Listing, config: DatasetConfig) -> dict[str, list[int]]:
+    """The rule sample by sample."""
+    order = sorted(range(len(found.items)), key=lambda n: unit_hash("order", found.items[n].sample_id))
+    order = order[: config.max_samples]
+    free = [n for n in order if found.items[n].split in (None, "train")]
+    labelled = [n for n in free if found.items[n].label not in (None, UNLABELED)]
+    groups = {found.items[n].group for n in labelled} - {None}
+    useful = [n for n in free if n in labelled or found.items[n].group in groups] if labelled else free
+    brought = {item.split for item in found.items}
+    shares = {"test": config.test_fraction, "validation": config.validation_fraction}
+    shares = {split: 0.0 if split in brought else share for split, share in shares.items()}
+    chosen = {}
+    for n in useful:
+        item = found.items[n]
+        place = unit_hash("split", item.sample_id if item.group is None else item.group)
+        if place < shares["test"] + shares["validation"]:
+            chosen[n] = "test" if place < shares["test"] else "validation"
+    splits: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for n in order:
+        splits[chosen.get(n) or found.items[n].split or "train"].append(n)
+    classes = Counter(found.items[n].label for n in splits["train"])
+    wanted = {label: max(1, round(config.train_fraction * count)) for label, count in classes.items()}
+    seen = Counter[Any]()
+    kept = []
+    for n in splits["train"]:
+        seen[found.items[n].label] += 1
+        if seen[found.items[n].label] <= wanted[found.items[n].label]:
+            kept.append(n)
+    return splits | {"train": kept}
+
+
+def unit_hash(salt: str, text: str) -> float:
+    return int.from_bytes(hashlib.sha256(f"{salt}:{text}".encode()).digest()[:8], "big") / 2**64
+
+
+@pytest.mark.parametrize("groups", [False, True])
+@pytest.mark.parametrize("brought", [(None,), (None, "train"), ("train", "test"), ("train", "validation", "test")])
+@pytest.mark.parametrize("keys", [{}, {"max_samples": 150}, {"train_fraction": 0.3, "max_samples": 290}])
+def test_columns_of_numbers_choose_the_samples_that_the_rule_chooses_one_by_one(
+    groups: bool, brought: tuple[Any, ...], keys: dict[str, Any]
+) -> None:
+    drawn = random.Random(repr((groups, brought, keys)))
+    labels = [drawn.choice((0, 1, 2, UNLABELED)) for _ in range(300)]
+    members = [f"g{drawn.randrange(90)}" if groups and drawn.random() < 0.8 else None for _ in labels]
+    found = listing(labels, splits=[drawn.choice(brought) for _ in labels], groups=members)
+    config = DatasetConfig.model_validate({"source": "csv", "path": "x", "columns": {"text": "text"}, **keys})
+    assert chosen(found, **keys) == plainly(found, config)
 
 
 def test_rows_without_a_label_train_and_labelled_rows_stay_where_they_were() -> None:

@@ -135,7 +135,7 @@ def _found(section: Mapping[str, Any]) -> Found:
     raise_faults(
         f"No samples fall into split {split}: {len(listing.items)} samples are too few. Add samples."
         for split, indices in splits.items()
-        if not indices
+        if not len(indices)
     )
     step = max(1, len(listing.items) // TRIED)
     contents, faults = [], []

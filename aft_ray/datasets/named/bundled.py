@@ -64,7 +64,7 @@ def list_fashion_mnist(config: DatasetConfig) -> Listing:
     return Listing(
         "image",
         FASHION_CLASSES,
-        train.items + test.items,
+        (*train.items, *test.items),
         lambda index: train.read(index) if index < count else test.read(index - count),
     )
 

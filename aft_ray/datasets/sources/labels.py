@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
+
 from aft_ray.datasets.base import LISTED, Label, Task, raise_faults
+from aft_ray.datasets.items import Coded
 from aft_ray.datasets.sources.classes import Classes, Key, check_enough, classes_of, short
 from aft_ray.datasets.sources.json_text import is_unicode, parse_json
 from aft_ray.store.schema import UNLABELED
@@ -59,7 +62,7 @@ class Labels:
             return KEYS[self.task](values[0])
         return KEYS[self.task](flags_to_names(self.columns, values) if self.task == "multilabel" else values)
 
-    def finish(self) -> tuple[tuple[str, ...], list[Label]]:
+    def finish(self) -> tuple[tuple[str, ...], Coded]:
         """Classes, and the label of every row. Raises InputError, one line per fault, naming rows."""
         raise_faults(self.faults, self.num_faults)
         names = self.names or (self.columns if len(self.columns) > 1 else ()) or self._found_names()
@@ -72,7 +75,7 @@ class Labels:
                 faults.append(f"{place}: {error}.")
                 found.append(None)
         raise_faults(faults)
-        return names, [found[code] for code in self.codes]
+        return names, Coded(tuple(found), np.array(self.codes, np.int32))
 
     def _found_names(self) -> tuple[str, ...]:
         """The classes, or the outputs, that the labels themselves show."""

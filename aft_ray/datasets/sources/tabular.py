@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from aft_ray.datasets.base import Content, Item, Listing, Modality, raise_faults
+import numpy as np
+
+from aft_ray.datasets.base import Content, Listing, Modality, raise_faults
+from aft_ray.datasets.items import UNKNOWN, Items, Texts, groups_of, sizes_of
 from aft_ray.datasets.sources.classes import short, short_name
 from aft_ray.datasets.sources.contents import Contents, RowContent
 from aft_ray.datasets.sources.files import OTHER_SPLITS
@@ -57,15 +60,11 @@ def list_tables(opened: Tables, config: DatasetConfig) -> Listing:
     check_columns(tables, config)
     rows = _Rows(tables, config)
     rows.read()
-    if not rows.ids:
+    if not rows.kept:
         raise InputError(f"{', '.join(table.name for table in tables[:5])}: there are no rows to read.")
     classes, labels = rows.labels.finish()
-    items = tuple(
-        Item(sample_id, label, num_bytes, split, group)
-        for sample_id, label, num_bytes, split, group in zip(
-            rows.ids, labels, rows.sizes(), rows.splits, rows.groups, strict=True
-        )
-    )
+    splits = np.array(rows.splits, np.int8)
+    items = Items(rows.ids.column(), labels, rows.sizes(), splits, groups_of(rows.groups))
     if classes != rows.labels.names:
         check_classes_of_splits(items, classes)
     content, paths = rows.content, rows.paths
@@ -83,12 +82,13 @@ def list_tables(opened: Tables, config: DatasetConfig) -> Listing:
     )
 
 
-def check_classes_of_splits(items: Sequence[Item], classes: Sequence[str]) -> None:
+def check_classes_of_splits(items: Items, classes: Sequence[str]) -> None:
     """Raises InputError naming the classes of a split that the train split has not."""
-    found: dict[str, set[int]] = {split: set() for split in SPLITS}
-    for item in items:
-        if isinstance(item.label, int) and item.label >= 0:
-            found[item.split or "train"].add(item.label)
+    found: dict[str, set[int]] = {}
+    for number, split in enumerate(SPLITS):
+        codes = np.unique(items.labels.codes[np.maximum(items.splits, 0) == number])
+        labels = [items.labels.values[code] for code in codes]
+        found[split] = {label for label in labels if isinstance(label, int) and label >= 0}
     raise_faults(
         f"Split {split} has classes that train has not: {', '.join(short_name(classes[label]) for label in strange[:5])}"
         f"{', ...' if len(strange) > 5 else ''}. Name all classes in dataset.label_names if that is meant."
@@ -111,9 +111,8 @@ class _Rows:
         self.labels = Labels(config.task or "classification", config.columns.labels, names, not config.label_names)
         self.content = row_content(config)
         self.kept = array("q")
-        self.ids: list[str] = []
-        self.splits: list[str | None] = []
-        self.groups: list[str | None] = []
+        self.ids, self.groups = Texts(), Texts()
+        self.splits = array("b")
         self.paths: list[str] | None = [] if self._has_paths() else None
         self.outside, self.num_outside = "", 0
         self.num_left_out = 0
@@ -154,9 +153,9 @@ class _Rows:
             parts = [_read(self.paths[index]), *parts]
         return self.content.content(parts)
 
-    def sizes(self) -> Iterable[int | None]:
-        """Sizes of the pictures' files; None if the pictures lie in the tables."""
-        return map(picture_size, self.paths) if self.paths is not None else repeat(None, len(self.ids))
+    def sizes(self) -> np.ndarray:
+        """Sizes of the pictures' files; not known if the pictures lie in the tables."""
+        return sizes_of(map(picture_size, self.paths) if self.paths is not None else repeat(None, len(self.kept)))
 
     def _parts(self) -> Iterator[list[bytes]]:
         """The content of all rows, read a second time."""
@@ -197,7 +196,7 @@ class _Rows:
         self.labels.add([row[name] for name in columns.labels], where)
         self.kept.append(number)
         self.ids.append(sample_id(row[columns.id], where) if columns.id else f"{table.name}/{count}")
-        self.splits.append(split)
+        self.splits.append(UNKNOWN if split is None else SPLITS.index(split))
         self.groups.append(_group(row[columns.group], where) if columns.group else None)
         if self.paths is not None:
             self.paths.append(self._path(row[columns.image or ""], table, where))

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from aft_ray.datasets.base import Content, Item, Listing, Modality, raise_faults
+import numpy as np
+
+from aft_ray.datasets.base import Content, Listing, Modality, raise_faults
+from aft_ray.datasets.items import UNKNOWN, Items, Texts, splits_of
 from aft_ray.datasets.sources.files import OTHER_SPLITS, DataFiles, find_files, splits_of_files
 from aft_ray.datasets.sources.json_text import decode_text, is_unicode, parse_json
 from aft_ray.datasets.sources.labels import Labels
@@ -79,7 +82,12 @@ def list_webdataset(config: DatasetConfig) -> Listing:
             raise ValueError("its text is empty")
         return parts[0] if len(parts) == 1 else (parts[0], parts[1])  # type: ignore[return-value]
 
-    items = tuple(Item(sample.key, label, None, sample.split) for sample, label in zip(samples, found, strict=True))
+    items = Items(
+        Texts(sample.key for sample in samples).column(),
+        found,
+        np.full(len(samples), UNKNOWN, np.int64),
+        splits_of(sample.split for sample in samples),
+    )
     if classes != config.label_names:
         check_classes_of_splits(items, classes)
     modality: Modality = "image+text" if len(wanted) == 2 else "image" if has_image else "text"

@@ -17,7 +17,8 @@ def labels(values: Sequence[Any], task: Any = "classification", names: tuple[str
     found = Labels(task, ("label",), names, **more)
     for number, value in enumerate(values, 1):
         found.add([value], lambda number=number: f"row {number}")  # type: ignore[misc]
-    return found.finish()
+    classes, coded = found.finish()
+    return classes, [coded.values[code] for code in coded.codes]
 
 
 def test_a_text_and_a_typed_column_may_have_the_same_numbers() -> None:
