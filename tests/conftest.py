@@ -23,7 +23,7 @@ os.environ.setdefault("RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S", "120")
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "120")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# For the S3 server of test_object_store, which takes any; workers inherit them.
+# For the S3 server of `s3`, which takes any; workers inherit them.
 os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_EC2_METADATA_DISABLED="true")
 
 SMALL = (
@@ -95,6 +95,20 @@ def extracted(extracted_once: Recipe, tmp_path: Path) -> Recipe:
     """A workspace with samples and the features of `efficientnet` and `resnet` that a test may change."""
     shutil.copytree(extracted_once.workspace, tmp_path / "work")
     return extracted_once.model_copy(update={"workspace": str(tmp_path / "work")})
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The query part of a URL that names an S3 server on this machine, which has the bucket `bucket`."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1").create_bucket(Bucket="bucket")
+    yield f"endpoint_override=127.0.0.1:{port}&scheme=http"
+    server.stop()
 
 
 @pytest.fixture

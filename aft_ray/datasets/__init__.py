@@ -7,6 +7,8 @@ one shard at a time are read when it is written.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from aft_ray.datasets.base import Item, Listing, NamedDataset, Source
@@ -23,8 +25,9 @@ from aft_ray.datasets.sources.tabular import check_columns, list_tables
 from aft_ray.datasets.sources.torchvision_source import check_torchvision, list_torchvision
 from aft_ray.datasets.sources.webdataset import find_tars, list_webdataset
 from aft_ray.datasets.unlabelled_tables import PLAIN, RowForm
-from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.errors import InputError, ObjectStoreError
 from aft_ray.recipe.own_class import import_class, own_faults
+from aft_ray.recipe.places import is_url, reached, unreachable
 from aft_ray.recipe.sections import DatasetConfig
 
 __all__ = ["NAMED", "SOURCES", "Item", "Listing", "NamedDataset", "faults", "list_samples", "row_form"]
@@ -60,15 +63,13 @@ NAMED_KEYS = KEYS | {"task", "dataset_class"}
 def faults(config: DatasetConfig) -> list[str]:
     """Faults of the recipe's `dataset` that show without reading every sample, one line each."""
     try:
-        if config.name is None:
-            with own_faults(config.source or "", "dataset.source"):
+        with _one_line(config):
+            if config.name is None:
                 _source(config).check(config)
-        else:
-            _named(config)
+            else:
+                _named(config)
     except InputError as error:
         return [line if line.startswith("Unknown data set") else f"dataset: {line}" for line in error.faults]
-    except FileNotFoundError as error:
-        return [f"dataset: {error}"]
     return []
 
 
@@ -77,13 +78,25 @@ def list_samples(config: DatasetConfig) -> Listing:
 
     Raises InputError if there is nothing to read at the place it names, or a row is wrong.
     """
-    try:
+    with _one_line(config):
         if config.name is None:
-            with own_faults(config.source or "", "dataset.source"):
-                return _checked(_source(config).list(config), config)
+            return _checked(_source(config).list(config), config)
         return _named(config).list_samples(config)
+
+
+@contextmanager
+def _one_line(config: DatasetConfig) -> Iterator[None]:
+    """Raises InputError for files that are not there, and for a store that refuses, which is asked before anything is listed."""
+    urls = [place for place in (config.path, config.columns.image_root) if place is not None and is_url(place)]
+    for url in urls:
+        reached(url, "raw data")
+    try:
+        with own_faults(config.source or "", "dataset.source") if config.name is None else nullcontext():
+            yield
     except FileNotFoundError as error:
         raise InputError(str(error)) from error
+    except ObjectStoreError as error:
+        raise unreachable("raw data", config.path or "", error) from error
 
 
 def _checked(listing: Any, config: DatasetConfig) -> Listing:

@@ -6,11 +6,14 @@ import glob
 import os
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 
 from aft_ray.datasets.base import Listing, raise_faults
 from aft_ray.datasets.replacement import unfinished_places
 from aft_ray.datasets.sources.hub import local_folder
+from aft_ray.recipe.places import AnyPath, place_at
+from aft_ray.recipe.remote import RemotePath
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.workspace import Workspace
 
@@ -25,6 +28,7 @@ def check_apart(listing: Listing, config: DatasetConfig, workspace: Workspace) -
     written or made, or a folder that is read whole has the samples inside.
     """
     if not workspace.is_local:
+        _check_apart_in_store(config, workspace)
         return
     walked = config.source in WALKED
     samples = os.path.realpath(f"{workspace}/samples")
@@ -44,6 +48,27 @@ def check_apart(listing: Listing, config: DatasetConfig, workspace: Workspace) -
     )
 
 
+def _check_apart_in_store(config: DatasetConfig, workspace: Workspace) -> None:
+    """The same in an object store, which has no links. A whole folder that is read must not hold the workspace's samples."""
+    samples = f"{workspace}/samples"
+    raise_faults(
+        f"The raw data {place} and {workspace}, where 'aft-ray prepare' writes, must lie apart. Set dataset.path to a place"
+        " without the workspace, or take another workspace. Nothing was changed."
+        for place in _urls(config)
+        if type(place.filesystem) is type(workspace.filesystem)
+        and (_is_inside(place.path, samples) or (config.source in WALKED and _is_inside(samples, place.path)))
+    )
+
+
+def _urls(config: DatasetConfig) -> Iterator[RemotePath]:
+    """URLs of the folders that samples come from; of a glob, the folder that it starts from."""
+    for location in filter(None, (config.path, config.columns.image_root)):
+        place = place_at(location)
+        if isinstance(place, RemotePath):
+            fixed = takewhile(lambda part: not glob.has_magic(part), place.parts)
+            yield RemotePath(place.root, "/".join(fixed))
+
+
 def _is_inside(inner: str, outer: str) -> bool:
     return inner == outer or inner.startswith(outer.rstrip(os.sep) + os.sep)
 
@@ -59,11 +84,13 @@ def _places(listing: Listing, config: DatasetConfig) -> Iterator[str]:
 
 
 def _roots(config: DatasetConfig) -> Iterator[Path]:
+    place: AnyPath | None = None
     if config.path is not None:
-        place = Path(config.path).expanduser()
+        place = place_at(config.path)
+    elif config.source == "hub":
+        place = local_folder(config, config.repo or "")
+    if isinstance(place, Path):
         yield from [place] if place.exists() else map(Path, glob.glob(str(place), recursive=True))
-    elif config.source == "hub" and (folder := local_folder(config, config.repo or "")):
-        yield folder
 
 
 def _links(root: Path) -> Iterator[str]:

@@ -25,9 +25,9 @@ from aft_ray.datasets.sources.pictures import check_image_root, check_picture
 from aft_ray.datasets.sources.walk import find_below, is_hidden, kind_of
 from aft_ray.datasets.unlabelled_tables import ALL_SUFFIXES, PLAIN, RowForm, list_table, table_kind
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.places import filesystem_of
 from aft_ray.store.files import Directory
 from aft_ray.store.quarantine import UNREADABLE, quarantined_sample
-from aft_ray.store.workspace import filesystem_of
 
 LINE_END = b"\n"
 

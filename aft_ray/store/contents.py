@@ -8,8 +8,8 @@ from functools import lru_cache
 import pyarrow as pa
 
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.places import filesystem_of, is_url, place_at
 from aft_ray.store.files import Directory
-from aft_ray.store.workspace import filesystem_of
 
 IMAGE_COLUMNS = ("image", "image_uri", "num_bytes")
 """What a samples shard may have of a picture: its bytes, or where they lie."""
@@ -26,9 +26,14 @@ def content_reader(samples: pa.Table) -> Callable[[int], bytes]:
     uris, sizes = samples.column("image_uri").to_pylist(), samples.column("num_bytes").to_pylist()
     place_of = lru_cache(maxsize=8)(lambda parent: Directory(*filesystem_of(parent)))
 
+    def content_at(uri: str) -> bytes:
+        if is_url(uri):
+            return place_at(uri).read_bytes()
+        parent, _, name = uri.rpartition("/")
+        return place_of(parent).read(name)
+
     def read(row: int) -> bytes:
-        parent, _, name = uris[row].rpartition("/")
-        content = place_of(parent).read(name)
+        content = content_at(uris[row])
         if len(content) != sizes[row]:
             raise InputError(
                 f"{uris[row]} has {len(content)} bytes and had {sizes[row]} when it was prepared."

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 
-from aft_ray.recipe.errors import InputError, ObjectStoreError
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.places import answered
 from aft_ray.store.workspace import Workspace
-
-WITHIN_S = 10.0
-"""Google's client would go on asking for a quarter of an hour."""
 
 
 def reached(location: str, *, to_write: bool) -> Workspace:
@@ -18,34 +15,20 @@ def reached(location: str, *, to_write: bool) -> Workspace:
 
     Raises InputError if it cannot be a directory, may not be read or, with `to_write`, written, or does not answer.
     """
-    found: list[Workspace | Exception] = []
-
-    def ask() -> None:
-        try:
-            place = Workspace.at(location)
-            if not place.is_local:
-                place.has("samples")
-            found.append(place)
-        except Exception as error:
-            found.append(error)
-
-    if "://" in location:
-        asking = threading.Thread(target=ask, daemon=True)  # nothing can stop it
-        asking.start()
-        asking.join(WITHIN_S)
+    if "://" not in location:
+        answer = Workspace.at(location)
     else:
-        ask()
-    if not found:
-        raise InputError(f"workspace {location} does not answer within {WITHIN_S:g} s. {_way_out(location)}")
-    (answer,) = found
-    if isinstance(answer, ObjectStoreError):
-        reason = " ".join(str(answer).split()).rstrip(".")
-        raise InputError(f"workspace {location} cannot be reached: {reason}. {_way_out(location)}") from answer
-    if isinstance(answer, Exception):
-        raise answer
+        answer = answered(lambda: _answering(location), f"workspace {location}", location)
     if answer.is_local:
         _check_directory(Path(answer.path), to_write=to_write)
     return answer
+
+
+def _answering(location: str) -> Workspace:
+    place = Workspace.at(location)
+    if not place.is_local:
+        place.has("samples")
+    return place
 
 
 def _check_directory(path: Path, *, to_write: bool) -> None:
@@ -58,8 +41,3 @@ def _check_directory(path: Path, *, to_write: bool) -> None:
     if not os.access(there, needed):
         use = "written" if to_write else "read"
         raise InputError(f"{where} may not be {use} by this user (Permission denied). Name another directory.")
-
-
-def _way_out(location: str) -> str:
-    scheme = location.partition("://")[0]
-    return f"Look whether this machine reaches {scheme}://, has credentials for it, and the name is right."

@@ -8,21 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import pyarrow as pa
-import pyarrow.fs as pafs
 from pydantic import StringConstraints
 from typing_extensions import TypedDict
 
-from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.model import checked_name
-from aft_ray.recipe.secrets import WITHOUT_SECRETS, has_secret
+from aft_ray.recipe.places import filesystem_of
 from aft_ray.store.files import Directory
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.shards import ShardDirectory
 
 CURRENT = "current.json"
 """Below samples/ of an object store: names the directory of the samples that are valid."""
-NO_BUCKET = r"(s3|gs|gcs)://(/.*|\?.*)?"
 SET = r"^set-[0-9a-f]{8}$"
 
 
@@ -80,24 +76,3 @@ class Workspace(Directory):
 def split_directory(place: Directory, split: str) -> ShardDirectory:
     """One split of the samples below `place`."""
     return ShardDirectory(place.filesystem, f"{place}/{split}", ("modality", "classes"))
-
-
-def filesystem_of(location: str) -> tuple[pafs.FileSystem, str]:
-    """The filesystem of a path or URL, and the path on it.
-
-    Raises InputError if pyarrow does not know the URL's scheme, cannot reach the place, or the URL holds a secret.
-    """
-    if has_secret(location):
-        raise InputError(f"A place's URL must not hold a secret: {WITHOUT_SECRETS}.")
-    if "://" not in location:
-        try:
-            return pafs.LocalFileSystem(), str(Path(location).expanduser().resolve())
-        except (RuntimeError, OSError, ValueError) as error:  # a link to itself, a home of nobody, NUL
-            raise InputError(f"{location} cannot be opened: {error}") from error
-    if re.fullmatch(NO_BUCKET, location):
-        raise InputError(f"{location} names no bucket. Write s3://BUCKET/PATH or gs://BUCKET/PATH.")
-    try:
-        filesystem, path = pafs.FileSystem.from_uri(location)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{location} cannot be opened: {error}") from error
-    return filesystem, path.rstrip("/")

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,20 +23,6 @@ from aft_ray.store.side_by_side import open_store
 from aft_ray.store.workspace import Workspace
 
 pytestmark = pytest.mark.ray
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """The query part of a workspace's URL that names the server."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
-    boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1").create_bucket(Bucket="bucket")
-    yield f"endpoint_override=127.0.0.1:{port}&scheme=http"
-    server.stop()
 
 
 def recipe(location: str, image_folder: Path) -> Recipe:

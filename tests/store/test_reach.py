@@ -12,7 +12,7 @@ import yaml
 
 from aft_ray.cli import main
 from aft_ray.recipe.errors import InputError
-from aft_ray.store import reach
+from aft_ray.recipe.places import WITHIN_S
 from aft_ray.store.reach import reached
 from tests.helpers import ROOT
 
@@ -87,4 +87,4 @@ def test_an_object_store_out_of_reach_is_told_in_seconds(url: str, tmp_path: Pat
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "cannot be reached: " in line or f"does not answer within {reach.WITHIN_S:g} s." in line
+    assert "cannot be reached: " in line or f"does not answer within {WITHIN_S:g} s." in line

@@ -11,7 +11,6 @@ import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -19,6 +18,7 @@ from aft_ray.datasets.base import Content
 from aft_ray.datasets.sources.pictures import picture_path, read_named_picture
 from aft_ray.datasets.sources.tables import Row
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.places import AnyPath
 from aft_ray.recipe.sections import PROMPT_NAME
 
 GOOD, BAD = b"+", b"-"
@@ -57,7 +57,7 @@ class RowContent:
     def num_parts(self) -> int:
         return bool(self.image) + bool(self.texts)
 
-    def parts(self, row: Row, folder: Path) -> list[bytes]:
+    def parts(self, row: Row, folder: AnyPath) -> list[bytes]:
         """The encoded picture, the text or both, each after the byte GOOD; where one is missing, the reason after BAD."""
         makers: list[Callable[[], bytes]] = []
         if self.image:
@@ -93,7 +93,7 @@ def _attempt(make: Callable[[], bytes]) -> bytes:
         return BAD + str(error).encode(errors="replace")
 
 
-def image_bytes(value: Any, folder: Path) -> bytes:
+def image_bytes(value: Any, folder: AnyPath) -> bytes:
     """The encoded picture that a column holds: bytes, a path, or the hub's {bytes, path}.
 
     Raises OSError if there is no such file, ValueError if there is no picture or its path leads outside `folder`.

@@ -5,16 +5,19 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import takewhile
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from aft_ray.datasets.base import raise_faults
 from aft_ray.datasets.sources.json_text import is_unicode
 from aft_ray.datasets.sources.splits import example_of_splits, look_alikes, own_split, split_names
 from aft_ray.datasets.sources.walk import find_below, is_hidden
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.places import AnyPath, below, place_at
+from aft_ray.recipe.remote import RemotePath
 from aft_ray.recipe.sections import DatasetConfig
 
 NAMED = 3
@@ -27,13 +30,13 @@ OTHER_SPLITS = "of splits that dataset.splits does not name"
 class DataFiles:
     """root: the folder that names are relative to; the file itself where there is one. left_out: as in `walk.Found`."""
 
-    root: Path
-    files: list[Path]
+    root: AnyPath
+    files: Sequence[AnyPath]
     left_out: Counter[str]
 
-    def name(self, file: Path) -> Path:
+    def name(self, file: AnyPath) -> PurePath:
         """A file's path below the root; its own name where it is the root."""
-        return Path(file.name) if file == self.root else file.relative_to(self.root)
+        return Path(file.name) if file == self.root else below(file, self.root)
 
 
 def find_files(path: str, suffixes: Sequence[str], compressed: Sequence[str] = ()) -> DataFiles:
@@ -64,19 +67,57 @@ def find_files(path: str, suffixes: Sequence[str], compressed: Sequence[str] = (
 
 
 def _find(path: str, suffixes: Sequence[str]) -> DataFiles:
-    place = Path(path).expanduser().absolute()
+    given = place_at(path)
+    if isinstance(given, RemotePath):
+        return _find_in_store(given, suffixes)
+    place = given.absolute()
     if os.path.isfile(place):
         return DataFiles(place, [place], Counter())
     if os.path.isdir(place):
-        below = find_below(place, suffixes)
-        return DataFiles(place, below.files, below.left_out)
+        inside = find_below(place, suffixes)
+        return DataFiles(place, inside.files, inside.left_out)
     root = Path(*takewhile(lambda part: not glob.has_magic(part), place.parts))
     found = map(Path, glob.glob(str(place), recursive=True))
     files = (file for file in found if not file.is_dir() and not any(map(is_hidden, file.relative_to(root).parts)))
     return DataFiles(root, sorted(files), Counter())
 
 
-def splits_of_files(found: DataFiles, config: DatasetConfig) -> dict[Path, str | None]:
+def _find_in_store(place: RemotePath, suffixes: Sequence[str]) -> DataFiles:
+    if place.is_file():
+        return DataFiles(place, [place], Counter())
+    if not any(map(glob.has_magic, place.parts)):
+        inside = find_below(place, suffixes)
+        return DataFiles(place, inside.files, inside.left_out)
+    fixed = tuple(takewhile(lambda part: not glob.has_magic(part), place.parts))
+    root = RemotePath(place.root, "/".join(fixed))
+    found = set(_matching(root, place.parts[len(fixed) :]))
+    return DataFiles(root, sorted(found), Counter())
+
+
+def _matching(folder: RemotePath, patterns: Sequence[str]) -> Iterator[RemotePath]:
+    """Files below a folder that a glob's parts name, less hidden ones; `**` is any number of folders, as on a disk."""
+    first, *rest = patterns
+    if first == "**":
+        files = (file for file in folder.files_below() if not any(map(is_hidden, file.relative_to(folder).parts)))
+        for file in files:
+            own = file.relative_to(folder).parts
+            if not rest or any(_fits(own[start:], rest) for start in range(len(own))):
+                yield file
+        return
+    for child in folder.iterdir():
+        if not fnmatchcase(child.name, first) or is_hidden(child.name):
+            continue
+        if rest and child.known_size is None:
+            yield from _matching(child, rest)
+        elif not rest and child.known_size is not None:
+            yield child
+
+
+def _fits(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
+
+
+def splits_of_files(found: DataFiles, config: DatasetConfig) -> dict[AnyPath, str | None]:
     """Each file that is read, and our name of its split; None for all where none names one, or a column does.
 
     Raises InputError if only some name a split, or some look like splits that go by longer names: read as one pool, samples
@@ -100,7 +141,7 @@ def splits_of_files(found: DataFiles, config: DatasetConfig) -> dict[Path, str |
     return splits
 
 
-def check_look_alikes(files: Collection[Path] | map[Path], where: object) -> None:
+def check_look_alikes(files: Collection[PurePath] | map[PurePath], where: object) -> None:
     """Raises InputError if the names of files, or of their folders, look like several splits, train among them."""
     words = dict.fromkeys(part for file in files for part in (*file.parent.parts, file.name.partition(".")[0]))
     alike = look_alikes(words)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from aft_ray.datasets.sources.splits import example_of_splits, look_alikes, named_split
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.places import AnyPath
 
 Parts = tuple[str, ...]
 """A picture's path below the root, folder by folder."""
@@ -15,7 +15,7 @@ NAMED = 5
 """Folders that a refusal names."""
 
 
-def splits_of_folders(parts: Sequence[Parts], names: Mapping[str, str], root: Path) -> dict[str, str]:
+def splits_of_folders(parts: Sequence[Parts], names: Mapping[str, str], root: AnyPath) -> dict[str, str]:
     """The first folders that are splits, and the split that each is; none if the first folders are classes.
 
     Raises InputError if they look like splits but cannot be read as such: only some have a split's name or all a longer one
@@ -67,7 +67,7 @@ def _are_classes(alike: Mapping[str, str], folders: Sequence[str], parts: Sequen
     return not (len(inner) > 1 and others_are_flat)
 
 
-def _refuse(root: Path, alike: Mapping[str, str], others: Sequence[str], outside: Sequence[str]) -> NoReturn:
+def _refuse(root: AnyPath, alike: Mapping[str, str], others: Sequence[str], outside: Sequence[str]) -> NoReturn:
     names = [*alike]
     faults = []
     if others:

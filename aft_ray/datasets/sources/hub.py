@@ -18,6 +18,7 @@ from aft_ray.datasets.sources.json_text import parse_json
 from aft_ray.datasets.sources.splits import own_split, split_names
 from aft_ray.datasets.sources.tables import SUFFIXES, Row, Table, Tables, open_table
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.places import AnyPath, place_at
 from aft_ray.recipe.sections import DatasetConfig
 
 CONVERTED = "refs/convert/parquet"
@@ -61,9 +62,9 @@ def _names_by_repo(config: DatasetConfig) -> dict[str, dict[str, str]]:
     return found
 
 
-def local_folder(config: DatasetConfig, repo: str) -> Path | None:
-    """Where the repository's files lie: in `dataset.path`, or in the hub's cache; None if only a server has them."""
-    place = Path(config.path).expanduser() if config.path else _cached(repo, config.revision)
+def local_folder(config: DatasetConfig, repo: str) -> AnyPath | None:
+    """Where the repository's files lie: at `dataset.path`, or in the hub's cache; None if only a server has them."""
+    place = place_at(config.path) if config.path else _cached(repo, config.revision)
     if place is None:
         return None
     for part in (repo.rpartition("/")[2], config.subset):
@@ -84,7 +85,7 @@ def _cached(repo: str, revision: str | None) -> Path | None:
     return place if has_files else None
 
 
-def local_tables(folder: Path, names: Mapping[str, str]) -> Tables:
+def local_tables(folder: AnyPath, names: Mapping[str, str]) -> Tables:
     """Every Parquet file below `folder`, else every Arrow file; the files of one split have one name."""
     for kind in KINDS:
         try:
@@ -103,7 +104,7 @@ def local_tables(folder: Path, names: Mapping[str, str]) -> Tables:
     )
 
 
-def _without_caches(files: Sequence[Path]) -> list[Path]:
+def _without_caches(files: Sequence[AnyPath]) -> list[AnyPath]:
     """The files that hold the data in folders of `save_to_disk`, where later calls of `map` and `shuffle` leave caches.
 
     Raises InputError if one that `state.json` lists is not there.
@@ -120,7 +121,7 @@ def _without_caches(files: Sequence[Path]) -> list[Path]:
     return kept
 
 
-def _data_files(folder: Path) -> set[str]:
+def _data_files(folder: AnyPath) -> set[str]:
     """The files that `state.json` of a saved split lists; empty without it."""
     state = folder / "state.json"
     if not state.is_file():

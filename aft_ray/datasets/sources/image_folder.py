@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from aft_ray.datasets.base import Item, Listing, raise_faults
 from aft_ray.datasets.sources.files import OTHER_SPLITS, raise_missing_splits
@@ -13,6 +12,7 @@ from aft_ray.datasets.sources.pictures import SUFFIXES, picture_size, read_pictu
 from aft_ray.datasets.sources.splits import named_split, split_names
 from aft_ray.datasets.sources.walk import existing_folder, find_below
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.places import AnyPath, below
 from aft_ray.recipe.sections import DatasetConfig
 
 OUTSIDE = "outside the folders of classes"
@@ -29,7 +29,7 @@ def list_image_folder(config: DatasetConfig) -> Listing:
     """
     root = existing_folder(config.path or "", "set dataset.path to one that has a folder per class.")
     found = find_below(root, SUFFIXES)
-    parts = {file: file.relative_to(root).parts for file in found.files}
+    parts = {file: below(file, root).parts for file in found.files}
     own = _splits(config, [part for part in parts.values() if len(part) > 1], root)
     depth = 2 if own else 1
     inside = [file for file in found.files if len(parts[file]) > depth]
@@ -76,7 +76,7 @@ def _notes(classes: Sequence[str], parts: Sequence[Parts]) -> tuple[str, ...]:
     )
 
 
-def _splits(config: DatasetConfig, parts: Sequence[Parts], root: Path) -> Mapping[str, str]:
+def _splits(config: DatasetConfig, parts: Sequence[Parts], root: AnyPath) -> Mapping[str, str]:
     """The first folders that are splits, as the recipe says or as they show; none if they are classes."""
     names = split_names(config)
     if not config.splits:
@@ -84,7 +84,7 @@ def _splits(config: DatasetConfig, parts: Sequence[Parts], root: Path) -> Mappin
     return {folder: names[own] for folder in {part[0] for part in parts} if (own := named_split(folder, names))}
 
 
-def _check_splits(splits: list[str | None], labels: list[str], root: Path) -> None:
+def _check_splits(splits: list[str | None], labels: list[str], root: AnyPath) -> None:
     """Raises InputError, one line per split, naming the classes that it has not while another has."""
     found: dict[str, set[str]] = {}
     for split, label in zip(splits, labels, strict=True):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, BinaryIO, TextIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +21,7 @@ import pyarrow.parquet as pq
 from aft_ray.datasets.sources.files import OTHER_SPLITS, find_files, splits_of_files
 from aft_ray.datasets.sources.json_text import HEAD_BYTES, encoding_of, parse_json, told_undecodable
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.places import AnyPath, native_file, num_bytes
 from aft_ray.recipe.sections import DatasetConfig
 
 Row = dict[str, Any]
@@ -54,7 +57,7 @@ class Table:
     split: str | None
     columns: tuple[str, ...]
     read: Callable[[Sequence[str]], Iterator[Row]]
-    folder: Path = Path()
+    folder: AnyPath = Path()
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     num_bytes: int | None = None
     again: bool = True
@@ -83,7 +86,7 @@ def open_tables(config: DatasetConfig) -> Tables:
     return Tables(tables, +(found.left_out + Counter({OTHER_SPLITS: len(found.files) - len(splits)})))
 
 
-def open_table(file: Path, kind: str) -> Table:
+def open_table(file: AnyPath, kind: str) -> Table:
     """A file as a table with no split. Raises InputError if it is damaged, or of another kind than its name says."""
     readers = {"parquet": _parquet, "arrow": _arrow, "csv": _csv, "jsonl": _jsonl}
     try:
@@ -93,7 +96,7 @@ def open_table(file: Path, kind: str) -> Table:
     twice = sorted({name for name in table.columns if name.strip() and table.columns.count(name) > 1})
     if twice:
         raise InputError(f"{file}: column {', '.join(twice)} is there twice.")
-    return replace(table, folder=file.parent, num_bytes=file.stat().st_size)
+    return replace(table, folder=file.parent, num_bytes=num_bytes(file))
 
 
 def _one_line(error: BaseException) -> str:
@@ -102,22 +105,25 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
-def _parquet(file: Path) -> Table:
+def _parquet(file: AnyPath) -> Table:
     """A Parquet file. Reading takes the memory of a few pages; a page of the hub's has 100 pictures."""
 
     def read(columns: Sequence[str]) -> Iterator[Row]:
-        with pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False) as opened:
+        with native_file(file) as source:
+            opened = pq.ParquetFile(source, buffer_size=BUFFER_BYTES, pre_buffer=False)
             for batch in opened.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False):
                 yield from batch.to_pylist()
 
-    return _from_schema(file, pq.read_schema(file), read)
+    with native_file(file) as source:
+        schema = pq.read_schema(source)
+    return _from_schema(file, schema, read)
 
 
-def _arrow(file: Path) -> Table:
+def _arrow(file: AnyPath) -> Table:
     """An Arrow stream, as the hub's library writes them, or an Arrow file."""
 
     def batches() -> Iterator[pa.RecordBatch]:
-        with pa.OSFile(str(file)) as source:
+        with native_file(file) as source:
             if source.read(len(ARROW_FILE)) == ARROW_FILE:
                 opened = pa.ipc.open_file(source)
                 yield from (opened.get_batch(index) for index in range(opened.num_record_batches))
@@ -135,7 +141,7 @@ def _arrow(file: Path) -> Table:
     return _from_schema(file, first.schema if first is not None else pa.schema([]), read)
 
 
-def _from_schema(file: Path, schema: pa.Schema, read: Callable[[Sequence[str]], Iterator[Row]]) -> Table:
+def _from_schema(file: AnyPath, schema: pa.Schema, read: Callable[[Sequence[str]], Iterator[Row]]) -> Table:
     try:
         class_names = hub_class_names(schema.metadata or {})
     except InputError as error:
@@ -160,14 +166,18 @@ def hub_class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...
     return found
 
 
-def _text_stream(file: Path) -> TextIO:
-    opened: Any = gzip.open if file.suffix.lower() == ".gz" else open
-    with opened(file, "rb") as stream:
+@contextmanager
+def _text_stream(file: AnyPath) -> Iterator[TextIO]:
+    with file.open("rb") as raw:
+        unpacked = gzip.open(raw) if file.suffix.lower() == ".gz" else raw
+        stream = cast(BinaryIO, unpacked)
         encoding = encoding_of(stream.read(HEAD_BYTES))
-    return cast(TextIO, opened(file, "rt", encoding=encoding, newline=""))
+        stream.seek(0)
+        with io.TextIOWrapper(stream, encoding=encoding, newline="") as text:
+            yield text
 
 
-def _csv(file: Path) -> Table:
+def _csv(file: AnyPath) -> Table:
     """Comma-separated values with a header, or tab-separated ones if the name ends in .tsv, where a quote is a character
     like others. Every value is a text."""
     is_tsv = file.name.lower().endswith((".tsv", ".tsv.gz"))
@@ -197,7 +207,7 @@ def _csv(file: Path) -> Table:
     return Table(file.name, None, header, read)
 
 
-def _broken_quotes(file: Path, rows: int, error: csv.Error) -> str:
+def _broken_quotes(file: AnyPath, rows: int, error: csv.Error) -> str:
     """rows: lines of the table that were read before, the header among them."""
     where = f"{file.name}, row {rows}" if rows else f"{file.name}, header"
     return (
@@ -206,7 +216,7 @@ def _broken_quotes(file: Path, rows: int, error: csv.Error) -> str:
     )
 
 
-def _jsonl(file: Path) -> Table:
+def _jsonl(file: AnyPath) -> Table:
     """A JSON object per line; a key that an object lacks is null."""
 
     def objects() -> Iterator[Row]:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import repeat
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,13 @@ from aft_ray.datasets.sources.contents import Contents, RowContent
 from aft_ray.datasets.sources.files import OTHER_SPLITS
 from aft_ray.datasets.sources.json_text import is_unicode
 from aft_ray.datasets.sources.labels import Labels
-from aft_ray.datasets.sources.pictures import check_image_root, picture_path, picture_size, read_named_picture
+from aft_ray.datasets.sources.pictures import check_image_root, picture_path, picture_sizes, read_named_picture
 from aft_ray.datasets.sources.splits import named_split, split_names
 from aft_ray.datasets.sources.tables import Row, Table, Tables, read_ordered
 from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.places import AnyPath, place_at
+from aft_ray.recipe.remote import RemotePath
 from aft_ray.recipe.sections import ColumnsConfig, DatasetConfig
 from aft_ray.store.schema import SPLITS
 
@@ -142,7 +143,7 @@ class _Rows:
                 " dataset.columns.image_root to the folder that has the pictures; paths start from it and stay inside."
             )
 
-    def folder(self, table: Table) -> Path:
+    def folder(self, table: Table) -> AnyPath:
         """Where the paths of its pictures start."""
         return table.folder if self.columns.image_root is None else _image_root(self.columns.image_root)
 
@@ -155,7 +156,7 @@ class _Rows:
 
     def sizes(self) -> np.ndarray:
         """Sizes of the pictures' files; not known if the pictures lie in the tables."""
-        return sizes_of(map(picture_size, self.paths) if self.paths is not None else repeat(None, len(self.kept)))
+        return sizes_of(picture_sizes(self.paths) if self.paths is not None else repeat(None, len(self.kept)))
 
     def _parts(self) -> Iterator[list[bytes]]:
         """The content of all rows, read a second time."""
@@ -163,7 +164,7 @@ class _Rows:
             for row in read_ordered(table, self.copied.columns):
                 yield self.copied.parts(row, self.folder(table))
 
-    def _scan(self, more: Sequence[str]) -> Iterator[tuple[Row, Path]]:
+    def _scan(self, more: Sequence[str]) -> Iterator[tuple[Row, AnyPath]]:
         columns = self.columns
         own = [columns.id, columns.split, columns.group, columns.image if self.paths is not None else None]
         wanted = list(dict.fromkeys([*columns.labels, *filter(None, own), *more]))
@@ -211,8 +212,9 @@ class _Rows:
             return ""
 
 
-def _image_root(root: str) -> Path:
-    return Path(root).expanduser().absolute()
+def _image_root(root: str) -> AnyPath:
+    place = place_at(root)
+    return place if isinstance(place, RemotePath) else place.absolute()
 
 
 def _read(path: str) -> bytes:

@@ -11,6 +11,7 @@ from aft_ray.datasets.base import Item, Listing, raise_faults
 from aft_ray.datasets.sources.pictures import read_picture
 from aft_ray.datasets.sources.walk import existing_folder
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.places import is_url
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.schema import UNLABELED
 
@@ -51,6 +52,10 @@ def check_torchvision(config: DatasetConfig) -> Any:
     kind = getattr(datasets, config.dataset_class or "", None)
     if not inspect.isclass(kind) or not issubclass(kind, datasets.VisionDataset):
         raise InputError(f"torchvision.datasets has no class '{config.dataset_class}' of pictures.")
+    if is_url(config.path or ""):
+        raise InputError(
+            f"torchvision reads files of this machine, not {config.path}. Copy them to a disk and set dataset.path to that."
+        )
     existing_folder(config.path or "", _hint(config))
     return kind
 

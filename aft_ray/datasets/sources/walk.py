@@ -1,4 +1,4 @@
-"""Walks through a user's folder: which files are read, which are hidden, and which are left out and told."""
+"""Lists a user's folder, on a disk or in a store: which files are read, which are hidden, and which are left out and told."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import NoReturn
 
 from aft_ray.datasets.base import raise_faults
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.places import AnyPath, place_at
+from aft_ray.recipe.remote import RemotePath
 
 
 @dataclass(frozen=True)
@@ -19,15 +21,37 @@ class Found:
     as `hidden` or as `broken link`.
     """
 
-    files: list[Path]
+    files: Sequence[AnyPath]
     left_out: Counter[str]
 
 
-def find_below(root: Path, suffixes: Sequence[str]) -> Found:
+def find_below(root: AnyPath, suffixes: Sequence[str]) -> Found:
     """Files at any depth below `root`, through links to folders. A link back to a folder above it ends there.
 
     Raises InputError if a folder cannot be read, or can be reached in two ways: its files would be there twice.
     """
+    return _find_in_store(root, suffixes) if isinstance(root, RemotePath) else _find_on_disk(root, suffixes)
+
+
+def _find_in_store(root: RemotePath, suffixes: Sequence[str]) -> Found:
+    """A store has no folders to walk through: all names below are listed, and each hidden folder is left out once."""
+    files: list[RemotePath] = []
+    left_out: Counter[str] = Counter()
+    hidden: set[tuple[str, ...]] = set()
+    for file in root.files_below():
+        parts = file.relative_to(root).parts
+        depth = next((depth for depth, part in enumerate(parts, 1) if is_hidden(part)), None)
+        if depth is not None:
+            hidden.add(parts[:depth])
+        elif file.name.lower().endswith(tuple(suffixes)):
+            files.append(file)
+        else:
+            left_out[kind_of(file)] += 1
+    left_out["hidden"] = len(hidden)
+    return Found(files, +left_out)
+
+
+def _find_on_disk(root: Path, suffixes: Sequence[str]) -> Found:
     files: list[Path] = []
     left_out: Counter[str] = Counter()
     first: dict[str, str] = {}
@@ -51,10 +75,12 @@ def find_below(root: Path, suffixes: Sequence[str]) -> Found:
     return Found(sorted(files), +left_out)
 
 
-def existing_folder(path: str, way_out: str) -> Path:
-    """The real path of a folder. Raises FileNotFoundError if it does not exist, InputError if it is no folder."""
-    place = Path(os.path.realpath(Path(path).expanduser()))
-    if not os.path.lexists(place):
+def existing_folder(path: str, way_out: str) -> AnyPath:
+    """The real path of a folder, or its URL. Raises FileNotFoundError if it does not exist, InputError if it is no folder."""
+    place = place_at(path)
+    if not isinstance(place, RemotePath):
+        place = Path(os.path.realpath(place))
+    if not (place.exists() if isinstance(place, RemotePath) else os.path.lexists(place)):
         raise FileNotFoundError(f"the folder {place} does not exist; {way_out}")
     if not place.is_dir():
         raise InputError(f"{place} is a file, not a folder; unpack it if it is an archive, and {way_out}")
@@ -74,7 +100,7 @@ def _kind(path: Path) -> str:
     return kind_of(path)
 
 
-def kind_of(path: PurePath) -> str:
+def kind_of(path: PurePath | RemotePath) -> str:
     """The kind of a file that is left out, by its name."""
     return path.suffix.lower() or "no suffix"
 

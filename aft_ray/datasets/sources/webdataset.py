@@ -6,7 +6,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from aft_ray.datasets.sources.tabular import check_classes_of_splits
 from aft_ray.datasets.sources.walk import is_hidden
 from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.places import AnyPath, read_range
 from aft_ray.recipe.sections import DatasetConfig
 
 IMAGES = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
@@ -34,14 +35,12 @@ LABELS = ("cls", "json")
 class Member:
     """Where in a tar a file's bytes lie."""
 
-    tar: Path
+    tar: AnyPath
     start: int
     size: int
 
     def read(self) -> bytes:
-        with self.tar.open("rb") as stream:
-            stream.seek(self.start)
-            return stream.read(self.size)
+        return read_range(self.tar, self.start, self.size)
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def list_webdataset(config: DatasetConfig) -> Listing:
     )
 
 
-def find_tars(config: DatasetConfig) -> tuple[DataFiles, dict[Path, str | None]]:
+def find_tars(config: DatasetConfig) -> tuple[DataFiles, dict[AnyPath, str | None]]:
     """The tars, and the split of each that is read."""
     found = find_files(config.path or "", (".tar",), COMPRESSED)
     return found, splits_of_files(found, config)
@@ -148,10 +147,10 @@ def _faults(sample: Sample) -> Iterator[str]:
         yield f"The name of {sample.key!r} is not Unicode; rename it."
 
 
-def _members(file: Path) -> Iterator[tarfile.TarInfo]:
+def _members(file: AnyPath) -> Iterator[tarfile.TarInfo]:
     """Raises InputError if the tar is not whole: tarfile takes any damage behind the first member for the end."""
     try:
-        with tarfile.open(file, "r:") as opened:
+        with file.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as opened:
             while (member := opened.next()) is not None:
                 opened.members.clear()  # type: ignore[attr-defined]  # it would keep every one
                 yield member
@@ -161,7 +160,7 @@ def _members(file: Path) -> Iterator[tarfile.TarInfo]:
     _check_end(file, end)
 
 
-def _check_end(file: Path, end: int) -> None:
+def _check_end(file: AnyPath, end: int) -> None:
     """Raises InputError if the tar is cut off, damaged, or goes on after its end. end: the byte where tarfile stopped."""
     with file.open("rb") as stream:
         stream.seek(end)

@@ -1,0 +1,203 @@
+"""A file or folder behind a URL, with the part of pathlib.Path's interface that readers need. It is only ever read.
+
+`s3://`, `gs://`, `abfss://` and `hf://` are pyarrow's; `fsspec+SCHEME://` is any other filesystem of an installed fsspec
+package. Credentials come from the environment.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO, cast
+from urllib.parse import quote, unquote
+
+from aft_ray.recipe.errors import InputError, ObjectStoreError
+from aft_ray.recipe.secrets import WITHOUT_SECRETS, has_secret
+
+BUFFER_BYTES = 4 << 20
+"""Bytes that one request of a stream reads ahead."""
+NO_BUCKET = r"(s3|gs|gcs|abfss?|hf)://(/.*|\?.*)?"
+PLAIN = "/=:,+@!()'"
+"""Characters that stand for themselves in a URL that is shown or stored."""
+
+
+def check_no_secret(location: str) -> None:
+    if has_secret(location):
+        raise InputError(f"A place's URL must not hold a secret: {WITHOUT_SECRETS}.")
+
+
+def parted(location: str) -> tuple[str, str]:
+    """The URL of a bucket with its query, and the key in it, as plain text."""
+    check_no_secret(location)
+    if re.fullmatch(NO_BUCKET, location):
+        raise InputError(f"{location} names no bucket. Write it as s3://BUCKET/PATH or gs://BUCKET/PATH.")
+    whole, mark, query = location.partition("?")
+    scheme, _, rest = whole.partition("://")
+    bucket, _, key = rest.partition("/")
+    return f"{scheme}://{bucket}{mark}{query}", unquote(key).rstrip("/")
+
+
+@lru_cache(maxsize=64)
+def _connected(root: str) -> tuple[Any, str]:
+    """The filesystem of a bucket's URL, and the bucket's path on it; made once a process."""
+    import pyarrow.fs as pafs
+
+    filesystem, path = pafs.FileSystem.from_uri(root)
+    return filesystem, path.rstrip("/")
+
+
+@dataclass(frozen=True)
+class RemotePath:
+    """A file or folder behind a URL. root: the URL of its bucket. key: its path there. known_size: a listed file's bytes."""
+
+    root: str
+    key: str
+    known_size: int | None = field(default=None, compare=False)
+
+    @property
+    def filesystem(self) -> Any:
+        return self._store()[0]
+
+    @property
+    def path(self) -> str:
+        """The path on pyarrow's filesystem."""
+        base = self._store()[1]
+        return f"{base}/{self.key}" if self.key else base
+
+    def _store(self) -> tuple[Any, str]:
+        try:
+            return _connected(self.root)
+        except (OSError, ValueError, ImportError) as error:  # Arrow's errors of a URL are ValueErrors
+            raise InputError(f"{self} cannot be opened: {' '.join(str(error).split())}") from error
+
+    def __str__(self) -> str:
+        """The URL, which `place_at` reads back."""
+        whole, mark, query = self.root.partition("?")
+        return f"{whole}/{quote(self.key, safe=PLAIN)}{mark}{query}"
+
+    def __lt__(self, other: RemotePath) -> bool:
+        return (self.root, self.parts) < (other.root, other.parts)
+
+    def __truediv__(self, name: str) -> RemotePath:
+        return RemotePath(self.root, "/".join(filter(None, (self.key, name.strip("/")))))
+
+    def joinpath(self, *names: str) -> RemotePath:
+        return self / "/".join(names)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(self.key.split("/"))
+
+    @property
+    def name(self) -> str:
+        return self.parts[-1]
+
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.name).stem
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.name).suffix
+
+    @property
+    def parent(self) -> RemotePath:
+        return RemotePath(self.root, self.key.rpartition("/")[0])
+
+    def relative_to(self, other: object) -> PurePosixPath:
+        assert isinstance(other, RemotePath) and other.root == self.root, "both lie in one bucket"
+        return PurePosixPath(self.key).relative_to(other.key)
+
+    def is_file(self) -> bool:
+        return self.known_size is not None or bool(self._info().is_file)
+
+    def is_dir(self) -> bool:
+        return self.known_size is None and self._info().type.name == "Directory"
+
+    def exists(self) -> bool:
+        return self.known_size is not None or self._info().type.name != "NotFound"
+
+    def resolve(self) -> RemotePath:
+        return self
+
+    def check_answers(self) -> None:
+        """Raises ObjectStoreError if the store cannot be reached, refuses, or has no such bucket."""
+        if not self.exists():
+            self.infos()  # asked for a file, S3 does not say that the bucket is missing
+
+    def infos(self, *, below: bool = False) -> list[Any]:
+        """pyarrow's facts of the files and folders inside, or at any depth below; empty if the folder does not exist."""
+        import pyarrow.fs as pafs
+
+        with self._asked():
+            try:
+                return list(self.filesystem.get_file_info(pafs.FileSelector(self.path, recursive=below)))
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+
+    def files_below(self) -> list[RemotePath]:
+        """Every file at any depth, sorted, with its size: a request for each thousand, not for each file."""
+        start = len(self._store()[1]) + 1
+        infos = (info for info in self.infos(below=True) if info.is_file)
+        return sorted(RemotePath(self.root, info.path[start:], info.size) for info in infos)
+
+    def iterdir(self) -> Iterator[RemotePath]:
+        for info in self.infos():
+            child = self / info.base_name
+            yield RemotePath(child.root, child.key, info.size) if info.is_file else child
+
+    def num_bytes(self) -> int:
+        """Raises FileNotFoundError if there is no file."""
+        if self.known_size is not None:
+            return self.known_size
+        info = self._info()
+        if not info.is_file:
+            raise FileNotFoundError(f"there is no file {self}")
+        return int(info.size)
+
+    def native(self) -> Any:
+        """pyarrow's file, which reads any range."""
+        with self._asked():
+            return self.filesystem.open_input_file(self.path)
+
+    def open(self, mode: str = "rb") -> BinaryIO:
+        assert mode == "rb", "sources are only read"
+        return cast(BinaryIO, io.BufferedReader(self.native(), BUFFER_BYTES))
+
+    def read_bytes(self, check_size: Callable[[int], object] | None = None) -> bytes:
+        """The content. check_size: is given the file's bytes before they are read, and may raise."""
+        with self._asked(), self.native() as file:
+            if check_size is not None:
+                check_size(file.size())
+            return bytes(file.read())
+
+    def read_range(self, start: int, size: int) -> bytes:
+        """Some bytes of the file in one request: an open file is kept for the next."""
+        with self._asked():
+            return bytes(_opened(self).read_at(size, start))
+
+    def _info(self) -> Any:
+        with self._asked():
+            return self.filesystem.get_file_info(self.path)
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Names the place in errors; an outage or a refusal, which pyarrow raises as a bare OSError, is an ObjectStoreError."""
+        try:
+            yield
+        except ObjectStoreError:
+            raise
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"there is no file {self}") from error
+        except OSError as error:
+            raise ObjectStoreError(f"{self}: {' '.join(str(error).split())}") from error
+
+
+@lru_cache(maxsize=32)
+def _opened(place: RemotePath) -> Any:
+    return place.native()

@@ -1,0 +1,274 @@
+"""Raw data behind a URL makes the samples that the same files make on a disk, bit for bit, and stays as it is."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import re
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from aft_ray.datasets import faults, list_samples
+from aft_ray.datasets.prepare import prepare
+from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import DatasetConfig
+from aft_ray.store.contents import content_reader
+from aft_ray.store.workspace import Workspace
+from tests.conftest import draw_pictures
+
+
+@dataclass
+class Bucket:
+    """A bucket of raw data. query: of its URLs."""
+
+    client: Any
+    name: str
+    query: str
+
+    def url(self, key: str) -> str:
+        return f"s3://{self.name}/{key}?{self.query}"
+
+    def put(self, folder: Path) -> None:
+        for file in folder.rglob("*"):
+            if file.is_file():
+                self.client.put_object(
+                    Bucket=self.name, Key=file.relative_to(folder).as_posix(), Body=file.read_bytes()
+                )
+
+    def state(self) -> dict[str, tuple[str, str]]:
+        found = self.client.list_objects_v2(Bucket=self.name).get("Contents", [])
+        return {entry["Key"]: (entry["ETag"], str(entry["LastModified"])) for entry in found}
+
+
+@pytest.fixture
+def bucket(s3: str, tmp_path: Path) -> Iterator[Bucket]:
+    import boto3
+
+    host = s3.partition("&")[0].partition("=")[2]
+    client = boto3.client("s3", endpoint_url=f"http://{host}", region_name="us-east-1")
+    client.create_bucket(Bucket="raw")
+    found = Bucket(client, "raw", s3)
+    yield found
+    for key in found.state():
+        client.delete_object(Bucket="raw", Key=key)
+    client.delete_bucket(Bucket="raw")
+
+
+def pictures(root: Path) -> list[bytes]:
+    return [file.read_bytes() for file in sorted(draw_pictures(root).rglob("*.png"))]
+
+
+def as_folder(root: Path) -> dict[str, Any]:
+    draw_pictures(root / "my pets")
+    (root / "my pets/top/.hidden.png").write_bytes(b"")
+    (root / "my pets/notes.txt").write_text("no sample")
+    return {"source": "image_folder", "path": "my pets"}
+
+
+def as_splits(root: Path) -> dict[str, Any]:
+    for split in ("train", "val", "test"):
+        draw_pictures(root / split)
+    return {"source": "image_folder", "path": ""}
+
+
+def as_parquet(root: Path) -> dict[str, Any]:
+    rows = [{"image": content, "label": number % 2} for number, content in enumerate(pictures(root.with_name("drawn")))]
+    root.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), root / "rows.parquet", row_group_size=7)
+    return {"source": "parquet", "path": "*.parquet", "columns": {"image": "image"}}
+
+
+def as_csv_beside_pictures(root: Path) -> dict[str, Any]:
+    names = [file.relative_to(root).as_posix() for file in sorted(draw_pictures(root / "images").rglob("*.png"))]
+    with (root / "rows.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["image", "label"], *([name, name.split("/")[1]] for name in names)])
+    return {"source": "csv", "path": "rows.csv", "columns": {"image": "image"}}
+
+
+def as_texts(root: Path) -> dict[str, Any]:
+    root.mkdir()
+    lines = [json.dumps({"text": f"number {number} é", "label": number % 3}) for number in range(60)]
+    (root / "rows.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
+    return {"source": "jsonl", "path": "rows.jsonl.gz", "columns": {"text": "text"}}
+
+
+def as_tars(root: Path) -> dict[str, Any]:
+    root.mkdir()
+    with tarfile.open(root / "pets-0.tar", "w") as packed:
+        for number, content in enumerate(pictures(root.with_name("drawn"))):
+            for suffix, part in (("png", content), ("cls", str(number % 2).encode())):
+                member = tarfile.TarInfo(f"{number:03}.{suffix}")
+                member.size = len(part)
+                packed.addfile(member, io.BytesIO(part))
+    return {"source": "webdataset", "path": ""}
+
+
+def as_saved_to_disk(root: Path) -> dict[str, Any]:
+    for split in ("train", "test"):
+        (root / "texts" / split).mkdir(parents=True)
+        table = pa.table({"text": [f"{split} {number}" for number in range(40)], "label": [0, 1] * 20})
+        with pa.ipc.new_stream(root / "texts" / split / "data-00000-of-00001.arrow", table.schema) as stream:
+            stream.write_table(table)
+        (root / "texts" / split / "cache-1.arrow").write_bytes(b"of an earlier map")
+        (root / "texts" / split / "state.json").write_text(
+            json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]})
+        )
+    return {"source": "hub", "repo": "somebody/texts", "path": "", "columns": {"text": "text"}}
+
+
+FORMS = (as_folder, as_splits, as_parquet, as_csv_beside_pictures, as_texts, as_tars, as_saved_to_disk)
+
+
+@pytest.mark.parametrize("make", FORMS, ids=lambda make: make.__name__)
+def test_every_source_gives_the_same_samples_from_a_url(
+    bucket: Bucket, tmp_path: Path, make: Callable[[Path], dict[str, Any]]
+) -> None:
+    dataset = make(tmp_path / "raw")
+    bucket.put(tmp_path / "raw")
+    before = bucket.state()
+    places = {
+        str(tmp_path / "work"): str(tmp_path / "raw" / dataset["path"]),
+        f"s3://bucket/{make.__name__}?{bucket.query}": bucket.url(dataset["path"]),
+    }
+    here, there = (
+        prepare(
+            Recipe.model_validate(
+                {"workspace": workspace, "dataset": {**dataset, "path": path}, "student": {"model": "tiny:cnn"}}
+            )
+        )
+        for workspace, path in places.items()
+    )
+    assert here == there
+    assert bucket.state() == before
+
+
+def config(path: str, **more: Any) -> DatasetConfig:
+    return DatasetConfig.model_validate({"source": "image_folder", "path": path, **more})
+
+
+def test_samples_that_are_not_copied_name_urls_and_are_read_from_them(bucket: Bucket, tmp_path: Path) -> None:
+    as_folder(tmp_path / "raw")
+    bucket.put(tmp_path / "raw")
+    dataset = {"source": "image_folder", "path": bucket.url("my%20pets"), "copy": False}
+    workspace = Workspace.at(tmp_path / "work")
+    prepare(Recipe.model_validate({"workspace": str(workspace), "dataset": dataset, "student": {"model": "tiny:cnn"}}))
+    shard = workspace.samples("train").read_shard(0)
+    (first, *_), read = shard.column("image_uri").to_pylist(), content_reader(shard)
+    own = shard.column("sample_id")[0].as_py()
+    assert first == bucket.url(f"my%20pets/{own}")
+    assert read(0) == (tmp_path / "raw/my pets" / own).read_bytes()
+    bucket.client.delete_object(Bucket="raw", Key=f"my pets/{own}")
+    with pytest.raises(FileNotFoundError, match=f"there is no file s3://raw/my%20pets/{own}"):
+        read(0)
+
+
+def counting(answer: Callable, requests: list[str]) -> Callable:
+    """The server's function, with a note of each call."""
+
+    def counted(*arguments: Any) -> Any:
+        requests.append(answer.__name__)
+        return answer(*arguments)
+
+    return counted
+
+
+def test_a_folder_is_listed_without_a_request_for_each_file(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from moto.s3.responses import S3Response
+
+    as_csv_beside_pictures(tmp_path / "raw")
+    bucket.put(tmp_path / "raw")
+    requests: list[str] = []
+    for name in ("_bucket_response", "_key_response"):
+        monkeypatch.setattr(S3Response, name, counting(getattr(S3Response, name), requests))
+    assert len(list_samples(config(bucket.url("images"))).items) == 60
+    assert 0 < len(requests) < 10
+    table = config(bucket.url("rows.csv"), source="csv", columns={"image": "image"})
+    assert all(item.num_bytes for item in list_samples(table).items)
+    assert len(requests) < 40
+
+
+def test_a_glob_in_a_bucket_matches_as_on_a_disk(bucket: Bucket, tmp_path: Path) -> None:
+    for name in ("a/1.csv", "a/b/2.csv", "c/3.csv", "c/.4.csv", "c/5.tsv"):
+        (tmp_path / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "raw" / name).write_text("text\tlabel\nx\t1\ny\t2\n" if "tsv" in name else "text,label\nx,1\ny,2\n")
+    bucket.put(tmp_path / "raw")
+    for pattern in ("*/*.csv", "**/*.csv", "a/**/*.csv", "c/[35].?sv", "c/3.csv"):
+        here, there = (
+            [item.sample_id for item in list_samples(config(path, source="csv", columns={"text": "text"})).items]
+            for path in (str(tmp_path / "raw" / pattern), bucket.url(pattern.replace("?", "%3F")))
+        )
+        assert here == there, pattern
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("nowhere/pets", "dataset: raw data s3://nowhere/pets.* cannot be reached: .*NO_SUCH_BUCKET"),
+        ("raw/nothing", "dataset: the folder s3://raw/nothing.* does not exist; set dataset.path"),
+        ("raw/file.zip", "dataset: s3://raw/file.zip.* is a file, not a folder"),
+    ],
+)
+def test_a_wrong_bucket_and_a_missing_key_are_one_line_that_names_them(bucket: Bucket, name: str, line: str) -> None:
+    bucket.client.put_object(Bucket="raw", Key="file.zip", Body=b"x")
+    (fault,) = faults(config(f"s3://{name}?{bucket.query}"))
+    assert re.match(line, fault), fault
+
+
+def test_a_table_in_a_bucket_cannot_make_samples_of_other_places(bucket: Bucket, tmp_path: Path) -> None:
+    as_folder(tmp_path / "raw")
+    bucket.put(tmp_path / "raw")
+    for path in ("../my pets/top/00.png", "/etc/hosts", "s3://bucket/x.png", "file:///etc/hosts"):
+        bucket.client.put_object(Bucket="raw", Key="tables/a.csv", Body=f"image,label\n{path},1\n{path},2\n".encode())
+        with pytest.raises(InputError, match="leads outside the folder s3://raw/tables"):
+            list_samples(config(bucket.url("tables"), source="csv", columns={"image": "image"}))
+
+
+def test_raw_data_and_workspace_in_one_bucket_lie_apart(bucket: Bucket, tmp_path: Path) -> None:
+    as_folder(tmp_path / "raw")
+    bucket.put(tmp_path / "raw")
+    before = bucket.state()
+    recipe = {
+        "workspace": bucket.url("my%20pets/work"),
+        "dataset": {"source": "image_folder", "path": bucket.url("my%20pets")},
+        "student": {"model": "tiny:cnn"},
+    }
+    with pytest.raises(InputError, match="The raw data s3://raw/my%20pets.* must lie apart"):
+        prepare(Recipe.model_validate(recipe))
+    assert bucket.state() == before
+
+
+def test_a_store_that_refuses_is_one_line_at_once(tmp_path: Path) -> None:
+    """403, as without credentials: a server of ten lines gives it, since moto takes any."""
+    import http.server
+    import threading
+    import time
+
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(403)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        begun = time.monotonic()
+        url = f"s3://private/pets?endpoint_override=127.0.0.1:{server.server_port}&scheme=http&region=us-east-1"
+        (fault,) = faults(config(url))
+        server.shutdown()
+    assert "raw data s3://private/pets" in fault and "ACCESS_DENIED" in fault and "has credentials for it" in fault
+    assert time.monotonic() - begun < 5
