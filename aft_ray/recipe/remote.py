@@ -35,7 +35,7 @@ def parted(location: str) -> tuple[str, str]:
     """The URL of a bucket with its query, and the key in it, as plain text."""
     check_no_secret(location)
     if re.fullmatch(NO_BUCKET, location):
-        raise InputError(f"{location} names no bucket. Write it as s3://BUCKET/PATH or gs://BUCKET/PATH.")
+        raise InputError(f"{location} names no bucket. Write s3://BUCKET/PATH or gs://BUCKET/PATH.")
     whole, mark, query = location.partition("?")
     scheme, _, rest = whole.partition("://")
     bucket, _, key = rest.partition("/")
