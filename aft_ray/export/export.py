@@ -9,6 +9,7 @@ from typing import Any
 from aft_ray.cluster.lease import lease
 from aft_ray.datasets import row_form
 from aft_ray.export.card import model_card
+from aft_ray.export.hub import usage_on_hub
 from aft_ray.export.onnx_file import check_onnx, write_onnx
 from aft_ray.export.replacement import publish, staging, write_record
 from aft_ray.export.run_files import read_evaluation, run_inputs, trained_on
@@ -33,12 +34,13 @@ model = load_student("DIRECTORY")  # in evaluation mode; gives logits from the t
 """
 
 
-def export(recipe: Recipe, *, onnx: bool = False) -> Directory:
+def export(recipe: Recipe, *, onnx: bool = False, repository: str | None = None) -> Directory:
     """Writes the student of `runs/<run>` to `runs/<run>/export/` and returns that directory (see `replacement`).
 
     The student's library loads the files by itself; README.md, the model card, says how. A tiny student and a linear probe
-    belong to no library: `load_student` takes the directory. With `onnx`, also `model.onnx`. Of two commands that export the
-    same run, the second waits for the first.
+    belong to no library: `load_student` takes the directory. With `onnx`, also `model.onnx`. `repository`: the repository of
+    the model hub that the card's lines name, for `push`. Of two commands that export the same run, the second waits for the
+    first.
     Raises InputError if there is no such student, its library has no place for it, or the ONNX file would not agree.
     """
     if onnx:
@@ -48,6 +50,8 @@ def export(recipe: Recipe, *, onnx: bool = False) -> Directory:
     model = load_student(run)
     with lease(workspace, f"exports/{recipe.run}"), staging(run / "export") as folder:
         usage = _save(model, run, folder)
+        if repository is not None:
+            usage = usage_on_hub(usage, repository)
         difference = write_onnx(model.student, folder / "model.onnx") if onnx else None
         inputs = run_inputs(run)
         card = _card(recipe, model, usage, difference, inputs)

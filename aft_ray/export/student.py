@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
 
+from aft_ray.export.hub import SCHEME, downloaded
 from aft_ray.export.run_files import TRAIN_AGAIN, damaged, student_facts
 from aft_ray.models.images import ImageTransform
 from aft_ray.models.students import Student, build_student, recorded
@@ -52,10 +53,11 @@ class Classifier(nn.Module):
 def load_student(run_or_student_dir: str | Path | Directory) -> Classifier:
     """The student of a run, in evaluation mode on the CPU.
 
-    Takes a run's directory or its `student/`, as a path or URL. Raises InputError if there is none, its files are damaged
-    or do not belong together, or the model that it was made from is no longer there.
+    Takes a run's directory or its `student/`, as a path or URL, or `hf-hub:REPOSITORY[@REVISION]` of the model hub. Raises
+    InputError if there is none, its files are damaged or do not belong together, or the model that it was made from is no
+    longer there.
     """
-    place = run_or_student_dir if isinstance(run_or_student_dir, Directory) else Workspace.at(run_or_student_dir)
+    place = _place(run_or_student_dir)
     directory = place if place.has(FACTS) else place / "student"
     if not directory.has(FACTS):
         raise InputError(f"{place} holds no trained student. Run 'aft-ray train' first, or name another run.")
@@ -70,6 +72,20 @@ def load_student(run_or_student_dir: str | Path | Directory) -> Classifier:
         ) from error
     student.load_state_dict(_read_weights(directory, facts, student.state_dict()))
     return Classifier(student, facts).eval()
+
+
+def _place(given: str | Path | Directory) -> Directory:
+    if isinstance(given, Directory):
+        return given
+    if not str(given).startswith(SCHEME):
+        return Workspace.at(given)
+    folder = downloaded(str(given), (FACTS, WEIGHTS))
+    if not folder.has(FACTS):
+        raise InputError(
+            f"{given} has no {FACTS}, from which load_student builds a tiny student, a linear probe or a class of your own."
+            " The lines under 'Use' in its README.md load a student of timm, open_clip or transformers."
+        )
+    return folder
 
 
 def _read_weights(

@@ -168,7 +168,7 @@ class Repository(ModelFiles):
         except Exception as error:  # each version of the hub's client has network errors of its own
             if self._cached_commit():
                 return None  # an earlier download has cached all needed files
-            raise self._out_of_reach(error) from error
+            raise self.out_of_reach(error) from error
 
     def fetch(self, name: str) -> Path:
         from huggingface_hub import hf_hub_download
@@ -177,7 +177,7 @@ class Repository(ModelFiles):
             check_connection()
             return Path(hf_hub_download(self.name, name, revision=self.commit))
         except Exception as error:
-            raise self._out_of_reach(error) from error
+            raise self.out_of_reach(error) from error
 
     @property
     def way_out(self) -> str:
@@ -197,7 +197,8 @@ class Repository(ModelFiles):
             return (folder / "refs" / revision).read_text().strip()
         return revision if (folder / "snapshots" / revision).is_dir() else None
 
-    def _out_of_reach(self, error: Exception) -> InputError:
+    def out_of_reach(self, error: Exception) -> InputError:
+        """The error for a file that neither the cache nor the hub gives."""
         reason = str(error).strip().splitlines()[0]
         return InputError(f"{self} {NOT_AT_HAND}, and the hub does not give it ({reason}).{self.way_out}")
 

@@ -137,12 +137,21 @@ def evaluate(recipe: Recipe, split: str = "test") -> Scores:
     return Scores(title, found["per_class"], scores)
 
 
-def export(recipe: Recipe, *, onnx: bool = False) -> Exported:
-    """Writes the finished run's student as its own library loads it, with a model card."""
+def export(recipe: Recipe, *, onnx: bool = False, push_to_hub: str | None = None, public: bool = False) -> Exported:
+    """Writes the finished run's student as its own library loads it, with a model card.
+
+    push_to_hub: a repository of the model hub to upload it to, with the token of HF_TOKEN. public: whether a repository that
+    the push makes is public.
+    """
     _ready(recipe)
     from aft_ray.export.export import export
+    from aft_ray.export.hub import check_push, push
 
-    place = export(recipe, onnx=onnx)
+    if push_to_hub is not None:
+        check_push(push_to_hub)
+    place = export(recipe, onnx=onnx, repository=push_to_hub)
+    if push_to_hub is not None:
+        push(place, push_to_hub, public=public)
     rows = [{"file": name, "bytes": num_bytes} for name, num_bytes in sorted(place.sizes().items())]
     return Exported(f"Exported to {place}", rows, str(place))
 
