@@ -1,11 +1,11 @@
-# `make demo` and `make test` do everything on a machine that has Python 3.10 to 3.12, pip and make.
+# `make demo` and `make test` do everything on a machine that has Python, pip and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # Sentences of reviews, inside a source package.
 REVIEWS := work/data/reviews
-# The exact versions that CI uses; they need Python 3.11 or 3.12.
+# The exact versions that CI uses; they need Python 3.11 or newer.
 CONSTRAINTS := $(shell $(PYTHON) -c "import sys; print('-c constraints.txt' * (sys.version_info >= (3, 11)))")
 
 .PHONY: demo docs test test-fast reference results results-quick check format install clean
