@@ -17,6 +17,7 @@ from aft_ray.cluster.address import address, names_cluster
 from aft_ray.commands.own_modules import find_own_modules, ray_settings
 from aft_ray.commands.signals import take_signals
 from aft_ray.recipe.config import Recipe, load
+from aft_ray.recipe.places import place_at
 from aft_ray.recipe.printable import PrintableFormatter, tell
 from aft_ray.recipe.secrets import redacted
 
@@ -30,7 +31,7 @@ READING = ("plan",)
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """The arguments RECIPE and key=value, which most verbs take."""
-    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file; 'aft-ray init PATH' writes one")
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file or its URL; 'aft-ray init PATH' writes one")
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +57,8 @@ def workspace_at(place: str) -> Workspace:
     """The workspace that an argument RECIPE|WORKSPACE names. Raises InputError if it cannot be used."""
     from aft_ray.store.reach import reached
 
-    return reached(load(place).workspace if place.endswith((".yaml", ".yml")) else place, to_write=False)
+    is_recipe = place_at(place).suffix in (".yaml", ".yml")
+    return reached(load(place).workspace if is_recipe else place, to_write=False)
 
 
 def set_environment(*, own_cluster: bool = True) -> None:

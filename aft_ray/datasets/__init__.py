@@ -89,14 +89,14 @@ def _one_line(config: DatasetConfig) -> Iterator[None]:
     """Raises InputError for files that are not there, and for a store that refuses, which is asked before anything is listed."""
     urls = [place for place in (config.path, config.columns.image_root) if place is not None and is_url(place)]
     for url in urls:
-        reached(url, "raw data")
+        reached(url, f"raw data {url}")
     try:
         with own_faults(config.source or "", "dataset.source") if config.name is None else nullcontext():
             yield
     except FileNotFoundError as error:
         raise InputError(str(error)) from error
     except ObjectStoreError as error:
-        raise unreachable("raw data", config.path or "", error) from error
+        raise unreachable(f"raw data {config.path}", config.path or "", error) from error
 
 
 def _checked(listing: Any, config: DatasetConfig) -> Listing:

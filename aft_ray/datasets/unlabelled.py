@@ -6,27 +6,23 @@ The decoding runs in many light processes, so nothing here imports torch by itse
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs as pafs
 
 from aft_ray.cluster.attempts import Watch
 from aft_ray.datasets.sources.json_text import decode_text
 from aft_ray.datasets.sources.pictures import SUFFIXES as IMAGES
-from aft_ray.datasets.sources.pictures import check_image_root, check_picture
-from aft_ray.datasets.sources.walk import find_below, is_hidden, kind_of
+from aft_ray.datasets.sources.pictures import check_image_root, picture_path, read_picture
+from aft_ray.datasets.sources.walk import find_below
 from aft_ray.datasets.unlabelled_tables import ALL_SUFFIXES, PLAIN, RowForm, list_table, table_kind
 from aft_ray.recipe.errors import InputError
-from aft_ray.recipe.places import filesystem_of
-from aft_ray.store.files import Directory
+from aft_ray.recipe.places import AnyPath, below, filesystem_of, is_url, place_at, reached
+from aft_ray.recipe.remote import RemotePath
 from aft_ray.store.quarantine import UNREADABLE, quarantined_sample
 
 LINE_END = b"\n"
@@ -59,28 +55,25 @@ def list_unseen(
     become samples by `form`; its images are files in its folder (or in `image_root`), or encoded bytes.
     Raises InputError if there is nothing of the kind.
     """
-    filesystem, path = filesystem_of(location)
-    found = filesystem.get_file_info(path)
-    kind, form = table_kind(path), form.reading(columns)
+    place = reached(location, location) if is_url(location) else Path(filesystem_of(location)[1])
+    kind, form, is_file = table_kind(place.name), form.reading(columns), place.is_file()
     left_out: Mapping[str, int] = {}
-    if found.type == pafs.FileType.NotFound:
+    if not place.exists():
         raise InputError(f"{location} does not exist.")
-    if found.is_file and kind:
-        root = _parent(location, path) if image_root is None else str(Path(image_root).expanduser().absolute())
-        with _local(filesystem, path, location) as file:
-            folder = Path(filesystem_of(root)[1])
-            table = list_table(file, kind, form, folder)
-            if (
-                image_root is not None
-                and pa.types.is_string(table["image"].type)
-                and table["image"].null_count < len(table)
-            ):
-                check_image_root(folder)
+    root = place.parent if is_file else place
+    if is_file and kind:
+        root = root if image_root is None else _absolute(image_root)
+        table = list_table(place, kind, form, root)
+        if (
+            image_root is not None
+            and pa.types.is_string(table["image"].type)
+            and table["image"].null_count < len(table)
+        ):
+            check_image_root(root)
     elif list(columns) == ["image"]:
-        table, left_out = _list_images(filesystem, found, location)
-        root = location if not found.is_file else _parent(location, path)
-    elif list(columns) == ["text"] and found.is_file and path.lower().endswith(".txt"):
-        table, root = _list_lines(_read(filesystem, path), form, location), location
+        table, left_out = _list_images(place, location)
+    elif list(columns) == ["text"] and is_file and place.name.lower().endswith(".txt"):
+        table = _list_lines(place.read_bytes(), form, location)
     else:
         kinds = ", ".join([".txt", *ALL_SUFFIXES] if list(columns) == ["text"] else ALL_SUFFIXES)
         raise InputError(
@@ -88,22 +81,12 @@ def list_unseen(
         )
     if table.num_rows == 0:
         raise InputError(f"{location} holds nothing to predict.")
-    return Unseen(table, root, left_out)
+    return Unseen(table, str(root), left_out)
 
 
-@contextmanager
-def _local(filesystem: pafs.FileSystem, path: str, location: str) -> Iterator[Path]:
-    """A file on this machine: itself, or a copy. Errors name the place that the user gave."""
-    if isinstance(filesystem, pafs.LocalFileSystem):
-        yield Path(path)
-        return
-    with TemporaryDirectory() as folder:
-        copy = Path(folder, PurePosixPath(path).name)
-        copy.write_bytes(_read(filesystem, path))
-        try:
-            yield copy
-        except InputError as error:
-            raise InputError([fault.replace(str(copy), location) for fault in error.faults]) from error
+def _absolute(root: str) -> AnyPath:
+    place = place_at(root)
+    return place if isinstance(place, RemotePath) else place.absolute()
 
 
 def _list_lines(content: bytes, form: RowForm, location: str) -> pa.Table:
@@ -155,7 +138,7 @@ class DecodeRows:
     watch: Watch
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
-        place = Directory(*filesystem_of(self.root))
+        root = place_at(self.root)
         errors: dict[int, str] = {}
 
         def decoded(number: int) -> list[np.ndarray] | None:
@@ -163,7 +146,7 @@ class DecodeRows:
             try:
                 if fault := part["fault"][number]:
                     raise ValueError(fault)
-                contents = [_content(part[t.column][number], t.column, place) for t in self.transforms]
+                contents = [_content(part[t.column][number], t.column, root) for t in self.transforms]
                 return [transform(content) for transform, content in zip(self.transforms, contents, strict=True)]
             except UNREADABLE as error:
                 errors[number] = quarantined_sample(part["id"][number], error)["reason"]
@@ -184,48 +167,31 @@ class DecodeRows:
         return {"shard": part["shard"], "id": part["id"], "errors": json.dumps(errors), **inputs}
 
 
-def _content(value: Any, column: str, place: Directory) -> bytes | str:
+def _content(value: Any, column: str, root: AnyPath) -> bytes | str:
     """Raises ValueError or OSError if there is none."""
     if value is None:
         raise ValueError(f"it has no {column}")
     if column == "text" or isinstance(value, bytes):
         return value
-    path = str(PurePosixPath(place.path) / value)
-    if place.is_local:
-        check_picture(path)
-    return _read(place.filesystem, path)
+    return read_picture(picture_path(root, value))
 
 
-def _read(filesystem: pafs.FileSystem, path: str) -> bytes:
-    place = PurePosixPath(path)
-    return Directory(filesystem, str(place.parent)).read(place.name)
-
-
-def _list_images(
-    filesystem: pafs.FileSystem, found: pafs.FileInfo, location: str
-) -> tuple[pa.Table, Mapping[str, int]]:
+def _list_images(place: AnyPath, location: str) -> tuple[pa.Table, Mapping[str, int]]:
     """The pictures, and how many other files there are by suffix."""
-    left_out: Counter[str] = Counter()
-    if found.is_file:
-        suffix = PurePosixPath(found.path).suffix.lower()
+    left_out: Mapping[str, int] = {}
+    if place.is_file():
+        suffix = place.suffix.lower()
         if suffix and suffix not in IMAGES:
             raise InputError(f"{location} must be a picture, a folder of them or a table ({', '.join(ALL_SUFFIXES)}).")
-        files = [PurePosixPath(found.path).name]
-    elif isinstance(filesystem, pafs.LocalFileSystem):
-        pictures = find_below(Path(found.path), IMAGES)
-        files, left_out = [path.relative_to(found.path).as_posix() for path in pictures.files], pictures.left_out
+        files = [place.name]
     else:
-        below = filesystem.get_file_info(pafs.FileSelector(found.path, recursive=True))
-        paths = [PurePosixPath(info.path).relative_to(found.path) for info in below if info.is_file]
-        shown = [path for path in paths if not any(map(is_hidden, path.parts))]
-        files = sorted(str(path) for path in shown if path.suffix.lower() in IMAGES)
-        left_out.update(kind_of(path) for path in shown if path.suffix.lower() not in IMAGES)
-        left_out["hidden"] += len(paths) - len(shown)
+        pictures = find_below(place, IMAGES)
+        files, left_out = [below(file, place).as_posix() for file in pictures.files], pictures.left_out
     if not files:
         raise InputError(f"{location} holds no images ({', '.join(IMAGES)}).")
     if unnamed := [name for name in files if _has_bytes(name)]:
         raise InputError(f"{location}: the name of {unnamed[0]} is no text. Rename the file.")
-    return _table(files, image=list(files)), +left_out
+    return _table(files, image=list(files)), left_out
 
 
 def _has_bytes(name: str) -> bool:
@@ -235,11 +201,3 @@ def _has_bytes(name: str) -> bool:
     except UnicodeEncodeError:
         return True
     return False
-
-
-def _parent(location: str, path: str) -> str:
-    """The directory of a file, as a URL if the file has one."""
-    if "://" not in location:
-        return str(PurePosixPath(path).parent)
-    place, mark, query = location.partition("?")
-    return place.rpartition("/")[0] + mark + query

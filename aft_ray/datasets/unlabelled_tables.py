@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +14,7 @@ from aft_ray.datasets.sources.pictures import picture_path
 from aft_ray.datasets.sources.tables import SUFFIXES, open_table, read_ordered
 from aft_ray.datasets.sources.tabular import sample_id
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.places import AnyPath
 
 IDS = ("id", "sample_id")
 """Columns that can name the rows, after the one in the recipe; rows are numbered where a table has none of them."""
@@ -42,7 +42,7 @@ class RowForm:
         text.encode()  # half a surrogate pair, which JSON can spell, is no text
         return text
 
-    def image(self, row: dict[str, Any], folder: Path) -> bytes | str | None:
+    def image(self, row: dict[str, Any], folder: AnyPath) -> bytes | str | None:
         """The picture of a row: its encoded bytes, or its path below `folder`. Raises ValueError if the row has none."""
         if self.content.image is None:
             return None
@@ -67,7 +67,7 @@ def table_kind(name: str) -> str | None:
     return next((kind for kind, suffixes in SUFFIXES.items() if name.lower().endswith(suffixes)), None)
 
 
-def list_table(file: Path, kind: str, form: RowForm, folder: Path) -> pa.Table:
+def list_table(file: AnyPath, kind: str, form: RowForm, folder: AnyPath) -> pa.Table:
     """Columns `id`, `image`, `text` and `fault`: why a row has no content, null for all others.
 
     Raises InputError if the file is no such table or lacks a column.
@@ -96,7 +96,7 @@ def list_table(file: Path, kind: str, form: RowForm, folder: Path) -> pa.Table:
     return pa.table({name: _column(name, values, file) for name, values in found.items()})
 
 
-def _column(name: str, values: list[Any], file: Path) -> pa.Array:
+def _column(name: str, values: list[Any], file: AnyPath) -> pa.Array:
     kinds = {type(value) for value in values} - {type(None)}
     if len(kinds) > 1:
         raise InputError(f"{file}: the column of pictures holds both pictures and paths. Give one kind in each table.")

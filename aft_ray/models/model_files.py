@@ -17,7 +17,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from aft_ray.models.hub_connection import answers, is_offline
-from aft_ray.models.weights import PACKAGE_SCHEME, locate, sha256
+from aft_ray.models.weights import locate, sha256
 from aft_ray.models.weights_file import check_weights_file
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.json_files import checked_json
@@ -223,11 +223,11 @@ def _hash_on_hub(repository: str, name: str, revision: str | None) -> str | None
 
 
 def model_files(place: str) -> ModelFiles:
-    """The files of the model at `place`: a directory, also `package://MODULE/DIRECTORY`, or a repository.
+    """The files of the model at `place`: a directory, also `package://MODULE/DIRECTORY` or a URL, or a repository.
 
     Raises FileNotFoundError if the directory does not exist, InputError if no repository can have this name.
     """
-    if place.startswith((PACKAGE_SCHEME, "/", "./", "../", "~")) or Path(place).is_dir():
+    if "://" in place or place.startswith(("/", "./", "../", "~")) or Path(place).is_dir():
         return Directory(locate(place))
     return repository(place)
 

@@ -1,6 +1,6 @@
 """Weights files: where they are, their hash, and loading them without ever executing code from them.
 
-A file is a path or `package://MODULE/FILE`, a file inside an installed Python package.
+A file is a path, a URL, or `package://MODULE/FILE`, a file inside an installed Python package.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from aft_ray.models.fetched import local_copy
 from aft_ray.models.weights_file import check_weights_file, read_weights_file
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.places import filesystem_of, is_url
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +28,7 @@ State: TypeAlias = "dict[str, torch.Tensor]"
 
 
 def locate(location: str) -> Path:
-    """The file or directory that `location` names.
+    """The file or directory that `location` names; of a URL, a copy on this machine.
 
     Raises FileNotFoundError that names the missing package, or the missing file in it.
     """
@@ -39,8 +41,10 @@ def locate(location: str) -> Path:
         path = (root / inside).resolve()
         if not path.is_relative_to(root):
             raise FileNotFoundError(f"{location}: the path leaves the package '{module}'.")
+    elif is_url(location):
+        return local_copy(location)
     else:
-        path = Path(location).expanduser().resolve()
+        path = Path(filesystem_of(location)[1])
     if not path.exists():
         where = "" if str(path) == location else f" ({path})"
         raise FileNotFoundError(f"{location} does not exist{where}.")

@@ -111,13 +111,13 @@ class Recipe(Model):
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in the YAML file `path`, changed by `key=value` overrides with dotted keys and YAML values.
+    """The recipe in the YAML file at a path or URL, changed by `key=value` overrides with dotted keys and YAML values.
 
-    `base: other.yaml` reads another file first, named relative to this one's folder. This file's keys then replace the
+    `base: other.yaml` reads another file first, at a URL or relative to this one's folder. This file's keys then replace the
     base's: sections merge level by level, a list or a number replaces the whole value. A base may be a part of a recipe.
     Raises InputError with one line for every unknown, missing or wrong key.
     """
-    content, faults = read(Path(path))
+    content, faults = read(str(path))
     if "settings" in content:
         raise InputError([*faults, f"{path} has 'settings': it is a study. Run it with 'aft-ray study'."])
     return _overridden(content, faults, overrides)

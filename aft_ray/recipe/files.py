@@ -1,23 +1,29 @@
-"""A recipe's file as plain values, merged over the file that its `base:` names."""
+"""A recipe's file, at a path or URL, as plain values, merged over the file that its `base:` names."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.places import AnyPath, num_bytes, place_at, reached
+from aft_ray.recipe.remote import RemotePath
 from aft_ray.recipe.strict_yaml import parse
 
 LARGEST = 4 << 20
 """Bytes of a recipe."""
 
 
-def read(path: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any], list[str]]:
+def read(location: str, above: tuple[AnyPath, ...] = ()) -> tuple[dict[str, Any], list[str]]:
     """The file's content merged over its base's, and a line for each fault that does not prevent reading.
 
+    A base is a URL, or a name relative to the folder of the file that names it.
     above: the files whose base this is. Raises InputError if a file cannot be read, or is no mapping.
     """
+    beside = above[-1].parent if above and "://" not in location else None
+    path = place_at(location) if beside is None else beside / location
+    path = path.resolve() if isinstance(path, RemotePath) else path
     what = f"Base of {above[-1]}: {path}" if above else f"Recipe {path}"
+    reached(str(path), what)
     text = _text(path, what)
     if path.resolve() in {other.resolve() for other in above}:
         raise InputError(f"{what} is based on itself: {' -> '.join(map(str, (*above, path)))}.")
@@ -31,17 +37,17 @@ def read(path: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any], list
     name = content.pop("base")
     if not isinstance(name, str):
         raise InputError([*faults, f"{what}: base must be the name of a file, got {name!r}."])
-    base, found = read(path.parent / name, (*above, path))
+    base, found = read(name, (*above, path))
     return merged(base, content), [*found, *faults]
 
 
-def _text(path: Path, what: str) -> str:
+def _text(path: AnyPath, what: str) -> str:
     try:
         if not path.exists():
             raise InputError(f"{what} does not exist.")
         if not path.is_file():
             raise InputError(f"{what} is a directory or a device; name a YAML file.")
-        if path.stat().st_size > LARGEST:
+        if num_bytes(path) > LARGEST:
             raise InputError(f"{what} is larger than {LARGEST >> 20} MiB: too large for a recipe.")
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -23,10 +23,13 @@ WITHIN_S = 10.0
 def place_at(location: str) -> AnyPath:
     """The place of a path, which may begin with ~, or of a URL. A URL's store is not asked for anything.
 
-    Raises InputError if a URL holds a secret or names no bucket.
+    Raises InputError if a URL holds a secret or names no bucket, or there is no such home.
     """
     if "://" not in location:
-        return Path(location).expanduser()
+        try:
+            return Path(location).expanduser()
+        except RuntimeError as error:  # a home of nobody
+            raise InputError(f"{location} cannot be opened: {error}") from error
     if location.startswith("file://"):
         return Path(filesystem_of(location)[1])
     return RemotePath(*parted(location))
@@ -123,5 +126,5 @@ def reached(location: str, place: str) -> AnyPath:
     """As `place_at`, after a URL's store has answered. Raises InputError, which begins with `place`, if it does not."""
     found = place_at(location)
     if isinstance(found, RemotePath):
-        answered(found.check_answers, f"{place} {found}", location)
+        answered(found.check_answers, place, location)
     return found

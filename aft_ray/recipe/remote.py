@@ -7,6 +7,7 @@ package. Credentials come from the environment.
 from __future__ import annotations
 
 import io
+import posixpath
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ def parted(location: str) -> tuple[str, str]:
     whole, mark, query = location.partition("?")
     scheme, _, rest = whole.partition("://")
     bucket, _, key = rest.partition("/")
-    return f"{scheme}://{bucket}{mark}{query}", unquote(key).rstrip("/")
+    return f"{scheme}://{bucket or '/'}{mark}{query}", unquote(key).rstrip("/")  # hdfs:///folder has no host
 
 
 @lru_cache(maxsize=64)
@@ -78,7 +79,7 @@ class RemotePath:
     def __str__(self) -> str:
         """The URL, which `place_at` reads back."""
         whole, mark, query = self.root.partition("?")
-        return f"{whole}/{quote(self.key, safe=PLAIN)}{mark}{query}"
+        return f"{whole.removesuffix('/')}/{quote(self.key, safe=PLAIN)}{mark}{query}"
 
     def __lt__(self, other: RemotePath) -> bool:
         return (self.root, self.parts) < (other.root, other.parts)
@@ -123,7 +124,8 @@ class RemotePath:
         return self.known_size is not None or self._info().type.name != "NotFound"
 
     def resolve(self) -> RemotePath:
-        return self
+        """Without `..`, which a store takes for a name like others."""
+        return RemotePath(self.root, posixpath.normpath(self.key) if self.key else "")
 
     def check_answers(self) -> None:
         """Raises ObjectStoreError if the store cannot be reached, refuses, or has no such bucket."""
@@ -150,6 +152,11 @@ class RemotePath:
         for info in self.infos():
             child = self / info.base_name
             yield RemotePath(child.root, child.key, info.size) if info.is_file else child
+
+    def state(self) -> list[list[Any]]:
+        """Name, size and time of change of the file, or of every file below the folder: differs when they change."""
+        infos = [self._info()] if self.is_file() else self.infos(below=True)
+        return sorted([info.path, info.size, info.mtime_ns] for info in infos if info.is_file)
 
     def num_bytes(self) -> int:
         """Raises FileNotFoundError if there is no file."""

@@ -27,6 +27,7 @@ from aft_ray.recipe.config import Recipe, changed, fingerprint, parsed_overrides
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.files import read
 from aft_ray.recipe.model import checked_name, shown
+from aft_ray.recipe.places import place_at
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.workspace import Workspace
 
@@ -73,12 +74,12 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
 
     Raises InputError with one line for every fault of every setting.
     """
-    content, faults = read(Path(path))
+    content, faults = read(str(path))
     last, found_in_overrides = parsed_overrides(overrides)
     faults += found_in_overrides
     of_study = {key: last.pop(key) for key in list(last) if key.partition(".")[0] in OF_STUDY}
     content = changed(content, of_study, faults)
-    name, root = content.setdefault("run", Path(path).stem), content.get("workspace")
+    name, root = content.setdefault("run", place_at(str(path)).stem), content.get("workspace")
     if not isinstance(root, str) or not root.strip():
         faults.append(f"{path}: workspace must name the directory or URL below which the study lies, got {root!r}.")
         root = "unknown"

@@ -6,12 +6,9 @@ import json
 import os
 from pathlib import Path
 
-import pyarrow.fs as pafs
-import pytest
 from PIL import Image
 
 from aft_ray.cluster.attempts import AttemptsHere, Watch
-from aft_ray.datasets import unlabelled
 from aft_ray.datasets.unlabelled import DecodeRows, list_unseen
 from aft_ray.models.images import ImageTransform
 
@@ -32,15 +29,11 @@ def test_pipes_devices_and_huge_files_are_told_and_never_opened(tmp_path: Path) 
     assert all(told.get(name, "it is no plain file") == "it is no plain file" for name in ("fifo.png", "zero.png"))
 
 
-def test_an_object_store_s_files_are_left_out_and_told_as_a_disk_s_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_object_store_s_files_are_left_out_and_told_as_a_disk_s_are(tmp_path: Path) -> None:
     for name in ("a.png", "deep/b.png", "notes.txt", ".hidden.png", "__MACOSX/c.png", "README"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (9, 9)).save(tmp_path / name, "PNG")
     here = list_unseen(str(tmp_path), ["image"])
-    remote = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
-    monkeypatch.setattr(unlabelled, "filesystem_of", lambda location: (remote, ""))
-    there = list_unseen("s3://bucket", ["image"])
+    there = list_unseen(f"fsspec+local://{tmp_path}", ["image"])
     assert there.table["id"].to_pylist() == here.table["id"].to_pylist() == ["a.png", "deep/b.png"]
     assert there.left_out == {**here.left_out, "hidden": 2} == {"hidden": 2, ".txt": 1, "no suffix": 1}

