@@ -35,12 +35,21 @@ class Attempts(Protocol):
         """A process reports the row that it tries next, alone; None after the last."""
         ...
 
+    def part(self, shard: str, share: float) -> None:
+        """A process reports the share of the shard that it has done, for those who wait."""
+        ...
+
+    def parts(self) -> float:
+        """The shares of all shards at work, added up."""
+        ...
+
     def done(self, shard: str) -> None: ...
 
 
 @dataclass
 class _Shard:
     begun: int = 0
+    share: float = 0.0
     alone: int | None = None
     deaths: Counter[int] = field(default_factory=Counter)
 
@@ -54,6 +63,7 @@ class AttemptsHere:
     def begin(self, shard: str) -> tuple[int, list[int]]:
         known = self.shards.setdefault(shard, _Shard())
         known.begun += 1
+        known.share = 0.0
         if known.alone is not None:
             known.deaths[known.alone] += 1
             known.alone = None
@@ -62,6 +72,13 @@ class AttemptsHere:
 
     def alone(self, shard: str, row: int | None) -> None:
         self.shards.setdefault(shard, _Shard()).alone = row
+
+    def part(self, shard: str, share: float) -> None:
+        if shard in self.shards:  # a report may come after the shard's end
+            self.shards[shard].share = share
+
+    def parts(self) -> float:
+        return sum(shard.share for shard in self.shards.values())
 
     def done(self, shard: str) -> None:
         self.shards.pop(shard, None)
@@ -106,6 +123,10 @@ class Watch:
                     work_alone(row)
             self.attempts.alone(key, None)
         return culprits
+
+    def part(self, shard: str, share: float) -> None:
+        """This share of the shard is done."""
+        self.attempts.part(f"{self.work}, {shard}", share)
 
     def done(self, shard: str) -> None:
         """The work on the shard is finished."""

@@ -33,6 +33,9 @@ LOST_AFTER_S = 15.0
 SENT_EVERY_S = 0.5
 """Least seconds between two messages to the driver about finished rows."""
 
+ASKED_FOR_S = 5.0
+"""Longest wait for the shares of shards at work."""
+
 KNOWN = (InputError, OSError, GangLost)
 """Errors that the caller handles; a task's are raised as they were there."""
 
@@ -138,6 +141,16 @@ class _AttemptsElsewhere:
 
     def alone(self, shard: str, row: int | None) -> None:
         ray.get(self.actor.alone.remote(shard, row))  # recorded before the row can crash this process
+
+    def part(self, shard: str, share: float) -> None:
+        self.actor.part.remote(shard, share)
+
+    def parts(self) -> float:
+        try:
+            share: float = ray.get(self.actor.parts.remote(), timeout=ASKED_FOR_S)
+        except ray.exceptions.RayError:  # it only shows progress
+            return 0.0
+        return share
 
     def done(self, shard: str) -> None:
         self.actor.done.remote(shard)

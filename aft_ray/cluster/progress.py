@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -12,16 +15,19 @@ from rich.progress import Progress as Bar
 
 from aft_ray.recipe.printable import printable
 
-LOG_EVERY_S = 10.0
+LOG_EVERY_S, FOLLOWED_EVERY_S = 10.0, 1.0
 
 
 class Progress:
     """`with Progress("extract", total, "shards") as progress: ... progress.advance(1, "note")`, written to stderr."""
 
-    def __init__(self, title: str, total: int, unit: str) -> None:
+    def __init__(self, title: str, total: int, unit: str, done: int = 0) -> None:
+        """done: units that were done before."""
         self.title, self.total, self.unit = title, total, unit
-        self.done, self.note = 0, ""
-        self.started = self.logged = time.monotonic()
+        self.done, self.part, self.note = done, 0.0, ""
+        self.logged = time.monotonic()
+        self.since = (self.logged, float(done))
+        self.is_followed = False
         self.bar: Bar | None = None
         if sys.stderr.isatty():
             columns = (TextColumn(f"{title:8}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
@@ -31,25 +37,56 @@ class Progress:
                 TextColumn("{task.fields[note]}", markup=False),
                 console=Console(stderr=True),
             )
-            self.task = self.bar.add_task(title, total=total, note="")
+            self.task = self.bar.add_task(title, total=total, completed=done, note="")
 
     def __enter__(self) -> Progress:
         if self.bar:
             self.bar.start()
         elif self.total:
-            print(f"{self.title}: 0/{self.total} {self.unit}", file=sys.stderr, flush=True)
+            print(f"{self.title}: {self.done}/{self.total} {self.unit}", file=sys.stderr, flush=True)
         return self
 
     def advance(self, count: int, note: str = "") -> None:
         """`count` more units are done; `note` is shown beside the bar."""
-        note = printable(note)
-        self.done, self.note = self.done + count, note
+        self.done, self.note = self.done + count, printable(note)
+        self.part = max(0.0, self.part - count)
+        self._show()
+
+    def begun(self, part: float) -> None:
+        """Beside the units that are done, this many are done of others, such as 0.25 of one unit. Never goes back."""
+        if part <= self.part:
+            return
+        self.part = min(part, self.total - self.done)
+        if not self.is_followed:  # the time before, in which models were loaded, says nothing about the time left
+            self.is_followed, self.since = True, (time.monotonic(), self.done + self.part)
+        self._show()
+
+    @contextmanager
+    def following(self, part: Callable[[], float]) -> Iterator[None]:
+        """Asks `part` every second how much of further units is done, and shows it."""
+        over = threading.Event()
+
+        def follow() -> None:
+            while not over.wait(FOLLOWED_EVERY_S):
+                self.begun(part())
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(FOLLOWED_EVERY_S)
+
+    def _show(self) -> None:
+        now, done = time.monotonic(), self.done + self.part
         if self.bar:
-            self.bar.update(self.task, completed=self.done, note=note)
-        elif time.monotonic() - self.logged >= LOG_EVERY_S or self.done == self.total:
-            self.logged = time.monotonic()
-            left_s = (self.logged - self.started) * (self.total - self.done) / max(1, self.done)
-            print(f"{self.title}: {self.done}/{self.total} {self.unit}, {left_s:.0f} s left  {note}", file=sys.stderr)
+            self.bar.update(self.task, completed=done, note=self.note)
+        elif now - self.logged >= LOG_EVERY_S or self.done == self.total:
+            self.logged = now
+            started, before = self.since
+            left = f", {(now - started) * (self.total - done) / (done - before):.0f} s left" if done > before else ""
+            print(f"{self.title}: {self.done}/{self.total} {self.unit}{left}  {self.note}".rstrip(), file=sys.stderr)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -225,7 +225,7 @@ def _run(recipe: Recipe, plan: Plan) -> Entries:
 
     with Progress("extract", sum(shards.values()), "shards") as progress:
         for part in map(plan.of, turns):
-            with attempts_elsewhere() as attempts:
+            with attempts_elsewhere() as attempts, progress.following(attempts.parts):
                 for start in range(0, len(part.missing), ROUND):
                     left.update({(shard.split, shard.shard): shard for shard in part.missing[start : start + ROUND]})
                     run_pipeline(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 RESULT = "result/"
 """Prefix of the pipeline's columns with a teacher's report on a shard."""
+TOLD_EVERY_S = 1.0
+"""Least seconds between two reports on the shard at work."""
 
 
 class EmbedShard:
@@ -75,7 +77,8 @@ class EmbedShard:
         with self.computing:
             culprits = self.watch.begin(shard, row["sample_id"], quarantined, work_alone)
             started = time.perf_counter()
-            features, self.batch_size = embed(self.teacher, without(inputs, culprits), self.batch_size)
+            told = self._teller(shard, len(inputs))
+            features, self.batch_size = embed(self.teacher, without(inputs, culprits), self.batch_size, told)
             seconds, batch_size = time.perf_counter() - started, self.batch_size
         table = features_table(row["sample_id"], features, self.config.features_dtype, quarantined)
         entry = directory.write_shard(
@@ -88,6 +91,18 @@ class EmbedShard:
             "write_seconds": time.perf_counter() - started - seconds,
             "batch_size": batch_size,
         }
+
+    def _teller(self, shard: str, num_inputs: int) -> Callable[[int], None]:
+        """A function that reports how many of the shard's inputs are done, the first time and then every TOLD_EVERY_S."""
+        told_at = -TOLD_EVERY_S
+
+        def tell(done: int) -> None:
+            nonlocal told_at
+            if time.monotonic() - told_at >= TOLD_EVERY_S:
+                told_at = time.monotonic()
+                self.watch.part(shard, done / num_inputs)
+
+        return tell
 
 
 def _checked(features: Any, teacher: Teacher, num_inputs: int) -> torch.Tensor:
@@ -116,9 +131,15 @@ def without(inputs: np.ndarray | Sequence[str], rows: Sequence[int]) -> np.ndarr
     return emptied
 
 
-def embed(teacher: Teacher, inputs: np.ndarray | Sequence[str], batch_size: int) -> tuple[np.ndarray, int]:
+def embed(
+    teacher: Teacher,
+    inputs: np.ndarray | Sequence[str],
+    batch_size: int,
+    told: Callable[[int], None] = lambda done: None,
+) -> tuple[np.ndarray, int]:
     """(n, feature_dim) float32 features of n inputs, and the batch size that fitted in the device's memory.
 
+    told: is called with the number of inputs done, after every batch.
     Texts are sorted by length, so that a batch has little padding. If memory runs out, the batch is halved and retried.
     """
     import torch
@@ -131,6 +152,7 @@ def embed(teacher: Teacher, inputs: np.ndarray | Sequence[str], batch_size: int)
             batch = inputs[rows] if order is None else [inputs[index] for index in order[rows]]
             blocks.append(_checked(teacher(batch), teacher, len(batch)))
             start += batch_size
+            told(min(start, len(inputs)))
         except torch.OutOfMemoryError:
             if batch_size == 1:
                 raise

@@ -139,8 +139,7 @@ class Round:
         recipe = self.shared.recipe
         num_trials = self._num_trials()
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is a row of the table
-        with Progress(self.title, num_trials, "trials") as progress:
-            progress.advance(len(self.names) - 1, "done before")
+        with Progress(self.title, num_trials, "trials", done=len(self.names) - 1) as progress:
             proposed: dict[str, Any] = {"search_alg": _Proposer(self, first), "num_samples": -1}
             space: dict[str, Any] = {}
             if recipe.search.scheduler == "pbt" and scheduler:  # which wants to know its population beforehand

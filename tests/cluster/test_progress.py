@@ -19,3 +19,43 @@ def test_nothing_to_do_is_no_line(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("prepare", 0, "shards"):
         pass
     assert capsys.readouterr().err == ""
+
+
+def test_the_time_left_is_told_inside_the_first_unit(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("aft_ray.cluster.progress.time.monotonic", lambda: clock[0])
+    with Progress("extract", 2, "shards") as progress:
+        for seconds, part in ((45.0, 0.1), (10.0, 0.2), (10.0, 0.15), (10.0, 0.4)):
+            clock[0] += seconds
+            progress.begun(part)
+        clock[0] += 10.0
+        progress.advance(1, "lite0")
+    assert capsys.readouterr().err.splitlines() == [
+        "extract: 0/2 shards",
+        "extract: 0/2 shards",  # models were loaded until now: no speed is known
+        "extract: 0/2 shards, 180 s left",
+        "extract: 0/2 shards, 160 s left",
+        "extract: 1/2 shards, 44 s left  lite0",
+    ]
+
+
+def test_units_done_before_do_not_shorten_the_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("aft_ray.cluster.progress.time.monotonic", lambda: clock[0])
+    with Progress("search", 12, "trials", done=8) as progress:
+        clock[0] += 20.0
+        progress.advance(1)
+    assert capsys.readouterr().err.splitlines() == ["search: 8/12 trials", "search: 9/12 trials, 60 s left"]
+
+
+def test_work_is_followed_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aft_ray.cluster.progress.FOLLOWED_EVERY_S", 0.01)
+    parts = [0.25, 0.5]
+    with Progress("extract", 1, "shards") as progress, progress.following(lambda: parts.pop(0) if parts else 0.5):
+        while progress.part < 0.5:
+            pass
+    assert not parts and progress.done == 0

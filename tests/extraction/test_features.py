@@ -87,6 +87,25 @@ def test_a_shard_is_written_once_with_its_quarantined_samples(tmp_path: Path) ->
     assert json.loads(again[RESULT + "means"]) == {} and len(calls(log)) == 2
 
 
+def test_the_share_of_a_shard_is_reported_from_its_first_batch_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aft_ray.extraction.features.TOLD_EVERY_S", 0.0)
+    attempts, shares = AttemptsHere(), []
+
+    class Slow(Means):
+        def __call__(self, inputs: np.ndarray | Sequence[str]) -> torch.Tensor:
+            shares.append(attempts.parts())
+            return super().__call__(inputs)
+
+    stage = EmbedShard(means(), Workspace.at(tmp_path), {"train": {}}, Watch(attempts, "teacher 'means'", 0))
+    stage.teacher = Slow(means(), CPU)
+    stage(row(crops(10), {}))
+    assert shares == [0.0, 0.4, 0.8] and attempts.parts() == 0.0
+    attempts.part("teacher 'means', shard 3 of train", 1.0)  # a report that comes after the shard's end
+    assert attempts.parts() == 0.0
+
+
 def test_a_quarantined_sample_has_no_features() -> None:
     assert without(["a", "b", "c"], [1]) == ["a", "", "c"]
     given = crops(3)
