@@ -1,13 +1,12 @@
-"""Which source reads what lies at a path: a folder of pictures, tables, or tars."""
+"""Which source reads the files at a path or URL: a folder of pictures, tables, or tars."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 from aft_ray.datasets.sources.pictures import SUFFIXES as PICTURES
 from aft_ray.datasets.sources.tables import SUFFIXES as TABLES
 from aft_ray.datasets.sources.walk import find_below
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.places import reached
 
 FORMS = {"parquet": TABLES["parquet"], "csv": TABLES["csv"], "jsonl": TABLES["jsonl"], "webdataset": (".tar",)}
 """Values of `dataset.source` for files, and their suffixes."""
@@ -18,7 +17,7 @@ def forms_at(path: str) -> list[str]:
 
     Raises InputError, saying what is looked for, if there is none.
     """
-    place = Path(path).expanduser()
+    place = reached(path, path)
     known = "a folder with one folder of pictures per class, or .csv, .tsv, .jsonl, .parquet or .tar files"
     if not place.exists():
         raise InputError(f"{path} does not exist. Name {known}.")

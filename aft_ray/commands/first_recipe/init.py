@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from aft_ray.commands.first_recipe.look import Found, look
 from aft_ray.commands.first_recipe.machine import Machine
 from aft_ray.commands.first_recipe.models import Choice, choose
 from aft_ray.commands.first_recipe.write import METHODS, SEEDS, recipe_text
 from aft_ray.recipe.config import Recipe, load_text
+from aft_ray.recipe.places import place_at
 from aft_ray.search.check import compared_teachers
 from aft_ray.search.space import plan_trials
 
@@ -44,8 +44,9 @@ def init(
 
 def _name(path: str) -> str:
     """A workspace's name from that of the data."""
-    place = Path(path).expanduser().absolute()
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", place.name.partition(".")[0]).strip("-") or "data"
+    place = place_at(path)
+    name = place.name or place.resolve().name
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name.partition(".")[0]).strip("-") or "data"
 
 
 def _cost(recipe: Recipe, found: Found, choice: Choice, machine: Machine) -> str:

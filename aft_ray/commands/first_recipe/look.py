@@ -19,6 +19,7 @@ from aft_ray.datasets.prepare import check_ids
 from aft_ray.datasets.sources.tables import open_tables
 from aft_ray.models.images import open_picture
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.places import AnyPath, place_at
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.quarantine import UNREADABLE
 
@@ -116,13 +117,15 @@ def _columns(form: str, path: str, given: Mapping[str, str]) -> dict[str, Any]:
 
 def _image_root(path: str, pictures: list[Any]) -> str | None:
     """The folder that the pictures' paths start from, where it is not the table's own."""
-    place = Path(path).expanduser()
+    place = place_at(path)
     own = place.parent if place.is_file() else place
     first = next((value for value in pictures if isinstance(value, str)), None)
     if first is None or (own / first).exists():
         return None
-    inside = next((folder for folder in sorted(own.iterdir()) if folder.is_dir() and (folder / first).exists()), None)
-    root = inside or next((folder for folder in (Path(), own.parent) if (folder / first).exists()), None)
+    children: list[AnyPath] = sorted(own.iterdir(), key=lambda child: child.name)
+    inside = next((folder for folder in children if folder.is_dir() and (folder / first).exists()), None)
+    near: tuple[AnyPath, ...] = (Path(), own.parent)
+    root = inside or next((folder for folder in near if (folder / first).exists()), None)
     return None if root is None else str(root)
 
 

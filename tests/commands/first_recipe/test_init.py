@@ -16,12 +16,14 @@ import yaml
 from aft_ray import cli
 from aft_ray.commands.check import check
 from aft_ray.commands.first_recipe.init import init
+from aft_ray.commands.first_recipe.look import look
 from aft_ray.commands.first_recipe.machine import Machine, Package
 from aft_ray.datasets.prepare import prepare
 from aft_ray.recipe.config import load
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.reference import json_schema
 from aft_ray.store import open_store
+from tests.conftest import draw_pictures
 
 LAPTOP = Machine(gpus=0, has_hub=False)
 KINDS = ("fruit", "stone # 1: hard", "bird")
@@ -179,3 +181,15 @@ def test_small_data_gets_each_class_its_share_and_groups_or_own_splits_do_not(
 def test_a_table_of_no_samples_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "page.csv").write_text("<!DOCTYPE html>\n<html>\n<body>\n")
     assert faults(capsys, tmp_path / "page.csv")[-1].startswith("aft-ray: page.csv: No column ")
+
+
+def test_a_url_is_looked_at_as_a_path_is(tmp_path: Path) -> None:
+    draw_pictures(tmp_path / "pets" / "images")
+    names = sorted(path.relative_to(tmp_path / "pets/images").as_posix() for path in tmp_path.rglob("*.png"))
+    rows = "".join(f"{name},{name.split('/')[0]}\n" for name in names)
+    (tmp_path / "pets" / "rows.csv").write_text(f"image,label\n{rows}")
+    for path in ("pets", "pets/rows.csv", "pets/images"):
+        here, there = look(str(tmp_path / path), {}), look(f"fsspec+local://{tmp_path}/{path}", {})
+        assert (here.notes(), here.examples) == (there.notes(), there.examples)
+        own = str(there.section).replace("fsspec+local://", "")
+        assert str(here.section) == own
