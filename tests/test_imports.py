@@ -29,6 +29,7 @@ ADAPTERS = {
     "mlflow": {"trackers"},
     "onnxruntime": {"onnx_file"},
     "optuna": {"proposals"},
+    "obstore": {"conditional"},
     "open_clip": {"open_clip_models", "open_clip_teacher", "open_clip_student"},
     "tensorboardX": {"trackers"},
     "timm": {"timm_models", "timm_teacher", "timm_student"},

@@ -1,9 +1,13 @@
 """A lease: only one command at a time writes a given part of a workspace; others wait and find the work done.
 
-An object store can neither rename a file nor create one exclusively, so this is Lamport's bakery algorithm
+pyarrow can neither rename a file of an object store nor create one exclusively, so this is Lamport's bakery algorithm
 (doi 10.1145/361082.361093) with whole files. A command writes a claim, draws a number above all others, then waits until
 no claim has a lower number. It rewrites its claim while it lives. A claim is dead if it was not rewritten for a minute of
 the waiter's own clock, or if its process is known to be gone; the command that waits for it removes it.
+
+The bakery trusts the store's listings. Where the store has conditional writes, a command whose turn has come also writes
+its claim's name into HOLDER, which succeeds only for one: others wait while the claim that HOLDER names exists. Commands
+without obstore or of earlier versions do not look at HOLDER, and keep their turns by the claims, which all have.
 """
 
 from __future__ import annotations
@@ -24,11 +28,14 @@ from typing import Annotated, NamedTuple
 import pyarrow.fs as pafs
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
+from aft_ray.cluster.conditional import Conditional, conditional
 from aft_ray.recipe.printable import tell
 from aft_ray.store.files import Directory
 
 RENEWED_EVERY_S, DEAD_AFTER_S, LOOKED_EVERY_S = 5.0, 60.0, 1.0
 DRAWING = 0
+HOLDER = ".holder"
+"""Earlier versions pass over a name that begins with a dot."""
 CLAIM = re.compile(r"(\d{9,19})-([0-9a-f]{32})")
 
 Printable = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
@@ -68,7 +75,7 @@ def lease(workspace: Directory, name: str) -> Iterator[None]:
     renewer = threading.Thread(target=_renew, args=(queue, own, owner, done), daemon=True)
     renewer.start()
     try:
-        _wait(queue, own, name)
+        _take(queue, own, name)
         _sweep(workspace, queue.place, workspace / name)
         yield
     finally:
@@ -167,11 +174,29 @@ class _Queue:
             tell(f"{self.place}: ignored {listed}, not written by a lease.")
 
 
-def _wait(queue: _Queue, own: _Claim, name: str) -> None:
-    """Returns when no living claim comes before `own`."""
+def _take(queue: _Queue, own: _Claim, name: str) -> None:
+    """Returns when it is this command's turn and, where the store can say so, nobody else's."""
+    holder, file = "", conditional(queue.place, HOLDER)
+    while holder != own.file:
+        _wait(queue, own, name, holder)
+        holder = own.file if file is None else _holder(file, queue, own)
+        if holder != own.file:
+            time.sleep(LOOKED_EVERY_S)
+
+
+def _holder(file: Conditional, queue: _Queue, own: _Claim) -> str:
+    """The file of the claim that holds the lease, after `own` has tried; empty if others changed it meanwhile."""
+    holder, seen = file.read()
+    if holder and (holder == own.file or queue.place.has(holder)):
+        return holder
+    return own.file if file.write(own.file, seen) else ""
+
+
+def _wait(queue: _Queue, own: _Claim, name: str, holder: str) -> None:
+    """Returns when no living claim comes before `own`. holder: the file of a claim that does, whatever its number."""
     seen: dict[_Claim, float] = {}  # when a claim was first seen in its present state
     told = None
-    while before := [claim for claim in queue.claims() if claim[:2] < own[:2]]:
+    while before := [claim for claim in queue.claims() if claim[:2] < own[:2] or claim.file == holder]:
         now = time.monotonic()
         seen = {claim: seen.get(claim, now) for claim in before}
         first = before[0]

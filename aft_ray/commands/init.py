@@ -11,7 +11,9 @@ COLUMNS = ("label", "text", "image", "id", "split", "group")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    about = "a folder with one folder of pictures per class, a table (.csv, .tsv, .jsonl, .parquet), or tars; a path or URL"
+    about = (
+        "a folder with one folder of pictures per class, a table (.csv, .tsv, .jsonl, .parquet), or tars; a path or URL"
+    )
     parser.add_argument("path", metavar="PATH", help=about)
     for name in COLUMNS:
         parser.add_argument(f"--{name}", metavar="COLUMN", help=f"the table's column of the {name}; guessed by default")

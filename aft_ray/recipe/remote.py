@@ -43,13 +43,25 @@ def parted(location: str) -> tuple[str, str]:
     return f"{scheme}://{bucket or '/'}{mark}{query}", unquote(key).rstrip("/")  # hdfs:///folder has no host
 
 
-@lru_cache(maxsize=64)
+_CONNECTED: dict[str, tuple[Any, str]] = {}
+
+
 def _connected(root: str) -> tuple[Any, str]:
     """The filesystem of a bucket's URL, and the bucket's path on it; made once a process."""
     import pyarrow.fs as pafs
 
-    filesystem, path = pafs.FileSystem.from_uri(root)
-    return filesystem, path.rstrip("/")
+    if root not in _CONNECTED:
+        filesystem, path = pafs.FileSystem.from_uri(root)
+        _CONNECTED[root] = filesystem, path.rstrip("/")
+    return _CONNECTED[root]
+
+
+def root_of(filesystem: Any, path: str) -> RemotePath | None:
+    """The URL of a path on one of pyarrow's filesystems; None if this process did not open it by a URL."""
+    for root, (known, base) in list(_CONNECTED.items()):
+        if (known is filesystem or known == filesystem) and path.startswith(f"{base}/"):
+            return RemotePath(root, path[len(base) + 1 :])
+    return None
 
 
 @dataclass(frozen=True)
