@@ -24,10 +24,14 @@ reference: $(INSTALLED)  ## writes the page and the schema of all keys of a reci
 	$(BIN)/aft-ray keys --as schema > aft_ray/recipe/schema.json
 
 results: $(INSTALLED) $(REVIEWS)  ## do the claims hold? hours; again to go on; writes docs/results.md
-	$(BIN)/python jobs/benchmarks/results.py
+	$(BIN)/python jobs/recipes/results/prepare.py
+	for study in methods new teachers ablations; do \
+		$(BIN)/aft-ray study jobs/recipes/results/$$study.yaml --skip-faulty || exit; done
+	$(BIN)/python jobs/recipes/results/page.py
 
 results-quick: $(INSTALLED) $(REVIEWS)  ## two settings with few seeds, minutes; writes work/results/quick.md
-	$(BIN)/python jobs/benchmarks/results.py --quick
+	$(BIN)/aft-ray study jobs/recipes/results/quick.yaml
+	$(BIN)/python jobs/recipes/results/page.py --quick
 
 $(REVIEWS): | $(INSTALLED)
 	$(BIN)/python -m pip download --quiet --no-deps --no-binary vaderSentiment --dest $@ vaderSentiment==3.3.2

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from aft_ray.report.pictures import FEWEST_CORRELATED
-from aft_ray.report.results import Paired, method_title, t_test
+from aft_ray.report.results import Entry, Paired, method_title, paired_test, t_test
 from aft_ray.report.words import CLEAR
-from aft_ray.study.found import Found
+from aft_ray.study.found import STANDARD, Found
 
-STANDARD, OURS = "none", "aft"
+OURS = "aft"
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,9 @@ class Mean:
     """A method over the settings in which it and standard transfer have final runs.
 
     relative_error: mean of its relative errors; se: its standard error over settings; over_seeds: the standard error that the
-    seeds of each setting alone would give it. better, worse: settings in which it differs from standard transfer by more than
-    seeds explain. against_standard, against_aft: how much lower its relative error is, paired by setting.
+    seeds of each setting alone would give it; over_data: the mean where each data set counts once. better, worse: settings in
+    which it differs from standard transfer by more than seeds explain. holm: settings in which it stays better when all its
+    comparisons count as one family. against_standard, against_aft: how much lower its relative error is, paired by setting.
     """
 
     method: str
@@ -31,8 +33,10 @@ class Mean:
     relative_error: float
     se: float
     over_seeds: float
+    over_data: float
     better: int
     worse: int
+    holm: int
     against_standard: Paired
     against_aft: Paired
 
@@ -44,32 +48,84 @@ class Mean:
 def means(found: Sequence[Found]) -> list[Mean]:
     """Every method besides standard transfer, the lowest mean first."""
     methods = dict.fromkeys(method for one in found for method in one.chosen if method != STANDARD)
-    made = [_mean(method, found) for method in methods]
+    made = [mean_of(method, found) for method in methods]
     return sorted((mean for mean in made if mean.num_settings), key=lambda mean: mean.relative_error)
 
 
-def relative_errors(found: Sequence[Found], method: str) -> dict[str, float]:
+def relative_errors(found: Iterable[Found], method: str) -> dict[str, float]:
     """By setting; without those where it is not known."""
     entries = {one.name: one.chosen[method] for one in found if method in one.chosen}
     return {name: e.relative_error for name, e in entries.items() if not math.isnan(e.relative_error)}
 
 
-def _mean(method: str, found: Sequence[Found]) -> Mean:
+def mean_of(method: str, found: Sequence[Found]) -> Mean:
+    """The method over those of the settings that have it; NaN and 0 if none has."""
     errors, of_aft = relative_errors(found, method), relative_errors(found, OURS)
     entries = [one.chosen[method] for one in found if one.name in errors]
     values = list(errors.values())
     common = [of_aft[name] - error for name, error in errors.items() if name in of_aft]
     over = [entry.relative_error_se for entry in entries]
+    by_data: dict[str, list[float]] = {}
+    for one in found:
+        if one.name in errors:
+            by_data.setdefault(one.data, []).append(errors[one.name])
     return Mean(
         method,
         len(values),
         statistics.fmean(values) if values else math.nan,
         statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan,
         math.hypot(*over) / len(over) if over else math.nan,
-        sum(entry.p_value < CLEAR and entry.gain > 0 for entry in entries),
-        sum(entry.p_value < CLEAR and entry.gain < 0 for entry in entries),
+        statistics.fmean(map(statistics.fmean, by_data.values())) if values else math.nan,
+        sum(is_clear(entry, 1) for entry in entries),
+        sum(is_clear(entry, -1) for entry in entries),
+        _holm(entries),
         t_test([1 - value for value in values]),
         t_test(common if method != OURS else []),
+    )
+
+
+def is_clear(entry: Entry, sign: int) -> bool:
+    """Whether the method is better (sign 1) or worse (-1) than standard transfer by more than seeds explain."""
+    return sign * entry.gain > 0 and entry.p_value < CLEAR
+
+
+def _holm(entries: Iterable[Entry]) -> int:
+    """Gains that stay clear by Holm's correction for as many comparisons."""
+    ordered = sorted((entry for entry in entries if not math.isnan(entry.p_value)), key=lambda entry: entry.p_value)
+    count = 0
+    for rank, entry in enumerate(ordered):
+        if not entry.p_value < CLEAR / (len(ordered) - rank):
+            break
+        count += entry.gain > 0
+    return count
+
+
+class Comparison(NamedTuple):
+    """A method against another, paired by seed within each setting that has both. better, worse: settings in which they differ
+    by more than seeds explain. gain: mean over settings, in the unit of the measure; p_value: of a t-test over settings."""
+
+    method: str
+    other: str
+    num_settings: int
+    better: int
+    worse: int
+    gain: float
+    p_value: float
+
+
+def compared(method: str, other: str, found: Iterable[Found]) -> Comparison:
+    """NaN for a gain over settings that are measured differently, or over none."""
+    both = [one for one in found if {method, other} <= one.chosen.keys()]
+    tests = [paired_test(one.chosen[method].finals, one.chosen[other].finals, one.measure) for one in both]
+    gains = [test.gain for test in tests] if len({one.measure for one in both}) == 1 else []
+    return Comparison(
+        method,
+        other,
+        len(both),
+        sum(test.gain > 0 and test.p_value < CLEAR for test in tests),
+        sum(test.gain < 0 and test.p_value < CLEAR for test in tests),
+        statistics.fmean(gains) if gains else math.nan,
+        t_test(gains).p_value,
     )
 
 

@@ -8,11 +8,16 @@
       student: {vit: {student.model: ...}, mixer: {student.model: ...}}
 
 The settings are all combinations of the axes, here `dtd-vit` to `food-mixer`. Settings that read the same samples share a
-workspace below the study's, so each teacher runs once over each data set.
+workspace below the study's, so each teacher runs once over each data set. A setting may have a `base` of its own, a recipe's
+file, over which the study's keys hold. Two more keys are the study's:
+
+    records: docs/results/figure-1b    a directory that keeps the findings of finished settings, as text
+    reference: dtd-vit                 settings without standard transfer are compared with this setting's
 """
 
 from __future__ import annotations
 
+import copy
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,15 +30,16 @@ import yaml
 
 from aft_ray.recipe.config import Recipe, changed, fingerprint, parsed_overrides, recipe_of
 from aft_ray.recipe.errors import InputError
-from aft_ray.recipe.files import read
+from aft_ray.recipe.files import merged, read
 from aft_ray.recipe.model import checked_name, shown
-from aft_ray.recipe.places import place_at
+from aft_ray.recipe.places import AnyPath, place_at
 from aft_ray.recipe.sections import DatasetConfig
+from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
 
-KEY = "settings"
+KEY, BASE = "settings", "base"
 MOST_SETTINGS = 1000
-OF_STUDY = ("run", "workspace", KEY)
+OF_STUDY = ("run", "workspace", "records", "reference", KEY)
 """Keys of the file that are the study's own; the others are of every setting."""
 OURS = ("run", KEY)
 """Keys that a setting cannot have: the study names its searches."""
@@ -42,19 +48,27 @@ OURS = ("run", KEY)
 @dataclass(frozen=True)
 class Study:
     """name: of the study. root: the workspace of the file, below which everything lies. settings: recipes by name.
-    content: the file over its base. overrides: what the command line changes in every setting."""
+    content: the file over its base. overrides: what the command line changes in every setting. records_at: the key `records`.
+    reference: the setting whose standard transfer settings without their own are compared with."""
 
     name: str
     root: str
     settings: Mapping[str, Recipe]
     content: Mapping[str, Any]
     overrides: tuple[str, ...] = ()
+    records_at: str | None = None
+    reference: str | None = None
 
     @property
     def place(self) -> Workspace:
         """The directory of the study's page and tables."""
         root = Workspace.at(self.root)
         return Workspace(root.filesystem, f"{root.path}/studies/{self.name}")
+
+    @property
+    def records(self) -> Directory:
+        """The directory of the findings of finished settings."""
+        return Workspace.at(self.records_at) if self.records_at else self.place / "records"
 
     @cached_property
     def workspaces(self) -> dict[str, list[str]]:
@@ -69,22 +83,27 @@ class Study:
         return yaml.safe_dump(dict(self.content), sort_keys=False, allow_unicode=True)
 
 
-def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
-    """The study in the file `path`, each setting changed by `key=value` overrides of the recipe.
+def load_study(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Study:
+    """The study in a file, or its content, each setting changed by `key=value` overrides of the recipe.
 
     Raises InputError with one line for every fault of every setting.
     """
-    content, faults = read(str(path))
+    path: AnyPath = Path("study") if isinstance(source, Mapping) else place_at(str(source))
+    content, faults = (copy.deepcopy(dict(source)), []) if isinstance(source, Mapping) else read(str(source))
     last, found_in_overrides = parsed_overrides(overrides)
     faults += found_in_overrides
     of_study = {key: last.pop(key) for key in list(last) if key.partition(".")[0] in OF_STUDY}
     content = changed(content, of_study, faults)
-    name, root = content.setdefault("run", place_at(str(path)).stem), content.get("workspace")
+    name, root = content.setdefault("run", path.stem), content.get("workspace")
     if not isinstance(root, str) or not root.strip():
         faults.append(f"{path}: workspace must name the directory or URL below which the study lies, got {root!r}.")
         root = "unknown"
     axes = _axes(content, faults)
-    base = {key: value for key, value in content.items() if key != KEY}
+    _read_bases(axes, path, faults)
+    records, reference = content.get("records"), content.get("reference")
+    if records is not None and (not isinstance(records, str) or not records.strip()):
+        faults.append(f"{path}: records must name a directory or URL, got {shown(records)}.")
+    base = {key: value for key, value in content.items() if key not in (KEY, "records", "reference")}
     settings: dict[str, Recipe] = {}
     found: dict[str, list[str]] = {}
     for label, changes in _combinations(axes) if not faults else ():
@@ -93,9 +112,12 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         except InputError as error:
             found[label] = error.faults
     faults += in_settings(found, len(found) + len(settings))
-    study = Study(
-        str(name), root, settings, content, tuple(text for text in overrides if text.partition("=")[0] in last)
-    )
+    if reference is not None and reference not in {*settings, *found} and settings:
+        faults.append(
+            f"{path}: reference must name a setting, got {shown(reference)}. Settings: {', '.join(settings)}."
+        )
+    own = tuple(text for text in overrides if text.partition("=")[0] in last)
+    study = Study(str(name), root, settings, content, own, records, reference)
     if faults := faults or _sharing_faults(study):
         raise InputError(faults)
     return study
@@ -147,6 +169,18 @@ def _axes(content: Mapping[str, Any], faults: list[str]) -> dict[str, dict[str, 
     return axes
 
 
+def _read_bases(axes: Mapping[str, Any], path: AnyPath, faults: list[str]) -> None:
+    """Puts the content of the recipe's file in place of its name wherever a setting has a base. path: of the study."""
+    for axis, choices in axes.items():
+        for label, changes in choices.items() if isinstance(choices, dict) else ():
+            name = changes.get(BASE) if isinstance(changes, dict) else None
+            if isinstance(name, str):
+                changes[BASE], found = read(name, (path,))
+                faults += found
+            elif name is not None and not isinstance(name, dict):
+                faults.append(f"settings.{axis}.{label}: base must be the name of a file, got {shown(name)}.")
+
+
 def _combinations(axes: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each setting's name, and its changes; where two axes have the same key, the later one's value holds."""
     for chosen in itertools.product(*(choices.items() for choices in axes.values())):
@@ -159,7 +193,9 @@ def _setting(
 ) -> Recipe:
     """The recipe of one setting, in its own workspace or in that of its samples. last: changes that hold whatever it says."""
     faults: list[str] = []
-    content = changed(changed(base, changes, faults), {**last, "run": run}, faults)
+    own = {key: value for key, value in changes.items() if key != BASE}
+    content = changed(merged(changes.get(BASE, {}), dict(base)), own, faults)
+    content = changed(content, {**last, "run": run}, faults)
     recipe = recipe_of(content, faults)
     if "workspace" in changes:
         return recipe

@@ -1,51 +1,54 @@
-"""The findings of a study: what the searches of its settings have left behind, read back, finished or not.
-
-A setting that has come to its end leaves a record beside its trials: the recipe that it was run with, and how much its
-teachers know by themselves. A study that is started again leaves such settings alone.
-"""
+"""The findings of a study, finished or not: of each setting its record, and of methods under way what their trials say."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
-from typing_extensions import TypedDict
-
-from aft_ray.recipe.config import Recipe, fingerprint, override
+from aft_ray.recipe.config import Recipe
 from aft_ray.report.reading import read_trials
-from aft_ray.report.results import Entry, TrialRow, summarize
-from aft_ray.search.rank import can_rank, ranking_of
+from aft_ray.report.results import Entry, Paired, TrialRow, paired_test, summarize
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
 from aft_ray.study.config import Study
+from aft_ray.study.records import Record, read_record
 from aft_ray.training.best import Measure, measure_of
-from aft_ray.training.inputs.stores import Setup, open_setup
 
-RECORD = "setting.json"
-"""Beside a setting's `trials.parquet`; written last."""
-
-
-class Probe(TypedDict):
-    teachers: list[str]
-    val_accuracy: float
-
-
-class Record(TypedDict):
-    recipe: str
-    probes: list[Probe]
+STANDARD = "none"
 
 
 @dataclass(frozen=True)
 class Found:
-    """A setting's findings. entries: its settings with final runs, and methods without. rows: of its trials.
-    probes: validation accuracy of a linear head on the features of each set of teachers, with all labels."""
+    """A setting's findings. missing: methods that the recipe compares and that are not finished. rows: of its trials. entries:
+    its lines of results, and methods without; where the setting has no standard transfer of its own, with the line of the study's
+    reference. probes: validation accuracy of a linear head on the features of each set of teachers, with all labels."""
 
     name: str
-    is_finished: bool
-    entries: Sequence[Entry]
+    recipe: Recipe
+    record: Record
+    missing: Sequence[str]
     rows: Sequence[TrialRow]
-    probes: Mapping[tuple[str, ...], float]
+    entries: Sequence[Entry]
+
+    @property
+    def is_finished(self) -> bool:
+        return not self.missing
+
+    @property
+    def data(self) -> str:
+        """The data set in a word or two."""
+        dataset = self.recipe.dataset
+        return dataset.name or dataset.repo or PurePosixPath(dataset.path or str(dataset.source)).stem
+
+    @property
+    def student(self) -> str:
+        student = self.recipe.student
+        return f"{student.model.rpartition('/')[2]}{', pretrained' * student.pretrained}"
+
+    @property
+    def probes(self) -> Mapping[tuple[str, ...], float]:
+        return {tuple(probe["teachers"]): probe["val_accuracy"] for probe in self.record.probes}
 
     @property
     def chosen(self) -> dict[str, Entry]:
@@ -62,54 +65,42 @@ class Found:
         own.sort(key=lambda entry: -entry.measure.error_of(entry.validation))
         return {entry.teachers: entry for entry in own}
 
+    def over_best_single(self, method: str, teachers: tuple[str, ...]) -> Paired | None:
+        """The gain of several teachers over the best one of them, by validation; None where no single one has final runs."""
+        entries = self.by_teachers(method)
+        singles = [entries[name,] for name in teachers if (name,) in entries]
+        if len(teachers) < 2 or not singles or teachers not in entries:
+            return None
+        best = min(singles, key=lambda entry: entry.measure.error_of(entry.validation))
+        return paired_test(entries[teachers].finals, best.finals, self.measure)
+
 
 def read_study(study: Study) -> list[Found]:
     """The findings of every setting so far."""
-    return [_read(name, recipe) for name, recipe in study.settings.items()]
+    known = {name: read_setting(study, name) for name in study.settings}
+    reference = known[study.reference].rows if study.reference else []
+    standard = [row for row in reference if row["regularizer.name"] == STANDARD]
+    return [_with_standard(found, standard) for found in known.values()]
 
 
-def is_finished(recipe: Recipe) -> bool:
-    """Whether the setting has come to its end with this very recipe."""
-    return _record(place_of(recipe)).get("recipe") == _identity(recipe)
-
-
-def write_record(setup: Setup, rows: Sequence[TrialRow]) -> None:
-    """Notes that the setting is finished. rows: of its search."""
-    recipe = setup.recipe
-    sets = list(dict.fromkeys(tuple(row["teachers"]) for row in rows if row["teachers"]))
-    record: Record = {
-        "recipe": _identity(recipe),
-        "probes": list(_probes(recipe, sets)) if sets and can_rank(setup) else [],
-    }
-    place_of(recipe).write_json(RECORD, record)
+def read_setting(study: Study, name: str) -> Found:
+    """The findings of one setting so far."""
+    recipe, record = study.settings[name], read_record(study.records, name)
+    missing = record.missing(recipe)
+    live = read_trials(place_of(recipe)) if missing else []
+    running = {row["regularizer.name"] for row in live if row["regularizer.name"] in missing}
+    rows = [row for row in record.rows if row["regularizer.name"] not in running]
+    rows += [row for row in live if row["regularizer.name"] in running]
+    return Found(name, recipe, record, missing, rows, summarize(rows, recipe.search.metric))
 
 
 def place_of(recipe: Recipe) -> Directory:
     return Workspace.at(recipe.workspace).search(recipe.run)
 
 
-def _read(name: str, recipe: Recipe) -> Found:
-    place = place_of(recipe)
-    rows, record = read_trials(place), _record(place)
-    probes = {tuple(probe["teachers"]): probe["val_accuracy"] for probe in record.get("probes", [])}
-    return Found(name, is_finished(recipe), summarize(rows, recipe.search.metric), rows, probes)
-
-
-def _record(place: Directory) -> dict[str, Any]:
-    if not place.has(RECORD):
-        return {}
-    return place.read_json(RECORD, Record, f"Delete {place}/{RECORD} and run 'aft-ray study' again.")
-
-
-def _identity(recipe: Recipe) -> str:
-    """A workspace may be moved, a cluster may be another."""
-    return fingerprint(recipe.model_dump(mode="json", exclude={"workspace", "resources"}, exclude_defaults=True))
-
-
-def _probes(recipe: Recipe, sets: Sequence[tuple[str, ...]]) -> Iterator[Probe]:
-    """How well a linear head on each set of teachers tells the classes of validation apart."""
-    used = [teacher.model_dump(mode="json") for teacher in recipe.teachers if any(teacher.name in one for one in sets)]
-    changes = {"teachers": used, "search.teachers": sets, "train.labels_per_class": None}
-    ranked = override(recipe, changes)
-    for row in ranking_of(open_setup(ranked, ranked.teacher_names())).rows:
-        yield {"teachers": row["teachers"], "val_accuracy": row["val_accuracy"]}
+def _with_standard(found: Found, standard: Sequence[TrialRow]) -> Found:
+    """The setting compared with `standard`, rows of the reference, if it has no standard transfer of its own."""
+    if not standard or any(row["regularizer.name"] == STANDARD for row in found.rows):
+        return found
+    entries = summarize([*found.rows, *standard], found.recipe.search.metric)
+    return replace(found, entries=entries)

@@ -5,31 +5,37 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from aft_ray.recipe.search_section import Range
 from aft_ray.report.page import template
 from aft_ray.report.plots import COLOURS, Bar, Dot, draw_bars, draw_dots
 from aft_ray.report.results import method_title
 from aft_ray.report.words import CLEAR, chance
-from aft_ray.study.averages import OURS, STANDARD, Mean, Quality, relative_errors
+from aft_ray.study.averages import OURS, Mean, Quality, relative_errors
 from aft_ray.study.config import Study
-from aft_ray.study.found import Found
+from aft_ray.study.found import STANDARD, Found
+from aft_ray.study.grids import remarks
+from aft_ray.study.tables import against, fact_row, mark, set_rows, time_rows
 
 
 def render_study(
     study: Study, found: Sequence[Found], averages: Sequence[Mean], quality: Sequence[Quality], files: Sequence[str]
 ) -> str:
     """The page as HTML. files: beside the page, to link to."""
+    methods = [STANDARD, *(mean.method for mean in averages)]
     return template("study.html.j2", "aft_ray.study").render(
         name=study.name,
         headline=headline(averages, found),
-        remarks=_remarks(study, found),
+        remarks=_remarks(found),
         num_finished=sum(one.is_finished for one in found),
         found=found,
         averages=averages,
-        errors=_draw_means(averages, len(found)),
-        methods=[STANDARD, *(mean.method for mean in averages)],
-        marks={one.name: _marks(one) for one in found},
+        errors=_draw_means(averages),
+        titles=[method_title(method) for method in methods],
+        mark=mark,
         relative={mean.method: relative_errors(found, mean.method) for mean in averages},
+        against=against(found, methods) if averages else [],
+        facts=[fact_row(one) for one in found],
+        sets=[row for one in found for row in set_rows(one)],
+        times=time_rows(found, methods),
         quality=quality,
         dots=[_draw_quality(number, one) for number, one in enumerate(quality)],
         study=study,
@@ -65,42 +71,14 @@ def _compared(mean: Mean) -> str:
     )
 
 
-def _remarks(study: Study, found: Sequence[Found]) -> list[str]:
-    """How far to trust the table: settings that are missing, keys that were searched, strengths at the edge."""
+def _remarks(found: Sequence[Found]) -> list[str]:
+    """How far to trust the table: settings that are missing, keys that were tuned, choices at the end of their grid."""
     missing = [one.name for one in found if not one.is_finished]
     told = [f"Not finished: {', '.join(missing)}. The same command goes on."] if missing else []
-    searches = [recipe.search for recipe in study.settings.values()]
-    keys = dict.fromkeys(key for search in searches for key, values in search.space.items() if _varies(values))
-    told.append(f"Tuned on validation for each method alike: {', '.join(['beta', 'teachers', *keys])}.")
-    for method in dict.fromkeys(method for one in found for method in one.chosen):
-        at_edge = [one.name for one in found if method in one.chosen and _is_at_edge(one, method)]
-        if at_edge:
-            told.append(
-                f"{method_title(method)}'s best beta is the end of its grid in {', '.join(at_edge)}: widen search.beta."
-            )
-    return told
+    return [*told, *remarks(found)]
 
 
-def _varies(values: object) -> bool:
-    return isinstance(values, Range) or (isinstance(values, tuple) and len(values) > 1)
-
-
-def _is_at_edge(one: Found, method: str) -> bool:
-    """Whether the method's chosen beta is the largest or smallest that was tried."""
-    tried = sorted({row["regularizer.beta"] for row in one.rows if row["regularizer.name"] == method})
-    return len(tried) > 1 and one.chosen[method].beta in (tried[0], tried[-1]) and one.chosen[method].beta > 0
-
-
-def _marks(one: Found) -> dict[str, str]:
-    """Per method `better` or `worse` than standard transfer by more than seeds explain; the best method is `best`."""
-    known = {method: entry for method, entry in one.chosen.items() if method != STANDARD}
-    marks = {
-        method: "better" if entry.gain > 0 else "worse" for method, entry in known.items() if entry.p_value < CLEAR
-    }
-    return marks
-
-
-def _draw_means(averages: Sequence[Mean], num_settings: int) -> str:
+def _draw_means(averages: Sequence[Mean]) -> str:
     """The paper's Figure 1b: the mean relative error of every method."""
     bars = [Bar(mean.title, mean.method, mean.relative_error, _with_error(mean), mean.se) for mean in averages]
     if not bars:

@@ -30,7 +30,7 @@ from aft_ray.training.inputs.stores import open_setup
 ROOT = Path(__file__).parents[2]
 RECIPE = Path(__file__).parent / "recipes" / "digits-5-noise.yaml"
 FIRST_SEED = 100
-"""Seeds that no search of `results.py` has seen."""
+"""Seeds that no search of `make results` has seen."""
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,38 @@ def test_faults_are_told_at_once_with_their_settings(tmp_path: Path, old: str, n
     ), faults
 
 
+def test_a_setting_s_base_is_a_recipe_over_which_the_study_s_keys_hold(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(
+        "workspace: elsewhere\nrun: base\ntrain: {steps: 11, seed: 5}\nsearch: {seeds: 4, compare: [kd]}\n"
+    )
+    path = written(
+        tmp_path,
+        ("digits: {}", "digits: {base: base.yaml, train.seed: 6}"),
+        more="train: {global_batch_size: 7}\n",
+    )
+    study = load_study(path)
+    recipe, other = study.settings["digits-all"], study.settings["scans-all"]
+    assert (recipe.train.steps, recipe.train.seed, recipe.train.global_batch_size) == (11, 6, 7)
+    assert recipe.search.seeds == 4 and recipe.search.compare == ("none", "aft")
+    assert recipe.workspace.startswith(f"{tmp_path}/place/") and other.train.steps != 11
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "again.yaml").write_text(study.text())
+    assert load_study(tmp_path / "elsewhere" / "again.yaml").settings == study.settings, "its base is inside"
+
+
+def test_a_wrong_base_reference_and_place_of_records_are_faults(tmp_path: Path) -> None:
+    path = written(tmp_path, ("digits: {}", "digits: {base: 3}"), more="reference: digits\nrecords: ''\n")
+    with pytest.raises(InputError) as refused:
+        load_study(path)
+    assert refused.value.faults == [
+        "settings.data.digits: base must be the name of a file, got 3.",
+        f"{path}: records must name a directory or URL, got ''.",
+    ]
+    path = written(tmp_path, more="reference: digits\n")
+    with pytest.raises(InputError, match="reference must name a setting, got 'digits'. Settings: digits-few, "):
+        load_study(path)
+
+
 def test_a_study_is_no_recipe(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="study.yaml has 'settings': it is a study. Run it with 'aft-ray study'."):
         load(written(tmp_path))

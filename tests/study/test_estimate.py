@@ -9,7 +9,7 @@ import huggingface_hub.constants
 import pytest
 
 from aft_ray.cli import main
-from aft_ray.commands.study import simulated_nodes
+from aft_ray.commands.study_plan import simulated_nodes
 from aft_ray.models.sizes import size_of
 from aft_ray.recipe.errors import InputError
 from aft_ray.study.config import load_study

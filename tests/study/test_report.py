@@ -11,12 +11,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from aft_ray.search.trials import write_table
-from aft_ray.store.workspace import Workspace
 from aft_ray.study.averages import means, qualities
 from aft_ray.study.config import Study, load_study
-from aft_ray.study.found import RECORD, _identity, place_of, read_study
+from aft_ray.study.found import read_study
 from aft_ray.study.page import headline
+from aft_ray.study.records import MethodRun, Probe, Record, identity, write_record
 from aft_ray.study.report import report_study
 from tests.report.test_report import trial
 from tests.study.test_config import written
@@ -42,9 +41,13 @@ def rows(shift: float, teachers: tuple[str, ...] = ("a",)) -> list[dict[str, Any
 def finished(study: Study, *names: str, teachers: tuple[str, ...] = ("a",)) -> None:
     for number, name in enumerate(names):
         recipe = study.settings[name]
-        write_table(place_of(recipe), rows(0.1 * number, teachers))
-        probes = [{"teachers": [one], "val_accuracy": 0.6 + 0.05 * len(one)} for one in teachers]
-        place_of(recipe).write_json(RECORD, {"recipe": _identity(recipe), "probes": probes})
+        methods = recipe.search.methods("aft")
+        runs = [MethodRun(method=m, recipe=identity(recipe, m), date="2026-11-28", code="abc") for m in methods]
+        probes = [Probe(teachers=[one], val_accuracy=0.6 + 0.05 * len(one), with_own_labels=0.5) for one in teachers]
+        samples = {"train": 160, "validation": 20, "test": 20, "labels": 50}
+        step_ms = {"none": 20.0, "aft": 25.0}
+        found = rows(0.1 * number, teachers)
+        write_record(study.records, name, Record(runs, "2 cores", samples, step_ms, probes, found))
 
 
 def test_the_mean_is_over_settings_and_tests_are_paired_by_setting(tmp_path: Path) -> None:
@@ -72,7 +75,7 @@ def test_page_and_tables_have_the_same_numbers_and_name_what_is_missing(tmp_path
     assert len(results) == 9 and {row["setting"] for row in results} == {"digits-few", "digits-all", "scans-few"}
     assert pq.read_table(place / "trials.parquet").num_rows == 3 * len(rows(0))
     assert "Not finished: scans-all." in page and "3 finished" in page
-    assert "best beta is the end of its grid in digits-few" in page
+    assert "AFT: the best beta is the end of its grid, the highest in digits-few, digits-all, scans-few." in page
     assert headline(means(read_study(study)), read_study(study)) in page
     assert page == Path(report_study(study)).read_text(), "the same study gives the same page"
 
@@ -99,4 +102,3 @@ def test_a_setting_with_another_recipe_is_not_finished(tmp_path: Path) -> None:
     finished(study, "digits-few")
     states = [[one.is_finished for one in read_study(load_study(path, more))][0] for more in ([], ["train.steps=9"])]
     assert states == [True, False]
-    assert Workspace.at(study.settings["digits-few"].workspace).has("searches/small.digits-few/trials.parquet")

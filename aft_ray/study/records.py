@@ -1,0 +1,142 @@
+"""A setting's record: its findings in one text file, a line for each training, which outlives the setting's workspace.
+
+A method that is searched later joins the methods of before, so a study that compares one method more runs this method alone. A
+method whose part of the recipe has changed is searched again and takes the place of its earlier findings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import NotRequired, TypedDict
+
+from aft_ray.recipe.config import Recipe, fingerprint
+from aft_ray.recipe.json_files import sealed
+from aft_ray.search.trials import COLUMNS, TrialRow
+from aft_ray.store.files import Directory
+
+SCORES = ("trial", "val_accuracy", "val_loss", "test_accuracy", "test_loss", "step")
+WAY_OUT = "Restore it from a copy, or delete it and run 'aft-ray study' again."
+
+
+class Probe(TypedDict):
+    """A linear head on the features of a set of teachers: validation accuracy with all labels of train, and with the labels
+    that training has."""
+
+    teachers: list[str]
+    val_accuracy: float
+    with_own_labels: NotRequired[float]
+
+
+class MethodRun(TypedDict):
+    """When and with what code a method was searched. recipe: its part of the recipe, hashed. repeats: the date of an earlier
+    search with the same scores."""
+
+    method: str
+    recipe: str
+    date: str
+    code: str
+    repeats: NotRequired[str]
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Row(TypedDict):
+    trial: str
+    stage: str
+    teachers: list[str]
+    status: str
+
+
+class _File(TypedDict):
+    runs: list[MethodRun]
+    machine: str
+    samples: dict[str, Annotated[int, Field(ge=0)]]
+    step_ms: dict[str, float]
+    probes: list[Probe]
+    rows: list[_Row]
+
+
+@dataclass(frozen=True)
+class Record:
+    """runs: of each finished method. samples: in each split, and `labels` that training has. step_ms: milliseconds of a step in
+    each method's final runs, median. rows: of the search's trials."""
+
+    runs: Sequence[MethodRun] = ()
+    machine: str = ""
+    samples: dict[str, int] | None = None
+    step_ms: dict[str, float] | None = None
+    probes: Sequence[Probe] = ()
+    rows: Sequence[TrialRow] = ()
+
+    def of(self, method: str) -> list[MethodRun]:
+        return [run for run in self.runs if run["method"] == method]
+
+    def missing(self, recipe: Recipe) -> list[str]:
+        """Methods that the recipe compares and that are not finished with this very recipe."""
+        methods = recipe.search.methods(recipe.regularizer.name)
+        known = {(run["method"], run["recipe"]) for run in self.runs}
+        return [method for method in methods if (method, identity(recipe, method)) not in known]
+
+
+def identity(recipe: Recipe, method: str) -> str:
+    """The recipe as `method` sees it, hashed. A workspace may be moved, a cluster may be another, other methods may come."""
+    content = recipe.model_dump(mode="json", exclude={"workspace", "resources", "run"}, exclude_defaults=True)
+    search = content.setdefault("search", {})
+    betas, keys = search.get("beta", {}), search.get("per_method", {})
+    search |= {"compare": [method], "beta": betas.get(method, betas.get("all")), "per_method": keys.get(method, {})}
+    return fingerprint(content)
+
+
+def read_record(place: Directory, name: str) -> Record:
+    """The record of the setting `name`; an empty one if nothing is there. Raises InputError if it is damaged."""
+    if not place.has(f"{name}.json"):
+        return Record()
+    found: dict[str, Any] = place.read_json(f"{name}.json", _File, WAY_OUT)
+    return Record(**{**found, "rows": [{**dict.fromkeys(COLUMNS), **row} for row in found["rows"]]})
+
+
+def write_record(place: Directory, name: str, record: Record) -> None:
+    """One training a line, so that two runs can be compared with a tool for texts."""
+    facts = {key: value for key, value in vars(record).items() if key != "rows"}
+    head = json.dumps(facts, indent=1).removesuffix("\n}")
+    lines = [json.dumps({key: value for key, value in row.items() if value is not None}) for row in record.rows]
+    rows = "[\n  " + ",\n  ".join(lines) + "\n ]" if lines else "[]"
+    place.write(f"{name}.json", sealed(f'{head},\n "rows": {rows}\n}}\n'))
+
+
+def joined(before: Record, now: Record) -> Record:
+    """The methods of `now`, and beside them the other ones of `before`, if both read the same samples.
+
+    Times of steps stay as they were: machines that were busy with other things cannot be compared.
+    """
+    if before.samples != now.samples:
+        return now
+    methods = {run["method"] for run in now.runs}
+    probes = {tuple(probe["teachers"]): probe for probe in (*before.probes, *now.probes)}
+    return replace(
+        now,
+        runs=[
+            *(run for run in before.runs if run["method"] not in methods),
+            *(_noted(run, before, now) for run in now.runs),
+        ],
+        step_ms={**(now.step_ms or {}), **(before.step_ms or {})},
+        probes=list(probes.values()),
+        rows=[*(row for row in before.rows if row["regularizer.name"] not in methods), *now.rows],
+    )
+
+
+def _noted(run: MethodRun, before: Record, now: Record) -> MethodRun:
+    """The run, with the date of the earlier one where it gave the same scores."""
+    earlier, method = before.of(run["method"]), run["method"]
+    if not earlier or _scores(before, method) != _scores(now, method):
+        return run
+    return {**run, "repeats": earlier[0]["date"]}
+
+
+def _scores(record: Record, method: str) -> list[str]:
+    rows = [row for row in record.rows if row["regularizer.name"] == method]
+    return sorted(json.dumps([row.get(key) for key in SCORES]) for row in rows)

@@ -1,0 +1,91 @@
+"""A setting's record: what it keeps, which methods it lacks, and how later methods join it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from aft_ray.recipe.config import override
+from aft_ray.recipe.errors import InputError
+from aft_ray.search.trials import write_table
+from aft_ray.study.config import load_study
+from aft_ray.study.found import place_of, read_study
+from aft_ray.study.records import MethodRun, Record, identity, joined, read_record, write_record
+from tests.study.test_config import written
+from tests.study.test_report import finished, rows
+
+SAMPLES = {"train": 10, "validation": 2, "test": 2, "labels": 10}
+
+
+def run(method: str, date: str = "2026-11-25") -> MethodRun:
+    return MethodRun(method=method, recipe="1", date=date, code="abc")
+
+
+def record(date: str = "2026-11-25", shift: float = 0.0, *methods: str) -> Record:
+    own = [row for row in rows(shift) if row["regularizer.name"] in methods]
+    return Record([run(method, date) for method in methods], "2 cores", SAMPLES, dict.fromkeys(methods, 20.0), [], own)
+
+
+def test_a_record_is_a_line_a_training_and_reads_back(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, more=f"records: {tmp_path / 'kept'}\n"))
+    finished(study, "digits-few")
+    text = (tmp_path / "kept" / "digits-few.json").read_text()
+    assert sum(line.startswith('  {"trial"') for line in text.splitlines()) == len(rows(0))
+    shutil.rmtree(tmp_path / "place", ignore_errors=True)
+    found = read_study(study)[0]
+    assert found.is_finished and set(found.chosen) == {"none", "kd", "aft"}
+    assert [{key: row[key] for key in of} for row, of in zip(found.rows, rows(0), strict=True)] == rows(0)
+    (tmp_path / "kept" / "digits-few.json").write_text(text.replace('"labels": 50', '"labels": 51'))
+    with pytest.raises(InputError, match="digits-few.json is damaged: it was changed after it was written"):
+        read_study(study)
+
+
+def test_only_a_method_whose_part_of_the_recipe_changed_is_missing(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path))
+    finished(study, "digits-few")
+    recipe, known = study.settings["digits-few"], read_record(study.records, "digits-few")
+    more = {"search.compare": ["none", "aft", "kd"], "search.beta": {"all": [1, 2], "kd": [3]}}
+    assert known.missing(recipe) == []
+    assert known.missing(override(recipe, {"search.compare": ["none", "aft", "kd"]})) == ["kd"]
+    assert known.missing(override(recipe, {"workspace": "moved", "run": "other", "resources.wait_s": 9})) == []
+    assert known.missing(override(recipe, {"search.per_method": {"aft": {"train.steps": 9}}})) == ["aft"]
+    assert known.missing(override(recipe, {"train.steps": 9})) == ["none", "aft"]
+    one, other = (override(recipe, {**more, "search.beta": {"all": [1, 2], "kd": [beta]}}) for beta in (3, 4))
+    assert identity(one, "aft") == identity(other, "aft") and identity(one, "kd") != identity(other, "kd")
+
+
+def test_later_methods_join_those_of_before_and_equal_scores_are_noted() -> None:
+    before, now = record("2026-11-25", 0.0, "none", "aft"), record("2026-11-28", 0.0, "none", "kd")
+    both = joined(before, now)
+    assert {one["method"]: one.get("repeats") for one in both.runs} == {"aft": None, "none": "2026-11-25", "kd": None}
+    assert {one["method"]: one["date"] for one in both.runs}["none"] == "2026-11-28"
+    assert len(both.rows) == len(rows(0))
+    assert "repeats" not in joined(before, record("2026-11-28", 0.1, "none")).of("none")[0], "other scores"
+    elsewhere = Record(before.runs, "2 cores", {**SAMPLES, "labels": 7}, {}, [], before.rows)
+    assert joined(elsewhere, now) == now, "other samples are not compared"
+
+
+def test_methods_under_way_are_shown_beside_the_record(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    finished(load_study(path), "digits-few")
+    study = load_study(path, ["search.compare=[none, aft, kd]"])
+    under_way = [row for row in rows(0.05) if row["regularizer.name"] == "kd"]
+    write_record(study.records, "digits-few", record("2026-11-25", 0.0))
+    write_table(place_of(study.settings["digits-few"]), under_way)
+    found = read_study(study)[0]
+    assert list(found.missing) == ["none", "aft", "kd"] and set(found.chosen) == {"kd"}
+
+
+def test_a_setting_without_standard_transfer_is_compared_with_the_reference(tmp_path: Path) -> None:
+    few = "few: {train.labels_per_class: 5}"
+    path = written(tmp_path, (few, few.replace("5", "5, search.compare: [aft]")), more="reference: digits-all\n")
+    study = load_study(path)
+    finished(study, "digits-all")
+    alone = [row for row in rows(0.1) if row["regularizer.name"] == "aft"]
+    write_record(study.records, "digits-few", Record([run("aft")], "2 cores", SAMPLES, {}, [], alone))
+    found = {one.name: one for one in read_study(study)}
+    assert found["digits-few"].chosen["aft"].relative_error == pytest.approx((0.4 - 0.01 - 0.001) / 0.4)
+    assert len(found["digits-few"].rows) == len(alone), "the reference's trials are not its own"
+    assert not found["scans-few"].rows and found["scans-all"].chosen.keys() == {"none"}
