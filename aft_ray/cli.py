@@ -16,6 +16,7 @@ import aft_ray
 from aft_ray.commands import epilog, verbs
 from aft_ray.commands.completion import complete
 from aft_ray.commands.environment import report_without_secrets, set_environment
+from aft_ray.commands.library_log import LIBRARY_LOG
 from aft_ray.commands.own_modules import script_directory_last
 from aft_ray.commands.signals import signals_as_before, take_signals
 from aft_ray.recipe.errors import InputError, ObjectStoreError
@@ -56,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         tell(f"stopped; {_again(parsed.verb)}.")
         return 1
+    finally:
+        LIBRARY_LOG.end()
 
 
 def _again(verb: str) -> str:

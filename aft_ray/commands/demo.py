@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 import aft_ray
+from aft_ray.commands.environment import load_recipe
 from aft_ray.commands.pipeline import run_pipeline
-from aft_ray.recipe.config import load
 
 SUMMARY = "the whole story on bundled real data, offline, in three to five minutes"
 
@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> None:
-    path = demo_recipe()
-    run_pipeline(load(path, parsed.overrides), argparse.Namespace(recipe=str(path), overrides=parsed.overrides))
+    parsed.recipe = str(demo_recipe())
+    run_pipeline(load_recipe(parsed), parsed)
 
 
 def demo_recipe() -> Path:

@@ -14,11 +14,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from aft_ray.cluster.address import address, names_cluster
+from aft_ray.commands.library_log import LIBRARY_LOG
 from aft_ray.commands.own_modules import find_own_modules, ray_settings
 from aft_ray.commands.signals import take_signals
 from aft_ray.recipe.config import Recipe, load
 from aft_ray.recipe.places import place_at
-from aft_ray.recipe.printable import PrintableFormatter, tell
+from aft_ray.recipe.printable import tell
 from aft_ray.recipe.secrets import redacted
 
 if TYPE_CHECKING:
@@ -48,7 +49,10 @@ def load_recipe(parsed: argparse.Namespace) -> Recipe:
     from aft_ray.store.reach import reached
 
     recipe = load(parsed.recipe, parsed.overrides)
-    reached(recipe.workspace, to_write=parsed.verb not in READING and not getattr(parsed, "dry_run", False))
+    to_write = parsed.verb not in READING and not getattr(parsed, "dry_run", False)
+    workspace = reached(recipe.workspace, to_write=to_write)
+    if to_write:
+        LIBRARY_LOG.goes_to(workspace, f"logs/{parsed.verb}-{recipe.run}.log")
     find_own_modules(recipe)
     return recipe
 
@@ -78,10 +82,10 @@ def set_environment(*, own_cluster: bool = True) -> None:
 
 
 def report_without_secrets() -> None:
-    """Logs warnings on stderr, and makes them and tracebacks show `***` for secrets."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    """Logs warnings, and makes them and tracebacks show `***` for secrets."""
+    root = logging.getLogger()
+    if LIBRARY_LOG not in root.handlers:
+        root.addHandler(LIBRARY_LOG)
     sys.excepthook = _print_exception
 
 

@@ -1,0 +1,69 @@
+"""Warnings and logs of libraries go to a file of the workspace; the terminal names it at the end of the command."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.printable import PrintableFormatter, tell
+
+if TYPE_CHECKING:
+    from aft_ray.store.files import Directory
+
+WRITTEN_EVERY_S, MOST = 5.0, 10_000
+"""Seconds between two writes of the file, and its longest number of entries."""
+
+
+class LibraryLog(logging.StreamHandler):  # type: ignore[type-arg]
+    """Shows our own warnings, and all errors, on stderr, and keeps what libraries say for the file `name` of `place`.
+
+    Until a place is given, everything is shown.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
+        self.place: Directory | None = None
+        self.name_of_file, self.entries, self.written = "", list[str](), 0.0
+
+    def goes_to(self, place: Directory, name: str) -> None:
+        self.place, self.name_of_file, self.entries = place, name, []
+        logging.captureWarnings(True)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        is_ours = record.name.partition(".")[0] == "aft_ray"
+        if self.place is None or is_ours or record.levelno >= logging.ERROR:
+            self.stream = sys.stderr
+            super().emit(record)
+        elif len(self.entries) < MOST:
+            self.entries.append(f"{time.strftime('%H:%M:%S')} {self.format(record)}")
+            if time.monotonic() - self.written >= WRITTEN_EVERY_S:
+                self._write()
+
+    def end(self) -> None:
+        """Writes the rest and names the file, if there is anything in it."""
+        if self.place is None:
+            return
+        if self.entries and self._write():
+            said = f"{len(self.entries)} warning{'s' if len(self.entries) > 1 else ''} of libraries"
+            tell(f"{said}: {self.place}/{self.name_of_file}")
+        logging.captureWarnings(False)
+        self.place = None
+
+    def _write(self) -> bool:
+        """Whether the file could be written; else its entries go to stderr: a full disk must not end a command here."""
+        assert self.place is not None
+        self.written = time.monotonic()
+        try:
+            self.place.write(self.name_of_file, "".join(f"{entry}\n" for entry in self.entries).encode())
+        except (OSError, InputError):
+            print(*self.entries, sep="\n", file=sys.stderr)
+            self.entries = []
+            return False
+        return True
+
+
+LIBRARY_LOG = LibraryLog()
