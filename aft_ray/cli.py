@@ -19,7 +19,7 @@ from aft_ray.commands.environment import report_without_secrets, set_environment
 from aft_ray.commands.library_log import LIBRARY_LOG
 from aft_ray.commands.own_modules import script_directory_last
 from aft_ray.commands.signals import signals_as_before, take_signals
-from aft_ray.recipe.errors import InputError, ObjectStoreError
+from aft_ray.recipe.errors import ClusterError, InputError, ObjectStoreError
 from aft_ray.recipe.printable import show_any_character, tell
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -54,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         whole = " Finished files are whole." if parsed.verb in RESUMED else ""
         tell(f"{error}.{whole} Fix this and {_again(parsed.verb)}.")
         return 2 if isinstance(error, PermissionError) else 1
+    except ClusterError as error:
+        tell(str(error))
+        return 1
     except KeyboardInterrupt:
         tell(f"stopped; {_again(parsed.verb)}.")
         return 1

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from aft_ray.cluster.address import address, names_cluster
+from aft_ray.cluster.address import address, check_answers, names_cluster
 from aft_ray.commands.library_log import LIBRARY_LOG
 from aft_ray.commands.own_modules import find_own_modules, ray_settings
 from aft_ray.commands.signals import take_signals
 from aft_ray.recipe.config import Recipe, load
+from aft_ray.recipe.errors import ClusterError
 from aft_ray.recipe.places import place_at
 from aft_ray.recipe.printable import tell
 from aft_ray.recipe.secrets import redacted
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from aft_ray.store.workspace import Workspace
 
 
+LONGEST_REASON = 300
+"""Characters of Ray's reason that are shown."""
 READING = ("plan",)
 """Verbs with a recipe that write nothing to its workspace."""
 
@@ -89,6 +92,25 @@ def report_without_secrets() -> None:
     sys.excepthook = _print_exception
 
 
+def _start_ray(recipe: Recipe) -> None:
+    """Raises ClusterError with the way out if Ray does not start or the cluster does not let us in."""
+    import ray
+
+    joins, settings = names_cluster(), ray_settings(recipe)
+    dashboard = None if joins else False
+    try:
+        ray.init(address(), include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR, **settings)
+    except Exception as error:  # Ray raises plain ones: of a node that timed out, of a version that differs
+        reason = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+        way_out = (
+            "See that the cluster runs, with the same Ray and Python as here"
+            if joins
+            else "The machine may be too busy or short of memory: try again, or run 'ray start --head' and set"
+            " RAY_ADDRESS=127.0.0.1:6379"
+        )
+        raise ClusterError(f"Ray {'could not join' if joins else 'did not start'}: {reason} {way_out}.") from error
+
+
 def _print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     print(redacted("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
@@ -101,17 +123,13 @@ def ray_cluster(recipe: Recipe, verb: str, *others: Recipe) -> Iterator[None]:
     """
     joins = names_cluster()
     tell(f"{'joining the cluster of RAY_ADDRESS' if joins else 'starting Ray on this machine'} ...")
+    if joins:
+        check_answers()
     import ray
 
-    ray.init(
-        address=address(),
-        include_dashboard=None if joins else False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        **ray_settings(recipe),
-    )
-    take_signals()
     try:
+        _start_ray(recipe)
+        take_signals()
         from aft_ray.cluster.preflight import check_room, preflight
 
         if joins:

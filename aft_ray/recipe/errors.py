@@ -33,5 +33,9 @@ def faults_of(*checks: Callable[[], object]) -> list[str]:
     return faults
 
 
+class ClusterError(RuntimeError):
+    """Ray did not start, or a cluster did not let us in. The text is one line."""
+
+
 class ObjectStoreError(OSError):
     """An object store was out of reach or refused a request. Files there are whole: an upload is visible when complete."""
