@@ -17,7 +17,7 @@ WRITTEN_EVERY_S, MOST = 5.0, 10_000
 """Seconds between two writes of the file, and its longest number of entries."""
 
 
-class LibraryLog(logging.StreamHandler):  # type: ignore[type-arg]
+class LibraryLog(logging.StreamHandler):
     """Shows our own warnings, and all errors, on stderr, and keeps what libraries say for the file `name` of `place`.
 
     Until a place is given, everything is shown.
