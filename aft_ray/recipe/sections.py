@@ -29,7 +29,7 @@ class ColumnsConfig(Model):
     image: str | None = None
     """The picture's column: encoded bytes, a file's path relative to the table's folder, or the hub's pair of both."""
     image_root: str | None = None
-    """Folder that the pictures' paths start from and must stay inside; null is the table's own folder."""
+    """Folder or URL that the pictures' paths start from and must stay inside; null is the table's own folder."""
     id: str | None = None
     """Column of the samples' unique names; null numbers the rows of each file from 1."""
     split: str | None = None
@@ -73,7 +73,8 @@ class DatasetConfig(Model):
     options: dict[str, Any] = {}
     """Arguments of a source of your own."""
     path: str | None = None
-    """Folder, file or glob (`data/*.parquet`) of `source`; for the hub or a named data set, a local copy."""
+    """Folder, file or glob (`data/*.parquet`) of `source`, here or behind a URL: `s3://`, `gs://`, `abfss://`, `hf://`, which
+    is only read. For the hub or a named data set, a copy."""
     repo: str | None = None
     """Repository of the hub, OWNER/NAME."""
     subset: str | None = None
@@ -111,7 +112,7 @@ class DatasetConfig(Model):
     samples_per_shard: int | None = Field(default=None, gt=0)
     """Samples of one Parquet shard, the unit of extraction and of restart; null fills 32 MiB, at most 512 samples."""
     copy_content: bool = Field(default=True, alias="copy")
-    """Copy the samples' files into the workspace; false stores their paths and reads the originals every time."""
+    """Copy the samples' files into the workspace; false stores their paths or URLs and reads the originals every time."""
     background: Literal["white", "grey", "black"] | None = "white"
     """Colour behind the transparent parts of pictures; null shows the colours that these parts hide, mostly black."""
     max_pixels: int | None = Field(default=None, gt=0, le=MOST_PIXELS)
@@ -191,10 +192,11 @@ class TeacherConfig(Model):
     """Directory of the features under `features/`; derived from `model` when left out."""
     model: str
     """`timm:NAME`, `open_clip:ARCHITECTURE/TAG`, `transformers:REPO_OR_DIRECTORY`, or a class of your own, `module:Class`.
-    timm and open_clip also take `hf-hub:REPO` and `local-dir:DIRECTORY`, models saved in their own format."""
+    timm and open_clip also take `hf-hub:REPO` and `local-dir:DIRECTORY`, models saved in their own format. A directory may
+    be a URL."""
     weights: str | None = None
-    """Weights file instead of the published weights: a path, or `package://MODULE/FILE`. A checkpoint's weights are found
-    inside it, averaged ones first."""
+    """Weights file instead of the published weights: a path, a URL, or `package://MODULE/FILE`. A checkpoint's weights are
+    found inside it, averaged ones first."""
     tower: Literal["image", "text"] | None = None
     """Half of a two-tower model (CLIP, SigLIP) to run; null runs the image tower."""
     image_size: int | None = Field(default=None, gt=0, le=LARGEST_IMAGE)
@@ -245,8 +247,8 @@ class StudentConfig(Model):
     pretrained: bool = False
     """Start from the model's published weights."""
     weights: str | None = None
-    """Start from this weights file: a path, or `package://MODULE/FILE`. A checkpoint's weights are found inside it, averaged
-    ones first. For `tiny:text` and `tiny:pair` the directory of a language model, whose word vectors they take."""
+    """Start from this weights file: a path, a URL, or `package://MODULE/FILE`. A checkpoint's weights are found inside it,
+    averaged ones first. For `tiny:text` and `tiny:pair` the directory of a language model, whose word vectors they take."""
     image_size: int | None = Field(default=None, gt=0, le=LARGEST_IMAGE)
     """Input pixels per side; null takes the model's own size."""
     max_length: int | None = Field(default=None, gt=0, le=LONGEST_TEXT)
