@@ -139,6 +139,8 @@ def test_no_benchmark_imports_from_the_tests() -> None:
         ("aft_ray.search, aft_ray.commands.functions.verbs", "torch"),
         ("aft_ray.commands.functions.verbs", "ray"),
         ("aft_ray", "pydantic"),
+        ("aft_ray.training.train, aft_ray.training.fit, aft_ray.export.evaluate", "ray"),
+        ("aft_ray.training.train, aft_ray.training.fit, aft_ray.export.evaluate", "scipy"),
     ],
 )
 def test_processes_that_start_often_do_not_import_what_they_have_no_use_for(modules: str, absent: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
+from types import ModuleType
 
 from aft_ray.recipe.errors import InputError
 
@@ -34,3 +36,9 @@ def check_answers() -> None:
             f"No cluster answers at RAY_ADDRESS={address()}: {error}. Start one there with 'ray start --head', correct the"
             " address, or unset RAY_ADDRESS to work on this machine."
         ) from error
+
+
+def connected_ray() -> ModuleType | None:
+    """Ray, if this process is connected to a cluster. To find that out, nobody has to wait for its import."""
+    ray = sys.modules.get("ray")
+    return ray if ray is not None and ray.is_initialized() else None

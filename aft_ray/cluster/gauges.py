@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from typing import TYPE_CHECKING
 
-import ray
-from ray.util.metrics import Gauge
+from aft_ray.cluster.address import connected_ray
+
+if TYPE_CHECKING:
+    from ray.util.metrics import Gauge
 
 GAUGES = {
     "shards_left": "Features shards that a teacher still has to make",
@@ -24,7 +27,7 @@ GAUGES = {
 
 def show_gauges(stage: str, name: str, values: Mapping[str, float]) -> None:
     """Sets the gauges among `values`; ignores other keys."""
-    if not ray.is_initialized():
+    if not connected_ray():
         return
     for key in GAUGES.keys() & values.keys():
         _gauge(key).set(values[key], {"stage": stage, "name": name})
@@ -32,4 +35,6 @@ def show_gauges(stage: str, name: str, values: Mapping[str, float]) -> None:
 
 @cache
 def _gauge(key: str) -> Gauge:
+    from ray.util.metrics import Gauge
+
     return Gauge(f"aft_ray_{key}", GAUGES[key], tag_keys=("stage", "name"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import ray
+from aft_ray.cluster.address import connected_ray
 
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """Files with the memory that a container may use, in bytes or `max`, of control groups v2 and v1."""
@@ -13,7 +13,7 @@ CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limi
 
 def nodes_resources() -> list[dict[str, float]]:
     """CPU, GPU and memory (bytes) in all of each node that is alive; without Ray, of this machine."""
-    if ray.is_initialized():
+    if ray := connected_ray():
         return [node["Resources"] for node in ray.nodes() if node["Alive"]]
     import torch
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import stdtrit
 
 from aft_ray.regularizers.logme import CHUNK_ROWS, Float64
 
@@ -94,6 +93,8 @@ class ProbeStatistics:
     def share(self, gains: Float64) -> tuple[float, float]:
         """R2, and the least R2 to believe. ``gains``: how much lower than the mean's each row's squared error is, as (sum, sum of
         squares)."""
+        from scipy.special import stdtrit  # Student's t; half a second that a run without a probe need not wait
+
         n = self.num_labelled
         whole = float(np.sum(self.target_squares_C - n * self.prior**2)) * (n / max(1, n - 1)) ** 2
         if n < 2 or whole <= 0:

@@ -6,12 +6,12 @@ process is connected to, or RAY_ADDRESS, or starts one on this machine for as lo
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from aft_ray.cluster.address import connected_ray
 from aft_ray.commands.check import check, open_setup
 from aft_ray.commands.environment import ray_cluster, set_environment
 from aft_ray.commands.functions.results import Exported, Result, Run, Scores, Search
@@ -158,19 +158,15 @@ def export(recipe: Recipe, *, onnx: bool = False, push_to_hub: str | None = None
 
 def _ready(recipe: Recipe) -> None:
     """Ray's environment, before anything imports it, and the classes of the user's own that the recipe names."""
-    if not _is_connected():
+    if not connected_ray():
         set_environment()
     find_own_modules(recipe)
-
-
-def _is_connected() -> bool:
-    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
 
 
 @contextmanager
 def _cluster(recipe: Recipe, verb: str) -> Iterator[None]:
     """The cluster of this process, or one for as long as the context lasts."""
-    if _is_connected():
+    if connected_ray():
         yield
         return
     with signals_as_before(), ray_cluster(recipe, verb):
