@@ -1,22 +1,25 @@
 """Against plain scripts: extraction, a training and a search of eight trials, in time and in lines.
 
-    python jobs/benchmarks/by_hand.py [--steps 200] [--folder DIRECTORY]
+    python jobs/benchmarks/by_hand.py [--steps 200] [--folder DIRECTORY] [--stages extract train]
 
 `by_hand/` holds three plain scripts on torch, timm and a DataLoader for the demo's digits, teachers and student; they
 neither check, nor resume, nor report. Each is run as its user would, from a cold start, and then the command that does the
-same. Validation accuracies tell that it is the same; splits, seeds and the order of samples differ.
+same. Validation accuracies tell that it is the same; splits, seeds and the order of samples differ. The last lines say how long
+our training took to its first evaluation, and how busy the machine was. Stages read what the ones before them left in FOLDER.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import math
 import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -29,17 +32,25 @@ from aft_ray.training.runs import RunDirectory
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "by_hand"
 DEMO = ROOT / "jobs" / "recipes" / "demo.yaml"
+STAGES = ("prepare", "extract", "train", "search")
 BETAS = "[1, 2, 5, 10, 20, 40, 80, 160]"
 
 
-def timed(*command: str | Path) -> tuple[float, str]:
-    """Runs a command. Returns its seconds and its output."""
+def timed(*command: str | Path, until: Path | None = None) -> tuple[float, str, float]:
+    """Runs a command. Returns its seconds, its output, and the seconds until the file `until` was there."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, *map(str, command)], env=environment, check=True, capture_output=True, text=True
-    )
-    return time.perf_counter() - started, done.stdout
+    started, seen = time.perf_counter(), math.nan
+    with subprocess.Popen(
+        [sys.executable, *map(str, command)], env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        while until is not None and process.poll() is None and math.isnan(seen):
+            time.sleep(0.02)
+            seen = time.perf_counter() - started if until.exists() else math.nan
+        said, _ = process.communicate()
+        seconds = time.perf_counter() - started
+    if process.returncode:
+        raise SystemExit(f"{command} failed")
+    return seconds, said, seen
 
 
 def lines_of(script: Path) -> int:
@@ -52,12 +63,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=200, help="of each training")
     parser.add_argument("--folder", type=Path, help="where everything is written; a temporary directory by default")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        compare(arguments.folder or Path(temporary), arguments.steps)
+        compare(arguments.folder or Path(temporary), arguments.steps, arguments.stages)
 
 
-def compare(folder: Path, steps: int) -> None:
+def compare(folder: Path, steps: int, verbs: Sequence[str]) -> None:
     own, workspace = folder / "by-hand", folder / "aft-ray"
     own.mkdir(parents=True, exist_ok=True)
     given = [f"workspace={workspace}", f"train.steps={steps}", "train.num_workers=1", "search.compare=[aft]"]
@@ -67,18 +79,24 @@ def compare(folder: Path, steps: int) -> None:
     print(f"A recipe of {recipe_lines} lines serves all of ours. {steps} steps, {os.cpu_count()} cores.\n")
     print("| stage | by hand, s | aft-ray, s | ratio | by hand, lines | by hand, val % | aft-ray, val % |")
     print("|" + "---|" * 7)
-    stages = {"prepare": (), "extract": (own,), "train": (own, "20", str(steps)), "search": (own, str(steps))}
-    for verb, rest in stages.items():
-        theirs, lines, said = 0.0, "", ""
+    stages = {"extract": (own,), "train": (own, "20", str(steps)), "search": (own, str(steps))}
+    first = math.nan
+    for verb in verbs:
+        theirs, lines, said, rest = 0.0, "", "", stages.get(verb)
         if rest:
             script = SCRIPTS / f"{verb}.py"
-            theirs, said = timed(script, *rest)
+            theirs, said, _ = timed(script, *rest)
             lines = str(lines_of(script))
-        ours, _ = timed("-m", "aft_ray.cli", verb, DEMO, *given)
+        metrics = workspace / "runs" / "main" / "metrics.jsonl" if verb == "train" else None
+        ours, _, seen = timed("-m", "aft_ray.cli", verb, DEMO, *given, until=metrics)
+        first = first if metrics is None else seen
         ratio = f"{ours / theirs:.2f}" if theirs else ""
         found = re.search(r"validation ([0-9.]+)", said)
         accuracies = [f"{100 * float(found[1]):.1f}" if found else "", validation(verb, workspace)]
         print("| " + " | ".join([verb, f"{theirs:.1f}", f"{ours:.1f}", ratio, lines, *accuracies]) + " |", flush=True)
+    print(
+        f"\nFirst evaluation of our training after {first:.1f} s. Load average of the last minute: {os.getloadavg()[0]:.1f}."
+    )
 
 
 def validation(verb: str, workspace: Path) -> str:
