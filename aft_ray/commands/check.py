@@ -18,7 +18,7 @@ def check(recipe: Recipe, verb: str) -> None:
     """Raises InputError with one line per fault of the sections that `verb` reads."""
     faults = [fault for part in PARTS[verb] for fault in part(recipe)]
     if not faults and verb in ("search", "pipeline"):
-        faults = _search_faults(recipe)  # tries searched values in a recipe that is right without them
+        faults = _variant_faults(recipe)
     if faults:
         raise InputError(list(dict.fromkeys(faults)))
 
@@ -27,13 +27,11 @@ def faults_and_absent(recipe: Recipe) -> tuple[list[str], list[str]]:
     """Faults of the recipe for `pipeline`, and lines on models and data that are only not at hand here."""
     from aft_ray.models.model_files import NOT_AT_HAND
 
-    found = [fault for part in (_teacher_faults, _training_faults) for fault in part(recipe)]
+    found = [fault for part in (_teacher_faults, _training_faults, _search_faults) for fault in part(recipe)]
+    if all(NOT_AT_HAND in fault for fault in found):
+        found += _variant_faults(recipe)
     absent = [fault for fault in found if NOT_AT_HAND in fault]
     faults = [fault for fault in found if fault not in absent]
-    if not faults:
-        in_search = _search_faults(recipe)
-        absent += [fault for fault in in_search if NOT_AT_HAND in fault]
-        faults = [fault for fault in in_search if fault not in absent]
     return list(dict.fromkeys(faults)), list(dict.fromkeys([*absent, *_dataset_faults(recipe)]))
 
 
@@ -80,6 +78,13 @@ def _search_faults(recipe: Recipe) -> list[str]:
     return searching.faults(recipe)
 
 
+def _variant_faults(recipe: Recipe) -> list[str]:
+    """Tries searched values in a recipe that is right without them."""
+    from aft_ray.search import check as searching
+
+    return searching.variant_faults(recipe)
+
+
 def _task_faults(setup: Setup) -> list[str]:
     """Faults of a search that depend on the samples' task."""
     from aft_ray.search import check as searching
@@ -93,6 +98,6 @@ PARTS = {
     "extract": (_teacher_faults,),
     "rank": (_teacher_faults,),
     "train": (_training_faults,),
-    "search": (_teacher_faults, _training_faults),
-    "pipeline": (_dataset_faults, _teacher_faults, _training_faults),
+    "search": (_teacher_faults, _training_faults, _search_faults),
+    "pipeline": (_dataset_faults, _teacher_faults, _training_faults, _search_faults),
 }

@@ -6,7 +6,7 @@ A file in this folder that holds a subclass of `Regularizer` with a `name` is a 
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aft_ray.regularizers.autoencoder import FeatureEncoder, fit_encoder
@@ -82,12 +82,18 @@ def build_regularizer(
     """
     kind = regularizer_class(name)
     known = kind.options()
-    for option in sorted(options.keys() - known.keys()):
-        raise ValueError(f"Unknown option {option!r} for regularizer {name!r}. Known: {', '.join(known)}.")
+    _check_known(name, options, list(known))
     required = [option for option, default in known.items() if default is inspect.Parameter.empty]
     if missing := [option for option in required if option not in options]:
         raise ValueError(f"Regularizer {name!r} needs the options {', '.join(missing)}.")
     return kind(student_dim, teacher_dims, **options)
+
+
+def _check_known(name: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Raises ValueError, naming the options that `name` does not have and those that it has."""
+    if unknown := sorted(options.keys() - set(known)):
+        listed = f"option{'s' * (len(unknown) > 1)} {', '.join(map(repr, unknown))}"
+        raise ValueError(f"Unknown {listed} for regularizer {name!r}. Known: {', '.join(known)}.")
 
 
 def fit_regularizer(name: str, data: FittingData, *, student_dim: StudentDim, **options: Any) -> Regularizer:
@@ -96,4 +102,5 @@ def fit_regularizer(name: str, data: FittingData, *, student_dim: StudentDim, **
     fitted = kind.fitted_options(data)
     for option in sorted(fitted.keys() & options.keys()):
         raise ValueError(f"Option {option!r} of regularizer {name!r} is fitted to the data. Leave it out.")
+    _check_known(name, options, [option for option in kind.options() if option not in fitted])
     return build_regularizer(name, student_dim=student_dim, teacher_dims=data.teacher_dims, **fitted, **options)

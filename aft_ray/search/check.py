@@ -25,10 +25,7 @@ def compared_teachers(recipe: Recipe) -> list[tuple[str, ...]]:
 
 
 def faults(recipe: Recipe) -> list[str]:
-    """One line per fault of the methods that are compared, their strengths, teachers, resources and space.
-
-    recipe: without faults of its other sections.
-    """
+    """One line per fault of the methods that are compared, their strengths, teachers and resources, and of the search's size."""
     found = [
         *_method_faults(recipe),
         *_teacher_faults(recipe),
@@ -37,11 +34,13 @@ def faults(recipe: Recipe) -> list[str]:
         *proposals.faults(recipe),
         *_own_class_faults(recipe),
     ]
-    return (
-        found
-        or _size_faults(recipe)
-        or space_faults(recipe, lambda variant: _variant_faults(recipe, variant))
-        or task_faults(recipe, recipe.dataset.task)
+    return found or _size_faults(recipe)
+
+
+def variant_faults(recipe: Recipe) -> list[str]:
+    """One line per fault of the searched values, each tried in the recipe, which has no fault without them."""
+    return space_faults(recipe, lambda variant: _variant_faults(recipe, variant)) or task_faults(
+        recipe, recipe.dataset.task
     )
 
 

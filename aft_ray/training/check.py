@@ -51,7 +51,7 @@ def method_faults(recipe: Recipe, method: str) -> list[str]:
     except ValueError as error:
         return [str(error)]
     if kind.needs_teachers and not recipe.teachers:
-        return [f"Regularizer '{method}' needs at least one entry in 'teachers'."]
+        return ["'teachers' is empty: every regularizer but 'none' needs at least one."]
     if has_two_towers(recipe) and kind.needs_teachers and "combine" not in kind.options():
         fitting = [
             name for name, other in REGULARIZERS.items() if other.needs_teachers and "combine" in other.options()

@@ -63,6 +63,19 @@ def test_faults_of_two_sections_are_told_at_once_and_once(given: Recipe) -> None
     ]
 
 
+def test_faults_of_the_search_are_told_beside_other_sections_and_values_only_after_them(given: Recipe) -> None:
+    search = {**SEARCH, "space": {"train.global_batch_size": [1, 64]}, "gpus_per_trial": 1.5}
+    recipe = override(given, {"student.model": "tiny:rnn", "train.frozen_steps": 10_000, "search": search})
+    with pytest.raises(InputError) as refused:
+        check(recipe, "search")
+    assert [line.split(" '")[0].split(" is ")[0] for line in refused.value.faults] == [
+        "Unknown student",
+        "train.frozen_steps",
+        "Unknown regularizer",
+        "search.gpus_per_trial",
+    ]
+
+
 EVERY_METHOD = [*REGULARIZERS, "tests.helpers.own_regularizers:Means"]
 
 

@@ -68,3 +68,18 @@ def test_helpful_errors_about_classes_of_ones_own(name: str, message: str) -> No
 def test_only_methods_are_registered() -> None:
     assert all(issubclass(kind, Regularizer) and kind.name for kind in REGULARIZERS.values())
     assert "" not in REGULARIZERS
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("probe_kd", "Unknown options 'gate', 'width' for regularizer 'probe_kd'. Known: combine, scope."),
+        ("btune", "Unknown options 'gate', 'width' for regularizer 'btune'. Known: scope."),
+        ("aft_probe", "for regularizer 'aft_probe'. Known: raw_weight, combine, learn_gates, scope."),
+    ],
+)
+def test_options_that_are_fitted_to_the_data_are_not_offered(name: str, message: str) -> None:
+    data = MadeUpData(1, two_towers=False)
+    with pytest.raises(ValueError) as refused:
+        fit_regularizer(name, data, student_dim=MadeUpData.student_dim, gate=1, width=2)
+    assert str(refused.value).endswith(message)

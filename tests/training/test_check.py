@@ -42,7 +42,7 @@ def test_every_part_of_a_recipe_is_checked_before_anything_starts() -> None:
 @pytest.mark.parametrize(
     ("sections", "line"),
     [
-        ({"teachers": []}, "Regularizer 'aft' needs at least one entry in 'teachers'."),
+        ({"teachers": []}, "'teachers' is empty: every regularizer but 'none' needs at least one."),
         ({"regularizer": {"name": "aft", "learn_gate": False}}, "Unknown option 'learn_gate' for regularizer 'aft'."),
         ({"search": {"compare": ["none", "dk"]}}, "Unknown regularizer 'dk'. Known: none, aft,"),
         ({"search": {"compare": ["kd"], "beta": {"aft": [1]}}}, "search.beta has no strengths for 'kd' and no 'all'."),
