@@ -27,7 +27,7 @@ from aft_ray.datasets.sources.webdataset import find_tars, list_webdataset
 from aft_ray.datasets.unlabelled_tables import PLAIN, RowForm
 from aft_ray.recipe.errors import InputError, ObjectStoreError
 from aft_ray.recipe.own_class import import_class, own_faults
-from aft_ray.recipe.places import is_url, reached, unreachable
+from aft_ray.recipe.places import reached, unreachable
 from aft_ray.recipe.sections import DatasetConfig
 
 __all__ = ["NAMED", "SOURCES", "Item", "Listing", "NamedDataset", "faults", "list_samples", "row_form"]
@@ -87,8 +87,7 @@ def list_samples(config: DatasetConfig) -> Listing:
 @contextmanager
 def _one_line(config: DatasetConfig) -> Iterator[None]:
     """Raises InputError for files that are not there, and for a store that refuses, which is asked before anything is listed."""
-    urls = [place for place in (config.path, config.columns.image_root) if place is not None and is_url(place)]
-    for url in urls:
+    for url in config.urls():
         reached(url, f"raw data {url}")
     try:
         with own_faults(config.source or "", "dataset.source") if config.name is None else nullcontext():

@@ -19,8 +19,9 @@ from aft_ray.datasets.sources.pictures import check_picture
 from aft_ray.models.images import open_picture
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
+from aft_ray.store.contents import READERS
 from aft_ray.store.own_files import delete_own_files, foreign_shards
-from aft_ray.store.prefetch import prefetched
+from aft_ray.store.prefetch import attempted, prefetched
 from aft_ray.store.quarantine import UNREADABLE, quarantined_sample
 from aft_ray.store.sample_recipe import DECODING, recipe_hash, sample_recipe
 from aft_ray.store.schema import UNLABELED, samples_schema
@@ -35,12 +36,15 @@ def samples_table(
     """A samples shard of some items of a listing, and the unreadable ones with their reasons."""
     rows, quarantined = [], []
     items = listing.columns.take(np.asarray(indices))
-    for index, sample_id, code, size in zip(
-        indices, items.ids.to_pylist(), items.labels.codes, items.sizes, strict=True
-    ):
-        num_bytes = None if size == UNKNOWN else int(size)
+    sized = [
+        (int(index), None if size == UNKNOWN else int(size)) for index, size in zip(indices, items.sizes, strict=True)
+    ]
+    contents = attempted(
+        lambda found: _content(listing, *found, config), sized, threads=READERS if config.urls() else 0
+    )
+    for sample_id, code, content in zip(items.ids.to_pylist(), items.labels.codes, contents, strict=True):
         try:
-            rows.append((sample_id, items.labels.values[code], *_content(listing, int(index), num_bytes, config)))
+            rows.append((sample_id, items.labels.values[code], *content()))
         except InputError:  # about the whole source: it would be told for every sample
             raise
         except UNREADABLE as error:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from aft_ray.cluster.attempts import Watch
 from aft_ray.models.teachers.base import TeacherDescription
 from aft_ray.recipe.errors import InputError
-from aft_ray.store.contents import content_reader
+from aft_ray.store.contents import contents
 from aft_ray.store.quarantine import UNREADABLE, check_quarantined, quarantined_sample
 from aft_ray.store.workspace import Workspace
 
@@ -94,12 +94,10 @@ def make_inputs(
     quarantined: dict[int, dict[str, str]] = {}
     if not transforms:
         return inputs, quarantined
-    read = content_reader(table)
-    for row in range(table.num_rows):
-        if row in left_out:
-            continue
+    rows = [row for row in range(table.num_rows) if row not in left_out]
+    for row, content in zip(rows, contents(table, rows), strict=True):
         try:
-            picture = next(iter(transforms.values())).decode(read(row))
+            picture = next(iter(transforms.values())).decode(content())
             for name, transform in transforms.items():
                 inputs[name][row] = transform.crop(picture)
         except InputError:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from aft_ray.recipe.model import Model, checked_name, is_own_class, named_or_own
+from aft_ray.recipe.places import is_url
 
 LARGEST_IMAGE, LONGEST_TEXT = 8192, 1_000_000
 LARGEST_BATCH, MOST_PIXELS = 1_000_000, 2**31 - 1
@@ -119,6 +120,10 @@ class DatasetConfig(Model):
     """Most pixels of a picture; larger ones are quarantined before they fill the memory. Null is 89,478,485."""
     max_bad_samples: int = Field(default=0, ge=0)
     """Most samples to quarantine when they cannot be used; each is listed with its reason."""
+
+    def urls(self) -> tuple[str, ...]:
+        """The places of the raw data that are URLs."""
+        return tuple(place for place in (self.path, self.columns.image_root) if place is not None and is_url(place))
 
     @field_validator("source")
     @classmethod

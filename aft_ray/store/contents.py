@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import pyarrow as pa
@@ -10,9 +10,21 @@ import pyarrow as pa
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.places import filesystem_of, is_url, place_at
 from aft_ray.store.files import Directory
+from aft_ray.store.prefetch import attempted
 
 IMAGE_COLUMNS = ("image", "image_uri", "num_bytes")
 """What a samples shard may have of a picture: its bytes, or where they lie."""
+
+READERS = 8
+"""Threads that read pictures behind URLs, where each waits for the store."""
+
+
+def contents(samples: pa.Table, rows: Sequence[int]) -> Iterator[Callable[[], bytes]]:
+    """For each of the rows a function that gives its picture or raises, as `content_reader` does. URLs are read ahead."""
+    uris = samples.column("image_uri") if "image_uri" in samples.column_names else ()
+    return attempted(
+        content_reader(samples), rows, threads=READERS if any(is_url(uri.as_py()) for uri in uris[:1]) else 0
+    )
 
 
 def content_reader(samples: pa.Table) -> Callable[[int], bytes]:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from aft_ray.recipe.errors import InputError
-from aft_ray.store.contents import IMAGE_COLUMNS, content_reader
+from aft_ray.store.contents import IMAGE_COLUMNS, contents
 from aft_ray.store.manifest import MANIFEST
 from aft_ray.store.prefetch import prefetched
 from aft_ray.store.schema import UNLABELED
@@ -92,7 +92,7 @@ class Store:
             samples, blocks = samples.filter(pa.array(there)), [block[there] for block in blocks]
         shard: dict[str, Any] = {"sample_id": samples.column("sample_id").to_pylist(), "label": _labels(samples)}
         if "image" in wanted and {"image", "image_uri"} & set(samples.column_names):
-            shard["image"] = [*map(content_reader(samples), range(samples.num_rows))]
+            shard["image"] = [content() for content in contents(samples, range(samples.num_rows))]
         if "text" in wanted and "text" in samples.column_names:
             shard["text"] = samples.column("text").to_pylist()
         shard["features"] = _side_by_side(blocks, samples.num_rows) if side_by_side else blocks

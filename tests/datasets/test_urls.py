@@ -8,6 +8,8 @@ import io
 import json
 import re
 import tarfile
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +21,12 @@ import pytest
 
 from aft_ray.datasets import faults, list_samples
 from aft_ray.datasets.prepare import prepare
+from aft_ray.datasets.sample_shards import samples_table
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.remote import RemotePath
 from aft_ray.recipe.sections import DatasetConfig
-from aft_ray.store.contents import content_reader
+from aft_ray.store.contents import READERS, content_reader, contents
 from aft_ray.store.workspace import Workspace
 from tests.conftest import draw_pictures
 
@@ -76,8 +80,10 @@ def as_folder(root: Path) -> dict[str, Any]:
 
 
 def as_splits(root: Path) -> dict[str, Any]:
-    for split in ("train", "val", "test"):
-        draw_pictures(root / split)
+    for number, file in enumerate(sorted(draw_pictures(root.with_name("drawn")).rglob("*.png"))):
+        folder = root / ("train", "train", "val", "test")[number % 4] / file.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        file.rename(folder / file.name)
     return {"source": "image_folder", "path": ""}
 
 
@@ -272,3 +278,30 @@ def test_a_store_that_refuses_is_one_line_at_once(tmp_path: Path) -> None:
         server.shutdown()
     assert "raw data s3://private/pets" in fault and "ACCESS_DENIED" in fault and "has credentials for it" in fault
     assert time.monotonic() - begun < 5
+
+
+def test_pictures_behind_urls_are_read_several_at_a_time(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `prepare`, and by `extract` where they are not copied: a reader waits for the store most of the time."""
+    as_folder(tmp_path / "raw")
+    bucket.put(tmp_path / "raw")
+    read_bytes, now, most = RemotePath.read_bytes, Counter[str](), Counter[str]()
+
+    def slow(place: RemotePath, *arguments: Any) -> bytes:
+        now["reading"] += 1
+        most[step] = max(most[step], now["reading"])
+        time.sleep(0.01)
+        content = read_bytes(place, *arguments)
+        now["reading"] -= 1
+        return content
+
+    monkeypatch.setattr(RemotePath, "read_bytes", slow)
+    dataset = config(bucket.url("my%20pets"))
+    listing = list_samples(dataset)
+    step = "prepare"
+    table, _ = samples_table(listing, range(20), dataset)
+    step = "extract"
+    kept, _ = samples_table(listing, range(20), dataset.model_copy(update={"copy_content": False}))
+    assert [content() for content in contents(kept, range(20))] == table.column("image").to_pylist()
+    assert 2 < most["prepare"] <= READERS and 2 < most["extract"] <= READERS
