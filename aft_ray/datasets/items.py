@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import eq
 from typing import Any, overload
@@ -117,6 +117,13 @@ class Items(Sequence[Item]):
             groups_of(Texts(item.group for item in items)),
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[Items], labels: Coded) -> Items:
+        """The samples of all parts, with these labels."""
+        groups = _joined(part.groups or pa.chunked_array([pa.nulls(len(part), pa.string())]) for part in parts)
+        sizes, splits = (np.concatenate([getattr(part, name) for part in parts]) for name in ("sizes", "splits"))
+        return cls(_joined(part.ids for part in parts), labels, sizes, splits, _or_none(groups))
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -142,6 +149,10 @@ class Items(Sequence[Item]):
             None if self.groups is None else self.groups[place].as_py(),
         )
 
+    def labelled(self, values: tuple[Label, ...]) -> Items:
+        """The same samples, the labels of whose codes are these."""
+        return replace(self, labels=Coded(values, self.labels.codes))
+
     def take(self, places: np.ndarray) -> Items:
         """The samples at these places, in this order."""
         return Items(
@@ -152,6 +163,11 @@ class Items(Sequence[Item]):
             None if self.groups is None else taken(self.groups, places),
         )
 
+    def labels_of(self) -> dict[int, set[int]]:
+        """By split, the codes of its labels; without a split of its own a sample is of train."""
+        own = np.maximum(self.splits, 0)
+        return {int(split): set(np.unique(self.labels.codes[own == split]).tolist()) for split in np.unique(own)}
+
     @property
     def brought(self) -> set[str | None]:
         """The splits that the data set itself brings; None where a sample has none."""
@@ -161,7 +177,7 @@ class Items(Sequence[Item]):
 def taken(column: pa.ChunkedArray, places: np.ndarray) -> pa.ChunkedArray:
     """Values of a column. A gigabyte of texts has no room in one chunk, so the result may have several."""
     parts = [column.take(pa.array(places[start : start + CHUNK])) for start in range(0, len(places), CHUNK)]
-    return pa.chunked_array([chunk for part in parts for chunk in part.chunks], column.type)
+    return _joined(parts)
 
 
 def sizes_of(sizes: Iterable[int | None]) -> np.ndarray:
@@ -178,5 +194,12 @@ def splits_of(splits: Iterable[str | None]) -> np.ndarray:
 
 
 def groups_of(texts: Texts) -> pa.ChunkedArray | None:
-    column = texts.column()
-    return None if column.null_count == len(column) else column
+    return _or_none(texts.column())
+
+
+def _or_none(groups: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    return None if groups.null_count == len(groups) else groups
+
+
+def _joined(columns: Iterable[pa.ChunkedArray]) -> pa.ChunkedArray:
+    return pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())

@@ -62,6 +62,17 @@ class Labels:
             return KEYS[self.task](values[0])
         return KEYS[self.task](flags_to_names(self.columns, values) if self.task == "multilabel" else values)
 
+    def without_rows(self) -> Labels:
+        return Labels(self.task, self.columns, self.names, self.numbered)
+
+    def join(self, other: Labels) -> np.ndarray:
+        """Adds the different labels of rows that follow, and returns the code of each of them here."""
+        self.faults += other.faults[: LISTED - len(self.faults)]
+        self.num_faults += other.num_faults
+        codes = [self.values.setdefault(value, len(self.values)) for value in other.values]
+        self.places += [place for code, place in zip(codes, other.places, strict=True) if code >= len(self.places)]
+        return np.array(codes, np.int32)
+
     def finish(self) -> tuple[tuple[str, ...], Coded]:
         """Classes, and the label of every row. Raises InputError, one line per fault, naming rows."""
         raise_faults(self.faults, self.num_faults)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import repeat
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from aft_ray.datasets.base import Content, Listing, Modality, raise_faults
-from aft_ray.datasets.items import UNKNOWN, Items, Texts, groups_of, sizes_of
+from aft_ray.datasets.items import UNKNOWN, Items, Label, Texts, groups_of, sizes_of
 from aft_ray.datasets.sources.classes import short, short_name
 from aft_ray.datasets.sources.contents import Contents, RowContent
 from aft_ray.datasets.sources.files import OTHER_SPLITS
@@ -67,7 +67,7 @@ def list_tables(opened: Tables, config: DatasetConfig) -> Listing:
     splits = np.array(rows.splits, np.int8)
     items = Items(rows.ids.column(), labels, rows.sizes(), splits, groups_of(rows.groups))
     if classes != rows.labels.names:
-        check_classes_of_splits(items, classes)
+        check_classes_of_splits(items.labels_of(), labels.values, classes)
     content, paths = rows.content, rows.paths
     modality: Modality = "image+text" if content.image and content.texts else "image" if content.image else "text"
     return Listing(
@@ -83,13 +83,12 @@ def list_tables(opened: Tables, config: DatasetConfig) -> Listing:
     )
 
 
-def check_classes_of_splits(items: Items, classes: Sequence[str]) -> None:
-    """Raises InputError naming the classes of a split that the train split has not."""
-    found: dict[str, set[int]] = {}
-    for number, split in enumerate(SPLITS):
-        codes = np.unique(items.labels.codes[np.maximum(items.splits, 0) == number])
-        labels = [items.labels.values[code] for code in codes]
-        found[split] = {label for label in labels if isinstance(label, int) and label >= 0}
+def check_classes_of_splits(labels_of: Mapping[int, set[int]], labels: Sequence[Label], classes: Sequence[str]) -> None:
+    """Raises InputError naming the classes of a split that the train split has not. labels_of: by split, codes of `labels`."""
+    found = {
+        split: {label for code in labels_of.get(number, ()) if isinstance(label := labels[code], int) and label >= 0}
+        for number, split in enumerate(SPLITS)
+    }
     raise_faults(
         f"Split {split} has classes that train has not: {', '.join(short_name(classes[label]) for label in strange[:5])}"
         f"{', ...' if len(strange) > 5 else ''}. Name all classes in dataset.label_names if that is meant."

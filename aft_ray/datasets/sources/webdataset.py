@@ -2,54 +2,52 @@
 
 from __future__ import annotations
 
-import tarfile
+import json
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import repeat
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from aft_ray.datasets.base import Content, Listing, Modality, raise_faults
-from aft_ray.datasets.items import UNKNOWN, Items, Texts, splits_of
+from aft_ray.datasets.items import UNKNOWN, Coded, Items, Texts, splits_of
+from aft_ray.datasets.parts import Head, Part, listing_of, scanned
 from aft_ray.datasets.sources.files import OTHER_SPLITS, DataFiles, find_files, splits_of_files
 from aft_ray.datasets.sources.json_text import decode_text, is_unicode, parse_json
 from aft_ray.datasets.sources.labels import Labels
 from aft_ray.datasets.sources.pictures import SUFFIXES
 from aft_ray.datasets.sources.tabular import check_classes_of_splits
+from aft_ray.datasets.sources.tar_members import members
 from aft_ray.datasets.sources.walk import is_hidden
-from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.places import AnyPath, read_range
 from aft_ray.recipe.sections import DatasetConfig
 
 IMAGES = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-BLOCK_BYTES = 1 << 20
 TEXTS = ("txt",)
 LABELS = ("cls", "json")
-
-
-@dataclass(frozen=True)
-class Member:
-    """Where in a tar a file's bytes lie."""
-
-    tar: AnyPath
-    start: int
-    size: int
-
-    def read(self) -> bytes:
-        return read_range(self.tar, self.start, self.size)
+KNOWN = frozenset(IMAGES + TEXTS)
+KINDS = {"image": IMAGES, "text": TEXTS}
+PLACE = ("start", "size")
+"""Where a member lies in its tar."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample's members by extension. key: the tar's name and their own up to the first dot."""
+    """Where a sample's members lie in their tar, by extension: start and size. key: the tar's name and their own up to the
+    first dot. labels: contents of members that may be its label.
+    """
 
     key: str
-    split: str | None
-    members: dict[str, Member] = field(default_factory=dict)
+    members: dict[str, tuple[int, int]] = field(default_factory=dict)
+    labels: dict[str, bytes] = field(default_factory=dict)
 
     def first(self, extensions: tuple[str, ...]) -> str | None:
         return next((extension for extension in extensions if extension in self.members), None)
@@ -61,47 +59,8 @@ def list_webdataset(config: DatasetConfig) -> Listing:
     Raises FileNotFoundError if there are no tars, InputError naming damaged tars, members that lead out of one, and wrong
     labels.
     """
-    left_out = Counter[str]()
-    samples = list(_samples(config, left_out))
-    if not samples:
-        raise InputError(f"{config.path}: the tars are empty.")
-    has_image = any(sample.first(IMAGES) for sample in samples)
-    has_text = any(sample.first(TEXTS) for sample in samples)
-    wanted = [extensions for extensions, there in ((IMAGES, has_image), (TEXTS, has_text)) if there]
-    if not wanted:
-        raise InputError(f"{config.path}: no member ends in .{', .'.join(IMAGES + TEXTS)}.")
-    labels = Labels(config.task or "classification", config.columns.labels, config.label_names)
-    for sample in samples:
-        labels.add(_label(sample, config.columns.labels), lambda key=sample.key: key)  # type: ignore[misc]
-    classes, found = labels.finish()
-
-    def read(index: int) -> Content:
-        parts = [_content(samples[index], extensions) for extensions in wanted]
-        if has_text and not str(parts[-1]).strip():
-            raise ValueError("its text is empty")
-        return parts[0] if len(parts) == 1 else (parts[0], parts[1])  # type: ignore[return-value]
-
-    items = Items(
-        Texts(sample.key for sample in samples).column(),
-        found,
-        np.full(len(samples), UNKNOWN, np.int64),
-        splits_of(sample.split for sample in samples),
-    )
-    if classes != config.label_names:
-        check_classes_of_splits(items, classes)
-    modality: Modality = "image+text" if len(wanted) == 2 else "image" if has_image else "text"
-    return Listing(
-        modality=modality,
-        classes=classes,
-        items=items,
-        read=read,
-        task=config.task or "classification",
-        truncation_side=(config.truncation_side or "right") if has_text else None,
-        facts={
-            "tars": fingerprint([[sample.key, member.size] for sample in samples for member in sample.members.values()])
-        },
-        left_out=+left_out,
-    )
+    plan = Tars.of(config)
+    return listing_of(plan, scanned(plan))
 
 
 def find_tars(config: DatasetConfig) -> tuple[DataFiles, dict[AnyPath, str | None]]:
@@ -110,33 +69,161 @@ def find_tars(config: DatasetConfig) -> tuple[DataFiles, dict[AnyPath, str | Non
     return found, splits_of_files(found, config)
 
 
-def _samples(config: DatasetConfig, left_out: Counter[str]) -> Iterator[Sample]:
-    """Every sample of every tar. Adds to `left_out` the files beside the tars, and the members, that are not read."""
-    found, splits = find_tars(config)
-    left_out.update(found.left_out)
-    left_out[f"tars {OTHER_SPLITS}"] += len(found.files) - len(splits)
-    for file, split in splits.items():
-        tar_name = found.name(file).with_suffix("").as_posix()
-        samples: dict[str, Sample] = {}
-        faults = []
-        for member in _members(file):
-            path = PurePosixPath(member.name)
-            if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
-                faults.append(f"{file.name}: member {member.name!r} is no plain file inside the tar. Leave it out.")
-            elif member.isfile() and any(map(is_hidden, path.parts)):
-                left_out["hidden members"] += 1
-            elif member.isfile():
-                stem, _, extension = path.name.partition(".")
-                key = (path.parent / stem).as_posix()
-                sample = samples.setdefault(key, Sample(f"{tar_name}/{key}", split))
-                if extension.lower() in sample.members:
-                    faults.append(f"{file.name}: member {member.name!r} is there twice.")
-                sample.members[extension.lower()] = Member(file, member.offset_data, member.size)
-                if extension.lower() not in IMAGES + TEXTS + LABELS:
-                    left_out[f"members .{extension.lower()}" if extension else "members without a suffix"] += 1
-        faults += [fault for sample in samples.values() for fault in _faults(sample)]
-        raise_faults(faults)
-        yield from samples.values()
+@dataclass(frozen=True)
+class Tars:
+    """The tars of a data set, each a part. names: below its root, without the suffix. left_out: files beside them."""
+
+    config: DatasetConfig
+    files: tuple[AnyPath, ...]
+    names: tuple[str, ...]
+    splits: tuple[str | None, ...]
+    left_out: Counter[str]
+
+    @classmethod
+    def of(cls, config: DatasetConfig) -> Tars:
+        found, splits = find_tars(config)
+        names = tuple(found.name(file).with_suffix("").as_posix() for file in splits)
+        left_out = found.left_out + Counter({f"tars {OTHER_SPLITS}": len(found.files) - len(splits)})
+        return cls(config, tuple(splits), names, tuple(splits.values()), left_out)
+
+    @property
+    def num_parts(self) -> int:
+        return len(self.files)
+
+    def scan(self, number: int) -> Part:
+        found = _Columns(self.config, number)
+        for sample in _samples(self.files[number], self.names[number], found.left_out):
+            found.add(sample)
+        return found.part(self.splits[number])
+
+    def head(self, whole: Part, digest: str) -> Head:
+        config, modality = self.config, _modality(whole.kinds)
+        if not whole.labels.values:
+            raise InputError(f"{config.path}: the tars are empty.")
+        if modality is None:
+            raise InputError(f"{config.path}: no member ends in .{', .'.join(IMAGES + TEXTS)}.")
+        classes, labels = whole.labels.finish()
+        if classes != config.label_names:
+            check_classes_of_splits(whole.items.labels_of(), labels.values, classes)
+        return Head(
+            modality,
+            classes,
+            labels.values,
+            config.task or "classification",
+            (config.truncation_side or "right") if "text" in modality else None,
+            {"tars": digest},
+            +(self.left_out + whole.left_out),
+        )
+
+    def reader(self, modality: Modality, contents: pa.Table) -> Callable[[int], Content]:
+        columns = {name: contents.column(name).to_numpy() for name in contents.column_names}
+
+        def part(index: int, kind: str) -> bytes:
+            start, size = int(columns[f"{kind}_start"][index]), int(columns[f"{kind}_size"][index])
+            if size == UNKNOWN:
+                raise ValueError("it has no .txt" if kind == "text" else "it has no picture")
+            return read_range(self.files[columns["tar"][index]], start, size)
+
+        def read(index: int) -> Content:
+            image = part(index, "image") if "image" in modality else b""
+            if "text" not in modality:
+                return image
+            text = decode_text(part(index, "text"))
+            if not text.strip():
+                raise ValueError("its text is empty")
+            return (image, text) if "image" in modality else text
+
+        return read
+
+
+def _modality(kinds: frozenset[str]) -> Modality | None:
+    if len(kinds) == 2:
+        return "image+text"
+    return "image" if "image" in kinds else "text" if "text" in kinds else None
+
+
+class _Columns:
+    """The samples of a tar as columns."""
+
+    def __init__(self, config: DatasetConfig, tar: int) -> None:
+        self.tar = tar
+        self.labels = Labels(config.task or "classification", config.columns.labels, config.label_names)
+        self.keys = Texts()
+        self.places = {f"{kind}_{of}": array("q") for kind in KINDS for of in PLACE}
+        self.notes: list[str] = []
+        self.left_out: Counter[str] = Counter()
+
+    def add(self, sample: Sample) -> None:
+        self.labels.add(_label(sample, self.labels.columns), lambda: sample.key)
+        self.keys.append(sample.key)
+        for kind, extensions in KINDS.items():
+            extension = sample.first(extensions)
+            place = sample.members[extension] if extension else (UNKNOWN, UNKNOWN)
+            for of, value in zip(PLACE, place, strict=True):
+                self.places[f"{kind}_{of}"].append(value)
+        for _, size in sample.members.values():
+            self.notes.append(json.dumps([sample.key, size], separators=(",", ":"), ensure_ascii=False))
+
+    def part(self, split: str | None) -> Part:
+        columns = {name: np.array(values, np.int64) for name, values in self.places.items()}
+        count = len(self.labels.codes)
+        items = Items(
+            self.keys.column(),
+            Coded((), np.array(self.labels.codes, np.int32)),
+            np.full(count, UNKNOWN, np.int64),
+            splits_of(repeat(split, count)),
+        )
+        kinds = frozenset(kind for kind in KINDS if (columns[f"{kind}_size"] != UNKNOWN).any())
+        contents = pa.table({"tar": np.full(count, self.tar, np.int32), **columns})
+        return Part(items, self.labels, contents, kinds, self.left_out, ",".join(self.notes).encode())
+
+
+def _samples(file: AnyPath, tar_name: str, left_out: Counter[str]) -> list[Sample]:
+    """Every sample of a tar. Adds to `left_out` the members that are not read. Raises InputError, one line per fault."""
+    samples: dict[str, Sample] = {}
+    faults = []
+    for member in members(file):
+        folder, name = _split(member.name)
+        if not folder.is_inside or not (member.is_file or member.is_folder):
+            faults.append(f"{file.name}: member {member.name!r} is no plain file inside the tar. Leave it out.")
+        elif member.is_file and (folder.is_hidden or is_hidden(name)):
+            left_out["hidden members"] += 1
+        elif member.is_file:
+            stem, _, extension = name.partition(".")
+            key, extension = f"{folder.prefix}{stem}", extension.lower()
+            sample = samples.setdefault(key, Sample(f"{tar_name}/{key}"))
+            if extension in sample.members:
+                faults.append(f"{file.name}: member {member.name!r} is there twice.")
+            sample.members[extension] = (member.start, member.size)
+            if extension in LABELS:
+                sample.labels[extension] = member.read()
+            elif extension not in KNOWN:
+                left_out[f"members .{extension}" if extension else "members without a suffix"] += 1
+    faults += [fault for sample in samples.values() for fault in _faults(sample)]
+    raise_faults(faults)
+    return list(samples.values())
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A folder inside a tar. prefix: of the keys of its samples. is_inside: whether it leads out of the tar."""
+
+    prefix: str
+    is_inside: bool
+    is_hidden: bool
+
+
+def _split(name: str) -> tuple[_Folder, str]:
+    """A member's folder and its own name."""
+    folder, slash, own = name.rpartition("/")
+    return (_folder(name), "") if own in (".", "..") else (_folder(folder + slash), own)
+
+
+@lru_cache(maxsize=1 << 12)
+def _folder(name: str) -> _Folder:
+    path = PurePosixPath(name)
+    prefix = "" if path == PurePosixPath() else f"{path.as_posix()}/"
+    return _Folder(prefix, not path.is_absolute() and ".." not in path.parts, any(map(is_hidden, path.parts)))
 
 
 def _faults(sample: Sample) -> Iterator[str]:
@@ -147,46 +234,13 @@ def _faults(sample: Sample) -> Iterator[str]:
         yield f"The name of {sample.key!r} is not Unicode; rename it."
 
 
-def _members(file: AnyPath) -> Iterator[tarfile.TarInfo]:
-    """Raises InputError if the tar is not whole: tarfile takes any damage behind the first member for the end."""
-    try:
-        with file.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as opened:
-            while (member := opened.next()) is not None:
-                opened.members.clear()  # type: ignore[attr-defined]  # it would keep every one
-                yield member
-            end = opened.offset
-    except tarfile.TarError as error:
-        raise InputError(f"{file} is no plain tar ({error}). Compressed ones have to be unpacked.") from error
-    _check_end(file, end)
-
-
-def _check_end(file: AnyPath, end: int) -> None:
-    """Raises InputError if the tar is cut off, damaged, or goes on after its end. end: the byte where tarfile stopped."""
-    with file.open("rb") as stream:
-        stream.seek(end)
-        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise InputError(f"{file} is cut off or damaged at byte {end:,}. Copy it again.")
-        if any(any(block) for block in iter(lambda: stream.read(BLOCK_BYTES), b"")):
-            raise InputError(
-                f"{file} goes on after its end at byte {end:,}, as if two tars were glued. Keep them apart."
-            )
-
-
-def _content(sample: Sample, extensions: tuple[str, ...]) -> bytes | str:
-    extension = sample.first(extensions)
-    if extension is None:
-        raise ValueError("it has no .txt" if extensions is TEXTS else "it has no picture")
-    content = sample.members[extension].read()
-    return decode_text(content) if extensions is TEXTS else content
-
-
 def _label(sample: Sample, columns: tuple[str, ...]) -> list[Any]:
     if not columns:
         return []
-    extension = sample.first(LABELS)
+    extension = next((extension for extension in LABELS if extension in sample.labels), None)
     if extension is None:
         return [None] * len(columns)
-    content = sample.members[extension].read()
+    content = sample.labels[extension]
     try:
         if extension == "cls":
             return [decode_text(content).strip()]
