@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 from aft_ray.datasets.sources.classes import short_name
 from aft_ray.models.images import decode, open_picture
-from aft_ray.store.contents import content_reader
+from aft_ray.store.contents import contents
 from aft_ray.store.prefetch import prefetched
 from aft_ray.store.quarantine import UNREADABLE
 from aft_ray.store.shards import ShardDirectory
@@ -139,11 +140,12 @@ def _read(directory: ShardDirectory, manifest: Mapping[str, Any], split: str, fo
         index, start = shard
         table = directory.read_shard(index)
         texts = table.column("text").to_pylist() if "text" in table.column_names else [""] * table.num_rows
-        picture = content_reader(table) if "image" in manifest["modality"] else None
+        has_pictures = "image" in manifest["modality"]
+        pictures = contents(table, range(table.num_rows)) if has_pictures else repeat(lambda: b"")
         rows = []
-        for row, sample_id in enumerate(table.column("sample_id").to_pylist()):
-            image = picture(row) if picture else b""
-            kinds = _kinds(image, background, max_pixels) if picture and start + row < DECODED else None
+        for row, (sample_id, picture) in enumerate(zip(table.column("sample_id").to_pylist(), pictures, strict=False)):
+            image = picture()
+            kinds = _kinds(image, background, max_pixels) if has_pictures and start + row < DECODED else None
             digest = hashlib.blake2b(image + b"\0" + texts[row].encode(), digest_size=16).digest()
             rows.append((sample_id, digest, kinds))
         return rows

@@ -20,7 +20,7 @@ def local_copy(location: str) -> Path:
 
     Raises FileNotFoundError if there is none, InputError if its store cannot be reached.
     """
-    place = reached(location, location)
+    place = reached(location, f"weights {location}")
     assert isinstance(place, RemotePath), "it is a URL"
     is_file = place.is_file()
     files = [place] if is_file else place.files_below()

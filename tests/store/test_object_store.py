@@ -17,7 +17,7 @@ from aft_ray.cli import main
 from aft_ray.cluster.lease import lease
 from aft_ray.datasets.prepare import prepare
 from aft_ray.extraction.extract import extract
-from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.side_by_side import open_store
 from aft_ray.store.workspace import Workspace
@@ -64,6 +64,26 @@ def test_the_store_is_the_same_on_s3_and_on_disk(
         extract(remote)
     directory.filesystem.delete_file(f"{directory.path}/part-00001.parquet")
     assert extract(remote) == {"means": 1} and main(["verify", str(path)]) == 0
+
+
+def test_teachers_read_pictures_that_stay_in_a_bucket(
+    cluster: None, s3: str, tmp_path: Path, image_folder: Path
+) -> None:
+    place = Workspace.at(f"s3://bucket/pictures?{s3}")
+    for path in image_folder.rglob("*.png"):
+        place.write(path.relative_to(image_folder).as_posix(), path.read_bytes())
+    local = recipe(str(tmp_path / "local"), image_folder)
+    changes = {
+        "workspace": str(tmp_path / "remote"),
+        "dataset.path": f"s3://bucket/pictures?{s3}",
+        "dataset.copy": False,
+    }
+    for given in (local, override(local, changes)):
+        prepare(given)
+        extract(given)
+    ours, theirs = (Workspace.at(tmp_path / name).features("means", "train") for name in ("local", "remote"))
+    np.testing.assert_array_equal(ours.read_features(0)[1], theirs.read_features(0)[1])
+    assert (ours.manifest() or {})["num_samples"] == (theirs.manifest() or {})["num_samples"] > 0
 
 
 def test_a_bucket_that_is_not_there_is_one_line(
