@@ -19,7 +19,7 @@ from aft_ray.datasets.named.emoji import EMOJI
 from aft_ray.datasets.named.hub_task import KEYS
 from aft_ray.datasets.sources.contents import RowContent
 from aft_ray.datasets.sources.hub import check_hub, hub_tables
-from aft_ray.datasets.sources.image_folder import list_image_folder
+from aft_ray.datasets.sources.image_folder import find_image_folder, list_image_folder
 from aft_ray.datasets.sources.tables import open_tables
 from aft_ray.datasets.sources.tabular import check_columns, list_tables
 from aft_ray.datasets.sources.torchvision_source import check_torchvision, list_torchvision
@@ -46,7 +46,7 @@ TABLES = Source(
     lambda config: check_columns(open_tables(config).tables, config),
 )
 SOURCES = {
-    "image_folder": Source(list_image_folder, list_image_folder),
+    "image_folder": Source(list_image_folder, find_image_folder),
     "parquet": TABLES,
     "csv": TABLES,
     "jsonl": TABLES,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 
@@ -100,9 +99,14 @@ def _links(root: Path) -> Iterator[str]:
 
 
 def _real_files(paths: Iterable[str]) -> Iterator[str]:
-    """Real paths of local files: a folder is looked up once for all its files."""
-    real_folder = lru_cache(maxsize=1024)(os.path.realpath)
+    """Real paths of local files: every link, and of the others the first in each folder, where they all lie."""
+    folders: set[str] = set()
     for path in paths:
-        if path and "://" not in path:
-            folder, name = os.path.split(path)
-            yield os.path.realpath(path) if os.path.islink(path) else os.path.join(real_folder(folder), name)
+        if not path or "://" in path:
+            continue
+        folder, _, name = path.rpartition(os.sep)
+        if os.path.islink(path):
+            yield os.path.realpath(path)
+        elif folder not in folders:
+            folders.add(folder)
+            yield os.path.join(os.path.realpath(folder or os.sep), name)

@@ -6,17 +6,15 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from aft_ray.datasets.base import Content, Listing, Modality, Task
 from aft_ray.datasets.items import Coded, Items, Label
+from aft_ray.datasets.lookup import Lookup
 from aft_ray.datasets.sources.labels import Labels
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,29 +60,6 @@ class Plan(Protocol):
 
     def reader(self, modality: Modality, contents: pa.Table) -> Callable[[int], Content]:
         """As `Listing.read`, of the samples with these contents."""
-
-
-class Lookup:
-    """A function of a sample's place that travels to other processes, whole or for some samples.
-
-    make: turns a table of references into the function.
-    """
-
-    def __init__(self, make: Callable[[pa.Table], Callable[[int], Any]], references: pa.Table) -> None:
-        self.make, self.references = make, references
-
-    @cached_property
-    def function(self) -> Callable[[int], Any]:
-        return self.make(self.references)
-
-    def __call__(self, index: int) -> Any:
-        return self.function(index)
-
-    def take(self, places: np.ndarray) -> Lookup:
-        return Lookup(self.make, self.references.take(pa.array(places)))
-
-    def __reduce__(self) -> tuple[type[Lookup], tuple[Any, ...]]:
-        return Lookup, (self.make, self.references)
 
 
 def gathered(parts: Iterable[Part]) -> tuple[Part, str]:

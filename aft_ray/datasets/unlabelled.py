@@ -21,7 +21,7 @@ from aft_ray.datasets.sources.pictures import check_image_root, picture_path, re
 from aft_ray.datasets.sources.walk import find_below
 from aft_ray.datasets.unlabelled_tables import ALL_SUFFIXES, PLAIN, RowForm, list_table, table_kind
 from aft_ray.recipe.errors import InputError
-from aft_ray.recipe.places import AnyPath, below, filesystem_of, is_url, place_at, reached
+from aft_ray.recipe.places import AnyPath, filesystem_of, is_url, place_at, reached
 from aft_ray.recipe.remote import RemotePath
 from aft_ray.store.quarantine import UNREADABLE, quarantined_sample
 
@@ -186,7 +186,7 @@ def _list_images(place: AnyPath, location: str) -> tuple[pa.Table, Mapping[str, 
         files = [place.name]
     else:
         pictures = find_below(place, IMAGES)
-        files, left_out = [below(file, place).as_posix() for file in pictures.files], pictures.left_out
+        files, left_out = pictures.names, pictures.left_out
     if not files:
         raise InputError(f"{location} holds no images ({', '.join(IMAGES)}).")
     if unnamed := [name for name in files if _has_bytes(name)]:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from aft_ray.datasets.items import Coded, Item, Items
-from aft_ray.datasets.parts import Lookup, listing_of, scanned
+from aft_ray.datasets.lookup import Lookup
+from aft_ray.datasets.parts import listing_of, scanned
 from aft_ray.datasets.sources.webdataset import Tars, list_webdataset
 from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.errors import InputError

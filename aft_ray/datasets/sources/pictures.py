@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from aft_ray.recipe.errors import InputError
@@ -31,7 +31,7 @@ def picture_size(path: str | AnyPath) -> int | None:
     return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
-def picture_sizes(paths: Sequence[str]) -> Iterator[int | None]:
+def picture_sizes(paths: Iterable[str]) -> Iterator[int | None]:
     """As `picture_size`, of many paths or URLs. A folder in a store is listed once, instead of a request for each file."""
 
     @lru_cache(maxsize=1024)

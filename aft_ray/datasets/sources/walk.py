@@ -17,12 +17,21 @@ from aft_ray.recipe.remote import RemotePath
 
 @dataclass(frozen=True)
 class Found:
-    """files: all below a folder with one of the suffixes, sorted. left_out: how many others there are, by their suffix,
-    as `hidden` or as `broken link`.
+    """names: paths below `root`, in the order of their parts, of all files with one of the suffixes. sizes: their bytes where
+    the listing told. left_out: how many others there are, by their suffix, as `hidden` or as `broken link`.
     """
 
-    files: Sequence[AnyPath]
+    root: AnyPath
+    names: list[str]
     left_out: Counter[str]
+    sizes: list[int | None] | None = None
+
+    @property
+    def files(self) -> list[AnyPath]:
+        if not isinstance(self.root, RemotePath):
+            return [Path(f"{self.root}/{name}") for name in self.names]
+        places = (self.root / name for name in self.names)
+        return [RemotePath(place.root, place.key, size) for place, size in zip(places, self.sizes or (), strict=True)]
 
 
 def find_below(root: AnyPath, suffixes: Sequence[str]) -> Found:
@@ -35,24 +44,27 @@ def find_below(root: AnyPath, suffixes: Sequence[str]) -> Found:
 
 def _find_in_store(root: RemotePath, suffixes: Sequence[str]) -> Found:
     """A store has no folders to walk through: all names below are listed, and each hidden folder is left out once."""
-    files: list[RemotePath] = []
+    names: list[str] = []
+    sizes: list[int | None] = []
     left_out: Counter[str] = Counter()
     hidden: set[tuple[str, ...]] = set()
     for file in root.files_below():
-        parts = file.relative_to(root).parts
-        depth = next((depth for depth, part in enumerate(parts, 1) if is_hidden(part)), None)
+        path = file.relative_to(root)
+        depth = next((depth for depth, part in enumerate(path.parts, 1) if is_hidden(part)), None)
         if depth is not None:
-            hidden.add(parts[:depth])
+            hidden.add(path.parts[:depth])
         elif file.name.lower().endswith(tuple(suffixes)):
-            files.append(file)
+            names.append(path.as_posix())
+            sizes.append(file.known_size)
         else:
             left_out[kind_of(file)] += 1
     left_out["hidden"] = len(hidden)
-    return Found(files, +left_out)
+    return Found(root, names, +left_out, sizes)
 
 
 def _find_on_disk(root: Path, suffixes: Sequence[str]) -> Found:
-    files: list[Path] = []
+    wanted, start = tuple(suffixes), len(os.path.join(root, ""))
+    found: list[str] = []
     left_out: Counter[str] = Counter()
     first: dict[str, str] = {}
     faults = []
@@ -65,14 +77,19 @@ def _find_on_disk(root: Path, suffixes: Sequence[str]) -> Found:
             continue
         left_out["hidden"] += sum(map(is_hidden, folders))
         folders[:] = sorted(name for name in folders if not is_hidden(name))
+        below = os.path.join(folder, "")[start:]
         for name in names:
-            path = Path(folder, name)
-            if not is_hidden(name) and name.lower().endswith(tuple(suffixes)):
-                files.append(path)
+            if not is_hidden(name) and name.lower().endswith(wanted):
+                found.append(below + name)
             else:
-                left_out[_kind(path)] += 1
+                left_out[_kind(Path(folder, name))] += 1
     raise_faults(faults)
-    return Found(sorted(files), +left_out)
+    return Found(root, sorted(found, key=_parts), +left_out)
+
+
+def _parts(name: str) -> str:
+    """Sorts as the list of a path's parts does: no part holds the character that is the lowest."""
+    return name.replace("/", "\0")
 
 
 def existing_folder(path: str, way_out: str) -> AnyPath:

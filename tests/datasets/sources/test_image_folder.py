@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import struct
 import zlib
 from pathlib import Path
@@ -13,9 +14,11 @@ import pytest
 from PIL import Image
 
 from aft_ray.datasets.prepare import prepare
+from aft_ray.datasets.sources.image_folder import list_image_folder
 from aft_ray.models.images import decode
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.side_by_side import open_store
 
 RAMP = np.linspace(0, 1, 48).reshape(6, 8)
@@ -127,3 +130,19 @@ def test_odd_pictures_are_prepared_and_bombs_quarantined(tmp_path: Path) -> None
     assert any("ünï cödé 图.png" in sample_id for sample_id in shard["sample_id"])
     for image in shard["image"]:
         assert decode(image).mode == "RGB"
+
+
+def test_names_are_in_the_order_of_their_parts_and_take_one_look_at_each_folder(tmp_path: Path) -> None:
+    names = ["a/b/2.png", "a-b/c/1.png", "a/b-c/3.png", "a.b/4.png", "a/0.png", "b/5.PNG"]
+    for name in names:
+        picture = tmp_path / name
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(name.encode())
+    found = list_image_folder(DatasetConfig(source="image_folder", path=str(tmp_path)))
+    assert [item.sample_id for item in found.items] == [path.as_posix() for path in sorted(map(Path, names))]
+    assert found.classes == ("a", "a-b", "a.b", "b")
+    assert [found.classes[item.label] for item in found.items] == ["a", "a", "a", "a-b", "a.b", "b"]  # type: ignore[index]
+    assert [item.num_bytes for item in found.items] == [len(item.sample_id) for item in found.items]
+    read, uri = (pickle.loads(pickle.dumps(function)) for function in (found.read, found.uri))
+    assert [read(n).decode() for n in range(6)] == [item.sample_id for item in found.items]
+    assert [uri(n) for n in range(6)] == [f"{tmp_path}/{item.sample_id}" for item in found.items]
