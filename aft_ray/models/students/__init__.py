@@ -188,6 +188,8 @@ def _adapter(config: StudentConfig) -> Any:
         refuse(config, "options", why=f"{config.model}, only for a class of your own")
     if kind is not KINDS["transformers"]:
         refuse(config, "pooling", why=f"{config.model}, only for transformers models")
+    if kind is not KINDS["timm"]:
+        refuse(config, "drop_path", why=f"{config.model}, only for timm models")
     return importlib.import_module(f"{__name__}.{kind.module}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from timm.data import resolve_data_config
+from timm.layers import DropPath
 from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
 
 from aft_ray.models import timm_models
@@ -88,6 +90,8 @@ class Source:
 
 def transforms(config: StudentConfig) -> tuple[ImageTransform]:
     refuse(config, "max_length", why="timm models, which read images")
+    if config.drop_path and not _has_drop_path(Source.of(config).architecture):
+        raise InputError(f"{config.model} has no drop path in timm: set student.drop_path=0.")
     return (ImageTransform.from_data_config(Source.of(config).data, config.image_size),)
 
 
@@ -106,9 +110,8 @@ class TimmStudent(LibraryStudent):
         self.source = Source.of(config)
         (self.transform,) = self.transforms = transforms(config)
         published = config.pretrained and config.weights is None and not for_inference
-        self.backbone = timm.create_model(
-            self.source.name, pretrained=published, num_classes=0, **self.source.arguments
-        )
+        arguments = self.source.arguments | ({"drop_path_rate": config.drop_path} if config.drop_path else {})
+        self.backbone = timm.create_model(self.source.name, pretrained=published, num_classes=0, **arguments)
         if config.weights is not None and not for_inference:
             wanted = self.backbone.state_dict().keys()
             state = load_state_dict(config.weights, wanted, lambda state: as_timm(state, wanted))
@@ -171,6 +174,17 @@ class TimmStudent(LibraryStudent):
                 " load_student reads the run as it is."
             )
         return model
+
+
+@lru_cache(maxsize=64)
+def _has_drop_path(architecture: str) -> bool:
+    """Whether timm's model can leave out blocks: asked of one without memory."""
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(architecture, pretrained=False, num_classes=0, drop_path_rate=0.1)
+    except TypeError:  # it has no such argument
+        return False
+    return any(isinstance(layer, DropPath) for layer in model.modules())
 
 
 def _checkpoint_gradients(model: Any, name: str) -> None:

@@ -218,6 +218,15 @@ def test_a_timm_directory_is_a_student(tmp_path: Path) -> None:
     assert again.transforms == student.transforms
 
 
+def test_drop_path_leaves_blocks_out_in_training_alone(tmp_path: Path) -> None:
+    plain, dropping = (small_student("timm", tmp_path, drop_path=rate) for rate in (0.0, 0.9))
+    assert plain.state_dict().keys() == dropping.state_dict().keys()
+    inputs = batch(plain, hub.TEXTS)
+    torch.manual_seed(0)
+    assert not torch.allclose(dropping(inputs)[0], plain(inputs)[0])
+    assert torch.equal(dropping.eval()(inputs)[0], plain.eval()(inputs)[0])
+
+
 @pytest.mark.parametrize(
     ("config", "fault"),
     [
@@ -233,6 +242,11 @@ def test_a_timm_directory_is_a_student(tmp_path: Path) -> None:
         ({"model": "timm:tets_vit"}, "Did you mean test_vit"),
         ({"model": "timm:test_vit.nobody"}, "timm has no weights 'test_vit.nobody'. Known: test_vit.r160_in1k."),
         ({"model": "timm:resnet9", "max_length": 3}, "student.max_length has no meaning for timm models"),
+        ({"model": "timm:vgg11", "drop_path": 0.1}, "timm:vgg11 has no drop path in timm: set student.drop_path=0."),
+        (
+            {"model": "tiny:cnn", "drop_path": 0.1},
+            "student.drop_path has no meaning for tiny:cnn, only for timm models",
+        ),
         ({"model": "timm:test_vit", "weights": "/nowhere.pth"}, "student.weights: /nowhere.pth does not exist."),
         ({"model": "timm:vit_base_patch16_18x2_224", "pretrained": True}, "has no published weights: set"),
         ({"model": "timm:local-dir:/nowhere"}, "timm:local-dir:/nowhere: /nowhere does not exist."),
