@@ -11,6 +11,7 @@ import argparse
 import errno
 import os
 from collections.abc import Sequence
+from typing import NoReturn
 
 import aft_ray
 from aft_ray.commands import epilog, verbs
@@ -64,12 +65,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         LIBRARY_LOG.end()
 
 
+class Parser(argparse.ArgumentParser):
+    """Tells a fault of the arguments in one line, as all other faults."""
+
+    def error(self, message: str) -> NoReturn:
+        tell(f"{message[:1].upper()}{message[1:].replace(', key=value', '')}. See '{self.prog} --help'.")
+        raise SystemExit(2)
+
+
 def _again(verb: str) -> str:
     return f"run the same command again {'to continue' if verb in RESUMED else 'from the start'}"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="aft-ray",
         description="Adaptive Feature Transfer on Ray: the task-relevant knowledge of large frozen teachers in a small"
         " student. A cluster is used when RAY_ADDRESS names one; otherwise everything runs on this machine.",

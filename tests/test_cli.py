@@ -56,6 +56,37 @@ def test_prepare_then_verify_then_damage(recipe: Path, tmp_path: Path) -> None:
     assert done.returncode == 1 and "train/part-00001.parquet is damaged" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train"], "The following arguments are required: RECIPE. See 'aft-ray train --help'."),
+        (["train", "r.yaml", "--fast"], "Unrecognized arguments: --fast. See 'aft-ray --help'."),
+        (["list", "teacher"], "Argument kind: invalid choice: 'teacher' (choose from "),
+        (["dance"], "Argument VERB: invalid choice: 'dance' (choose from "),
+        (["list", "runs", "no/such/place"], "Workspace no/such/place does not exist. Name a recipe, or "),
+    ],
+)
+def test_wrong_arguments_are_one_line(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = main(arguments)
+    except SystemExit as stopped:
+        status = int(stopped.code or 0)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert status == 2 and line.startswith(f"aft-ray: {told}")
+
+
+def test_what_extraction_lacks_is_told_before_ray_starts(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["extract", str(recipe)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" in ")[0] for line in lines] == [
+        "aft-ray: The recipe names no teachers: there is nothing to extract.",
+        "aft-ray: No samples",
+    ]
+
+
 def test_verify_of_an_empty_place_is_wrong_input(tmp_path: Path) -> None:
     done = aft_ray("verify", str(tmp_path))
     assert done.returncode == 2 and "holds neither samples nor features" in done.stderr

@@ -60,6 +60,20 @@ def _dataset_faults(recipe: Recipe) -> list[str]:
     return datasets.faults(recipe.dataset)
 
 
+def _lacking_teachers(recipe: Recipe) -> list[str]:
+    return [] if recipe.teachers else ["The recipe names no teachers: there is nothing to extract."]
+
+
+def _lacking_samples(recipe: Recipe) -> list[str]:
+    """Told before Ray starts, which takes longer than to see it."""
+    from aft_ray.store.workspace import Workspace
+
+    workspace = Workspace.at(recipe.workspace)
+    if workspace.samples("train").manifest() is None:
+        return [f"No samples in {workspace}. Run 'aft-ray prepare' first."]
+    return []
+
+
 def _teacher_faults(recipe: Recipe) -> list[str]:
     from aft_ray.models import teachers
 
@@ -94,8 +108,8 @@ def _task_faults(setup: Setup) -> list[str]:
 
 PARTS = {
     "prepare": (_dataset_faults,),
-    "plan": (_dataset_faults, _teacher_faults),
-    "extract": (_teacher_faults,),
+    "plan": (_dataset_faults, _lacking_teachers, _teacher_faults),
+    "extract": (_lacking_teachers, _lacking_samples, _teacher_faults),
     "rank": (_teacher_faults,),
     "train": (_training_faults,),
     "search": (_teacher_faults, _training_faults, _search_faults),

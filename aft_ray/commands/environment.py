@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from aft_ray.commands.library_log import LIBRARY_LOG
 from aft_ray.commands.own_modules import find_own_modules, ray_settings
 from aft_ray.commands.signals import take_signals
 from aft_ray.recipe.config import Recipe, load
-from aft_ray.recipe.errors import ClusterError
+from aft_ray.recipe.errors import ClusterError, InputError
 from aft_ray.recipe.places import place_at
 from aft_ray.recipe.printable import tell
 from aft_ray.recipe.secrets import redacted
@@ -61,11 +62,15 @@ def load_recipe(parsed: argparse.Namespace) -> Recipe:
 
 
 def workspace_at(place: str) -> Workspace:
-    """The workspace that an argument RECIPE|WORKSPACE names. Raises InputError if it cannot be used."""
+    """The workspace that an argument RECIPE|WORKSPACE names. Raises InputError if it is not there or cannot be used."""
     from aft_ray.store.reach import reached
 
     is_recipe = place_at(place).suffix in (".yaml", ".yml")
-    return reached(load(place).workspace if is_recipe else place, to_write=False)
+    location = load(place).workspace if is_recipe else place
+    workspace = reached(location, to_write=False)
+    if workspace.is_local and not Path(workspace.path).exists():
+        raise InputError(f"Workspace {location} does not exist. Name a recipe, or a workspace's directory or URL.")
+    return workspace
 
 
 def set_environment(*, own_cluster: bool = True) -> None:

@@ -155,7 +155,10 @@ def _typed(key: str, text: str) -> tuple[Any, list[str]]:
     """The value of an override, and its faults: YAML, but where the key takes a text, the text as it was typed."""
     *parents, leaf = key.split(".")
     section = section_at(parents, Recipe)
-    types = set(types_of(typing.get_type_hints(section).get(leaf))) if section else set()
+    annotation = typing.get_type_hints(section).get(leaf) if section else None
+    types = (
+        set() if typing.get_origin(annotation) is dict else set(types_of(annotation))
+    )  # a mapping's keys are no value
     if str not in types or text[:1] in ("'", '"') or (text in ("", "~", "null") and type(None) in types):
         return parse(text, f"Override {key}={text}")
     if types <= {str, type(None)}:

@@ -11,6 +11,13 @@ from pydantic import ValidationError
 
 from aft_ray.recipe.model import Model, shown
 
+PLAIN = {
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type"), "a number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "true or false"),
+}
+"""The wanted types in words, by the kind of pydantic's error."""
+
 
 def fault_lines(error: ValidationError, model: type[Model]) -> list[str]:
     """One line for each fault; `model` is the whole recipe's."""
@@ -67,6 +74,8 @@ def _lines(error: Mapping[str, Any], model: type[Model]) -> list[str]:
     if error["type"] == "string_type":
         hint = " Put it in quotes." if isinstance(error["input"], (bool, int, float)) else ""
         return [f"{key.removesuffix('.str')} must be a text, got {value}.{hint}"]
+    if error["type"] in PLAIN:
+        return [f"{key} must be {PLAIN[error['type']]}, got {value}."]
     return [f"{key} must be {error['msg'].removeprefix('Input should be ')}, got {value}."]
 
 

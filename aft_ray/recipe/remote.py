@@ -86,7 +86,10 @@ class RemotePath:
         try:
             return _connected(self.root)
         except (OSError, ValueError, ImportError) as error:  # Arrow's errors of a URL are ValueErrors
-            raise InputError(f"{self} cannot be opened: {' '.join(str(error).split())}") from error
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise InputError(
+                f"{self} cannot be opened: {reason}. Name a directory, or a URL of s3:// or gs://."
+            ) from error
 
     def __str__(self) -> str:
         """The URL, which `place_at` reads back."""

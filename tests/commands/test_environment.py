@@ -34,7 +34,7 @@ def test_a_cluster_that_does_not_answer_is_one_line_at_once(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address := f"127.0.0.1:{closed_port()}")
     started = time.monotonic()
-    assert cli.main(["extract", recipe]) == 2
+    assert cli.main(["plan", recipe]) == 2
     first, last = capsys.readouterr().err.splitlines()
     assert first.startswith("aft-ray: joining the cluster")
     assert last.startswith(f"aft-ray: No cluster answers at RAY_ADDRESS={address}: ") and "unset RAY_ADDRESS" in last
@@ -66,6 +66,6 @@ def test_ray_that_does_not_start_in_time_is_one_line(
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "init", late)
-    assert cli.main(["extract", recipe]) == 1
+    assert cli.main(["plan", recipe]) == 1
     _, told = capsys.readouterr().err.splitlines()
     assert told.startswith("aft-ray: Ray did not start: The current node timed out during startup. The machine may be")

@@ -60,6 +60,19 @@ def test_overrides_are_dotted_and_their_values_are_yaml(tmp_path: Path) -> None:
     assert (recipe.train.learning_rate, recipe.search.betas("aft"), recipe.run) == (3e-4, (1.0, 2.0), "other")
 
 
+@pytest.mark.parametrize(
+    ("change", "key", "value"),
+    [
+        ("search.beta={kd: [1], all: [2, 3]}", "beta", {"kd": (1.0,), "all": (2.0, 3.0)}),
+        ("search.space={train.steps: [1, 2]}", "space", {"train.steps": (1, 2)}),
+    ],
+)
+def test_an_override_may_be_a_mapping(tmp_path: Path, change: str, key: str, value: object) -> None:
+    assert getattr(load(write(tmp_path, MINIMAL), [change]).search, key) == value
+    (line,) = faults(tmp_path, MINIMAL, change[:-1])
+    assert line.startswith(f"Override {change[:-1]} is not valid YAML: line 1, column ")
+
+
 def test_override_checks_again_and_leaves_the_original_alone(tmp_path: Path) -> None:
     recipe = load(write(tmp_path, MINIMAL))
     assert override(recipe, {"train.steps": 7}).train.steps == 7
@@ -83,9 +96,7 @@ def test_all_faults_come_at_once_one_line_each(tmp_path: Path) -> None:
 def test_what_is_no_section_and_no_list_is_told_beside_other_faults(tmp_path: Path) -> None:
     text = "workspace: w\ndataset: {name: mnist5k}\nstudent: tiny:cnn\ntrain: {stepps: 3}\nsearch: {beta: [x], compare: aft}"
     unknown, beta, compare, student = sorted(faults(tmp_path, text))  # one line each, so nothing hides another
-    assert unknown.startswith("Unknown key 'train.stepps'.") and beta.startswith(
-        "search.beta.all.0 must be a valid number"
-    )
+    assert unknown.startswith("Unknown key 'train.stepps'.") and beta.startswith("search.beta.all.0 must be a number")
     assert compare == "search.compare must be a list, got 'aft'."
     assert student.startswith("student must be a section with keys of model, ") and student.endswith("got 'tiny:cnn'.")
 

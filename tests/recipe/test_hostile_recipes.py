@@ -125,7 +125,7 @@ def test_a_value_that_cannot_be_meant(
 def test_a_number_to_the_base_60_is_no_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "recipe.yaml").write_text(MINIMAL + "train: {steps: 1:30}\n")
     ambiguous, of_key = refused(tmp_path / "recipe.yaml", capsys)
-    assert "line 4: 1:30 is ambiguous." in ambiguous and of_key.startswith("train.steps must be a valid integer")
+    assert "line 4: 1:30 is ambiguous." in ambiguous and of_key.startswith("train.steps must be a whole number")
 
 
 def test_faults_of_the_file_and_of_its_values_are_told_at_once(
