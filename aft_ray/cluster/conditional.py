@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from aft_ray.recipe.errors import ObjectStoreError
+from aft_ray.recipe.places import answered
 from aft_ray.recipe.remote import root_of
 from aft_ray.store.files import Directory
 
@@ -89,7 +90,8 @@ def _tried(root: str, region: str | None, folder: str) -> Any:
             Exception
         ):  # no obstore, no credentials that it finds, an answer it does not know: the bakery is left
             store = _opened(root, region)
-            _TRIED[root] = store if _keeps_conditions(store, f"{folder}/.probe-{uuid.uuid4().hex}") else None
+            key = f"{folder}/.probe-{uuid.uuid4().hex}"
+            _TRIED[root] = store if answered(lambda: _keeps_conditions(store, key), root, root) else None
     return _TRIED[root]
 
 

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from aft_ray.recipe.errors import InputError
-from aft_ray.recipe.places import answered
+from aft_ray.recipe.places import answered, place_at
+from aft_ray.recipe.remote import RemotePath
 from aft_ray.store.workspace import Workspace
 
 
@@ -25,10 +26,10 @@ def reached(location: str, *, to_write: bool) -> Workspace:
 
 
 def _answering(location: str) -> Workspace:
-    place = Workspace.at(location)
-    if not place.is_local:
-        place.has("samples")
-    return place
+    place = place_at(location)
+    if isinstance(place, RemotePath):
+        place.check_answers()
+    return Workspace.at(location)
 
 
 def _check_directory(path: Path, *, to_write: bool) -> None:

@@ -91,9 +91,9 @@ def test_a_bucket_that_is_not_there_is_one_line(
 ) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe(f"s3://nowhere/work?{s3}", image_folder).model_dump(mode="json")))
-    assert main(["prepare", str(path)]) == 1
+    assert main(["prepare", str(path)]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("aft-ray")]
-    assert "NO_SUCH_BUCKET" in line
+    assert "workspace s3://nowhere/work" in line and "cannot be reached" in line and "NO_SUCH_BUCKET" in line
 
 
 def test_turns_are_kept_on_s3(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
