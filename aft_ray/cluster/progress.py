@@ -7,15 +7,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 from aft_ray.recipe.printable import printable
 
 LOG_EVERY_S, FOLLOWED_EVERY_S = 10.0, 1.0
+WIDE = 120
+"""Columns of a terminal with room for a long bar and a note."""
 
 
 class Progress:
@@ -30,13 +34,7 @@ class Progress:
         self.is_followed = False
         self.bar: Bar | None = None
         if sys.stderr.isatty():
-            columns = (TextColumn(f"{title:8}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
-            self.bar = Bar(
-                *columns,
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}", markup=False),
-                console=Console(stderr=True),
-            )
+            self.bar = _bar(title, unit, Console(stderr=True))
             self.task = self.bar.add_task(title, total=total, completed=done, note="")
 
     def __enter__(self) -> Progress:
@@ -93,3 +91,18 @@ class Progress:
     ) -> None:
         if self.bar:
             self.bar.stop()
+
+
+def _bar(title: str, unit: str, console: Console) -> Bar:
+    """A bar in one line of the terminal. Where that is short the note is cut, never the counts and the time left."""
+    fixed = partial(Column, no_wrap=True)
+    return Bar(
+        TextColumn(f"{title:8}", table_column=fixed()),
+        BarColumn(40 if console.width >= WIDE else 12, table_column=fixed()),
+        MofNCompleteColumn(table_column=fixed()),
+        TextColumn(unit, table_column=fixed()),
+        TimeRemainingColumn(table_column=fixed()),
+        TextColumn("{task.fields[note]}", markup=False, table_column=fixed(ratio=1, overflow="ellipsis")),
+        console=console,
+        expand=True,
+    )

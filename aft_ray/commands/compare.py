@@ -33,4 +33,6 @@ def run(parsed: argparse.Namespace) -> None:
 def _shown(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.4f}" if isinstance(value, float) and not value.is_integer() and abs(value) < 1000 else f"{value}"
+    if not isinstance(value, float) or value.is_integer():
+        return f"{value}"
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.0f}"

@@ -91,11 +91,11 @@ def list_runs(workspace: Workspace) -> None:
         return
     rows = []
     for facts in found:
-        state = "damaged" if facts.fault else "" if facts.is_finished else f"at step {facts.step}/{facts.steps}"
+        state = "damaged" if facts.fault else "finished" if facts.is_finished else f"step {facts.step}/{facts.steps}"
         scores = [_score(facts.measure, facts.validation), _score(facts.measure, facts.test)]
         rows.append([facts.name, title_of(facts.method, facts.beta), *scores, _when(facts.date), state])
     heads = [found[0].measure.head(split) for split in ("validation", "test")]
-    print_table(f"Runs in {workspace}", ["run", "method", *heads, "written", ""], rows)
+    print_table(f"Runs in {workspace}", ["run", "method", *heads, "written", "state"], rows)
     for facts in found:
         if facts.fault:
             console.print(facts.fault, soft_wrap=True)

@@ -38,17 +38,18 @@ def show_ranking(recipe: Recipe, ranking: Ranking) -> None:
     rows = [
         [
             ", ".join(row["teachers"]),
-            f"{row['log_me']:.4f}",
             f"{100 * row['val_accuracy']:.2f}",
             f"{100 * row['knn_accuracy']:.2f}",
+            f"{row['log_me']:.4f}",
         ]
         for row in ranking.rows
     ]
     print_table(
-        "Teachers by validation % of a linear head; of neighbours, and LogME",
-        ["teachers", "LogME", "linear", "k-NN"],
+        "Teachers by validation accuracy of a linear head, with the accuracy of neighbours, %",
+        ["teachers", "linear", "k-NN", "LogME"],
         rows,
     )
+    console.print("LogME is a hint only: it fails where features outnumber labels.", soft_wrap=True)
     told = [
         [k.teacher, f"{100 * k.r2:.1f}", f"{100 * k.least_r2:.1f}", number(k.alignment, ".2f")]
         for k in ranking.knowledge

@@ -152,7 +152,7 @@ def _follow(run: Directory, on_evaluation: Callable[[dict[str, Any], int], None]
 
 def _note(line: Mapping[str, Any]) -> str:
     score = "val_loss" if line["val_accuracy"] is None else "val_accuracy"
-    shown = [f"{key} {line[key]:.3f}" for key in ("loss", "regularization", score)]
+    shown = [f"{key} {line[key]:.3f}" for key in (score, "loss", "regularization")]
     return "  ".join([*shown, f"{line['samples_per_s']:.0f} samples/s"])
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+import io
 
-from aft_ray.cluster.progress import Progress
+import pytest
+from rich.console import Console
+
+from aft_ray.cluster.progress import Progress, _bar
 
 
 def test_a_log_has_a_line_when_work_begins_and_when_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,3 +62,15 @@ def test_work_is_followed_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> Non
         while progress.part < 0.5:
             pass
     assert not parts and progress.done == 0
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_a_short_terminal_cuts_the_note_and_not_the_counts(width: int) -> None:
+    shown = io.StringIO()
+    bar = _bar("extract", "shards", Console(file=shown, width=width, force_terminal=True, color_system=None))
+    task = bar.add_task("extract", total=1027, note="lite0 192/s 100 % busy  mobilenet 217/s 95 % busy  lite2 186/s")
+    bar.update(task, completed=15)
+    bar.console.print(bar.get_renderable())
+    (line,) = shown.getvalue().splitlines()
+    assert len(line.rstrip()) <= width and " 15/1027 shards " in line and "-:--:-- lite0" in line
+    assert ("…" in line) == (width < 160)

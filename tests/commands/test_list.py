@@ -57,7 +57,7 @@ def test_a_run_that_is_under_way_or_damaged_is_listed_as_such(
     (tmp_path / "runs" / "plain" / "student" / "student.json").unlink()
     (tmp_path / "runs" / "with-aft" / "metrics.jsonl").write_text("no json\n")
     listed = said(capsys, "list", "runs", str(tmp_path))
-    assert "at step 4/4" in listed and "damaged" in listed and "metrics.jsonl, line 1" in listed
+    assert "step 4/4" in listed and "damaged" in listed and "metrics.jsonl, line 1" in listed
 
 
 def test_searches_are_listed_and_a_dry_run_says_what_is_there(

@@ -24,6 +24,18 @@ def test_names_are_no_markup_and_no_commands_to_the_terminal(capsys: pytest.Capt
     assert "report: /data/[red]/\\x1b[2J" in out
 
 
+@pytest.mark.parametrize("width", [60, 80, 120, 160])
+def test_a_terminal_of_any_width_shows_every_name_and_number_whole(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_width", width)
+    rows = [["main-aft_probe-beta20-lite0_mobilenet_lite2", "96.70", "2026-11-28 11:52", "x" * 12, "a longer " * 8]]
+    print_table("Runs", ["run", "validation %", "written", "state", "remark"], rows)
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in (*rows[0][:4], "validation %", "written"))
+    assert ("┃" in shown) == (width >= 120)
+
+
 @pytest.mark.processes
 def test_a_class_that_stdout_cannot_show_is_shown_as_an_escape(tmp_path: Path) -> None:
     for name in ("caf\u00e9", "tea"):
