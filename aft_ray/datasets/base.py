@@ -12,6 +12,7 @@ Your own class can be a source: `dataset.source: module:Class`. Slides with name
             return Listing("image", classes, tuple(items), lambda index: paths[index].read_bytes())
 
 `check(config)`, if there is one, finds faults without looking at every sample. `config.options` holds settings of its own.
+Where `path` may be a URL, `find_below(place_at(config.path), (".png",)).files` of `sources.walk` and `recipe.places` lists both.
 """
 
 from __future__ import annotations

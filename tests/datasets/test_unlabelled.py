@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from aft_ray.cluster.attempts import AttemptsHere, Watch
@@ -36,4 +37,11 @@ def test_an_object_store_s_files_are_left_out_and_told_as_a_disk_s_are(tmp_path:
     here = list_unseen(str(tmp_path), ["image"])
     there = list_unseen(f"fsspec+local://{tmp_path}", ["image"])
     assert there.table["id"].to_pylist() == here.table["id"].to_pylist() == ["a.png", "deep/b.png"]
+    decoded = []
+    for unseen in (here, there):
+        (part,) = unseen.rows(10)
+        decode = DecodeRows(unseen.root, [ImageTransform(size=8)], Watch(AttemptsHere(), "decoding", 9))
+        decoded.append(decode(part))
+    np.testing.assert_array_equal(decoded[0]["inputs0"], decoded[1]["inputs0"])
+    assert len(decoded[1]["inputs0"]) == 2 and decoded[1]["errors"] == "{}"
     assert there.left_out == {**here.left_out, "hidden": 2} == {"hidden": 2, ".txt": 1, "no suffix": 1}
