@@ -25,7 +25,7 @@ PLACES = {
     "Recipe": "aft_ray.recipe.config",
 }
 """The modules that the names of this package come from."""
-FOLDERS = ("search", "export")
+FOLDERS = ("search", "export", "study")
 """Names that are folders too: these can be called."""
 __all__ = ["__version__", *PLACES, *FOLDERS]
 

@@ -13,6 +13,7 @@ import shlex
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,7 +34,21 @@ LARGEST_UPLOAD = DASHBOARD_CLIENT_MAX_SIZE
 EXCLUDES = (".?*", "__pycache__", "*.egg-info", "*.parquet", "*.log")
 RECONNECT_S, GONE_AFTER_S = 1.0, 30.0
 RECIPE = "recipe.yaml"
-"""The resolved recipe's name in the job's directory."""
+"""Name of the resolved recipe or study in the job's directory."""
+
+
+@dataclass(frozen=True)
+class JobFile:
+    """The resolved YAML file of a job, a recipe or a study. identity: its content, hashed."""
+
+    text: str
+    workspace: str
+    run: str
+    identity: str
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> JobFile:
+        return cls(dump(recipe), recipe.workspace, recipe.run, fingerprint(recipe.model_dump(mode="json")))
 
 
 class ClusterGone(Exception):
@@ -54,36 +69,41 @@ def connect(address: str) -> JobSubmissionClient:
         ) from error
 
 
-def submit(client: JobSubmissionClient, recipe: Recipe, verb: str, arguments: Sequence[str], *, directory: Path) -> str:
+def submit(client: JobSubmissionClient, file: JobFile, verb: str, arguments: Sequence[str], *, directory: Path) -> str:
     """Starts `aft-ray VERB recipe.yaml ARGUMENTS` on the cluster and returns the job's id. Uploads `directory`, which may
     hold the user's classes and small data.
 
-    Raises InputError if the recipe's workspace would end with the job, or the upload is too large; ClusterGone.
+    Raises InputError if the file's workspace would end with the job, or the upload is too large; ClusterGone.
     """
-    if "://" not in recipe.workspace and not Path(recipe.workspace).expanduser().is_absolute():
-        raise InputError(
-            f"workspace {recipe.workspace!r} would lie in the job's own directory and be lost. Give a directory that all"
-            " machines mount, from its root on, or an object store's URL."
-        )
+    check_outlives_job("workspace", file.workspace)
     with tempfile.TemporaryDirectory() as place:
-        upload = pack(recipe, directory, Path(place))
+        upload = pack(file, directory, Path(place))
         try:
             return client.submit_job(
                 entrypoint=shlex.join(["python", "-m", "aft_ray.cli", verb, RECIPE, *arguments]),
                 runtime_env={"working_dir": str(upload)},
                 metadata={
                     "verb": verb,
-                    "workspace": recipe.workspace,
-                    "run": recipe.run,
-                    "recipe": fingerprint(recipe.model_dump(mode="json")),
+                    "workspace": file.workspace,
+                    "run": file.run,
+                    "recipe": file.identity,
                 },
             )
         except (OSError, RuntimeError) as error:
             raise ClusterGone(_reason(error)) from error
 
 
-def pack(recipe: Recipe, directory: Path, place: Path) -> Path:
-    """Zips `directory`, less the files that its .gitignore names, with this package and the resolved recipe, in `place`.
+def check_outlives_job(key: str, place: str) -> None:
+    """Raises InputError if `place`, the value of `key`, would lie in the job's own directory."""
+    if "://" not in place and not Path(place).expanduser().is_absolute():
+        raise InputError(
+            f"{key} {place!r} would lie in the job's own directory and be lost. Give a directory that all machines mount,"
+            " from its root on, or an object store's URL."
+        )
+
+
+def pack(file: JobFile, directory: Path, place: Path) -> Path:
+    """Zips `directory`, less the files that its .gitignore names, with this package and the job's file, in `place`.
 
     Raises InputError if it would be larger than LARGEST_UPLOAD.
     """
@@ -94,9 +114,9 @@ def pack(recipe: Recipe, directory: Path, place: Path) -> Path:
     for name, target in links.items():
         if name != RECIPE:
             (root / name).symlink_to(target)
-    (root / RECIPE).write_text(dump(recipe))
+    (root / RECIPE).write_text(file.text)
     excludes = [*get_runtime_env_default_excludes(), *EXCLUDES]
-    workspace = Path(recipe.workspace)
+    workspace = Path(file.workspace)
     if workspace.is_relative_to(directory):
         excludes.append(f"/{workspace.relative_to(directory)}")
     if (size := _upload_size(root, excludes)) > LARGEST_UPLOAD:

@@ -38,12 +38,12 @@ def verbs() -> dict[str, ModuleType]:
 
 
 def recipe_verbs() -> tuple[str, ...]:
-    """The verbs that work on a recipe: each can run as a job of a cluster, and has a script in `jobs/`."""
+    """The verbs that work on a recipe or a study: each can run as a job of a cluster, and has a script in `jobs/`."""
     return tuple(name for name, module in verbs().items() if takes_recipe(module) and name != "submit")
 
 
 def takes_recipe(module: ModuleType) -> bool:
-    return any(action.dest == "recipe" for action in parser_of(module)._actions)
+    return any(action.dest in ("recipe", "study") for action in parser_of(module)._actions)
 
 
 def parser_of(module: ModuleType) -> argparse.ArgumentParser:

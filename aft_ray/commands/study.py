@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aft_ray.commands.check import check
 from aft_ray.commands.environment import add_overrides, ray_cluster
 from aft_ray.commands.own_modules import find_own_modules
+from aft_ray.commands.study_children import run_side_by_side
 from aft_ray.commands.study_plan import dry_run, simulated_nodes
 from aft_ray.commands.tables import console, number, print_table
 from aft_ray.recipe.errors import InputError
@@ -18,15 +19,26 @@ if TYPE_CHECKING:
     from aft_ray.study.config import Study
 
 SUMMARY = "compare methods over many settings: one table, one figure, one page"
+SECTIONS = ("dataset", "teachers", "student", "regularizer", "train", "search", "resources")
+GOES_ON = "The page has the other settings; the same command goes on from here."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", metavar="STUDY", help="a YAML file: a recipe with 'settings'; see jobs/recipes/paper/")
     add_overrides(parser)
     parser.add_argument("--dry-run", action="store_true", help="print trainings, rough hours and bytes; start nothing")
-    parser.add_argument("--only", nargs="+", metavar="SETTING", default=[], help="run these settings alone")
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="SETTING",
+        default=[],
+        help="run this setting alone; may be given several times",
+    )
     parser.add_argument(
         "--skip-faulty", action="store_true", help="name settings that cannot run, such as for want of data, and go on"
+    )
+    parser.add_argument(
+        "--at-once", type=_count, metavar="N", help="settings to run side by side; by default as the cluster has room"
     )
     parser.add_argument(
         "--gpus",
@@ -39,30 +51,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
+
+
 def run(parsed: argparse.Namespace) -> None:
     from aft_ray.study.config import load_study
+    from aft_ray.study.report import report_study
 
     study = load_study(parsed.study, parsed.overrides)
     if parsed.dry_run:
         return dry_run(study, simulated_nodes(parsed.gpus, parsed.cpus))
-    page, faults = run_settings(study, parsed.only, skip=parsed.skip_faulty)
+    names, faults = runnable(study, parsed.only, skip=parsed.skip_faulty)
+    if names:
+        with ray_cluster(*recipes_of(study, names)):
+            faults += run_settings(study, names, parsed.at_once)
+    page = report_study(study)
     show_means(study)
     console.print(f"page: {page}", soft_wrap=True)
     if faults and not parsed.skip_faulty:
-        raise InputError([*faults, "The page has the other settings; the same command goes on from here."])
+        raise InputError([*faults, GOES_ON])
     for fault in faults:
         console.print(f"left out: {fault}", soft_wrap=True)
 
 
-def run_settings(study: Study, only: Sequence[str], *, skip: bool) -> tuple[str, list[str]]:
-    """Runs the settings of the study, or `only` some, that are not finished. Returns the page's place, and a line for each fault
-    of settings that could not run.
+def runnable(study: Study, only: Sequence[str] = (), *, skip: bool = False) -> tuple[list[str], list[str]]:
+    """The settings that are not finished, or those of `only`, and a line for each fault of others that cannot run.
 
-    Raises InputError before anything starts if `only` names no setting, or a setting has faults and `skip` is not set.
+    Raises InputError if `only` names no setting, or a setting has faults and `skip` is not set.
     """
     from aft_ray.study.config import in_settings
-    from aft_ray.study.report import report_study
-    from aft_ray.study.run import run_study, unfinished
+    from aft_ray.study.run import unfinished
 
     if unknown := [name for name in only if name not in study.settings]:
         raise InputError(f"No setting {', '.join(unknown)}. Settings: {', '.join(study.settings)}.")
@@ -71,17 +92,31 @@ def run_settings(study: Study, only: Sequence[str], *, skip: bool) -> tuple[str,
     faults = in_settings(found, len(study.settings))
     if faults and not skip:
         raise InputError(faults)
-    names = [name for name in wanted if name not in found]
+    return [name for name in wanted if name not in found], faults
+
+
+def recipes_of(study: Study, names: Sequence[str]) -> tuple[Any, ...]:
+    """Arguments of `ray_cluster` for these settings: first a recipe with classes of the user's own, if one has some."""
+    first, *others = sorted((study.settings[name] for name in names), key=lambda recipe: not recipe.own_classes())
+    return first, "pipeline", *others
+
+
+def run_settings(study: Study, names: Sequence[str], at_once: int | None = None) -> list[str]:
+    """Runs the settings `names` on the cluster of this process, `at_once` side by side; returns the faults of those that could
+    not run."""
+    from aft_ray.cluster.nodes import nodes_resources
+    from aft_ray.study import room
+    from aft_ray.study.run import run_study
+
     started = time.perf_counter()
 
     def announce(text: str) -> None:
         console.print(f"[{time.perf_counter() - started:6.1f} s] {text}", soft_wrap=True)
 
-    if names:
-        recipes = sorted((study.settings[name] for name in names), key=lambda recipe: not recipe.own_classes())
-        with ray_cluster(recipes[0], "pipeline", *recipes[1:]):
-            faults += run_study(study, names, announce)
-    return report_study(study), faults
+    at_once = min(at_once or room.at_once(study, names, nodes_resources()), len(names))
+    if at_once > 1:
+        return run_side_by_side(study, names, announce, at_once)
+    return run_study(study, names, announce)
 
 
 def setting_faults(study: Study, names: Sequence[str]) -> dict[str, list[str]]:

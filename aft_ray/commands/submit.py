@@ -5,18 +5,23 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aft_ray.commands.tables import console
 from aft_ray.recipe.config import load
 from aft_ray.recipe.printable import tell
 from aft_ray.recipe.secrets import redacted
 
+if TYPE_CHECKING:
+    from aft_ray.cluster.submit import JobFile
+
 SUMMARY = "run a verb as a job of a Ray cluster and follow it"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("job", type=_job, metavar="VERB", help="the verb to run; it takes a recipe")
+    parser.add_argument("job", type=_job, metavar="VERB", help="the verb to run; it takes a recipe or a study")
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file; it travels with the job")
     address = os.environ.get("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:8265")
     parser.add_argument("--address", default=address, help=f"the head's dashboard, {redacted(address)} by default")
@@ -32,19 +37,19 @@ def _job(name: str) -> str:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    from aft_ray.cluster.submit import ClusterGone, connect, follow, submit
+    from aft_ray.cluster.submit import ClusterGone, JobFile, connect, follow, submit
     from aft_ray.commands import parser_of, verbs
 
     own = argparse.ArgumentParser(add_help=False)
     own.add_argument("--address", default=parsed.address)
     given, rest = own.parse_known_args(parsed.arguments)
     verb = parser_of(verbs()[parsed.job]).parse_args([parsed.recipe, *rest])
-    recipe = load(verb.recipe, verb.overrides)
-    arguments = [argument for argument in rest if argument not in verb.overrides]
+    options = [argument for argument in rest if argument not in verb.overrides]
+    file, overrides = _study(verb) if parsed.job == "study" else (JobFile.of(load(verb.recipe, verb.overrides)), ())
     client, address, job = connect(given.address), redacted(given.address), None
     try:
-        job = submit(client, recipe, parsed.job, arguments, directory=Path.cwd())
-        console.print(f"job {job} runs and writes to {recipe.workspace}", soft_wrap=True)
+        job = submit(client, file, parsed.job, [*overrides, *options], directory=Path.cwd())
+        console.print(f"job {job} runs and writes to {file.workspace}", soft_wrap=True)
         status = follow(client, job, lambda text: print(text, end="", flush=True))
     except ClusterGone as error:
         tell(f"the cluster at {address} does not answer any more ({error}). {_whether_it_runs(job, address)}")
@@ -58,8 +63,23 @@ def run(parsed: argparse.Namespace) -> int:
         )
         print(f"aft-ray: stop it: ray job stop {job} --address {address}", file=sys.stderr)
         return 1
-    console.print(f"job {job} ended with status {status}; results are in {recipe.workspace}", soft_wrap=True)
+    console.print(f"job {job} ended with status {status}; results are in {file.workspace}", soft_wrap=True)
     return status
+
+
+def _study(verb: argparse.Namespace) -> tuple[JobFile, Sequence[str]]:
+    """The study as a job's file, and the overrides of its settings.
+
+    Raises InputError if its records would end with the job.
+    """
+    from aft_ray.cluster.submit import JobFile, check_outlives_job
+    from aft_ray.recipe.config import fingerprint
+    from aft_ray.study.config import load_study
+
+    study = load_study(verb.study, verb.overrides)
+    if study.records_at:
+        check_outlives_job("records", study.records_at)
+    return JobFile(study.text(), study.root, study.name, fingerprint(dict(study.content))), study.overrides
 
 
 def _whether_it_runs(job: str | None, address: str) -> str:

@@ -133,13 +133,14 @@ def compared(method: str, other: str, found: Iterable[Found]) -> Comparison:
 class Quality:
     """Sets of teachers in one setting: how much each knows by itself, and the student that it makes with a method.
 
-    points: set of teachers -> (accuracy of a linear head on validation, the student's on test, percent). r: Pearson's, NaN for
-    too few points or without spread.
+    points: set of teachers -> (accuracy of a linear head on validation, the student's on test, percent). numbers: of the sets,
+    as in the page's table. r: Pearson's, NaN for too few points or without spread.
     """
 
     setting: str
     method: str
     points: dict[tuple[str, ...], tuple[float, float]]
+    numbers: dict[tuple[str, ...], int]
 
     @property
     def r(self) -> float:
@@ -153,11 +154,9 @@ def qualities(found: Sequence[Found]) -> list[Quality]:
     made = []
     for one in found:
         for method in one.chosen:
-            points = {
-                teachers: (100 * one.probes[teachers], 100 * entry.test)
-                for teachers, entry in one.by_teachers(method).items()
-                if teachers in one.probes
-            }
+            entries = one.by_teachers(method)
+            known = [teachers for teachers in entries if teachers in one.probes]
+            points = {teachers: (100 * one.probes[teachers], 100 * entries[teachers].test) for teachers in known}
             if len(points) >= 3:
-                made.append(Quality(one.name, method, points))
+                made.append(Quality(one.name, method, points, {t: n for n, t in enumerate(entries, 1)}))
     return made

@@ -60,10 +60,13 @@ class Found:
         return measure_of(self.rows)
 
     def by_teachers(self, method: str) -> dict[tuple[str, ...], Entry]:
-        """The method's final runs with each set of teachers, at the setting that validation chose for the set."""
+        """The method's final runs with each set of teachers, at the setting that validation chose for the set; single teachers
+        first, in the recipe's order."""
         own = [entry for entry in self.entries if entry.method == method and entry.finals]
         own.sort(key=lambda entry: -entry.measure.error_of(entry.validation))
-        return {entry.teachers: entry for entry in own}
+        places = {name: number for number, name in enumerate(self.recipe.teacher_names())}
+        best = {entry.teachers: entry for entry in own}
+        return {s: best[s] for s in sorted(best, key=lambda names: (len(names), [places.get(n, -1) for n in names]))}
 
     def over_best_single(self, method: str, teachers: tuple[str, ...]) -> Paired | None:
         """The gain of several teachers over the best one of them, by validation; None where no single one has final runs."""

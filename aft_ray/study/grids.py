@@ -14,6 +14,9 @@ OTHER_THAN_KEYS = ("regularizer.name", "train.seed")
 PACE = ("train.steps", "train.learning_rate", "regularizer.learning_rate")
 """Steps and rates: methods are compared fairly where these were tuned for all of them alike, or for none."""
 
+MOST_NAMED = 3
+"""Settings to name in a sentence; of more the number."""
+
 
 class Ends(NamedTuple):
     """Settings in which validation chose the lowest, and the highest, of a key's values for a method. low, high: the ends of
@@ -45,16 +48,25 @@ def ends(found: Iterable[Found], method: str, key: str = BETA) -> Ends:
 
 
 def _warnings(found: Sequence[Found]) -> list[str]:
+    """One sentence on all choices at the end of their grid; none where there are none."""
     told = []
     for method in _methods(found):
         keys = dict.fromkeys(key for one in found if method in one.chosen for key, _ in one.chosen[method].others)
         for key in (BETA, *keys):
-            reached = ends(found, method, key)
+            reached, of = ends(found, method, key), sum(len(_grid(one, method, key)) > 1 for one in found)
             sides = {"lowest": reached.lowest, "highest": reached.highest}
-            where = " and ".join(f"the {side} in {', '.join(names)}" for side, names in sides.items() if names)
+            where = ", ".join(f"the {side} in {_settings(names, of)}" for side, names in sides.items() if names)
             if where:
-                told.append(f"{method_title(method)}: the best {_short(key)} is the end of its grid, {where}.")
-    return [*told, "Values beyond the end of a grid may be better: widen search.beta or search.space."] if told else []
+                told.append(f"{_short(key)} of {method_title(method)} ({where})")
+    if not told:
+        return []
+    return [
+        f"At the end of their grid, so that values beyond may be better: {'; '.join(told)}. Widen search.beta or search.space."
+    ]
+
+
+def _settings(names: Sequence[str], of: int) -> str:
+    return ", ".join(names) if len(names) <= MOST_NAMED else f"{len(names)} of {of} settings"
 
 
 def _tuning(found: Sequence[Found]) -> list[str]:

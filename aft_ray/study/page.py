@@ -93,7 +93,7 @@ def _with_error(mean: Mean) -> str:
 
 def _draw_quality(number: int, quality: Quality) -> str:
     """The paper's Figure 1c for one setting and method; sets of teachers are numbered as in the table."""
-    dots = [Dot(str(place), x, y) for place, (x, y) in enumerate(quality.points.values(), 1)]
+    dots = [Dot(str(quality.numbers[teachers]), x, y) for teachers, (x, y) in quality.points.items()]
     values = [dot.y for dot in dots]
     margin = 0.1 * (max(values) - min(values)) or 1.0
     told = "" if math.isnan(quality.r) else f"; r = {quality.r:.2f}"

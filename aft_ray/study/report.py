@@ -24,8 +24,8 @@ def report_study(study: Study) -> str:
     averages, quality = means(found), qualities(found)
     place = study.place
     trials = [{"setting": one.name, **row} for one in found for row in one.rows]
-    results = [row for one in found for row in _rows(one)]
-    of_methods = [_mean_row(mean) for mean in averages]
+    results = [row for one in found for row in result_rows(one)]
+    of_methods = [mean_row(mean) for mean in averages]
     tables = {
         "results": (results, _table(results)),
         "means": (of_methods, _table(of_methods)),
@@ -42,7 +42,7 @@ def report_study(study: Study) -> str:
     return f"{place}/index.html" if place.is_local else f"{study.root.rstrip('/')}/studies/{study.name}/index.html"
 
 
-def _rows(one: Found) -> list[TrialRow]:
+def result_rows(one: Found) -> list[TrialRow]:
     """Lines of results: a setting's methods, with the accuracy of the teachers by themselves."""
     return [
         {
@@ -55,7 +55,7 @@ def _rows(one: Found) -> list[TrialRow]:
     ]
 
 
-def _mean_row(mean: Mean) -> TrialRow:
+def mean_row(mean: Mean) -> TrialRow:
     return {
         "method": mean.method,
         "num_settings": mean.num_settings,

@@ -40,13 +40,14 @@ def set_rows(one: Found) -> list[list[str]]:
     rows = []
     for method in one.chosen:
         entries = one.by_teachers(method)
-        for teachers, entry in entries.items() if len(entries) > 1 else ():
+        for number, (teachers, entry) in enumerate(entries.items(), 1) if len(entries) > 1 else ():
             measure = entry.measure
             own, over = one.probes.get(teachers, math.nan), one.over_best_single(method, teachers)
             rows.append(
                 [
                     one.name,
                     method_title(method),
+                    str(number),
                     " + ".join(teachers),
                     "–" if math.isnan(own) else f"{100 * own:.1f}",
                     measure.number(entry.test),

@@ -38,7 +38,7 @@ def test_what_travels_with_a_job_is_the_code_and_the_resolved_recipe(tmp_path: P
         (directory / name).write_text(name)
     (directory / ".gitignore").write_text("data.bin\n")
     recipe = load(DEMO, [f"workspace={directory}/work", "train.steps=7"])
-    names = zipfile.ZipFile(upload := submit.pack(recipe, directory, tmp_path)).namelist()
+    names = zipfile.ZipFile(upload := submit.pack(submit.JobFile.of(recipe), directory, tmp_path)).namelist()
     assert {name for name in names if not name.startswith("aft_ray/")} == {"teachers.py", "recipe.yaml"}
     assert "aft_ray/cli.py" in names and not any("__pycache__" in name for name in names)
     (tmp_path / "found.yaml").write_bytes(zipfile.ZipFile(upload).read("recipe.yaml"))
@@ -56,7 +56,7 @@ def test_an_upload_above_ray_s_limit_is_refused_before_anything_is_packed(
         InputError,
         match="The upload of .*mine would take 30. MiB, and Ray accepts 100. Submit from a directory that has",
     ):
-        submit.pack(load(DEMO), tmp_path / "mine", tmp_path)
+        submit.pack(submit.JobFile.of(load(DEMO)), tmp_path / "mine", tmp_path)
     assert not (tmp_path / "job.zip").exists()
 
 

@@ -77,6 +77,24 @@ class Search(Result):
 
 
 @dataclass(frozen=True, repr=False)
+class Study(Result):
+    """A study. rows: each method's mean over the settings. remarks: conclusions, in sentences. page: its path or URL."""
+
+    remarks: Sequence[str]
+    page: str
+    _settings: Sequence[Mapping[str, Any]] = field(default=())
+
+    def settings(self) -> pd.DataFrame:
+        """The results of every setting, a line for each method."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self._settings))
+
+    def __repr__(self) -> str:
+        return "\n".join([super().__repr__(), *self.remarks])
+
+
+@dataclass(frozen=True, repr=False)
 class Scores(Result):
     """A student on one split. rows: class by class. scores: of the whole split, by name."""
 

@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aft_ray.cluster.address import connected_ray
 from aft_ray.commands.check import check, open_setup
 from aft_ray.commands.environment import ray_cluster, set_environment
-from aft_ray.commands.functions.results import Exported, Result, Run, Scores, Search
+from aft_ray.commands.functions.results import Exported, Result, Run, Scores, Search, Study
 from aft_ray.commands.own_modules import find_own_modules
 from aft_ray.commands.signals import signals_as_before
 from aft_ray.recipe import config
 from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.errors import InputError
+
+if TYPE_CHECKING:
+    from aft_ray.study.config import Study as LoadedStudy
 
 
 def load(recipe: str | Path | Mapping[str, Any] | Recipe, changes: Mapping[str, Any] | Sequence[str] = ()) -> Recipe:
@@ -125,6 +129,51 @@ def found_search(recipe: Recipe) -> Search:
     return Search(f"Search {place}", rows, (found.headline, *found.remarks), best, read_trials(place))
 
 
+def study(
+    study: str | Path | Mapping[str, Any],
+    changes: Mapping[str, Any] | Sequence[str] = (),
+    *,
+    at_once: int | None = None,
+) -> Study:
+    """Compares methods over the settings of a study, a YAML file or its content. The table has each method's mean.
+
+    changes: of every setting, by dotted key, or `train.steps=100`. at_once: settings to run side by side; None as the cluster has
+    room. Raises InputError with one line for each fault of a setting, also after the others have run.
+    """
+    import json
+
+    from aft_ray.commands.study import GOES_ON, recipes_of, run_settings, runnable
+    from aft_ray.study.config import load_study
+
+    if isinstance(changes, Mapping):
+        changes = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+    loaded = load_study(study, changes)
+    if not connected_ray():
+        set_environment()
+    names, _ = runnable(loaded)
+    if names:
+        with _cluster(*recipes_of(loaded, names)):
+            faults = run_settings(loaded, names, at_once)
+        if faults:
+            raise InputError([*faults, GOES_ON])
+    return found_study(loaded)
+
+
+def found_study(study: LoadedStudy) -> Study:
+    """The study as it is on disk; writes its page."""
+    from aft_ray.study.averages import means
+    from aft_ray.study.found import read_study
+    from aft_ray.study.grids import remarks
+    from aft_ray.study.page import headline
+    from aft_ray.study.report import mean_row, report_study, result_rows
+
+    found = read_study(study)
+    averages = means(found)
+    told = (headline(averages, found), *remarks(found))
+    settings = [row for one in found for row in result_rows(one)]
+    return Study(f"Study {study.place}", [mean_row(mean) for mean in averages], told, report_study(study), settings)
+
+
 def evaluate(recipe: Recipe, split: str = "test") -> Scores:
     """The finished run `recipe.run` on one split, class by class."""
     _ready(recipe)
@@ -164,10 +213,10 @@ def _ready(recipe: Recipe) -> None:
 
 
 @contextmanager
-def _cluster(recipe: Recipe, verb: str) -> Iterator[None]:
+def _cluster(recipe: Recipe, verb: str, *others: Recipe) -> Iterator[None]:
     """The cluster of this process, or one for as long as the context lasts."""
     if connected_ray():
         yield
         return
-    with signals_as_before(), ray_cluster(recipe, verb):
+    with signals_as_before(), ray_cluster(recipe, verb, *others):
         yield

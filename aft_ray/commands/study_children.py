@@ -1,0 +1,93 @@
+"""Settings of a study side by side: each in a process of its own, on the cluster of this process.
+
+A process is `aft-ray study STUDY --only SETTING`. Processes share what a cluster's commands share: a lease on samples and on each
+teacher's features makes all but one wait for work that it does for all, and gangs and trials wait for room.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aft_ray.study.config import Study
+
+FAULT = "aft-ray: Setting "
+STOPPED_WITHIN_S = 30.0
+
+
+def run_side_by_side(study: Study, names: Sequence[str], announce: Callable[[str], None], at_once: int) -> list[str]:
+    """Runs the settings `names`, `at_once` of them at a time. Returns the faults of settings that could not run."""
+    import ray
+
+    from aft_ray.study.report import report_study
+
+    environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    announce(f"{len(names)} settings, {at_once} side by side")
+    faults: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "study.yaml"
+        file.write_text(study.text(), encoding="utf-8")
+        command = [
+            sys.executable,
+            "-m",
+            "aft_ray.cli",
+            "study",
+            str(file),
+            *study.overrides,
+            "--at-once",
+            "1",
+            "--only",
+        ]
+        children = _Children(command, environment)
+        with ThreadPoolExecutor(at_once) as pool:
+            running = {pool.submit(children.run, name): name for name in names}
+            try:
+                for number, future in enumerate(as_completed(running), 1):
+                    faults += future.result()
+                    announce(f"[{number}/{len(names)}] {running[future]}: {'left out' if future.result() else 'done'}")
+                    report_study(study)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+                children.stop()
+    return faults
+
+
+class _Children:
+    """The processes that run. command: that the setting's name ends."""
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
+        self.command, self.environment = command, environment
+        self.running: set[subprocess.Popen[str]] = set()
+
+    def run(self, name: str) -> list[str]:
+        """Runs the setting to its end, with its lines under its name. Returns its faults."""
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+        child = subprocess.Popen([*self.command, name], env=self.environment, **options)  # type: ignore[call-overload]
+        self.running.add(child)
+        faults, last = [], ""
+        for line in child.stdout:
+            print(f"{name}: {line}", end="", file=sys.stderr, flush=True)
+            last = line.strip() or last
+            if line.startswith(FAULT):
+                faults.append(line.strip().removeprefix("aft-ray: "))
+        self.running.discard(child)
+        if child.wait() and not faults:
+            faults.append(f"Setting {name}: its process ended with status {child.returncode}: {last}")
+        return faults
+
+    def stop(self) -> None:
+        """Asks the processes that still run to stop, as Ctrl-C does, and waits for them."""
+        for child in list(self.running):
+            child.terminate()
+        for child in list(self.running):
+            try:
+                child.wait(STOPPED_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
