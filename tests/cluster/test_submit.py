@@ -22,9 +22,11 @@ from aft_ray.cluster import preflight, submit
 from aft_ray.recipe.config import load
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.workspace import Workspace
+from aft_ray.study.config import load_study
 from tests.conftest import SMALL, SmallDemo
 from tests.helpers import ROOT
 from tests.helpers.jobs import Started, free_ports, started
+from tests.study.test_config import written
 
 DEMO = ROOT / "jobs" / "recipes" / "demo.yaml"
 AFT_RAY = (sys.executable, "-m", "aft_ray.cli")
@@ -106,6 +108,37 @@ def test_a_recipe_is_checked_before_anything_is_sent(capsys: pytest.CaptureFixtu
     assert main(["submit", "train", str(DEMO), "train.stepps=3", "workspace=s3://KEY:SECRET@bucket"]) == 2
     err = capsys.readouterr().err
     assert "Unknown key 'train.stepps'" in err and "workspace must not hold a secret" in err and "SECRET" not in err
+
+
+class TakingCluster:
+    """A job server that remembers the job that it takes, with the file that travels, and says that it has ended."""
+
+    def submit_job(self, *, entrypoint: str, runtime_env: dict[str, Any], metadata: dict[str, str]) -> str:
+        self.entrypoint, self.metadata = entrypoint, metadata
+        self.file = zipfile.ZipFile(runtime_env["working_dir"]).read("recipe.yaml").decode()
+        return "raysubmit_1"
+
+
+def test_a_study_travels_whole_with_the_changes_of_its_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster = TakingCluster()
+    monkeypatch.setattr(submit, "connect", lambda address: cluster)
+    monkeypatch.setattr(submit, "follow", lambda client, job, show: 0)
+    monkeypatch.chdir(tmp_path)
+    path = written(tmp_path, ("digits: {}", "digits: {base: base.yaml}"))
+    (tmp_path / "base.yaml").write_text("workspace: w\ntrain: {steps: 11}\n")
+    given = ["submit", "study", str(path), "train.seed=7", "run=other", "--only", "digits-all"]
+    assert main(given) == 0
+    assert cluster.entrypoint == "python -m aft_ray.cli study recipe.yaml train.seed=7 --only digits-all"
+    assert cluster.metadata["run"] == "other" and cluster.metadata["workspace"] == f"{tmp_path}/place"
+    (tmp_path / "base.yaml").unlink()
+    (tmp_path / "arrived.yaml").write_text(cluster.file)
+    recipe = load_study(tmp_path / "arrived.yaml", ["train.seed=7"]).settings["digits-all"]
+    assert (recipe.train.steps, recipe.train.seed, recipe.run) == (11, 7, "other.digits-all")
+    (tmp_path / "base.yaml").write_text("workspace: w\n")
+    assert main([*given[:4], "records=docs/results"]) == 2
+    assert "records 'docs/results' would lie in the job's own directory" in capsys.readouterr().err
 
 
 class Unshared(Workspace):

@@ -11,10 +11,13 @@ import pytest
 import aft_ray
 from aft_ray.commands.functions.results import Result, Scores
 from aft_ray.recipe.errors import InputError
+from aft_ray.study.config import load_study
 from tests.helpers import ROOT
+from tests.study.test_config import written
+from tests.study.test_report import finished
 
 NAMES = {
-    *("load", "prepare", "extract", "rank", "train", "search", "evaluate", "export"),
+    *("load", "prepare", "extract", "rank", "train", "search", "study", "evaluate", "export"),
     *("load_student", "build_regularizer", "Recipe"),
 }
 CONTENT = {"workspace": "w", "dataset": {"name": "mnist5k"}, "student": {"model": "tiny:cnn"}}
@@ -48,6 +51,17 @@ def test_a_recipe_comes_from_a_file_or_a_dictionary_with_changes(tmp_path: Path)
     of_file = aft_ray.load(tmp_path / "recipe.yaml", {"train.steps": 7})
     assert of_file == aft_ray.load(CONTENT, ["train.steps=7"]) == aft_ray.load(CONTENT, {"train.steps": 7})
     assert isinstance(of_file, aft_ray.Recipe) and of_file.train.steps == 7
+
+
+def test_a_finished_study_is_read_without_a_cluster(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    names = ("digits-few", "digits-all", "scans-few", "scans-all")
+    finished(load_study(path), *names)
+    found = aft_ray.study(path, {"resources.wait_s": 5})
+    assert list(found.table()["method"]) == ["aft", "kd"] and set(found.settings()["setting"]) == {*names}
+    assert found.remarks[0].startswith("AFT: 0.7") and "AFT: 0.7" in Path(found.page).read_text()
+    with pytest.raises(InputError, match="Unknown key 'train.stepz'"):
+        aft_ray.study(path, {"train.stepz": 5})
 
 
 def test_faults_come_as_one_error_with_a_line_each(tmp_path: Path) -> None:
