@@ -36,7 +36,8 @@ class ColumnsConfig(Model):
     split: str | None = None
     """Column that names each row's split; null takes the split from the names of files and folders."""
     group: str | None = None
-    """Column whose equal values (one patient, one document) stay in the same split."""
+    """Column whose equal values (one patient, one document) stay in the same split. The pictures' own column keeps equal pictures
+    together; those inside a table are then read twice."""
 
     @property
     def labels(self) -> tuple[str, ...]:

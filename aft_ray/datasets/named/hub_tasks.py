@@ -199,7 +199,7 @@ PAIRS = (
     HubTask(
         name="snli_ve",
         repo="Multimodal-Fatima/SNLI-VE_train",
-        columns={"image": "image", "text": "hypothesis"},
+        columns={"image": "image", "text": "hypothesis", "group": "filename"},  # 17 pairs share a picture
         splits={"train": "train", "test": "Multimodal-Fatima/SNLI-VE_test:test"},
         classes=ENTAILMENT,
         sizes=(529_527, 17_901),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -230,6 +231,11 @@ def sample_id(value: Any, where: Callable[[], str]) -> str:
 
 
 def _group(value: Any, where: Callable[[], str]) -> str | None:
+    """The group in a column, as a text; of a picture in the table its bytes' hash. Raises InputError if it is not Unicode."""
+    if isinstance(value, dict):  # the hub's pair of both
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return hashlib.sha256(value).hexdigest()
     if value is not None and not is_unicode(str(value)):
         raise InputError(f"{where()}: group {short(value)} is not Unicode.")
     return None if value is None else str(value)

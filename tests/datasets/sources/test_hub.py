@@ -196,6 +196,7 @@ def test_a_task_of_two_repositories_names_both_and_takes_them_in_one_folder(tmp_
         (together / file.name).write_bytes(file.read_bytes())
     listings = [list_samples(dataset(name="snli_ve", path=str(path))) for path in (apart, together.parent)]
     assert listings[0].items == listings[1].items and len(listings[0].items) == 80
+    assert [item.group for item in listings[0].items[:3]] == ["0", "1", "2"], "pairs of one picture stay in one split"
 
 
 @pytest.mark.parametrize("has_state", [True, False])

@@ -159,3 +159,14 @@ def raised(given: DatasetConfig) -> list[str]:
     with pytest.raises(InputError) as error:
         list_samples(given)
     return error.value.faults
+
+
+@pytest.mark.parametrize("as_pair", [True, False])
+def test_rows_of_one_picture_inside_the_table_stay_in_one_split(tmp_path: Path, as_pair: bool) -> None:
+    encoded = [png(number // 5) for number in range(100)]
+    values = [{"bytes": content, "path": None} for content in encoded] if as_pair else encoded
+    pq.write_table(pa.table({"file": values, "label": [n % 2 for n in range(100)]}), tmp_path / "t.parquet")
+    listing = list_samples(config(tmp_path / "t.parquet", group="file"))
+    groups = [item.group for item in listing.items]
+    assert len(set(groups)) == 20 and all(len(str(group)) == 64 for group in groups)
+    assert [groups[n] == groups[n + 1] for n in range(99)] == [encoded[n] == encoded[n + 1] for n in range(99)]
