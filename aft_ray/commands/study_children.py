@@ -67,20 +67,25 @@ class _Children:
         self.running: set[subprocess.Popen[str]] = set()
 
     def run(self, name: str) -> list[str]:
-        """Runs the setting to its end, with its lines under its name. Returns its faults."""
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
-        child = subprocess.Popen([*self.command, name], env=self.environment, **options)  # type: ignore[call-overload]
+        """Runs the setting to its end and shows its progress under its name. Returns its faults."""
+        child = subprocess.Popen(
+            [*self.command, name],
+            env=self.environment,
+            stdout=subprocess.DEVNULL,  # the tables of the study so far
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
         self.running.add(child)
         faults, last = [], ""
-        for line in child.stdout:
+        for line in child.stderr or ():
             print(f"{name}: {line}", end="", file=sys.stderr, flush=True)
             last = line.strip() or last
             if line.startswith(FAULT):
                 faults.append(line.strip().removeprefix("aft-ray: "))
+        status = child.wait()
         self.running.discard(child)
-        if child.wait() and not faults:
-            faults.append(f"Setting {name}: its process ended with status {child.returncode}: {last}")
-        return faults
+        return faults or ([f"Setting {name}: its process ended with status {status}: {last}"] if status else [])
 
     def stop(self) -> None:
         """Asks the processes that still run to stop, as Ctrl-C does, and waits for them."""
