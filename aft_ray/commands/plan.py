@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from aft_ray.cluster.address import names_cluster
 from aft_ray.commands.check import check
 from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe, ray_cluster
+from aft_ray.commands.load import show_if_busy
 from aft_ray.commands.tables import console, duration, print_table, size
 from aft_ray.recipe.config import Recipe
 
@@ -30,6 +32,8 @@ def run(parsed: argparse.Namespace) -> None:
     with ray_cluster(recipe, "plan"):
         found = plan(recipe)
     show_estimate(recipe, found)
+    if not names_cluster():
+        show_if_busy()
 
 
 def show_estimate(recipe: Recipe, found: Estimate) -> None:

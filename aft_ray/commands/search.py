@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from aft_ray.commands.check import open_setup
 from aft_ray.commands.ending import show_next, show_places
 from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe, ray_cluster
+from aft_ray.commands.load import show_if_busy
 from aft_ray.commands.tables import console, duration, number, print_table
 from aft_ray.recipe.config import Recipe
 
@@ -63,6 +64,7 @@ def show_search_plan(recipe: Recipe, plan: SearchPlan) -> None:
         console.print(f"there     {plan.num_over} of the trials are over and are not run again")
     console.print(f"a step    {1000 * plan.step_s:.1f} ms, an evaluation {plan.evaluation_s:.2f} s, on this machine")
     console.print(f"takes     {duration(plan.hours)} of one worker if no trial is stopped early")
+    show_if_busy()
 
 
 def show_leaderboard(recipe: Recipe) -> None:

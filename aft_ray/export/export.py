@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from aft_ray.export.onnx_file import check_onnx, write_onnx
 from aft_ray.export.replacement import publish, staging, write_record
 from aft_ray.export.run_files import read_evaluation, run_inputs, trained_on
 from aft_ray.export.student import Classifier, load_student
+from aft_ray.models.images import ImageTransform
 from aft_ray.models.students import LibraryStudent, modality, recorded
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.model import is_own_class
@@ -52,12 +54,21 @@ def export(recipe: Recipe, *, onnx: bool = False, repository: str | None = None)
         usage = _save(model, run, folder)
         if repository is not None:
             usage = usage_on_hub(usage, repository)
-        difference = write_onnx(model.student, folder / "model.onnx") if onnx else None
+        difference = write_onnx(model.student, folder / "model.onnx", _facts(model)) if onnx else None
         inputs = run_inputs(run)
         card = _card(recipe, model, usage, difference, inputs)
         (folder / "README.md").write_text(card, encoding="utf-8")
         write_record(folder, inputs)
         return publish(folder, run / "export")
+
+
+def _facts(model: Classifier) -> dict[str, Any]:
+    """What another program needs beside the graph: names of the outputs, and how a picture becomes the input."""
+    pictures = [asdict(transform) for transform in model.transforms if isinstance(transform, ImageTransform)]
+    whole = {"task": model.task, "classes": model.classes}
+    return whole | (
+        {"mean": pictures[0]["mean"], "std": pictures[0]["std"], "image_transform": pictures[0]} if pictures else {}
+    )
 
 
 def _card(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,10 @@ def check_onnx() -> None:
 
 
 @torch.inference_mode()
-def write_onnx(student: Student, path: Path) -> float:
+def write_onnx(student: Student, path: Path, facts: Mapping[str, Any] | None = None) -> float:
     """Writes `student`, in evaluation mode on the CPU. Returns the largest difference of its logits from torch's.
+
+    facts: metadata of the file, such as the names of the classes; each value is kept as JSON.
 
     The file takes the output of the student's `prepare`, with the names and free axes of its `axes`, and returns `logits`.
     Raises InputError, and leaves no file, if the student cannot be written, or the file's logits differ on batches of other
@@ -59,11 +62,22 @@ def write_onnx(student: Student, path: Path) -> float:
             )
     except torch.onnx.errors.OnnxExporterError as error:
         raise InputError(f"This student cannot be written as ONNX: {str(error).strip().splitlines()[0]}") from error
+    _write_facts(path, facts or {})
     difference = max(_difference(student, path, count) for count in CHECKED_WITH)
     if not difference <= TOLERANCE:
         path.unlink()
         raise InputError(f"The ONNX file's logits differ from torch's by {difference:.2g}: it was not kept.")
     return difference
+
+
+def _write_facts(path: Path, facts: Mapping[str, Any]) -> None:
+    """Adds metadata, which runtimes give without the package that wrote it. Weights beside the file stay there."""
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    for name, value in facts.items():
+        model.metadata_props.add(key=name, value=json.dumps(value, ensure_ascii=False))
+    onnx.save(model, str(path))
 
 
 def example_inputs(student: Student, num_samples: int) -> Any:

@@ -27,6 +27,7 @@ def report(recipe: Recipe) -> str:
     Raises InputError if the workspace holds neither a run nor the recipe's search.
     """
     place = Workspace.at(recipe.workspace)
+    (place / "searches").infos()  # a file in its place would be taken for no search
     trials = read_trials(place.search(recipe.run))
     runs = read_trainings(place / "runs", (place / "runs").folders())
     if not trials and not runs:

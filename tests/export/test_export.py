@@ -196,6 +196,20 @@ def test_onnx_agrees_with_torch(kind: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(logits, student.run(*prepared)[0].numpy(), atol=1e-4)
 
 
+def test_an_onnx_file_names_its_classes_and_how_a_picture_becomes_its_input(tmp_path: Path) -> None:
+    import onnxruntime
+
+    place = export(trained("tiny:cnn", tmp_path), onnx=True)
+    session = onnxruntime.InferenceSession(f"{place}/model.onnx")
+    facts = {name: json.loads(value) for name, value in session.get_modelmeta().custom_metadata_map.items()}
+    student = load_student(place)
+    assert facts["classes"] == student.classes and facts["task"] == "classification"
+    (transform,) = student.transforms
+    assert (tuple(facts["mean"]), tuple(facts["std"])) == (transform.mean, transform.std)
+    assert facts["image_transform"]["size"] == transform.size
+    assert "`classes`, `mean`, `std`" in place.read("README.md").decode()
+
+
 def test_an_onnx_file_that_does_not_agree_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = trained("tiny:cnn", tmp_path)
     monkeypatch.setattr(onnx_file, "TOLERANCE", -1.0)

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -391,6 +392,14 @@ def test_an_empty_workspace_is_refused(recipe: Recipe) -> None:
     ):
         report(recipe)
     assert not Path(recipe.workspace, "report").exists()
+
+
+def test_a_file_in_the_place_of_searches_is_told(recipe: Recipe) -> None:
+    write_everything(recipe)
+    shutil.rmtree(Path(recipe.workspace) / "searches")
+    (Path(recipe.workspace) / "searches").write_text("not a directory")
+    with pytest.raises(InputError, match="searches cannot be read: Not a directory. Move it away"):
+        report(recipe)
 
 
 def test_the_search_of_another_name_is_offered(recipe: Recipe) -> None:
