@@ -23,7 +23,7 @@ from aft_ray.export import onnx_file
 from aft_ray.export.export import export
 from aft_ray.export.onnx_file import write_onnx
 from aft_ray.export.student import load_student
-from aft_ray.models.images import normalise
+from aft_ray.models.images import ImageTransform, normalise
 from aft_ray.models.students import LibraryStudent
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
@@ -205,6 +205,7 @@ def test_an_onnx_file_names_its_classes_and_how_a_picture_becomes_its_input(tmp_
     student = load_student(place)
     assert facts["classes"] == student.classes and facts["task"] == "classification"
     (transform,) = student.transforms
+    assert isinstance(transform, ImageTransform)
     assert (tuple(facts["mean"]), tuple(facts["std"])) == (transform.mean, transform.std)
     assert facts["image_transform"]["size"] == transform.size
     assert "`classes`, `mean`, `std`" in place.read("README.md").decode()
