@@ -18,11 +18,12 @@ from aft_ray.datasets.held_out import choose_splits
 from aft_ray.datasets.overlap import check_apart
 from aft_ray.datasets.replacement import check_folders, clean, replacing
 from aft_ray.datasets.sample_shards import SplitShards, source_of
+from aft_ray.datasets.text_check import text_lines
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.own_class import own_faults
 from aft_ray.recipe.printable import tell
-from aft_ray.recipe.sections import DatasetConfig
+from aft_ray.recipe.sections import DatasetConfig, StudentConfig
 from aft_ray.store.files import Directory
 from aft_ray.store.quarantine import UNREADABLE, check_quarantined
 from aft_ray.store.sample_recipe import as_made, check_sample_recipe, is_of_before
@@ -82,9 +83,9 @@ def prepare(recipe: Recipe, *, overwrite: bool = False) -> dict[str, dict[str, A
     with lease(workspace, "samples"), own_faults(config.source or "", "dataset.source"):
         if overwrite:
             with replacing(workspace) as place:
-                return _prepare(listing, chosen, config, place)
+                return _prepare(listing, chosen, config, recipe.student, place)
         clean(workspace)
-        return _prepare(listing, chosen, config, workspace.samples_place())
+        return _prepare(listing, chosen, config, recipe.student, workspace.samples_place())
 
 
 def _manifests(workspace: Workspace) -> dict[str, dict[str, Any]]:
@@ -100,7 +101,7 @@ def _need_no_source(config: DatasetConfig, manifests: Mapping[str, dict[str, Any
 
 
 def _prepare(
-    listing: Listing, chosen: dict[str, np.ndarray], config: DatasetConfig, place: Directory
+    listing: Listing, chosen: dict[str, np.ndarray], config: DatasetConfig, student: StudentConfig, place: Directory
 ) -> dict[str, dict[str, Any]]:
     directories = {split: split_directory(place, split) for split in SPLITS}
     rows = (
@@ -121,7 +122,8 @@ def _prepare(
     raise_faults(split.told_empty(reasons) for split in splits if split.is_empty())
     manifests = {split.name: split.finish() for split in splits}
     if any(missing):
-        for line in data_check(directories, manifests):
+        cut = text_lines(student, directories["train"], manifests["train"])
+        for line in (*data_check(directories, manifests), *cut):
             tell(f"data check: {line}")
     return manifests
 
