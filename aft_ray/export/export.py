@@ -63,7 +63,7 @@ def export(recipe: Recipe, *, onnx: bool = False, repository: str | None = None)
 
 
 def _facts(model: Classifier) -> dict[str, Any]:
-    """What another program needs beside the graph: names of the outputs, and how a picture becomes the input."""
+    """Facts that another program needs beside the graph: names of the outputs, and how a picture becomes the input."""
     pictures = [asdict(transform) for transform in model.transforms if isinstance(transform, ImageTransform)]
     whole = {"task": model.task, "classes": model.classes}
     return whole | (

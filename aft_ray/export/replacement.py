@@ -46,7 +46,7 @@ def write_record(folder: Path, facts: dict[str, Any]) -> None:
 
 @contextmanager
 def staging(target: Directory) -> Iterator[Path]:
-    """A local folder to fill for `publish`. One command at a time may be inside: it deletes what killed ones have left."""
+    """A local folder to fill for `publish`. One command at a time may be inside: it deletes the leftovers of killed commands."""
     if not target.is_local:
         with TemporaryDirectory() as name:
             yield Path(name)
@@ -57,7 +57,7 @@ def staging(target: Directory) -> Iterator[Path]:
             _delete(path)
     folder = parent / f".export-{_token()}"
     folder.mkdir(parents=True)
-    (folder / RECORD).write_text(json.dumps({"files": {}}), encoding="utf-8")  # tells from now on whose folder it is
+    (folder / RECORD).write_text(json.dumps({"files": {}}), encoding="utf-8")  # marks the folder as ours
     try:
         yield folder
     finally:

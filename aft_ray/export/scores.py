@@ -18,7 +18,7 @@ NUM_BINS = 15
 """Bins of equal width for the calibration error."""
 TOP = 5
 FEW_CLASSES = 256
-"""Up to this many classes, results list all classes and the whole confusion matrix; beyond, only those that occur."""
+"""Up to this many classes, results list every class and the whole confusion matrix; above, only the classes that occur."""
 
 SCORES = {
     "accuracy": "accuracy",

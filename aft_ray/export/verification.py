@@ -55,7 +55,7 @@ def _check_student(run: RunDirectory) -> None:
     lines = [line for line in run.history() if line["step"] == facts.get("step")]
     keys = ("val_accuracy", "val_loss")
     if "step" in facts and [line.get(key) for line in lines for key in keys] != [facts.get(key) for key in keys]:
-        raise damaged(place, "student.json", "its scores are not those of an evaluation of this run", TRAIN_AGAIN)
+        raise damaged(place, "student.json", "no evaluation of this run has its scores", TRAIN_AGAIN)
 
 
 def _check_scores(run: Directory, split: str) -> None:

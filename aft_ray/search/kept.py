@@ -13,7 +13,7 @@ from aft_ray.store.files import Directory
 def drop_students(recipe: Recipe, place: Directory, rows: Sequence[TrialRow], chosen: Collection[SettingKey]) -> None:
     """Deletes the students that `search.keep_students` does not keep, and says so.
 
-    place, rows: of the search. chosen: settings with final runs; the report reads what their trials kept, too.
+    place, rows: of the search. chosen: settings with final runs; the report reads their trials' students too.
     """
     keep = recipe.search.keep_students
     if keep == "all":

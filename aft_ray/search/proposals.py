@@ -21,7 +21,7 @@ TRIES, LEARNED_TRIES = 100, 5
 
 
 class Proposals(Protocol):
-    """Trials one after another. known: those on disk, in the order they were proposed, are proposed first."""
+    """Trials one after another. known: the trials on disk, in their order; they are proposed first."""
 
     def next(self) -> Trial | None:
         """The next trial, None if there are no more."""

@@ -95,7 +95,7 @@ def _subsets(setup: Setup) -> list[tuple[str, ...]]:
 
 
 def _load(recipe: Recipe, stores: Mapping[str, Store]) -> dict[str, Data]:
-    """The data of every student that is searched, decoded once for all that read samples alike."""
+    """The data of every searched student; students that read samples alike share one decoded copy."""
     data: dict[str, Data] = {}
     for variant in _students(recipe):
         if faults := sample_faults(variant, stores["train"].manifest):

@@ -22,7 +22,7 @@ from aft_ray.regularizers import regularizer_class
 
 LONGEST_NAME = 120
 TRIES = 10_000
-"""Random draws beyond those that are asked for, until a narrow range counts as tried out."""
+"""Random draws beyond the number asked for, until a narrow range counts as tried out."""
 BETA, TEACHERS = "regularizer.beta", "teachers"
 ELSEWHERE = {
     "regularizer.name": "search.compare",
@@ -105,7 +105,7 @@ class Trial:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Trial:
-        """What `to_json` gave."""
+        """The trial of the values that `to_json` gave."""
         others = tuple(sorted((key, _frozen(value)) for key, value in values["others"].items()))
         setting = Setting(values["method"], values["beta"], tuple(values["teachers"]), others)
         return cls(values["stage"], setting, values["seed"])
@@ -181,7 +181,7 @@ def top_by_rank(recipe: Recipe) -> int | None:
 
 
 def strengths(recipe: Recipe, method: str) -> Betas:
-    """The values of beta to try: those of the recipe, or where it names none at all, the method's own."""
+    """The values of beta to try: the recipe's, or if it names none at all, the method's own."""
     return recipe.search.betas(method) if recipe.search.beta else regularizer_class(method).betas
 
 
@@ -255,12 +255,12 @@ def _key_faults(
     sections: Sequence[str],
     check: Callable[[Recipe], list[str]],
 ) -> list[str]:
-    """Faults of the searched keys at `place` of the recipe, which are tried with those of `methods` that have them."""
+    """Faults of the searched keys at `place` of the recipe. A key is tried with the methods of `methods` that have it."""
     faults: list[str] = []
     for key, values in keys.items():
         fitting = [method for method in methods if applies(key, method)]
         if key in ELSEWHERE:
-            faults.append(f"{place} cannot have {key}; that is what {ELSEWHERE[key]} is for.")
+            faults.append(f"{place} cannot have {key}. Use {ELSEWHERE[key]}.")
         elif key.partition(".")[0] not in sections or "." not in key:
             faults.append(f"{place} cannot have {key}: keys of {', '.join(sections)} can be searched.")
         elif not fitting:

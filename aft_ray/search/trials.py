@@ -105,7 +105,7 @@ class TrialDirectory(RunDirectory):
         self.place.write_json("trial.json", marked({**known, **trial.to_json(), **facts}, self.run_id))
 
     def facts(self) -> dict[str, Any]:
-        """What `trial.json` says; empty without it. Raises InputError if it is damaged, or of another trial."""
+        """The content of `trial.json`; empty without it. Raises InputError if it is damaged, or of another trial."""
         if not self.place.has("trial.json"):
             return {}
         facts: dict[str, Any] = self._read("trial.json", TrialFacts)
@@ -278,7 +278,7 @@ SettingKey: TypeAlias = tuple[str, float, tuple[str, ...], tuple[tuple[str, Any]
 
 
 def setting_key(row: TrialRow) -> SettingKey:
-    """What trials have in common that differ in the seed alone: method, beta, teachers, other searched keys."""
+    """The setting that trials share whose seeds alone differ: method, beta, teachers, other searched keys."""
     fixed = ("regularizer.name", "regularizer.beta", "train.seed")
     others = sorted((key, value) for key, value in row.items() if "." in key and key not in fixed and value is not None)
     return row["regularizer.name"], row["regularizer.beta"], tuple(row["teachers"]), tuple(others)

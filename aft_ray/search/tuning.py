@@ -185,7 +185,7 @@ def delete_state_of_tune(search: Directory) -> None:
 
 
 def _config(trial: Trial) -> dict[str, Any]:
-    """What Tune hands to a trial's process."""
+    """The values that Tune hands to a trial's process."""
     return {"trial": trial.to_json()}
 
 
@@ -245,8 +245,8 @@ class _Recorder(tune.Callback):
 
 
 def _reserved(recipe: Recipe) -> dict[str, float]:
-    """What Tune reserves for a trial; the workers of one with several reserve their own, which may be all the CPUs there
-    are. Tune wants something to be reserved all the same: a byte."""
+    """Resources that Tune reserves for a trial. Several workers of a trial reserve their own CPUs, perhaps all there are;
+    Tune must still reserve something: a byte."""
     if recipe.search.workers_per_trial > 1:
         return {"memory": 1}
     return needed(recipe)

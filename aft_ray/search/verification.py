@@ -39,7 +39,7 @@ def trial_faults(trial: TrialDirectory) -> list[str]:
 
 
 def search_faults(search: Directory) -> list[str]:
-    """Faults of the search's own files; those of its trials are `trial_faults`."""
+    """Faults of the search's own files; `trial_faults` has the faults of its trials."""
     winner = [partial(read_winner, search)] if search.has("best.yaml") else []
     return faults_of(partial(_check_table, search), *winner)
 
@@ -53,7 +53,7 @@ def _check_table(search: Directory) -> None:
 
 
 def _is_of(row: TrialRow, trial: TrialDirectory) -> bool:
-    """Whether the row's scores are those of an evaluation of the trial. The table of a running search is behind."""
+    """Whether an evaluation of the trial has the row's scores. The table of a running search is behind."""
     told = [row.get(key) for key in SCORES]
     is_known = told == [None] * len(SCORES) or told in [[line.get(key) for key in SCORES] for line in trial.history()]
     outcome = trial.outcome()

@@ -5,7 +5,7 @@
 `by_hand/` holds three plain scripts on torch, timm and a DataLoader for the demo's digits, teachers and student; they
 neither check, nor resume, nor report. Each is run as its user would, from a cold start, and then the command that does the
 same. Validation accuracies tell that it is the same; splits, seeds and the order of samples differ. The last lines say how long
-our training took to its first evaluation, and how busy the machine was. Stages read what the ones before them left in FOLDER.
+our training took to its first evaluation, and how busy the machine was. Stages read the files of earlier stages in FOLDER.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@
     python jobs/benchmarks/chaos.py --stage together --folder /tmp/chaos     several users at once
     python jobs/benchmarks/chaos.py --write docs/chaos.md --folder /tmp/chaos
 
-The stages are prepare, extract, train and search, in this order. Each is run twice: undisturbed, and with kills at moments
-and of victims that the seed chooses; a command that ends before its work is done is run again, as its user would. In the
-end the files of both must tell the same. `--folder` keeps both workspaces and what happened, so that the stages may be run
-one by one. Real digits, two pretrained teachers, no network; two CPU cores are enough.
+The stages are prepare, extract, train and search, in this order. Each is run twice: undisturbed, and with kills; the seed
+chooses their moments and victims. A command that ends before its work is done is run again, as its user would. In the end
+the files of both runs must be equal. `--folder` keeps both workspaces and the results, so that the stages may be run one by
+one. Real digits, two pretrained teachers, no network; two CPU cores are enough.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ def run_stage(stage: str, num_kills: int, seed: int, nodes: Nodes, folder: Path)
     disturb(drill, num_kills, nodes, folder, lambda: nodes.run(log, stage, recipes["disturbed"], *overrides))
     drill.seconds = time.monotonic() - started
     if not drill.faults and told(stage, folder / "disturbed") != told(stage, folder / "undisturbed"):
-        drill.faults.append("the files differ from those of the undisturbed run")
+        drill.faults.append("the files differ from the undisturbed run's")
     if len(drill.kills) < num_kills:
         drill.faults.append(f"the stage was over after {len(drill.kills)} kills")
     return drill
@@ -321,7 +321,7 @@ def page(drills: list[dict[str, Any]]) -> str:
         "",
         f"**{total} kills; {'the disturbed runs ended equal to the undisturbed' if not faults else 'faults: '}"
         f"{'; '.join(faults)}.**"
-        + (" What came of the faults is in [log.md](log.md)." if faults else "")
+        + (" [log.md](log.md) tells how the faults were mended." if faults else "")
         + (f" Not run yet: {', '.join(lacking)}." if lacking else ""),
         "",
     ]
@@ -349,7 +349,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="write what happened so far")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="write the drill's results so far")
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)

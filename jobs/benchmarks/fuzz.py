@@ -214,7 +214,7 @@ def _at(recipe: Any, key: str) -> Any:
 
 
 def is_meant(recipe: Any, key: str, text: str) -> bool:
-    """Whether a recipe has the value that was typed, and no other that it was turned into."""
+    """Whether a recipe has exactly the value that was typed."""
     found = _at(recipe, key)
     try:
         typed = yaml.safe_load(text)
@@ -250,7 +250,7 @@ def open_bench(folder: Path, num_verbs: int) -> Bench:
 
 
 def _import(modules: Sequence[str]) -> None:
-    """Imports for all children what one has imported."""
+    """Imports one child's modules here, for all later children."""
     for name in (name for name in modules if not name.startswith("triton")):
         with suppress(Exception):
             importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""Mutations of a workspace's files. Each takes the random numbers, the file and files of its kind, and says what it did."""
+"""Mutations of a workspace's files. Each takes the random numbers, the file and others of its kind, and returns the change."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ VALUES: tuple[Any, ...] = (
         {"a": 1},
     ),
 )
-"""What a field is replaced by."""
+"""Values that replace a field."""
 SUFFIXES = (".json", ".jsonl", ".parquet", ".yaml", ".safetensors", ".pt")
 STRAYS = ("notes.txt", "part-00099.parquet", "copy of it", "a\nb")
 """Files that somebody lays beside ours."""
@@ -272,11 +272,11 @@ OF_SUFFIX: dict[str, tuple[Mutator, ...]] = {
     ".safetensors": (tensors, tensors, tensors),
 }
 UNKNOWABLE = (field_of_before, deleted, parent_a_file)
-"""After these a verb may have other results than before: nothing says what is missing, or was changed."""
+"""After these a verb may have other results than before: no record tells of the missing or changed content."""
 
 
 def mutate_file(random: Random, workspace: Path) -> tuple[Mutator, Path, str]:
-    """Changes one file of the workspace: the mutator, the file, and what it did."""
+    """Changes one file of the workspace. Returns the mutator, the file, and the change in words."""
     groups: dict[str, list[Path]] = {}
     for path in sorted(workspace.rglob("*")):
         if path.suffix in SUFFIXES and path.is_file():

@@ -60,7 +60,7 @@ TEXTS = (
 
 
 class Changed(NamedTuple):
-    """A mutation of a recipe. overrides: arguments that are given with it. key, text: of the one value that was changed."""
+    """A mutation of a recipe. overrides: arguments that are given with it. key, text: of the changed value."""
 
     what: str
     overrides: tuple[str, ...] = ()
@@ -77,7 +77,7 @@ def keys_of(content: Any, prefix: str = "") -> list[str]:
 
 
 def override(random: Random, path: Path) -> Changed:
-    """One to three `key=value`, of which the last one's value is known."""
+    """One to three `key=value`; the last one's value is known."""
     key, text = random.choice(_all_keys(path)), random.choice(TEXTS)
     if random.random() < 0.1:
         key = random.choice((f"{key}s", f"{key}.x", "", ".", "train.", "a=b", "student", "base", f"{key} "))

@@ -136,7 +136,7 @@ MUTATORS: dict[str, tuple[Mutator, ...]] = {
 
 
 def mutate_source(random: Random, data: Path) -> tuple[str, Mutator, str]:
-    """Changes one source of `data`: its name, the mutator, and what it did."""
+    """Changes one source of `data`. Returns its name, the mutator, and the change in words."""
     name = random.choice(sorted(SOURCES))
     mutator = random.choice(MUTATORS[name])
     return name, mutator, mutator(random, data / name, ())

@@ -62,7 +62,7 @@ TRACEBACK = 99
 
 @dataclass(frozen=True)
 class Ended:
-    """How a verb ended. status: None if it hung. results: of exit 0, as JSON. modules: what it has imported."""
+    """How a verb ended. status: None if it hung. results: of exit 0, as JSON. modules: its imports."""
 
     status: int | None
     out: str
@@ -145,7 +145,7 @@ def _wait(child: int, started: float) -> int | None:
 
 
 def collector(verb: str) -> Callable[[Path], Any]:
-    """Reads the results of one of VERBS: all numbers that a user could go on with."""
+    """Reads the results of one of VERBS: all numbers that a user could use."""
     return {
         "prepare": lambda place: _hashes(place / "work/samples"),
         "extract": lambda place: _hashes(place / "work/features"),
@@ -197,9 +197,9 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 
 def told_numbers(verb: str, out: str) -> str:
-    """What a verb printed, without times and the names of new files."""
+    """The output of a verb, without times and the names of new files."""
     lines = [line for line in out.splitlines() if not re.match(r"(a step|takes|predictions:|next |or )", line)]
-    is_free = verb in ("verify", "prepare", "extract", "list runs", "list searches")  # of what is missing, and dates
+    is_free = verb in ("verify", "prepare", "extract", "list runs", "list searches")  # of missing parts, and of dates
     return "" if is_free else "\n".join(lines)
 
 
@@ -224,11 +224,10 @@ NOTES = ("work/notes.txt", "work/runs/main/notes.txt", "work/searches/main/notes
 
 
 def faults(ended: Ended, names: Sequence[str], wanted: Any, *, may_differ: bool, may_fail: bool = False) -> list[str]:
-    """Why the end of a verb is none that a user may see.
+    """Why a user must not see this end of a verb.
 
-    names: one of which a message must contain. wanted: the results of the undamaged run. may_differ: whether there is no
-    telling what the results should be. may_fail: whether status 1 is right, as of `verify` and a disk that is not to be
-    written.
+    names: a message must contain one of them. wanted: the results of the undamaged run. may_differ: whether the right
+    results are unknown. may_fail: whether status 1 is right, as for `verify`, and for a disk that must not be written.
     """
     if ended.status is None:
         return [f"hangs for {LIMIT_S:g} s"]

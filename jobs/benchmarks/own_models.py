@@ -23,7 +23,7 @@ SIDE = 8
 
 
 class Pixels:
-    """The pixels of a small picture as features: what anyone knows without training."""
+    """The pixels of a small picture as features: knowledge that needs no training."""
 
     feature_dim = SIDE * SIDE * 3
 

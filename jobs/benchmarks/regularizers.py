@@ -7,7 +7,7 @@
 Every measurement has a separate process, forked from a server that has imported torch. Time is the median of repeated
 forward + backward passes. Peak memory is how much the first of them raises the process's high-water mark of resident memory
 (ru_maxrss) after a pass over a tiny batch has loaded the libraries, so it counts whatever the operators allocate inside; on
-a GPU, how much it raises what torch's allocator has handed out.
+a GPU, by how much it raises the peak of torch's allocator.
 """
 
 import argparse

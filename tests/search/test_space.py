@@ -103,7 +103,7 @@ def test_faults_of_one_method_s_values_are_told_at_once() -> None:
     assert others == [
         "search.per_method.kd has regularizer.learn_gates, which is no key of kd.",
         "search.per_method.kd cannot have student.image_size: keys of regularizer, train can be searched.",
-        "search.per_method.kd cannot have regularizer.beta; that is what search.beta is for.",
+        "search.per_method.kd cannot have regularizer.beta. Use search.beta.",
         "search.per_method.aft, regularizer.learning_rate=-1: regularizer.learning_rate must be greater than 0, got -1.",
     ]
     wrong: Any
@@ -219,7 +219,7 @@ def test_the_space_s_faults_are_told_all_at_once() -> None:
     joined = "\n".join(faults)
     assert "Unknown key 'train.learning_rat'. Did you mean 'learning_rate'?" in joined
     assert "search.space, train.steps=-1: train.steps must be greater than 0, got -1." in joined
-    assert "cannot have train.seed; that is what search.seeds is for" in joined
+    assert "cannot have train.seed. Use search.seeds" in joined
     assert "cannot have dataset.max_samples: keys of student, regularizer, train can be searched" in joined
     assert "regularizer.nothing, which is no key of none, aft" in joined
 
