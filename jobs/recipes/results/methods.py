@@ -94,7 +94,8 @@ def _ends(found: Settings, names: Sequence[str]) -> str:
     for method in ("aft", *OURS):
         if method in names:
             reached = ends(found.values(), method)
-            low, high = f"{reached.low:g} {len(reached.lowest)}", f"{reached.high:g} {len(reached.highest)}"
+            chosen = [one.chosen[method].beta for one in found.values() if method in one.chosen]
+            low, high = (f"{beta:g} {chosen.count(beta)}" for beta in (reached.low, reached.high))
             told.append(f"{method_title(method)} {low} and {high} times")
     return f"How often validation chose the lowest and the highest strength: {', '.join(told)}." if told else ""
 
