@@ -136,6 +136,7 @@ def show_means(study: Study) -> None:
     from aft_ray.report.words import chance
     from aft_ray.study.averages import means
     from aft_ray.study.found import read_study
+    from aft_ray.study.grids import remarks
     from aft_ray.study.page import headline
 
     found = read_study(study)
@@ -154,4 +155,5 @@ def show_means(study: Study) -> None:
     ]
     columns = ["method", "relative error", "settings", "better", "worse", "p, standard", "p, AFT"]
     print_table(f"Study '{study.name}': test error relative to standard transfer", columns, rows)
-    console.print(headline(averages, found), soft_wrap=True)
+    for sentence in (headline(averages, found), *remarks(found)):
+        console.print(sentence, soft_wrap=True)
