@@ -202,8 +202,10 @@ class ShardDirectory(Directory):
         return found + [f"{self}/{name} does not belong here." for name in strangers]
 
     def _entry(self, index: int, content: pa.Buffer, notes: Mapping[str, Any]) -> dict[str, Any]:
+        """The notes are in the order that they have in the shard, so that a manifest does not tell who made its entries."""
         checksum = hashlib.sha256(content).hexdigest()
-        return {"file": self.shard_name(index), "num_bytes": content.size, "sha256": checksum, **notes}
+        facts = {"file": self.shard_name(index), "num_bytes": content.size, "sha256": checksum}
+        return facts | dict(sorted(notes.items()))
 
     def _read_entry(self, index: int) -> dict[str, Any]:
         with self._opened(index, whole=True) as (file, buffer):

@@ -165,6 +165,16 @@ def test_a_manifest_is_the_same_from_entries_and_from_files(directory: ShardDire
     assert directory.write_manifest(2, FINGERPRINT, entries={0: entry}) == directory.write_manifest(2, FINGERPRINT)
 
 
+def test_a_manifest_of_samples_has_the_same_bytes_from_entries_and_from_files(tmp_path: Path) -> None:
+    place = Workspace.at(tmp_path).samples("train")
+    table = pa.table([["a"], [0], ["text"]], schema=samples_schema("text"))
+    written = place.write_shard(0, table, FINGERPRINT, quarantined=[{"sample_id": "b", "reason": "empty"}])
+    place.write_manifest(1, FINGERPRINT, entries={0: written})
+    from_entries = place.read("manifest.json")
+    place.write_manifest(1, FINGERPRINT)
+    assert place.read("manifest.json") == from_entries
+
+
 def test_a_manifest_of_many_shards_is_written_in_little_memory(directory: ShardDirectory) -> None:
     """0.6 KiB a shard; it was 1.7 when every shard had a future, and every number of the file a string of its own."""
     known = {
