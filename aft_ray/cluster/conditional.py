@@ -71,10 +71,11 @@ def _opened(root: str, region: str | None) -> Any:
 
     url, _, query = root.partition("?")
     given = {key: values[-1] for key, values in parse_qs(query).items()}
-    options: dict[str, Any] = {"region": region} if region else {}
+    options: dict[str, Any] = {"client_options": {"allow_http": True}}  # where the URL or AWS_ENDPOINT_URL says so
+    if region:
+        options["region"] = region
     if server := given.get("endpoint_override"):
         options["endpoint"] = server if "://" in server else f"{given.get('scheme', 'https')}://{server}"
-        options["client_options"] = {"allow_http": options["endpoint"].startswith("http://")}
     return from_url(url, retry_config=PATIENCE, **options)
 
 

@@ -64,6 +64,13 @@ def test_a_file_is_created_once_and_replaced_only_as_it_was_read(place: Workspac
     assert place.names() == []
 
 
+def test_a_server_that_the_environment_names_is_asked_too(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = s3.partition("&")[0].partition("=")[2]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}")
+    file = conditional(Workspace.at(f"s3://bucket/{uuid.uuid4().hex}?region=us-east-1"), "one")
+    assert file is not None and file.write("first", None) and not file.write("second", None)
+
+
 @pytest.mark.processes
 def test_of_processes_that_come_at_once_only_one_is_inside(place: Workspace, s3: str) -> None:
     place.write("counter", b"0")
