@@ -61,14 +61,15 @@ class ShardDirectory(Directory):
             notes["content"] = content_digest(table)
         else:
             notes["num_samples"] -= len(notes.get("quarantined", ()))
+        stored = json.dumps(notes, sort_keys=True)
         metadata = {
             **(table.schema.metadata or {}),
             FINGERPRINT_KEY: json.dumps(fingerprint, sort_keys=True).encode(),
-            NOTES_KEY: json.dumps(notes, sort_keys=True).encode(),
+            NOTES_KEY: stored.encode(),
         }
         content = encode_table(table, metadata)
         self.write(self.shard_name(index), content)
-        return self._entry(index, content, notes)
+        return self._entry(index, content, json.loads(stored))  # in the order that a reader of the shard finds
 
     def read_shard(self, index: int, columns: Sequence[str] | None = None, identity: str | None = None) -> pa.Table:
         """The shard's `columns`, as far as it has them; all if None.
@@ -202,10 +203,8 @@ class ShardDirectory(Directory):
         return found + [f"{self}/{name} does not belong here." for name in strangers]
 
     def _entry(self, index: int, content: pa.Buffer, notes: Mapping[str, Any]) -> dict[str, Any]:
-        """The notes are in the order that they have in the shard, so that a manifest does not tell who made its entries."""
         checksum = hashlib.sha256(content).hexdigest()
-        facts = {"file": self.shard_name(index), "num_bytes": content.size, "sha256": checksum}
-        return facts | dict(sorted(notes.items()))
+        return {"file": self.shard_name(index), "num_bytes": content.size, "sha256": checksum, **notes}
 
     def _read_entry(self, index: int) -> dict[str, Any]:
         with self._opened(index, whole=True) as (file, buffer):
