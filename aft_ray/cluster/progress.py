@@ -80,11 +80,14 @@ class Progress:
         now, done = time.monotonic(), self.done + self.part
         if self.bar:
             self.bar.update(self.task, completed=done, note=self.note)
-        elif now - self.logged >= LOG_EVERY_S or self.done == self.total:
+            return
+        started, before = self.since
+        is_due = now - self.logged >= LOG_EVERY_S and done > before  # until then no speed is known
+        if is_due or self.done == self.total:
             self.logged = now
-            started, before = self.since
-            left = f", {(now - started) * (self.total - done) / (done - before):.0f} s left" if done > before else ""
-            print(f"{self.title}: {self.done}/{self.total} {self.unit}{left}  {self.note}".rstrip(), file=sys.stderr)
+            left_s = (now - started) * (self.total - done) / max(done - before, 1e-9)
+            shown = f"{self.title}: {self.done}/{self.total} {self.unit}, {left_s:.0f} s left  {self.note}"
+            print(shown.rstrip(), file=sys.stderr)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -36,8 +36,7 @@ def test_the_time_left_is_told_inside_the_first_unit(
         clock[0] += 10.0
         progress.advance(1, "lite0")
     assert capsys.readouterr().err.splitlines() == [
-        "extract: 0/2 shards",
-        "extract: 0/2 shards",  # models were loaded until now: no speed is known
+        "extract: 0/2 shards",  # while models are loaded no speed is known
         "extract: 0/2 shards, 180 s left",
         "extract: 0/2 shards, 160 s left",
         "extract: 1/2 shards, 44 s left  lite0",
