@@ -71,12 +71,11 @@ def _step_ms(search: Directory, recipe: Recipe, rows: Sequence[TrialRow]) -> dic
 def _probes(recipe: Recipe, sets: Sequence[tuple[str, ...]]) -> Iterator[Probe]:
     """How well a linear head on each set of teachers tells the classes of validation apart."""
     used = [teacher.model_dump(mode="json") for teacher in recipe.teachers if any(teacher.name in one for one in sets)]
-    few, all_labels = (_heads(override(recipe, {"teachers": used, "search.teachers": sets, **c})) for c in _LABELS)
+    ranked = override(recipe, {"teachers": used, "search.teachers": sets})
+    all_labels = _heads(override(ranked, {"train.labels_per_class": None}))
+    own_labels = all_labels if recipe.train.labels_per_class is None else _heads(ranked)
     for teachers, accuracy in all_labels.items():
-        yield Probe(teachers=list(teachers), val_accuracy=accuracy, with_own_labels=few[teachers])
-
-
-_LABELS: tuple[dict[str, None], ...] = ({}, {"train.labels_per_class": None})
+        yield Probe(teachers=list(teachers), val_accuracy=accuracy, with_own_labels=own_labels[teachers])
 
 
 def _heads(recipe: Recipe) -> dict[tuple[str, ...], float]:
