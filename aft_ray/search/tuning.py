@@ -72,6 +72,8 @@ class Round:
             directory = self.shared.directory(trial.name)
             recipe = self.shared.recipe_of(trial)
             directory.claim_trial(trial, len(self.names), recipe, self.shared.inputs_of(recipe))
+            if directory.outcome() is None and directory.is_finished:  # its process died before it could say so
+                directory.end("finished")
             outcome = directory.outcome()
             if outcome is None or outcome["status"] == "failed":
                 directory.reopen()

@@ -32,4 +32,5 @@ def _slots(recipe: Recipe, nodes: Sequence[Mapping[str, float]]) -> int:
 def _final_runs(recipe: Recipe) -> int:
     """Final runs of a setting that may run at the same time."""
     trials = plan_trials(recipe, compared_teachers(recipe)[: top_by_rank(recipe)])
-    return min(num_finals(recipe, trials), recipe.search.max_concurrent_trials or len(trials))
+    finals = num_finals(recipe, trials)
+    return min(finals, recipe.search.max_concurrent_trials or finals)

@@ -1,4 +1,4 @@
-"""A search's line shows the best trial so far, not the last."""
+"""A round of trials: its line shows the best so far, not the last; a trial that has written all is over."""
 
 from __future__ import annotations
 
@@ -33,3 +33,14 @@ def test_the_best_of_the_trials_that_are_over_is_kept_with_its_setting(tmp_path:
         top = max(scores.values())
         value, _, setting = of.best_so_far().removeprefix("best ").partition(": ")
         assert value == f"{top:.3f}" and scores[setting] == top
+
+
+def test_a_trial_whose_process_died_after_its_last_write_is_over(tmp_path: Path) -> None:
+    given = made_workspace(tmp_path, {"search.compare": ["none"], "search.seeds": 2, "train.steps": 2})
+    setup, place = open_setup(given, "search"), Workspace.at(tmp_path).search("main")
+    first, second = plan_search(setup)
+    of = Round(Shared(given, setup.stores, place, {}), Listed([first, second]), spaces(given, [("one",)]), "search", [])
+    directory, recipe = of.shared.directory(first.name), of.shared.recipe_of(first)
+    directory.claim_trial(first, 0, recipe, of.shared.inputs_of(recipe))
+    fit(recipe, DATA, directory=directory.place, report=lambda metrics, state: None, evaluate_test=False)
+    assert of.next() == second and directory.outcome() == {"status": "finished", "error": None}

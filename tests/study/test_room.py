@@ -18,5 +18,7 @@ def test_as_many_settings_run_as_have_room_for_their_final_runs(tmp_path: Path) 
     assert at_once(study, names[:1], simulated_nodes(None, 64)) == 1
     on_gpus = load_study(written(tmp_path), ["search.gpus_per_trial=0.5"])
     assert [at_once(on_gpus, names, simulated_nodes(gpus, 500)) for gpus in (2, 6, 9)] == [1, 2, 3]
+    short = load_study(written(tmp_path), ["search.beta=[1]"])  # two trials, then six final runs
+    assert at_once(short, names, simulated_nodes(None, 6)) == 1
     narrow = load_study(written(tmp_path), ["search.max_concurrent_trials=2"])
     assert at_once(narrow, names, simulated_nodes(None, 6)) == 3

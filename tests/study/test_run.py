@@ -44,12 +44,12 @@ def test_a_killed_study_goes_on_and_gives_the_table_of_settings_side_by_side(
     path = tiny(tmp_path, image_folder)
     records = load_study(path).records
     child = subprocess.Popen(
-        [sys.executable, "-m", "aft_ray.cli", "study", str(path)],
+        [sys.executable, "-m", "aft_ray.cli", "study", str(path), "--at-once", "1"],
         env={**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address},
     )
     until = time.monotonic() + 300
     while not records.has("few.json") and time.monotonic() < until and child.poll() is None:
-        time.sleep(0.1)
+        time.sleep(0.05)
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert records.has("few.json") and not records.has("all.json")
