@@ -11,7 +11,6 @@ import argparse
 import errno
 import os
 from collections.abc import Sequence
-from typing import NoReturn
 
 import aft_ray
 from aft_ray.commands import epilog, verbs
@@ -19,6 +18,7 @@ from aft_ray.commands.completion import complete
 from aft_ray.commands.environment import report_without_secrets, set_environment
 from aft_ray.commands.library_log import LIBRARY_LOG
 from aft_ray.commands.own_modules import script_directory_last
+from aft_ray.commands.parser import Parser
 from aft_ray.commands.signals import signals_as_before, take_signals
 from aft_ray.recipe.errors import ClusterError, InputError, ObjectStoreError
 from aft_ray.recipe.printable import show_any_character, tell
@@ -63,14 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     finally:
         LIBRARY_LOG.end()
-
-
-class Parser(argparse.ArgumentParser):
-    """Tells a fault of the arguments in one line, as all other faults."""
-
-    def error(self, message: str) -> NoReturn:
-        tell(f"{message[:1].upper()}{message[1:].replace(', key=value', '')}. See '{self.prog} --help'.")
-        raise SystemExit(2)
 
 
 def _again(verb: str) -> str:

@@ -99,6 +99,8 @@ WRONG = {
     "train": ["The following arguments are required: RECIPE"],
     "train r.yaml --fast": ["Unrecognized arguments: --fast"],
     "submit train nowhere.yaml": ["Recipe nowhere.yaml does not exist"],
+    "submit train r.yaml --fast": ["Unrecognized arguments: --fast. See 'aft-ray train --help'"],
+    "submit train r.yaml --address": ["Argument --address: expected one argument. See 'aft-ray submit --help'"],
 }
 
 

@@ -11,6 +11,8 @@ import importlib
 import pkgutil
 from types import ModuleType
 
+from aft_ray.commands.parser import Parser
+
 IN_HELP = (
     "demo",
     "init",
@@ -49,7 +51,7 @@ def takes_recipe(module: ModuleType) -> bool:
 def parser_of(module: ModuleType) -> argparse.ArgumentParser:
     """A parser of this verb's arguments alone."""
     name = module.__name__.rpartition(".")[2]
-    parser = argparse.ArgumentParser(prog=f"aft-ray {name}", description=module.SUMMARY, epilog=epilog(module))
+    parser = Parser(prog=f"aft-ray {name}", description=module.SUMMARY, epilog=epilog(module))
     module.add_arguments(parser)
     return parser
 

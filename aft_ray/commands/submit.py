@@ -39,8 +39,9 @@ def _job(name: str) -> str:
 def run(parsed: argparse.Namespace) -> int:
     from aft_ray.cluster.submit import ClusterGone, JobFile, connect, follow, submit
     from aft_ray.commands import parser_of, verbs
+    from aft_ray.commands.parser import Parser
 
-    own = argparse.ArgumentParser(add_help=False)
+    own = Parser(prog="aft-ray submit", add_help=False)
     own.add_argument("--address", default=parsed.address)
     given, rest = own.parse_known_args(parsed.arguments)
     verb = parser_of(verbs()[parsed.job]).parse_args([parsed.recipe, *rest])

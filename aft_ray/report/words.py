@@ -132,7 +132,7 @@ def _at_the_edge(entry: Entry, searched: Sequence[TrialRow], betas: Betas) -> st
         return ""
     beyond = "lower" if entry.beta == grid[0] else "higher"
     return (
-        f"{entry.title}'s beta {entry.beta:g} is at the edge of its grid ({grid[0]:g} to {grid[-1]:g}):"
+        f"The beta {entry.beta:g} of {entry.title} is at the edge of its grid ({grid[0]:g} to {grid[-1]:g}):"
         f" a {beyond} one may be better. Widen search.beta."
     )
 

@@ -82,13 +82,13 @@ def said(rows: list[TrialRow], betas: Any = (1.0, 10.0), **validation: Any) -> s
 
 def test_a_beta_at_the_edge_of_its_grid_is_told() -> None:
     assert said(searched()) == (
-        "AFT's beta 10 is at the edge of its grid (1 to 10): a higher one may be better. Widen search.beta."
-        " KD's beta 10 is at the edge of its grid (1 to 10): a higher one may be better. Widen search.beta."
+        "The beta 10 of AFT is at the edge of its grid (1 to 10): a higher one may be better. Widen search.beta."
+        " The beta 10 of KD is at the edge of its grid (1 to 10): a higher one may be better. Widen search.beta."
     )
     assert said(searched(), (1.0, 10.0, 30.0)) == ""  # the search was stopped before it came to 30
     assert said(searched(), Range(min=1, max=10)) == ""
     low = [row | {"regularizer.beta": 11 - row["regularizer.beta"]} for row in searched() if row["teachers"]]
-    assert "AFT's beta 1 is at the edge of its grid (1 to 10): a lower one may be better." in said(low)
+    assert "The beta 1 of AFT is at the edge of its grid (1 to 10): a lower one may be better." in said(low)
     zero = [row | {"regularizer.beta": row["regularizer.beta"] - 1} for row in low]
     assert said(zero, (0.0, 9.0)) == ""  # nothing is below 0
     assert said([row for row in searched() if row["regularizer.beta"] == 10], (10.0,)) == ""
