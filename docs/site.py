@@ -1,4 +1,4 @@
-"""A hook of MkDocs: pages that lie above docs/ are part of the site, and links to code, which is not, become plain names."""
+"""A hook of MkDocs: pages above docs/ join the site, and links to code, which is not on it, become plain names."""
 
 from __future__ import annotations
 

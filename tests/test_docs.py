@@ -26,7 +26,7 @@ from tests.helpers import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = ("CONTRIBUTING.md", "results.md", "recipe.md", "log.md")
-"""Generated pages, the log, which tells of commands as they were, and CONTRIBUTING, which `test_contributing` runs."""
+"""Generated pages, the log with its commands of earlier days, and CONTRIBUTING, which `test_contributing` runs."""
 WRITTEN = [page for page in PAGES if page.name not in ELSEWHERE]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 REST: dict[str, Any] = {

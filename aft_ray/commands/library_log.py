@@ -18,7 +18,7 @@ WRITTEN_EVERY_S, MOST = 5.0, 10_000
 
 
 class LibraryLog(logging.StreamHandler):
-    """Shows our own warnings, and all errors, on stderr, and keeps what libraries say for the file `name` of `place`.
+    """Shows our own warnings, and all errors, on stderr. Keeps the libraries' warnings for a file of the workspace.
 
     Until a place is given, everything is shown.
     """

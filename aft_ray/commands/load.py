@@ -7,7 +7,7 @@ import os
 from aft_ray.commands.tables import console
 
 BUSY = 1.2
-"""Processes that want to run, for each core, above which a measured time says little."""
+"""Processes per core; above it a measured time says little."""
 
 
 def busy_line(load: float, num_cores: int) -> str:
