@@ -44,7 +44,10 @@ class LibraryLog(logging.StreamHandler):
                 self._write()
 
     def end(self) -> None:
-        """Writes the rest and names the file, if there is anything in it."""
+        """Writes the rest and names the file, if there is anything in it. A program around the command keeps its own handlers."""
+        root = logging.getLogger()
+        if len(root.handlers) > 1:
+            root.removeHandler(self)
         if self.place is None:
             return
         if self.entries and self._write():

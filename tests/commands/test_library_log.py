@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,6 @@ import pytest
 from aft_ray import cli
 from aft_ray.commands.environment import load_recipe
 from aft_ray.commands.library_log import LIBRARY_LOG
-
-
-@pytest.fixture(autouse=True)
-def logged() -> Iterator[None]:
-    yield
-    logging.getLogger().removeHandler(LIBRARY_LOG)
 
 
 @pytest.fixture
@@ -50,6 +43,7 @@ def test_the_terminal_names_the_file_of_what_libraries_say(
         f"aft-ray: 2 warnings of libraries: {place}",
     ]
     kept = place.read_text()
+    assert LIBRARY_LOG not in logging.getLogger().handlers, "pytest has handlers of its own"
     assert "PIL: a chunk of https://me:***@host" in kept and "FutureWarning: deprecated" in kept
 
 
