@@ -43,7 +43,8 @@ def open_setup(recipe: Recipe, verb: str) -> Setup:
     from aft_ray.training.inputs.stores import open_setup
 
     check(recipe, verb)
-    setup = open_setup(recipe, recipe.used_teachers() if verb == "train" else recipe.teacher_names())
+    names = recipe.used_teachers() if verb == "train" else recipe.teacher_names()
+    setup = open_setup(recipe, names if verb == "rank" else recipe.with_views(names))
     if verb == "search" and (faults := _task_faults(setup)):
         raise InputError(faults)
     return setup

@@ -130,18 +130,19 @@ def _try_wave(recipe: Recipe, wave: Wave, nodes: list[dict[str, float]], work: _
             raise result
         estimates.append(_estimate(teacher, result, inputs[teacher.name], work))
     reading_cpus = share.readers * share.reader_cpus
-    decode_hours = max(estimate.samples for estimate in estimates) * decode_s / reading_cpus / 3600
+    decode_hours = max(estimate.samples for estimate in estimates) / work.views * decode_s / reading_cpus / 3600
     return _Turn(decode_s, decode_hours, estimates)
 
 
 @dataclass(frozen=True)
 class _Work:
     """samples: number by split. missing: number of shards (None before they are cut) and samples to compute, by teacher.
-    tried: a table of a few samples."""
+    tried: a table of a few samples. views: of each sample."""
 
     samples: dict[str, int]
     missing: dict[str, tuple[int | None, int]]
     tried: pa.Table
+    views: int
 
 
 def _prepared_work(recipe: Recipe) -> _Work | None:
@@ -151,11 +152,12 @@ def _prepared_work(recipe: Recipe) -> _Work | None:
         return None
     todo = plan_extraction(recipe)
     missing: dict[str, tuple[int | None, int]] = {}
-    for name in recipe.teacher_names():
-        samples = [todo.num_samples[shard.split][shard.shard] for shard in todo.missing if name in shard.teachers]
-        missing[name] = (todo.missing_shards(name), sum(samples))
+    for teacher, views in todo.views.items():
+        found = [todo.num_samples[s.split][s.shard] for view in views for s in todo.missing if view in s.teachers]
+        missing[teacher] = (len(found), sum(found))
     tried = workspace.samples("train").read_shard(0).slice(0, TRIED)
-    return _Work({split: sum(counts) for split, counts in todo.num_samples.items()}, missing, tried)
+    samples = {split: sum(counts) for split, counts in todo.num_samples.items()}
+    return _Work(samples, missing, tried, recipe.train.views)
 
 
 def _listed_work(recipe: Recipe) -> _Work:
@@ -165,7 +167,10 @@ def _listed_work(recipe: Recipe) -> _Work:
     chosen = choose_splits(listing, recipe.dataset)
     samples = {split: len(chosen[split]) for split in recipe.extracted_splits()}
     tried, _ = samples_table(listing, chosen["train"][:TRIED], recipe.dataset)
-    return _Work(samples, {name: (None, sum(samples.values())) for name in recipe.teacher_names()}, tried)
+    views = recipe.train.views
+    return _Work(
+        samples, {name: (None, sum(samples.values()) * views) for name in recipe.teacher_names()}, tried, views
+    )
 
 
 def _try_teacher(teacher: TeacherConfig, inputs: Any) -> tuple[int, float, float] | InputError:
@@ -201,8 +206,8 @@ def _estimate(teacher: TeacherConfig, result: tuple[int, float, float], inputs: 
         feature_dim=feature_dim,
         shards_missing=shards_missing,
         samples=samples,
-        crop_bytes=inputs[0].nbytes if hasattr(inputs, "nbytes") else 0,
-        feature_bytes=sum(work.samples.values()) * feature_dim * itemsize,
+        crop_bytes=inputs[0].nbytes * work.views if hasattr(inputs, "nbytes") else 0,
+        feature_bytes=sum(work.samples.values()) * work.views * feature_dim * itemsize,
         samples_per_s=samples_per_s,
         load_s=load_s,
         hours=hours,

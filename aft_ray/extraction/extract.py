@@ -29,7 +29,7 @@ from aft_ray.cluster.waves import Wave, in_words, waves
 from aft_ray.extraction.features import RESULT, EmbedShard
 from aft_ray.extraction.log import Tally
 from aft_ray.extraction.reading import MissingShard, ReadShard
-from aft_ray.models.teachers import TeacherDescription, describe_teacher
+from aft_ray.models.teachers import TeacherDescription, describe_views
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig
@@ -47,19 +47,21 @@ ROUND = 10_000
 """Most shards per pipeline: its process keeps some KiB of Ray's notes on each until it ends."""
 
 Entries = dict[tuple[str, str], dict[int, dict[str, Any]]]
-"""(teacher, split) -> shard -> its entry in the manifest."""
+"""(directory, split) -> shard -> its entry in the manifest. A directory holds the features of one view of a teacher."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """The features to compute.
 
-    teachers: the recipe's, for these samples. num_samples: size of each samples shard, by split.
-    fingerprints: of the features, by teacher and split. missing: the samples shards that some teacher lacks.
+    teachers: the recipe's, for these samples. views: the directories of each one's features. num_samples: size of each samples
+    shard, by split. fingerprints: of the features, by directory and split. missing: the samples shards that some directory
+    lacks.
     """
 
     workspace: Workspace
     teachers: Sequence[TeacherConfig]
+    views: Mapping[str, Sequence[str]]
     descriptions: Mapping[str, TeacherDescription]
     num_samples: Mapping[str, Sequence[int]]
     fingerprints: Mapping[str, dict[str, dict[str, Any]]]
@@ -68,14 +70,18 @@ class Plan:
     def missing_shards(self, teacher: str) -> int:
         return sum(teacher in shard.teachers for shard in self.missing)
 
+    def of_view(self) -> dict[str, TeacherConfig]:
+        """The teacher of each directory."""
+        return {view: teacher for teacher in self.teachers for view in self.views[teacher.name]}
+
     def lacking(self) -> list[TeacherConfig]:
         """The teachers that have work to do."""
         names = {name for shard in self.missing for name in shard.teachers}
-        return [teacher for teacher in self.teachers if teacher.name in names]
+        return [teacher for teacher in self.teachers if names & set(self.views[teacher.name])]
 
     def of(self, wave: Wave) -> Plan:
         """The part of these teachers."""
-        names = [teacher.name for teacher in wave]
+        names = [view for teacher in wave for view in self.views[teacher.name]]
         descriptions = {name: self.descriptions[name] for name in names}
         missing = [shard._replace(teachers=tuple(n for n in shard.teachers if n in names)) for shard in self.missing]
         return replace(self, teachers=wave, descriptions=descriptions, missing=[s for s in missing if s.teachers])
@@ -91,7 +97,7 @@ def extract(recipe: Recipe, *, overwrite: bool = False) -> dict[str, int]:
     workspace = Workspace.at(recipe.workspace)
     with lease(workspace, "features"):
         if overwrite:
-            delete_features(workspace, recipe.teacher_names())
+            delete_features(workspace, recipe.with_views(recipe.teacher_names()))
         return _extract(recipe, plan_extraction(recipe))
 
 
@@ -114,15 +120,15 @@ def write_manifests(recipe: Recipe, plan: Plan, entries: Entries) -> None:
     Raises InputError if more samples are quarantined than the recipe allows, by this run and earlier ones together.
     """
     quarantined: dict[str, dict[str, str]] = {}
-    for teacher in recipe.teachers:
+    for view, teacher in plan.of_view().items():
         for split, num_samples in plan.num_samples.items():
-            directory = plan.workspace.features(teacher.name, split)
-            made = entries.get((teacher.name, split), {})
+            directory = plan.workspace.features(view, split)
+            made = entries.get((view, split), {})
             manifest = None if made else directory.manifest()
             if manifest is None:
                 width = directory.read_features(0)[1].shape[1]
                 facts = {"feature_dim": width, "made_with": {**_versions(), "batch_size": teacher.batch_size}}
-                fingerprint = plan.fingerprints[teacher.name][split]
+                fingerprint = plan.fingerprints[view][split]
                 manifest = directory.write_manifest(len(num_samples), fingerprint, entries=made, **facts)
             quarantined.update({sample["sample_id"]: sample for sample in manifest["quarantined"]})
     check_quarantined(list(quarantined.values()), recipe.dataset.max_bad_samples)
@@ -141,7 +147,7 @@ def plan_extraction(recipe: Recipe) -> Plan:
     for split, manifest in samples.items():
         check_not_empty(manifest["num_samples"], workspace.samples(split), [manifest])
     teachers = [teacher.reading(samples["train"]) for teacher in recipe.teachers]
-    descriptions = {teacher.name: describe_teacher(teacher, samples["train"]) for teacher in teachers}
+    descriptions = describe_views(teachers, samples["train"], recipe.train.views, flip=recipe.train.flip)
     _check_modality(samples["train"]["modality"], descriptions)
     fingerprints = {
         teacher: {
@@ -152,7 +158,8 @@ def plan_extraction(recipe: Recipe) -> Plan:
     }
     missing = _missing_shards(workspace, fingerprints, samples)
     num_samples = {split: [shard["num_samples"] for shard in manifest["shards"]] for split, manifest in samples.items()}
-    return Plan(workspace, teachers, descriptions, num_samples, fingerprints, missing)
+    views = {teacher.name: recipe.with_views([teacher.name]) for teacher in teachers}
+    return Plan(workspace, teachers, views, descriptions, num_samples, fingerprints, missing)
 
 
 def _check_modality(modality: str, descriptions: Mapping[str, TeacherDescription]) -> None:
@@ -202,7 +209,7 @@ def _run(recipe: Recipe, plan: Plan) -> Entries:
     if len(turns) > 1:
         print(f"extract: the cluster has no room for all teachers at once; {in_words(turns)}", file=sys.stderr)
     shards = {name: plan.missing_shards(name) for name in plan.descriptions}
-    tally = Tally(plan.workspace, recipe.teachers, shards)
+    tally = Tally(plan.workspace, plan.of_view(), shards)
     entries: Entries = {}
     quarantined: dict[str, dict[str, str]] = {}
     left: dict[tuple[str, int], MissingShard] = {}
@@ -251,9 +258,10 @@ def _pipeline(recipe: Recipe, plan: Plan, attempts: Attempts, missing: list[Miss
     )
     for number, teacher in enumerate(plan.teachers, 1):
         watch = watched(work=f"teacher '{teacher.name}'")
+        fingerprints = {view: plan.fingerprints[view] for view in plan.views[teacher.name]}
         pipeline = pipeline.map(
             EmbedShard,
-            fn_constructor_args=(teacher, plan.workspace, plan.fingerprints[teacher.name], watch),
+            fn_constructor_args=(teacher, plan.workspace, fingerprints, watch),
             **gang.stage(number, len(items), calls=2 if teacher.num_gpus else 1),
         )
     return pipeline

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,6 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.own_class import own_faults
 from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.store.parquet import features_table
-from aft_ray.store.shards import ShardDirectory
 from aft_ray.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -40,9 +39,13 @@ class EmbedShard:
     """
 
     def __init__(
-        self, config: TeacherConfig, workspace: Workspace, fingerprints: dict[str, dict[str, Any]], watch: Watch
+        self,
+        config: TeacherConfig,
+        workspace: Workspace,
+        fingerprints: Mapping[str, dict[str, dict[str, Any]]],
+        watch: Watch,
     ) -> None:
-        """fingerprints: of the features, by split."""
+        """fingerprints: of the features, by directory, one for each view, and split."""
         from aft_ray.models.teachers.device import device_of
 
         self.config, self.workspace, self.fingerprints, self.watch = config, workspace, fingerprints, watch
@@ -57,23 +60,26 @@ class EmbedShard:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         if self.fault is not None:
             raise self.fault
-        inputs = row.pop(CROPS + self.config.name)
-        directory = self.workspace.features(self.config.name, row["split"])
-        name = directory.shard_name(row["shard"])
-        # A task that Ray repeats after a crash may find its shard written.
-        with own_faults(self.config.model, f"Teacher '{self.config.name}'"):
-            result = {} if not len(inputs) or directory.has(name) else self._embed(row, inputs, directory)
-        row[RESULT + self.config.name] = json.dumps(result)
+        for view in self.fingerprints:
+            inputs = row.pop(CROPS + view)
+            directory = self.workspace.features(view, row["split"])
+            # A task that Ray repeats after a crash may find its shard written.
+            is_there = not len(inputs) or directory.has(directory.shard_name(row["shard"]))
+            with own_faults(self.config.model, f"Teacher '{self.config.name}'"):
+                result = {} if is_there else self._embed(row, inputs, view)
+            row[RESULT + view] = json.dumps(result)
         if not any(column.startswith(CROPS) for column in row):
             del row["sample_id"]  # this was the last teacher
         return row
 
-    def _embed(self, row: dict[str, Any], inputs: Any, directory: ShardDirectory) -> dict[str, Any]:
+    def _embed(self, row: dict[str, Any], inputs: Any, view: str) -> dict[str, Any]:
+        directory = self.workspace.features(view, row["split"])
+
         def work_alone(index: int | None) -> None:
             embed(self.teacher, without(inputs[:1], [0]) if index is None else inputs[index : index + 1], 1)
 
         quarantined = {int(index): sample for index, sample in json.loads(row["quarantined"]).items()}
-        shard = f"shard {row['shard']} of {row['split']}"
+        shard = f"shard {row['shard']} of {row['split']}" + (f", {view}" if view != self.config.name else "")
         with self.computing:
             culprits = self.watch.begin(shard, row["sample_id"], quarantined, work_alone)
             started = time.perf_counter()
@@ -82,7 +88,7 @@ class EmbedShard:
             seconds, batch_size = time.perf_counter() - started, self.batch_size
         table = features_table(row["sample_id"], features, self.config.features_dtype, quarantined)
         entry = directory.write_shard(
-            row["shard"], table, self.fingerprints[row["split"]], quarantined=list(quarantined.values())
+            row["shard"], table, self.fingerprints[view][row["split"]], quarantined=list(quarantined.values())
         )
         self.watch.done(shard)
         return {

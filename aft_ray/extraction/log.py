@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,10 +51,10 @@ class Tally:
     its actors' time spent computing), `seconds_left` and `batch_size`.
     """
 
-    def __init__(self, workspace: Directory, teachers: Sequence[TeacherConfig], shards: Mapping[str, int]) -> None:
-        """shards: number for each teacher to make."""
+    def __init__(self, workspace: Directory, teachers: Mapping[str, TeacherConfig], shards: Mapping[str, int]) -> None:
+        """teachers, shards: of each directory of features, its teacher and the number of shards to make."""
         self.workspace = workspace
-        self.teachers = {t.name: _Teacher(t.num_actors, t.batch_size, shards[t.name]) for t in teachers}
+        self.teachers = {n: _Teacher(t.num_actors, t.batch_size, shards[n]) for n, t in teachers.items()}
         self.lines = workspace.read(LOG) if workspace.has(LOG) else b""
         self.started = self.logged = time.monotonic()
         self.log("start")

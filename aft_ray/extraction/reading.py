@@ -98,8 +98,10 @@ def make_inputs(
     for row, content in zip(rows, contents(table, rows), strict=True):
         try:
             picture = next(iter(transforms.values())).decode(content())
+            sample_id = table.column("sample_id")[row].as_py()
             for name, transform in transforms.items():
-                inputs[name][row] = transform.crop(picture)
+                view, crop = descriptions[name].view, transform.crop(picture)
+                inputs[name][row] = view.of(crop, sample_id) if view else crop
         except InputError:
             raise
         except UNREADABLE as error:

@@ -19,7 +19,7 @@ from pydantic import ValidationError, field_validator, model_validator
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.fault_lines import fault_lines, section_at, types_of
 from aft_ray.recipe.files import read
-from aft_ray.recipe.model import Model, checked_name, is_own_class
+from aft_ray.recipe.model import Model, checked_name, is_own_class, view_name
 from aft_ray.recipe.presets import resolve_preset
 from aft_ray.recipe.search_section import SearchConfig
 from aft_ray.recipe.sections import (
@@ -91,6 +91,10 @@ class Recipe(Model):
         """The teachers whose features a training reads: standard transfer reads none, a linear probe always all."""
         reads_none = self.regularizer.name == "none" and self.student.model != "linear_probe"
         return () if reads_none else self.teacher_names()
+
+    def with_views(self, teachers: Sequence[str]) -> tuple[str, ...]:
+        """The directories of these teachers' features: of whole pictures, and of the other views that `train.views` asks for."""
+        return tuple(view_name(teacher, number) for teacher in teachers for number in range(self.train.views))
 
     def own_classes(self) -> tuple[str, ...]:
         """The classes of the user's own that the recipe names, `module:Class`."""

@@ -131,3 +131,8 @@ def named_or_own(value: str, names: Iterable[str]) -> str:
 def is_own_class(name: str) -> bool:
     """Whether `name` has the form `module:Class`, a class of the user's own."""
     return OWN_CLASS.fullmatch(name) is not None and name.partition(":")[0] not in LIBRARIES
+
+
+def view_name(teacher: str, number: int) -> str:
+    """The directory of a teacher's features of one view of each picture; 0 is the whole picture."""
+    return f"{teacher}.view{number}" if number else teacher

@@ -328,6 +328,9 @@ class TrainConfig(Model):
     augment: Literal["none", "light", "strong"] = "none"
     """Random changes of the student's view of each sample: crops and flips of pictures, with `strong` also turns, colours and an
     erased patch; dropped words of texts. Teachers' features stay those of the whole sample."""
+    views: int = Field(default=1, gt=0, le=100)
+    """Views of each picture that teachers see: the whole, and crops of at least half its area. With `augment`, the student sees
+    at each step a part that its target features were made of. `extract` takes this many times as long, and as much room."""
     flip: bool = True
     """Let `augment` mirror pictures; false for digits, letters and other pictures with a left and a right."""
     accumulation_steps: int = Field(default=1, gt=0, le=LARGEST_BATCH)

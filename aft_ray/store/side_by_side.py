@@ -42,6 +42,11 @@ class Store:
         return [directory.manifest() or {} for directory in self.features]
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The directories of the features: of each teacher, and of its views."""
+        return tuple(directory.path.split("/")[-2] for directory in self.features)
+
+    @property
     def num_shards(self) -> int:
         return len(self.manifest["shards"])
 

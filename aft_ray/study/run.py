@@ -58,7 +58,9 @@ def run_setting(study: Study, name: str) -> None:
     prepare(recipe)
     if recipe.teachers:
         extract(recipe)
-    setup = open_setup(override(recipe, {"search.compare": before.missing(recipe)}), recipe.teacher_names())
+    setup = open_setup(
+        override(recipe, {"search.compare": before.missing(recipe)}), recipe.with_views(recipe.teacher_names())
+    )
     rows = search(setup)
     if failed := [row for row in rows if row["status"] == "failed"]:
         reason = failed[0]["error"] or "no reason recorded"

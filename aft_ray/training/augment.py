@@ -1,7 +1,8 @@
 """Random changes of the student's view, made for whole batches on the training device.
 
 The random numbers of a row are a function of (seed, step, row of the global batch), so any number of workers sees the same
-pictures, and so does a resumed run. A picture is changed after the student's transform has cropped it.
+pictures, and so does a resumed run. A picture is changed after the student's transform has cropped it. With `train.views` its
+crop is the one that its target features were made of.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from aft_ray.models.students import student_transforms
 from aft_ray.models.text import PADDING
+from aft_ray.models.views import AREA, RATIO
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.sections import TrainConfig
 from aft_ray.training.inputs.batch import Batch
@@ -28,13 +30,12 @@ USE = 7
 
 @dataclass(frozen=True)
 class Strength:
-    """area: smallest share of the picture that a crop shows. ratio: largest stretch of its sides. turn: degrees.
+    """area: smallest share of the picture that a crop shows. turn: degrees.
     colour: largest change of brightness, contrast and saturation, as a factor from 1. erased: how often a patch is erased.
     dropped: share of words.
     """
 
     area: float
-    ratio: float = 4 / 3
     turn: float = 0.0
     colour: float = 0.0
     erased: float = 0.0
@@ -70,18 +71,23 @@ class Augmentation:
             random = np.random.default_rng((self.seed, USE, step, number))
             if column == "image":
                 numbers = random.random((int(rows.max(initial=-1)) + 1, NUMBERS), np.float32)[rows]
-                changed.append(self.pictures(one, torch.from_numpy(numbers).to(one.device)))
+                changed.append(self.pictures(one, torch.from_numpy(numbers).to(one.device), batch.views))
             else:
                 numbers = random.random((int(rows.max(initial=-1)) + 1, one.shape[1]), np.float32)[rows]
                 changed.append(drop_words(one, torch.from_numpy(numbers).to(one.device), self.strength.dropped))
         return replace(batch, inputs=tuple(changed) if isinstance(batch.inputs, tuple) else changed[0])
 
-    def pictures(self, images_bHWC: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-        """(b, height, width, 3) uint8 from such, and (b, NUMBERS) random numbers."""
+    def pictures(
+        self, images_bHWC: torch.Tensor, numbers: torch.Tensor, views: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """(b, height, width, 3) uint8 from such, and (b, NUMBERS) random numbers. views: the parts to show, as in Batch."""
         if not len(images_bHWC):
             return images_bHWC
         pixels = images_bHWC.permute(0, 3, 1, 2).float()
-        grid = affine_grid(self._views(numbers), list(pixels.shape), align_corners=False)
+        area, turn = self.strength.area, self.strength.turn
+        if views is not None:
+            area, turn, numbers = AREA, 0.0, torch.cat([views, numbers[:, views.shape[1] :]], 1)
+        grid = affine_grid(self._views(numbers, area, turn), list(pixels.shape), align_corners=False)
         pixels = grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
         if self.strength.colour:
             pixels = recoloured(pixels, 1 + self.strength.colour * (2 * numbers[:, 6:9] - 1))
@@ -90,16 +96,15 @@ class Augmentation:
             pixels = erased(pixels, numbers[:, 9:14], self.strength.erased)
         return pixels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
-    def _views(self, numbers: torch.Tensor) -> torch.Tensor:
+    def _views(self, numbers: torch.Tensor, least: float, turn: float) -> torch.Tensor:
         """(b, 2, 3) maps from a view's coordinates in [-1, 1] to the picture's: a crop of random area, ratio and place, as in
         training on ImageNet (arXiv 1409.4842), mirrored and turned."""
-        strength = self.strength
-        area = strength.area + (1 - strength.area) * numbers[:, 0]
-        stretch = torch.exp(math.log(strength.ratio) * (2 * numbers[:, 1] - 1)).sqrt()
+        area = least + (1 - least) * numbers[:, 0]
+        stretch = torch.exp(math.log(RATIO) * (2 * numbers[:, 1] - 1)).sqrt()
         width, height = (area.sqrt() * stretch).clamp(max=1), (area.sqrt() / stretch).clamp(max=1)
         right, down = (1 - width) * (2 * numbers[:, 2] - 1), (1 - height) * (2 * numbers[:, 3] - 1)
         mirror = torch.where(numbers[:, 4] < 0.5, -1.0, 1.0) if self.flip else torch.ones_like(width)
-        angle = math.radians(strength.turn) * (2 * numbers[:, 5] - 1)
+        angle = math.radians(turn) * (2 * numbers[:, 5] - 1)
         cos, sin = angle.cos(), angle.sin()
         first = torch.stack([cos * width * mirror, -sin * height, right], 1)
         return torch.stack([first, torch.stack([sin * width * mirror, cos * height, down], 1)], 1)

@@ -125,6 +125,10 @@ def _view_faults(recipe: Recipe) -> list[str]:
         faults.append(
             "train.augment is for students of pictures or texts; linear_probe reads features. Set it to none."
         )
+    if settings.views > 1 and settings.augment == "none":
+        faults.append("train.views has no use without train.augment: set augment to light or strong, or views to 1.")
+    if settings.views > 1 and has_two_towers(recipe):
+        faults.append("train.views is for students of pictures alone. Set it to 1.")
     if settings.layer_decay < 1 and has_two_towers(recipe):
         faults.append("train.layer_decay is for students with one tower. Set it to 1.")
     if settings.frozen_steps >= settings.steps:

@@ -78,7 +78,9 @@ def run_inputs(recipe: Recipe, origin: Mapping[str, Any]) -> dict[str, Any]:
     for key in MAY_CHANGE:
         del sections["train"][key]
     names = recipe.used_teachers()
-    of_teachers = {name: found for name, found in origin.get("teachers", {}).items() if name in names}
+    of_teachers = {
+        name: found for name, found in origin.get("teachers", {}).items() if name in recipe.with_views(names)
+    }
     return {"recipe": {**sections, "teachers": list(names)}, "samples": origin.get("samples"), "teachers": of_teachers}
 
 
@@ -116,9 +118,10 @@ def _comparable_samples(before: Any, now: Any) -> tuple[Any, Any]:
 
 def origin(stores: Mapping[str, Store]) -> dict[str, Any]:
     """The fingerprints of a run's samples and of its teachers' features."""
+    train = stores["train"]
     return {
         "samples": {split: store.manifest["fingerprint"] for split, store in stores.items()},
-        "teachers": {d.path.split("/")[-2]: (d.manifest() or {})["fingerprint"] for d in stores["train"].features},
+        "teachers": {n: m["fingerprint"] for n, m in zip(train.names, train.feature_manifests, strict=True)},
     }
 
 

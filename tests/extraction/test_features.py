@@ -74,7 +74,7 @@ def row(given: np.ndarray, quarantined: dict) -> dict:
 def test_a_shard_is_written_once_with_its_quarantined_samples(tmp_path: Path) -> None:
     log = tmp_path / "log"
     workspace = Workspace.at(tmp_path / "work")
-    stage = EmbedShard(means(log=str(log)), workspace, {"train": {"model": "means"}}, WATCH)
+    stage = EmbedShard(means(log=str(log)), workspace, {"means": {"train": {"model": "means"}}}, WATCH)
     bad = {"1": {"sample_id": "s1", "reason": "broken"}}
     done = stage(row(crops(5), bad))
     result = json.loads(done[RESULT + "means"])
@@ -98,7 +98,7 @@ def test_the_share_of_a_shard_is_reported_from_its_first_batch_on(
             shares.append(attempts.parts())
             return super().__call__(inputs)
 
-    stage = EmbedShard(means(), Workspace.at(tmp_path), {"train": {}}, Watch(attempts, "teacher 'means'", 0))
+    stage = EmbedShard(means(), Workspace.at(tmp_path), {"means": {"train": {}}}, Watch(attempts, "teacher 'means'", 0))
     stage.teacher = Slow(means(), CPU)
     stage(row(crops(10), {}))
     assert shares == [0.0, 0.4, 0.8] and attempts.parts() == 0.0
@@ -135,7 +135,7 @@ def test_a_shard_is_computed_while_another_is_written_and_never_two(
         return write_shard(self, shard, *rest, **options)
 
     monkeypatch.setattr(ShardDirectory, "write_shard", write_when_the_second_computes)
-    stage = EmbedShard(means(), Workspace.at(tmp_path / "work"), {"train": {"model": "means"}}, WATCH)
+    stage = EmbedShard(means(), Workspace.at(tmp_path / "work"), {"means": {"train": {"model": "means"}}}, WATCH)
     stage.teacher = OneAtATime(means(), CPU)
     rows = [row(np.full((9, 8, 8, 3), number, np.uint8), {}) | {"shard": number} for number in range(2)]
     with ThreadPoolExecutor(2) as pool:

@@ -19,7 +19,7 @@ def result(samples: int, batch_size: int) -> dict:
 
 def test_lines_tell_progress_per_teacher_and_every_lowered_batch(tmp_path: Path) -> None:
     workspace = Workspace.at(tmp_path)
-    teachers = [TeacherConfig(name=name, model="timm:x", batch_size=64) for name in ("a", "b")]
+    teachers = {name: TeacherConfig(name=name, model="timm:x", batch_size=64) for name in ("a", "b")}
     tally = Tally(workspace, teachers, {"a": 3, "b": 2})
     tally.add("a", result(10, 64))
     tally.add("a", result(10, 32))

@@ -16,15 +16,26 @@ from typing import TYPE_CHECKING, Any
 
 from aft_ray.models.images import ImageTransform
 from aft_ray.models.teachers.base import Teacher, TeacherDescription, refuse
+from aft_ray.models.views import View
 from aft_ray.models.weights_file import library_fault
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.model import view_name
 from aft_ray.recipe.own_class import own_faults
 from aft_ray.recipe.sections import TeacherConfig
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FORMS", "LIBRARIES", "Teacher", "TeacherDescription", "build_teacher", "describe_teacher", "faults"]
+__all__ = [
+    "FORMS",
+    "LIBRARIES",
+    "Teacher",
+    "TeacherDescription",
+    "build_teacher",
+    "describe_teacher",
+    "describe_views",
+    "faults",
+]
 
 ADAPTERS = {
     "open_clip": "aft_ray.models.teachers.open_clip_teacher:OpenClipTeacher",
@@ -58,6 +69,23 @@ def describe_teacher(config: TeacherConfig, samples: Mapping[str, Any] | None = 
     if samples and isinstance(description.transform, ImageTransform):
         description = replace(description, transform=description.transform.reading(samples["fingerprint"]))
     return replace(description, fingerprint=_common_fingerprint(config, description) | description.fingerprint)
+
+
+def describe_views(
+    configs: Sequence[TeacherConfig], samples: Mapping[str, Any] | None, views: int, *, flip: bool
+) -> dict[str, TeacherDescription]:
+    """The description of every directory of features: of each teacher, and of its other views (see `views`).
+
+    Raises InputError as `describe_teacher` does, and if a teacher of texts is to have views.
+    """
+    found: dict[str, TeacherDescription] = {}
+    for config in configs:
+        found[config.name] = whole = describe_teacher(config, samples)
+        if views > 1 and whole.modality != "image":
+            raise InputError(f"Teacher '{config.name}' reads texts, which have no views: set train.views to 1.")
+        for number in range(1, views):
+            found[view_name(config.name, number)] = whole.seen_as(View(number, flip))
+    return found
 
 
 def build_teacher(config: TeacherConfig, device: torch.device) -> Teacher:

@@ -26,12 +26,13 @@ with `teachers: [{model: "my_lab.teachers:Pathology", weights: /models/pathology
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from aft_ray.models.images import ImageTransform
+from aft_ray.models.views import View
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig
 
@@ -44,6 +45,7 @@ class TeacherDescription:
     """The teacher's input, and the settings that its features depend on.
 
     transform: turns an image into the teacher's input; None for text.
+    view: the part of each picture that it sees; None for the whole.
     fingerprint: everything that changes the features' values, as plain JSON values. `describe_teacher` adds the recipe's
         settings of every teacher (model, transform, options, precision, features_dtype).
     """
@@ -51,6 +53,11 @@ class TeacherDescription:
     modality: Literal["image", "text"]
     transform: ImageTransform | None
     fingerprint: dict[str, Any]
+    view: View | None = None
+
+    def seen_as(self, view: View) -> TeacherDescription:
+        """The description for one view of each picture."""
+        return replace(self, view=view, fingerprint={**self.fingerprint, "view": view.fingerprint()})
 
 
 class Teacher(Protocol):

@@ -18,11 +18,13 @@ class Batch:
     features; a tuple of two for a student with two towers.
     labels: (b,) int64, UNLABELED where there is none; (b, C) float32 of several labels or numbers, NaN where there is none.
     teacher_features: (b, T), the teachers side by side in the recipe's order; T is 0 without teachers.
+    views: (b, 5) the part of each picture that the features were made of (see `models.views`); None where that is the whole.
     """
 
     inputs: torch.Tensor | tuple[torch.Tensor, ...]
     labels: torch.Tensor
     teacher_features: torch.Tensor
+    views: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -30,7 +32,8 @@ class Batch:
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """`function` of every tensor."""
         inputs = tuple(map(function, self.inputs)) if isinstance(self.inputs, tuple) else function(self.inputs)
-        return Batch(inputs, function(self.labels), function(self.teacher_features))
+        views = None if self.views is None else function(self.views)
+        return Batch(inputs, function(self.labels), function(self.teacher_features), views)
 
     def to(self, device: torch.device) -> Batch:
         """The same on `device`; from pinned memory without waiting for it."""

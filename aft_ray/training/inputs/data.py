@@ -57,12 +57,11 @@ def load_data(recipe: Recipe, stores: Mapping[str, Store], cache: ArrayCache | N
     transforms = [t.reading(samples) if isinstance(t, ImageTransform) else t for t in transforms_of(recipe)]
     splits: dict[str, Samples] = {}
     for split, store in stores.items():
-        names = recipe.teacher_names() if store.features else ()
         if recipe.train.streaming:
-            splits[split] = stream_split(store, names, transforms, world_size=world_size())
+            splits[split] = stream_split(store, store.names, transforms, world_size=world_size())
         else:
             bad = recipe.dataset.max_bad_samples
-            splits[split] = load_split(store, names, transforms, max_bad_samples=bad, cache=cache)
+            splits[split] = load_split(store, store.names, transforms, max_bad_samples=bad, cache=cache)
     _check_splits(splits)
     return Data(**splits, origin=origin(stores))
 

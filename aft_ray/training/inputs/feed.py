@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from aft_ray.models.views import all_numbers
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.model import view_name
 from aft_ray.store.files import Directory
 from aft_ray.store.prefetch import prefetched
 from aft_ray.training.augment import augmentation_of
@@ -18,6 +20,8 @@ from aft_ray.training.inputs.batch import Batch
 from aft_ray.training.inputs.batches import Samples
 from aft_ray.training.inputs.order import BatchOrder, worker_rows
 
+VIEWS = 8
+"""Keeps the choice of views apart from other random numbers."""
 LOOK_EVERY = 50
 NAMED = 8
 
@@ -41,6 +45,8 @@ class Feed:
         self.train, self.teachers, self.device = train, teachers, device
         self.rank, self.world_size = rank, world_size
         self.augmentation = augmentation_of(recipe)
+        self.num_views = settings.views if teachers else 1
+        self.seed = settings.seed
         self.num_steps = settings.steps
         self.own_steps = recipe.regularizer.steps_per_student_step - 1
         self.orders = [
@@ -77,11 +83,24 @@ class Feed:
 
     def _rows(self, step: int) -> list[Batch]:
         own = [self.orders[1].all(step * self.own_steps + number) for number in range(self.own_steps)]
-        batches = [
-            self.train.rows(worker_rows(indices, self.rank, self.world_size), self.teachers)
-            for indices in (self.indices(step), *own)
-        ]
+        uses = (self.indices(step), *own)
+        batches = [self._batch(indices, step * len(uses) + use) for use, indices in enumerate(uses)]
         return [batch.map(torch.Tensor.pin_memory) for batch in batches] if self.device.type == "cuda" else batches
+
+    def _batch(self, indices: np.ndarray, draw: int) -> Batch:
+        """This worker's rows of a global batch, each with the features of one view; the same at each call with `draw`."""
+        own = worker_rows(indices, self.rank, self.world_size)
+        if self.num_views == 1:
+            return self.train.rows(own, self.teachers)
+        random = np.random.default_rng((self.seed, VIEWS, draw))
+        chosen = worker_rows(random.integers(self.num_views, size=len(indices)), self.rank, self.world_size)
+        batch = self.train.rows(own, self.teachers)
+        features = batch.teacher_features.numpy()
+        for number in range(1, self.num_views):
+            rows, names = chosen == number, [view_name(teacher, number) for teacher in self.teachers]
+            features[rows] = self.train.features_of(own[rows], names)
+        numbers = all_numbers(self.train.sample_ids[own], chosen)
+        return replace(batch, views=torch.from_numpy(numbers))
 
 
 class LossWatch:

@@ -25,24 +25,25 @@ class Setup:
 
 
 def open_setup(recipe: Recipe, names: Sequence[str] | None = None) -> Setup:
-    """Opens the stores with the features of the teachers `names`; None means the teachers that a training reads.
+    """Opens the stores with the features in the directories `names`; None means all that a training reads.
 
     Raises InputError if something is missing, was made with other settings, or is nothing that the student can learn from.
     """
-    stores = open_stores(recipe, recipe.used_teachers() if names is None else names)
+    stores = open_stores(recipe, recipe.with_views(recipe.used_teachers()) if names is None else names)
     if faults := sample_faults(recipe, stores["train"].manifest):
         raise InputError(faults)
     return Setup(recipe, stores)
 
 
 def open_stores(recipe: Recipe, names: Sequence[str]) -> dict[str, Store]:
-    """The samples of every split, with the features of the teachers `names` where a training needs them.
+    """The samples of every split, with the features in the directories `names` where a training needs them.
 
     Raises InputError, one line per fault, if something is missing or was made with other settings.
     """
     samples = Workspace.at(recipe.workspace).samples("train").manifest() or {}
     reading = [teacher.reading(samples) for teacher in recipe.teachers if teacher.name in names]
-    expected = {teacher.name: teachers.describe_teacher(teacher, samples).fingerprint for teacher in reading}
+    described = teachers.describe_views(reading, samples, recipe.train.views, flip=recipe.train.flip)
+    expected = {name: description.fingerprint for name, description in described.items()}
     with_features = recipe.extracted_splits()
     stores: dict[str, Store] = {}
     faults: list[str] = []

@@ -73,16 +73,19 @@ def extract_here(given: Recipe) -> None:
     """`extract` without Ray: its own stages, one after the other."""
     plan, entries = plan_extraction(given), Entries()
     watch = Watch(AttemptsHere(), "this test", 0)
-    stages = [EmbedShard(config, plan.workspace, plan.fingerprints[config.name], watch) for config in plan.teachers]
+    stages = [
+        EmbedShard(config, plan.workspace, {v: plan.fingerprints[v] for v in plan.views[config.name]}, watch)
+        for config in plan.teachers
+    ]
     read = ReadShard(plan.workspace, plan.descriptions, watch)
     for missing in plan.missing:
         row = read({"missing": json.dumps(missing)})
         split, shard = row["split"], row["shard"]
         for stage in stages:
             row = stage(row)
-        for config in given.teachers:
-            result = json.loads(row[RESULT + config.name])
-            entries.setdefault((config.name, split), {})[shard] = result["entry"]
+        for view in missing.teachers:
+            result = json.loads(row[RESULT + view])
+            entries.setdefault((view, split), {})[shard] = result["entry"]
     write_manifests(given, plan, entries)
 
 
