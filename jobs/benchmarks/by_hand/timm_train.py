@@ -49,7 +49,7 @@ def main(folder, steps):
     model.load_state_dict(own | {n: t for n, t in zip(own, loaded.values(), strict=False) if t.shape == own[n].shape})
     light = {"scale": (0.64, 1.0), "ratio": (0.75, 4 / 3), "hflip": 0.0, "color_jitter": None}
     batches = loader(folder, "train", model, is_training=True, **light)
-    optimizer = create_optimizer_v2(model, opt="adamw", lr=3e-4, weight_decay=0.05, layer_decay=0.75)
+    optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-3, weight_decay=0.05)
     schedule, _ = create_scheduler_v2(
         optimizer,
         "cosine",
@@ -73,7 +73,8 @@ def main(folder, steps):
             average.update(model, step)
             schedule.step_update(step)
     speed = steps * BATCH / (time.perf_counter() - started)
-    print(f"samples/s {speed:.1f} test {test_accuracy(average.module, loader(folder, 'test', model)):.2f}")
+    found = [test_accuracy(one, loader(folder, "test", model)) for one in (average.module, model)]
+    print(f"samples/s {speed:.1f} average {found[0]:.2f} last {found[1]:.2f}")
 
 
 if __name__ == "__main__":
