@@ -4,8 +4,9 @@
 
 `by_hand/` holds three plain scripts on torch, timm and a DataLoader for the demo's digits, teachers and student; they
 neither check, nor resume, nor report. Each is run as its user would, from a cold start, and then the command that does the
-same. Validation accuracies tell that it is the same; splits, seeds and the order of samples differ. The last lines say how long
-our training took to its first evaluation, and how busy the machine was. Stages read the files of earlier stages in FOLDER.
+same. Validation accuracies tell that it is the same; splits, seeds and the order of samples differ. Last come the
+seconds to our first evaluation, the CPU seconds of both trainings, which other work on the machine changes less, and how busy
+it was. Stages read the files of earlier stages in FOLDER.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import ast
 import math
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -36,10 +39,20 @@ STAGES = ("prepare", "extract", "train", "search")
 BETAS = "[1, 2, 5, 10, 20, 40, 80, 160]"
 
 
-def timed(*command: str | Path, until: Path | None = None) -> tuple[float, str, float]:
-    """Runs a command. Returns its seconds, its output, and the seconds until the file `until` was there."""
+@dataclass(frozen=True)
+class Timed:
+    """seen: seconds until a file was there. cpu: seconds of the process and the children that it waited for."""
+
+    seconds: float
+    said: str
+    seen: float
+    cpu: float
+
+
+def timed(*command: str | Path, until: Path | None = None) -> Timed:
+    """Runs a command. until: the file to look for."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    started, seen = time.perf_counter(), math.nan
+    started, seen, before = time.perf_counter(), math.nan, _cpu()
     with subprocess.Popen(
         [sys.executable, *map(str, command)], env=environment, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -50,7 +63,12 @@ def timed(*command: str | Path, until: Path | None = None) -> tuple[float, str, 
         seconds = time.perf_counter() - started
     if process.returncode:
         raise SystemExit(f"{command} failed")
-    return seconds, said, seen
+    return Timed(seconds, said, seen, _cpu() - before)
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def lines_of(script: Path) -> int:
@@ -80,23 +98,30 @@ def compare(folder: Path, steps: int, verbs: Sequence[str]) -> None:
     print("| stage | by hand, s | aft-ray, s | ratio | by hand, lines | by hand, val % | aft-ray, val % |")
     print("|" + "---|" * 7)
     stages = {"extract": (own,), "train": (own, "20", str(steps)), "search": (own, str(steps))}
-    first = math.nan
+    trained: list[Timed] = []
     for verb in verbs:
-        theirs, lines, said, rest = 0.0, "", "", stages.get(verb)
+        theirs, lines, rest = Timed(0.0, "", math.nan, 0.0), "", stages.get(verb)
         if rest:
             script = SCRIPTS / f"{verb}.py"
-            theirs, said, _ = timed(script, *rest)
+            theirs = timed(script, *rest)
             lines = str(lines_of(script))
         metrics = workspace / "runs" / "main" / "metrics.jsonl" if verb == "train" else None
-        ours, _, seen = timed("-m", "aft_ray.cli", verb, DEMO, *given, until=metrics)
-        first = first if metrics is None else seen
-        ratio = f"{ours / theirs:.2f}" if theirs else ""
-        found = re.search(r"validation ([0-9.]+)", said)
+        ours = timed("-m", "aft_ray.cli", verb, DEMO, *given, until=metrics)
+        trained += [theirs, ours] if metrics else []
+        ratio = f"{ours.seconds / theirs.seconds:.2f}" if theirs.seconds else ""
+        found = re.search(r"validation ([0-9.]+)", theirs.said)
         accuracies = [f"{100 * float(found[1]):.1f}" if found else "", validation(verb, workspace)]
-        print("| " + " | ".join([verb, f"{theirs:.1f}", f"{ours:.1f}", ratio, lines, *accuracies]) + " |", flush=True)
-    print(
-        f"\nFirst evaluation of our training after {first:.1f} s. Load average of the last minute: {os.getloadavg()[0]:.1f}."
-    )
+        print(
+            "| " + " | ".join([verb, f"{theirs.seconds:.1f}", f"{ours.seconds:.1f}", ratio, lines, *accuracies]) + " |",
+            flush=True,
+        )
+    if trained:
+        plain, full = trained
+        print(f"\nFirst evaluation of our training after {full.seen:.1f} s.", end=" ")
+        print(
+            f"CPU seconds of the trainings: {plain.cpu:.1f} by hand, {full.cpu:.1f} ours, {full.cpu / plain.cpu:.2f}."
+        )
+    print(f"Load average of the last minute: {os.getloadavg()[0]:.1f}.")
 
 
 def validation(verb: str, workspace: Path) -> str:

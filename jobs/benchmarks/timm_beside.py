@@ -85,17 +85,17 @@ def compare(folder: Path, steps: int) -> None:
     print("| | seconds in all | samples/s while training | test accuracy, % |\n|---|---|---|---|")
     ratios = []
     for turn in range(IN_TURN):
-        seconds, said, _ = timed(SCRIPT, folder / "pictures", str(steps))
-        speed, average, last = (float(number) for number in re.findall(r" ([\d.]+)", said))
-        print(f"| timm | {seconds:.1f} | {speed:.0f} | {average:.1f}, {last:.1f} |", flush=True)
+        theirs = timed(SCRIPT, folder / "pictures", str(steps))
+        speed, average, last = (float(number) for number in re.findall(r" ([\d.]+)", theirs.said))
+        print(f"| timm | {theirs.seconds:.1f} | {speed:.0f} | {average:.1f}, {last:.1f} |", flush=True)
         name = f"turn-{turn}-{time.time():.0f}"
-        seconds, _, _ = timed("-m", "aft_ray.cli", "train", ours, f"run={name}")
+        done = timed("-m", "aft_ray.cli", "train", ours, f"run={name}")
         lines = [
             json.loads(line)
             for line in (folder / "workspace" / "runs" / name / "metrics.jsonl").read_text().splitlines()
         ]
         own = statistics.harmonic_mean([line["samples_per_s"] for line in lines])
-        print(f"| aft-ray | {seconds:.1f} | {own:.0f} | {100 * lines[-1]['test_accuracy']:.1f} |", flush=True)
+        print(f"| aft-ray | {done.seconds:.1f} | {own:.0f} | {100 * lines[-1]['test_accuracy']:.1f} |", flush=True)
         ratios.append(f"{own / speed:.2f}")
     print(
         f"\nSamples/s, ours to timm's: {', '.join(ratios)}. Load average of the last minute: {os.getloadavg()[0]:.1f}."
