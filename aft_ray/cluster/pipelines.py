@@ -83,7 +83,7 @@ class Conductor:
                     yield done
                     done, sent = [], time.monotonic()
         except Exception as error:
-            failure = _cause(error)
+            failure = known_cause(error)
         yield done
         if failure:
             raise failure
@@ -112,7 +112,7 @@ def _failure(lists: ray.ObjectRefGenerator, take: Callable[[PipelineRow], None])
             take(row)
             taken += 1
     except (InputError, ray.exceptions.RayTaskError) as error:
-        cause = _cause(error)
+        cause = known_cause(error)
         if not isinstance(cause, KNOWN):
             raise
         return cause
@@ -123,7 +123,7 @@ def _failure(lists: ray.ObjectRefGenerator, take: Callable[[PipelineRow], None])
     return None
 
 
-def _cause(error: Exception) -> Exception:
+def known_cause(error: Exception) -> Exception:
     """The error of KNOWN that another process raised, or else the error itself."""
     cause = getattr(error, "cause", None)
     return cause.with_traceback(None) if isinstance(cause, KNOWN) else error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import re
 import sys
@@ -42,7 +43,14 @@ def wanted(recipe: Recipe, verb: str) -> list[Bundle]:
     teachers = [{"CPU": 1.0, "GPU": t.num_gpus} for t in recipe.teachers if t.num_gpus for _ in range(t.num_actors)]
     worker = recipe.worker_resources()
     workers = [worker] * (recipe.resources.min_workers or recipe.train.num_workers)
-    bundles = {"plan": teachers, "extract": teachers, "train": workers, "search": [worker], "predict": workers}
+    bundles = {
+        "prepare": [],
+        "plan": teachers,
+        "extract": teachers,
+        "train": workers,
+        "search": [worker],
+        "predict": workers,
+    }
     if verb == "pipeline":
         return max((wanted(recipe, stage) for stage in ("extract", "train")), key=lambda b: (total(b)["GPU"], len(b)))
     return [*bundles[verb], *[{"CPU": 1.0}] * (recipe.resources.decode_cpus or 1)]
@@ -144,6 +152,28 @@ def node_faults(workspace: Workspace) -> list[str]:
     finally:
         place.delete()
     return faults
+
+
+def check_sees(places: Sequence[str]) -> None:
+    """Raises InputError, one line for each node that does not see one of the driver's `places` of raw data."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    asked = [
+        _lacking.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(places)
+        for node in nodes
+    ]
+    faults = [
+        f"Node {node['NodeManagerAddress']} does not see the raw data {', '.join(lacking)}. Take a directory that all machines"
+        " mount, or an object store; or set dataset.distributed=never."
+        for node, lacking in zip(nodes, ray.get(asked), strict=True)
+        if lacking
+    ]
+    if faults:
+        raise InputError(faults)
+
+
+@ray.remote(num_cpus=0)
+def _lacking(places: Sequence[str]) -> list[str]:
+    return [place for place in places if not os.path.exists(place)]
 
 
 def _delete_left_overs(workspace: Workspace) -> None:

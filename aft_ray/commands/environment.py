@@ -8,13 +8,14 @@ import os
 import secrets
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aft_ray.cluster.address import address, check_answers, names_cluster
+from aft_ray.cluster.tasks import Helpers, in_tasks
 from aft_ray.commands.library_log import LIBRARY_LOG
 from aft_ray.commands.own_modules import find_own_modules, ray_settings
 from aft_ray.commands.signals import take_signals
@@ -27,6 +28,8 @@ from aft_ray.recipe.secrets import redacted
 if TYPE_CHECKING:
     from aft_ray.store.workspace import Workspace
 
+
+T = TypeVar("T")
 
 LONGEST_REASON = 300
 """Characters of Ray's reason that are shown."""
@@ -118,6 +121,20 @@ def _start_ray(recipe: Recipe) -> None:
 
 def _print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     print(redacted("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
+
+
+@contextmanager
+def helpers_of(recipe: Recipe, verb: str, cluster: Callable[..., AbstractContextManager[None]]) -> Iterator[Helpers]:
+    """Tasks on a `cluster` that starts with the first of them, and ends with the context."""
+    with ExitStack() as stack:
+
+        def tasks(function: Callable[..., T], arguments: Iterable[tuple[Any, ...]]) -> Iterator[T]:
+            if not started:
+                started.append(stack.enter_context(cluster(recipe, verb)))
+            return in_tasks(function, arguments, recipe.dataset.paths())
+
+        started: list[None] = []
+        yield Helpers(tasks)
 
 
 @contextmanager

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
+from aft_ray.cluster.tasks import Helpers, in_tasks
 from aft_ray.commands.check import check, open_setup
 from aft_ray.commands.ending import show_next, show_places
 from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe, ray_cluster
@@ -58,7 +60,7 @@ def pipeline(recipe: Recipe, announce: Callable[[str], None]) -> tuple[str, str]
     from aft_ray.training.train import train
 
     announce("prepare: samples and splits")
-    prepare(recipe)
+    prepare(recipe, helpers=Helpers(partial(in_tasks, reading=recipe.dataset.paths())))
     announce(f"extract: features of {len(recipe.teachers)} teachers, once for everything that follows")
     extract(recipe)
     setup = open_setup(recipe, "search")

@@ -8,7 +8,7 @@ from typing import Any
 
 from aft_ray.commands.check import check
 from aft_ray.commands.ending import show_next, show_places
-from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe
+from aft_ray.commands.environment import add_overrides, add_recipe, helpers_of, load_recipe, ray_cluster
 from aft_ray.commands.tables import LISTED_CLASSES, print_table
 from aft_ray.recipe.config import Recipe
 
@@ -27,7 +27,9 @@ def run(parsed: argparse.Namespace) -> None:
 
     recipe = load_recipe(parsed)
     check(recipe, "prepare")
-    show_samples(recipe, prepare(recipe, overwrite=parsed.overwrite))
+    with helpers_of(recipe, "prepare", ray_cluster) as helpers:
+        manifests = prepare(recipe, overwrite=parsed.overwrite, helpers=helpers)
+    show_samples(recipe, manifests)
     show_places(samples=f"{recipe.workspace}/samples")
     show_next(parsed, *(("extract", "plan") if recipe.teachers else ("train",)))
 

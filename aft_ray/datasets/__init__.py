@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from aft_ray.cluster.tasks import Helpers
 from aft_ray.datasets.base import Item, Listing, NamedDataset, Source
 from aft_ray.datasets.named import hub_tasks
 from aft_ray.datasets.named.bundled import BUNDLED_IMAGES
@@ -50,7 +51,7 @@ SOURCES = {
     "parquet": TABLES,
     "csv": TABLES,
     "jsonl": TABLES,
-    "webdataset": Source(list_webdataset, find_tars),
+    "webdataset": Source(list_webdataset, find_tars, takes_helpers=True),
     "hub": Source(
         lambda config: list_tables(hub_tables(config), config), lambda config: check_columns(check_hub(config), config)
     ),
@@ -73,14 +74,15 @@ def faults(config: DatasetConfig) -> list[str]:
     return []
 
 
-def list_samples(config: DatasetConfig) -> Listing:
-    """Every sample of the recipe's data set.
+def list_samples(config: DatasetConfig, helpers: Helpers | None = None) -> Listing:
+    """Every sample of the recipe's data set; `helpers` read a part of a large one.
 
     Raises InputError if there is nothing to read at the place it names, or a row is wrong.
     """
     with _one_line(config):
         if config.name is None:
-            return _checked(_source(config).list(config), config)
+            source = _source(config)
+            return _checked(source.list(config, helpers) if source.takes_helpers else source.list(config), config)
         return _named(config).list_samples(config)
 
 

@@ -80,11 +80,12 @@ class Source:
     """A kind of place that samples come from.
 
     list: lists every sample. check: finds faults of the recipe without reading every row. Both raise InputError or
-    FileNotFoundError.
+    FileNotFoundError. takes_helpers: whether `list` can read parts in tasks.
     """
 
-    list: Callable[[DatasetConfig], Listing]
+    list: Callable[..., Listing]
     check: Callable[[DatasetConfig], object]
+    takes_helpers: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aft_ray.datasets.base import Listing
-from aft_ray.datasets.items import UNKNOWN, Coded, Items
+from aft_ray.datasets.items import UNKNOWN, Coded, Items, unit_hashes
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.schema import SPLITS
 
@@ -30,7 +29,7 @@ def choose_splits(
     `dataset.stratify`, each class gives its share of them.
     unlabelled_in_train: samples of before were held out whether they have a label or not.
     """
-    order = np.argsort(unit_hashes("order", listing.columns.ids), kind="stable")[: config.max_samples]
+    order = np.argsort(listing.columns.hashes, kind="stable")[: config.max_samples]
     items = listing.columns.take(order)
     rule = Rule.of(config, listing.columns.brought)
     if unlabelled_in_train:
@@ -140,11 +139,3 @@ def classes_of(labels: Coded) -> np.ndarray:
 def places_of(items: Items) -> np.ndarray:
     """A number in [0, 1) for each sample, the same for a group."""
     return unit_hashes("split", items.ids if items.groups is None else pc.coalesce(items.groups, items.ids))
-
-
-def unit_hashes(salt: str, texts: pa.ChunkedArray) -> np.ndarray:
-    """For each text a number in [0, 1) that depends on it alone."""
-    start, sha256 = f"{salt}:".encode(), hashlib.sha256
-    parts = (chunk.cast(pa.binary()).to_pylist() for chunk in texts.chunks)
-    digests = b"".join(sha256(start + text).digest()[:8] for part in parts for text in part)
-    return np.frombuffer(digests, ">u8").astype(np.float64) / 2**64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -163,6 +164,11 @@ class Items(Sequence[Item]):
             None if self.groups is None else taken(self.groups, places),
         )
 
+    @cached_property
+    def hashes(self) -> np.ndarray:
+        """Of each sample's id, for the order of the samples."""
+        return unit_hashes("order", self.ids)
+
     def labels_of(self) -> dict[int, set[int]]:
         """By split, the codes of its labels; without a split of its own a sample is of train."""
         own = np.maximum(self.splits, 0)
@@ -178,6 +184,17 @@ def taken(column: pa.ChunkedArray, places: np.ndarray) -> pa.ChunkedArray:
     """Values of a column. A gigabyte of texts has no room in one chunk, so the result may have several."""
     parts = [column.take(pa.array(places[start : start + CHUNK])) for start in range(0, len(places), CHUNK)]
     return _joined(parts)
+
+
+def unit_hashes(salt: str, texts: pa.ChunkedArray) -> np.ndarray:
+    """For each text a number in [0, 1) that depends on it alone."""
+    start, sha256 = f"{salt}:".encode(), hashlib.sha256
+    found = np.empty(len(texts))
+    for first in range(0, len(texts), CHUNK):
+        part = texts.slice(first, CHUNK).cast(pa.binary()).to_pylist()
+        digests = b"".join([sha256(start + text).digest()[:8] for text in part])
+        found[first : first + CHUNK] = np.frombuffer(digests, ">u8").astype(np.float64) / 2**64
+    return found
 
 
 def sizes_of(sizes: Iterable[int | None]) -> np.ndarray:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
 
+from aft_ray.cluster.tasks import Helpers
 from aft_ray.datasets.base import Content, Listing, Modality, Task
 from aft_ray.datasets.items import Coded, Items, Label
 from aft_ray.datasets.lookup import Lookup
@@ -50,9 +51,11 @@ class Plan(Protocol):
     """How a source is read in parts. It travels to other processes."""
 
     @property
-    def num_parts(self) -> int: ...
+    def parts(self) -> Sequence[tuple[Any, ...]]:
+        """The arguments of `scan` for each part, in their order."""
 
-    def scan(self, number: int) -> Part:
+    @staticmethod
+    def scan(*arguments: Any) -> Part:
         """Raises InputError as the source does."""
 
     def head(self, whole: Part, digest: str) -> Head:
@@ -112,6 +115,13 @@ class Reader:
         return self.plan.reader(self.modality, references)
 
 
-def scanned(plan: Plan) -> Iterable[Part]:
-    """The parts one after the other."""
-    return map(plan.scan, range(plan.num_parts))
+def scanned(plan: Plan, helpers: Helpers | None = None) -> Iterator[Part]:
+    """All parts, read one after the other. Once these have as many samples as are work for helpers, they read the others."""
+    count = 0
+    for number, arguments in enumerate(plan.parts):
+        if helpers is not None and (tasks := helpers.of(count)) is not None:
+            yield from tasks(plan.scan, plan.parts[number:])
+            return
+        part = plan.scan(*arguments)
+        count += len(part.items)
+        yield part

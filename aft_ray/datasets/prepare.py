@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from aft_ray.cluster.lease import lease
 from aft_ray.cluster.progress import Progress
+from aft_ray.cluster.tasks import Helpers
 from aft_ray.datasets import Listing, list_samples
 from aft_ray.datasets.base import raise_faults
 from aft_ray.datasets.data_check import data_check
@@ -18,6 +19,7 @@ from aft_ray.datasets.held_out import choose_splits
 from aft_ray.datasets.overlap import check_apart
 from aft_ray.datasets.replacement import check_folders, clean, replacing
 from aft_ray.datasets.sample_shards import SplitShards, source_of
+from aft_ray.datasets.shard_writing import can_travel
 from aft_ray.datasets.text_check import text_lines
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
@@ -40,9 +42,10 @@ A shard travels through extraction as one decoded object: 512 pictures of 224 pi
 PROBED = 64
 
 
-def prepare(recipe: Recipe, *, overwrite: bool = False) -> dict[str, dict[str, Any]]:
+def prepare(recipe: Recipe, *, overwrite: bool = False, helpers: Helpers | None = None) -> dict[str, dict[str, Any]]:
     """Writes `samples/<split>/` and returns the manifest of each split. Splits that are complete are left alone.
 
+    helpers: do a part of the work where there are many samples, as `dataset.distributed` says. The result is the same.
     With `overwrite`, new samples replace the old ones when all are there; until then the old ones are valid.
     A sample that cannot be read, has no text, or does not begin as a picture does is quarantined and named in the manifest.
     Raises InputError if the raw data lies where the samples do, the workspace holds the samples of another data set, a
@@ -50,12 +53,13 @@ def prepare(recipe: Recipe, *, overwrite: bool = False) -> dict[str, dict[str, A
     """
     config, workspace = recipe.dataset, Workspace.at(recipe.workspace)
     check_folders(workspace)
+    helpers = _wanted(helpers, config)
     there = {} if overwrite else _manifests(workspace)
     for manifest in there.values():
         check_sample_recipe(config, manifest, workspace)
         config = as_made(config, manifest)
     try:
-        listing = list_samples(config)
+        listing = list_samples(config, helpers)
     except InputError as error:
         if len(there) < len(SPLITS) or not _need_no_source(config, there):
             raise
@@ -83,9 +87,9 @@ def prepare(recipe: Recipe, *, overwrite: bool = False) -> dict[str, dict[str, A
     with lease(workspace, "samples"), own_faults(config.source or "", "dataset.source"):
         if overwrite:
             with replacing(workspace) as place:
-                return _prepare(listing, chosen, config, recipe.student, place)
+                return _prepare(listing, chosen, config, recipe.student, place, helpers)
         clean(workspace)
-        return _prepare(listing, chosen, config, recipe.student, workspace.samples_place())
+        return _prepare(listing, chosen, config, recipe.student, workspace.samples_place(), helpers)
 
 
 def _manifests(workspace: Workspace) -> dict[str, dict[str, Any]]:
@@ -100,8 +104,19 @@ def _need_no_source(config: DatasetConfig, manifests: Mapping[str, dict[str, Any
     return made_from["dataset"] == source_of(config) and config.copy_content and made_from.get("copy", True)
 
 
+def _wanted(helpers: Helpers | None, config: DatasetConfig) -> Helpers | None:
+    if helpers is None or config.distributed == "never":
+        return None
+    return replace(helpers, least=0) if config.distributed == "always" else helpers
+
+
 def _prepare(
-    listing: Listing, chosen: dict[str, np.ndarray], config: DatasetConfig, student: StudentConfig, place: Directory
+    listing: Listing,
+    chosen: dict[str, np.ndarray],
+    config: DatasetConfig,
+    student: StudentConfig,
+    place: Directory,
+    helpers: Helpers | None,
 ) -> dict[str, dict[str, Any]]:
     directories = {split: split_directory(place, split) for split in SPLITS}
     rows = (
@@ -111,10 +126,11 @@ def _prepare(
     )
     splits = [SplitShards(directories[split], split, listing, chosen[split], config, rows) for split in SPLITS]
     missing = [split.missing_shards() for split in splits]
+    tasks = helpers.of(rows * sum(map(len, missing))) if helpers and can_travel(listing) else None
     quarantined: list[dict[str, str]] = []
     with Progress("prepare", sum(map(len, missing)), "shards") as progress:
         for split, shards in zip(splits, missing, strict=True):
-            for found in split.write(shards):
+            for found in split.write(shards, tasks):
                 quarantined += found
                 progress.advance(1)
     check_quarantined(quarantined, config.max_bad_samples)
@@ -139,10 +155,12 @@ def tell_left_out(listing: Listing) -> None:
 
 def check_ids(listing: Listing) -> None:
     """Raises InputError that names ids which are there twice or are not Unicode."""
-    ids = listing.columns.ids
-    if pc.count_distinct(ids).as_py() == len(ids):
+    ids, hashes = listing.columns.ids, listing.columns.hashes
+    if len(np.unique(hashes)) == len(hashes):
         return
     counts = Counter(ids.to_pylist())
+    if len(counts) == len(ids):
+        return
     twice = [f"{sample_id!r} ({count} times)" for sample_id, count in counts.most_common(5) if count > 1]
     extra = sum(count > 1 for count in counts.values()) - len(twice)
     raise InputError(f"Sample ids must differ: {', '.join(twice)}{f' and {extra} more' if extra else ''}.")

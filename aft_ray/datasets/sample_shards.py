@@ -13,70 +13,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from aft_ray.cluster.tasks import Tasks
 from aft_ray.datasets.base import Listing
 from aft_ray.datasets.items import CHUNK, UNKNOWN, Items, Label, taken
-from aft_ray.datasets.sources.pictures import check_picture
-from aft_ray.models.images import open_picture
+from aft_ray.datasets.shard_writing import THREADS, Written, portion, write_shard, write_shards
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
-from aft_ray.store.contents import READERS
 from aft_ray.store.own_files import delete_own_files, foreign_shards
-from aft_ray.store.prefetch import attempted, prefetched
-from aft_ray.store.quarantine import UNREADABLE, quarantined_sample
+from aft_ray.store.prefetch import prefetched
 from aft_ray.store.sample_recipe import DECODING, recipe_hash, sample_recipe
-from aft_ray.store.schema import UNLABELED, samples_schema
+from aft_ray.store.schema import UNLABELED
 from aft_ray.store.shards import ShardDirectory
 
-THREADS = 4
-
-
-def samples_table(
-    listing: Listing, indices: Sequence[int] | np.ndarray, config: DatasetConfig
-) -> tuple[pa.Table, list[dict[str, str]]]:
-    """A samples shard of some items of a listing, and the unreadable ones with their reasons."""
-    rows, quarantined = [], []
-    items = listing.columns.take(np.asarray(indices))
-    sized = [
-        (int(index), None if size == UNKNOWN else int(size)) for index, size in zip(indices, items.sizes, strict=True)
-    ]
-    contents = attempted(
-        lambda found: _content(listing, *found, config), sized, threads=READERS if config.urls() else 0
-    )
-    for sample_id, code, content in zip(items.ids.to_pylist(), items.labels.codes, contents, strict=True):
-        try:
-            rows.append((sample_id, items.labels.values[code], *content()))
-        except InputError:  # about the whole source: it would be told for every sample
-            raise
-        except UNREADABLE as error:
-            quarantined.append(quarantined_sample(sample_id, error))
-    schema = samples_schema(listing.modality, listing.task, len(listing.classes), config.copy_content)
-    columns = [pa.array([row[k] for row in rows], field.type) for k, field in enumerate(schema)]
-    return pa.table(columns, schema=schema), quarantined
-
-
-def _content(listing: Listing, index: int, size: int | None, config: DatasetConfig) -> tuple[Any, ...]:
-    """The content columns of a sample of `size` bytes, if known. Raises one of UNREADABLE if it has none."""
-    copy = config.copy_content
-    stays = not copy and listing.modality == "image" and size is not None  # only its size is needed
-    content = b"" if stays else listing.read(index)
-    image, text = content if isinstance(content, tuple) else (content, content)
-    columns: list[Any] = []
-    if isinstance(image, bytes) and copy:
-        open_picture(image, config.max_pixels).close()  # reads the head only
-        columns.append(image)
-    elif isinstance(image, bytes):
-        assert listing.uri is not None, "prepare checked it"
-        if stays and "://" not in listing.uri(index):
-            check_picture(listing.uri(index))
-        columns += [listing.uri(index), len(image) if size is None else size]
-        if columns[-1] == 0:
-            raise ValueError("the file is empty")
-    if isinstance(text, str):
-        if not text.strip():
-            raise ValueError("its text is empty")
-        text.encode()  # raises ValueError where it is not Unicode
-        columns.append(text)
-    return tuple(columns)
+SHARDS_OF_TASK = 16
+"""Shards that one task of a cluster writes: seconds of work, and little to do again when it is lost."""
 
 
 def source_of(config: DatasetConfig) -> str | None:
@@ -164,15 +114,38 @@ class SplitShards:
                     f" {places[row['sample_id']]}. Run 'aft-ray prepare --overwrite'"
                 )
 
-    def write(self, shards: Sequence[int]) -> Iterator[list[dict[str, str]]]:
-        """Writes each shard and yields its quarantined samples, with their reasons."""
-        return prefetched(self._write_shard, shards, threads=THREADS)
+    def write(self, shards: Sequence[int], tasks: Tasks | None = None) -> Iterator[list[dict[str, str]]]:
+        """Writes each shard, in `tasks` if there are any, and yields its quarantined samples, with their reasons."""
+        for shard, entry, quarantined in self._written(shards) if tasks is None else self._written_in(tasks, shards):
+            if entry is not None:
+                self.made[shard] = entry
+            yield quarantined
 
-    def _write_shard(self, shard: int) -> list[dict[str, str]]:
-        table, quarantined = samples_table(self.listing, self._indices(shard), self.config)
-        if len(quarantined) <= self.config.max_bad_samples:
-            self.made[shard] = self.directory.write_shard(shard, table, self.stamp, quarantined=quarantined)
-        return quarantined
+    def _written(self, shards: Sequence[int]) -> Iterator[Written]:
+        def write(shard: int) -> Written:
+            return write_shard(self.directory, shard, self.listing, self._indices(shard), self.config, self.stamp)
+
+        return prefetched(write, shards, threads=THREADS)
+
+    def _written_in(self, tasks: Tasks, shards: Sequence[int]) -> Iterator[Written]:
+        """A task writes a few shards from their samples' rows of the listing."""
+        groups = [shards[start : start + SHARDS_OF_TASK] for start in range(0, len(shards), SHARDS_OF_TASK)]
+
+        def arguments() -> Iterator[tuple[Any, ...]]:
+            for group in groups:
+                indices = [self._indices(shard) for shard in group]
+                sizes = [len(own) for own in indices]
+                yield (
+                    self.directory,
+                    group,
+                    portion(self.listing, np.concatenate(indices)),
+                    sizes,
+                    self.config,
+                    self.stamp,
+                )
+
+        for written in tasks(write_shards, arguments()):
+            yield from written
 
     def _indices(self, shard: int) -> np.ndarray:
         return self.indices[shard * self.rows : (shard + 1) * self.rows]

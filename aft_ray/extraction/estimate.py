@@ -17,7 +17,7 @@ from aft_ray.cluster.nodes import nodes_resources
 from aft_ray.cluster.waves import Wave, waves
 from aft_ray.datasets import list_samples
 from aft_ray.datasets.held_out import choose_splits
-from aft_ray.datasets.sample_shards import samples_table
+from aft_ray.datasets.shard_writing import samples_table
 from aft_ray.extraction.extract import plan_extraction
 from aft_ray.extraction.features import embed
 from aft_ray.extraction.reading import make_inputs

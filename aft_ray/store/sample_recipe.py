@@ -17,8 +17,8 @@ from aft_ray.store.workspace import Workspace
 
 FACT = "recipe"
 PLACES = {"path", "image_root"}
-STORAGE = {"samples_per_shard", "copy", "copy_content", "max_bad_samples"}
-"""Keys that change how samples are stored, or how many may be quarantined."""
+STORAGE = {"samples_per_shard", "copy", "copy_content", "max_bad_samples", "distributed"}
+"""Keys that change how samples are stored or made, or how many may be quarantined."""
 BEFORE = {"background": None, "stratify": False, "max_pixels": None}
 """Keys that came later, as samples without them were made."""
 DECODING = ("background", "max_pixels")

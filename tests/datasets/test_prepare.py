@@ -205,6 +205,6 @@ def test_a_picture_for_which_memory_is_too_small_is_quarantined(
     def opened(encoded: bytes, max_pixels: int | None) -> object:
         raise MemoryError
 
-    monkeypatch.setattr("aft_ray.datasets.sample_shards.open_picture", opened)
+    monkeypatch.setattr("aft_ray.datasets.shard_writing.open_picture", opened)
     with pytest.raises(InputError, match="Sample .* cannot be read: it takes more memory than there is."):
         prepare(recipe(tmp_path, source="image_folder", path=str(image_folder)))

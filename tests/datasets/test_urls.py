@@ -21,7 +21,7 @@ import pytest
 
 from aft_ray.datasets import faults, list_samples
 from aft_ray.datasets.prepare import prepare
-from aft_ray.datasets.sample_shards import samples_table
+from aft_ray.datasets.shard_writing import samples_table
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.remote import RemotePath

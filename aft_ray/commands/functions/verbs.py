@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from aft_ray.cluster.address import connected_ray
 from aft_ray.commands.check import check, open_setup
-from aft_ray.commands.environment import ray_cluster, set_environment
+from aft_ray.commands.environment import helpers_of, ray_cluster, set_environment
 from aft_ray.commands.functions.results import Exported, Result, Run, Scores, Search, Study
 from aft_ray.commands.own_modules import find_own_modules
 from aft_ray.commands.signals import signals_as_before
@@ -45,7 +45,8 @@ def prepare(recipe: Recipe, *, overwrite: bool = False) -> Result:
 
     _ready(recipe)
     check(recipe, "prepare")
-    manifests = prepare(recipe, overwrite=overwrite)
+    with helpers_of(recipe, "prepare", _cluster) as helpers:
+        manifests = prepare(recipe, overwrite=overwrite, helpers=helpers)
     counts = {split: manifest["samples_per_class"] for split, manifest in manifests.items()}
     classes = manifests["train"]["classes"]
     rows = [{"class": name, **{split: counts[split][name] for split in counts}} for name in classes]

@@ -11,9 +11,11 @@ from itertools import repeat
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from aft_ray.datasets.base import Content, Listing, Modality, raise_faults
 from aft_ray.datasets.items import UNKNOWN, Items, Label, Texts, groups_of, sizes_of
+from aft_ray.datasets.lookup import Lookup
 from aft_ray.datasets.sources.classes import short, short_name
 from aft_ray.datasets.sources.contents import Contents, RowContent
 from aft_ray.datasets.sources.files import OTHER_SPLITS
@@ -69,14 +71,15 @@ def list_tables(opened: Tables, config: DatasetConfig) -> Listing:
     items = Items(rows.ids.column(), labels, rows.sizes(), splits, groups_of(rows.groups))
     if classes != rows.labels.names:
         check_classes_of_splits(items.labels_of(), labels.values, classes)
-    content, paths = rows.content, rows.paths
+    content = rows.content
+    uri = None if rows.paths is None else Lookup(_uris, pa.table({"uri": Texts(rows.paths).column()}))
     modality: Modality = "image+text" if content.image and content.texts else "image" if content.image else "text"
     return Listing(
         modality=modality,
         classes=classes,
         items=items,
-        read=rows.content_of,
-        uri=None if paths is None else paths.__getitem__,
+        read=rows.content_of if uri is None or content.texts else Lookup(_pictures, uri.references),
+        uri=uri,
         task=config.task or "classification",
         truncation_side=(config.truncation_side or "right") if content.texts else None,
         facts={"prompt": config.prompt, "tables": fingerprint([[t.name, t.num_bytes] for t in tables])},
@@ -215,6 +218,16 @@ class _Rows:
 def _image_root(root: str) -> AnyPath:
     place = place_at(root)
     return place if isinstance(place, RemotePath) else place.absolute()
+
+
+def _uris(references: pa.Table) -> Callable[[int], str]:
+    uris = references.column("uri")
+    return lambda index: uris[index].as_py()
+
+
+def _pictures(references: pa.Table) -> Callable[[int], bytes]:
+    uri = _uris(references)
+    return lambda index: _read(uri(index))
 
 
 def _read(path: str) -> bytes:

@@ -67,7 +67,7 @@ def _ordinary(tar: BinaryIO, offset: int) -> Member | None:
         return None
     try:
         name = header[NAME].partition(b"\0")[0].decode()
-        size, checksum = (int(header[field].strip(b" \0"), 8) for field in (SIZE, CHECKSUM))
+        size, checksum = int(header[SIZE].strip(b" \0"), 8), int(header[CHECKSUM].strip(b" \0"), 8)
     except ValueError:
         return None
     total = checksum - 8 * ord(" ") + sum(header[CHECKSUM])  # the checksum is taken with blanks in its own place

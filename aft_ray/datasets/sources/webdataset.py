@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from aft_ray.cluster.tasks import Helpers
 from aft_ray.datasets.base import Content, Listing, Modality, raise_faults
 from aft_ray.datasets.items import UNKNOWN, Coded, Items, Texts, splits_of
 from aft_ray.datasets.parts import Head, Part, listing_of, scanned
@@ -33,8 +34,9 @@ IMAGES = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 TEXTS = ("txt",)
 LABELS = ("cls", "json")
-KNOWN = frozenset(IMAGES + TEXTS)
-KINDS = {"image": IMAGES, "text": TEXTS}
+KINDS = ("image", "text")
+KIND_OF = {**dict.fromkeys(IMAGES, "image"), **dict.fromkeys(TEXTS, "text")}
+AS_JSON = json.JSONEncoder(ensure_ascii=False).encode
 PLACE = ("start", "size")
 """Where a member lies in its tar."""
 
@@ -49,18 +51,15 @@ class Sample:
     members: dict[str, tuple[int, int]] = field(default_factory=dict)
     labels: dict[str, bytes] = field(default_factory=dict)
 
-    def first(self, extensions: tuple[str, ...]) -> str | None:
-        return next((extension for extension in extensions if extension in self.members), None)
 
-
-def list_webdataset(config: DatasetConfig) -> Listing:
+def list_webdataset(config: DatasetConfig, helpers: Helpers | None = None) -> Listing:
     """The samples of every tar of `path`, with a picture, a text or both; `.cls` or a key of `.json` is the label.
 
     Raises FileNotFoundError if there are no tars, InputError naming damaged tars, members that lead out of one, and wrong
     labels.
     """
     plan = Tars.of(config)
-    return listing_of(plan, scanned(plan))
+    return listing_of(plan, scanned(plan, helpers))
 
 
 def find_tars(config: DatasetConfig) -> tuple[DataFiles, dict[AnyPath, str | None]]:
@@ -87,14 +86,16 @@ class Tars:
         return cls(config, tuple(splits), names, tuple(splits.values()), left_out)
 
     @property
-    def num_parts(self) -> int:
-        return len(self.files)
+    def parts(self) -> list[tuple[Any, ...]]:
+        tars = zip(self.files, self.names, self.splits, strict=True)
+        return [(self.config, number, *tar) for number, tar in enumerate(tars)]
 
-    def scan(self, number: int) -> Part:
-        found = _Columns(self.config, number)
-        for sample in _samples(self.files[number], self.names[number], found.left_out):
+    @staticmethod
+    def scan(config: DatasetConfig, number: int, file: AnyPath, name: str, split: str | None) -> Part:
+        found = _Columns(config, number)
+        for sample in _samples(file, name, found.left_out):
             found.add(sample)
-        return found.part(self.splits[number])
+        return found.part(split)
 
     def head(self, whole: Part, digest: str) -> Head:
         config, modality = self.config, _modality(whole.kinds)
@@ -149,23 +150,27 @@ class _Columns:
         self.tar = tar
         self.labels = Labels(config.task or "classification", config.columns.labels, config.label_names)
         self.keys = Texts()
-        self.places = {f"{kind}_{of}": array("q") for kind in KINDS for of in PLACE}
+        self.places = {kind: (array("q"), array("q")) for kind in KINDS}
         self.notes: list[str] = []
         self.left_out: Counter[str] = Counter()
 
     def add(self, sample: Sample) -> None:
         self.labels.add(_label(sample, self.labels.columns), lambda: sample.key)
         self.keys.append(sample.key)
-        for kind, extensions in KINDS.items():
-            extension = sample.first(extensions)
-            place = sample.members[extension] if extension else (UNKNOWN, UNKNOWN)
-            for of, value in zip(PLACE, place, strict=True):
-                self.places[f"{kind}_{of}"].append(value)
-        for _, size in sample.members.values():
-            self.notes.append(json.dumps([sample.key, size], separators=(",", ":"), ensure_ascii=False))
+        found = {kind: place for extension, place in sample.members.items() if (kind := KIND_OF.get(extension))}
+        for kind, (starts, sizes) in self.places.items():
+            start, size = found.get(kind, (UNKNOWN, UNKNOWN))
+            starts.append(start)
+            sizes.append(size)
+        key = AS_JSON(sample.key)
+        self.notes += [f"[{key},{size}]" for _, size in sample.members.values()]
 
     def part(self, split: str | None) -> Part:
-        columns = {name: np.array(values, np.int64) for name, values in self.places.items()}
+        columns = {
+            f"{kind}_{of}": np.array(values, np.int64)
+            for kind, place in self.places.items()
+            for of, values in zip(PLACE, place, strict=True)
+        }
         count = len(self.labels.codes)
         items = Items(
             self.keys.column(),
@@ -197,7 +202,7 @@ def _samples(file: AnyPath, tar_name: str, left_out: Counter[str]) -> list[Sampl
             sample.members[extension] = (member.start, member.size)
             if extension in LABELS:
                 sample.labels[extension] = member.read()
-            elif extension not in KNOWN:
+            elif extension not in KIND_OF:
                 left_out[f"members .{extension}" if extension else "members without a suffix"] += 1
     faults += [fault for sample in samples.values() for fault in _faults(sample)]
     raise_faults(faults)
