@@ -9,10 +9,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"optimizer": "adam", "schedule": "cosine", "weight_decay": 0.0, "augment": "none"},
     "finetune": {
         "optimizer": "adamw",
-        "learning_rate": 3e-4,
+        "learning_rate": 1e-3,
         "head_learning_rate": 1e-3,
         "weight_decay": 0.05,
-        "layer_decay": 0.75,
+        "layer_decay": 0.9,
         "warmup_steps": 50,
         "clip_norm": 1.0,
         "label_smoothing": 0.1,

@@ -22,7 +22,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_keys_beside_a_preset_stay_and_the_saved_recipe_has_keys_alone(file: Path) -> None:
     given = load(file)
-    assert (given.train.layer_decay, given.train.augment, given.train.ema) == (0.75, "light", None)
+    assert (given.train.layer_decay, given.train.augment, given.train.ema) == (0.9, "light", None)
     assert "preset" not in dump(given) and load_text(dump(given)) == given
 
 
