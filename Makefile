@@ -13,11 +13,12 @@ CONSTRAINTS := $(shell $(PYTHON) -c "import sys; print('-c constraints.txt' * (s
 demo: $(INSTALLED)  ## the whole story on bundled real data
 	$(BIN)/aft-ray demo
 
+# Two files of tests at a time: most tests of Ray wait, and a file shares what it has set up.
 test: $(INSTALLED)  ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 20
 
 test-fast: $(INSTALLED)  ## the tests that start neither Ray nor other processes
-	$(BIN)/python -m pytest -m "not ray and not processes"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ray and not processes"
 
 reference: $(INSTALLED)  ## writes the page and the schema of all keys of a recipe from the models
 	$(BIN)/aft-ray keys --as markdown > docs/recipe.md
