@@ -26,7 +26,7 @@ from tests.study.test_report import finished
 def tiny(tmp_path: Path, pictures: Path) -> Path:
     """Two settings and two methods, each a few steps of a tiny student."""
     base = recipe(tmp_path, pictures, "efficientnet").model_dump(mode="json", exclude_defaults=True)
-    search = {"compare": ["none", "aft"], "beta": [1], "final": {"seeds": 2, "train_on": "train"}, "scheduler": "none"}
+    search = {"compare": ["none", "aft"], "beta": [1], "final": {"seeds": 1, "train_on": "train"}, "scheduler": "none"}
     settings = {"labels": {"few": {"train.labels_per_class": 5}, "all": {}}}
     train = {"steps": 4, "global_batch_size": 8, "evaluate_every": 2}
     study = {**base, "run": "tiny", "search": search, "train": train, "settings": settings}
@@ -63,7 +63,6 @@ def test_a_killed_study_goes_on_and_gives_the_table_of_settings_side_by_side(
     other = aft_ray.study(path, ["run=other"], at_once=2)
     compared = [scores(found) for found in (went_on, other)]
     assert compared[0] == compared[1] and len(compared[0]) == 4
-    assert list(went_on.table()["num_settings"]) == [2]
 
 
 def scores(found: Any) -> list[tuple[Any, ...]]:
