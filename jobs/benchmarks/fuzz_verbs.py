@@ -198,7 +198,7 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 def told_numbers(verb: str, out: str) -> str:
     """The output of a verb, without times and the names of new files."""
-    lines = [line for line in out.splitlines() if not re.match(r"(a step|takes|predictions:|next |or )", line)]
+    lines = [line for line in out.splitlines() if not re.match(r"(a step|takes|busy |predictions:|next |or )", line)]
     is_free = verb in ("verify", "prepare", "extract", "list runs", "list searches")  # of missing parts, and of dates
     return "" if is_free else "\n".join(lines)
 
