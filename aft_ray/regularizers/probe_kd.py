@@ -34,7 +34,7 @@ class ProbeKd(Regularizer):
     name = "probe_kd"
     title = "probe KD"
     colours = ("#5f7a00", "#b5d13c")
-    betas = (0.0625, 0.25, 1.0, 4.0)
+    betas = (0.25, 1.0, 4.0, 16.0)
     needs_logits = True
 
     def __init__(
