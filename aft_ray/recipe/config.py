@@ -19,7 +19,7 @@ from pydantic import ValidationError, field_validator, model_validator
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.fault_lines import fault_lines, section_at, types_of
 from aft_ray.recipe.files import read
-from aft_ray.recipe.model import Model, checked_name, is_own_class, view_name
+from aft_ray.recipe.model import Model, checked_name, is_own_class, is_view_name, view_name
 from aft_ray.recipe.presets import resolve_preset
 from aft_ray.recipe.search_section import SearchConfig
 from aft_ray.recipe.sections import (
@@ -71,6 +71,9 @@ class Recipe(Model):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two teachers have the same name: {', '.join(twice)}; give each its own 'name'")
+        views = [name for name in names if is_view_name(name)]
+        if views:
+            raise ValueError(f"names ending in .viewN belong to the views of a teacher: {', '.join(views)}; choose another 'name'")
         return teachers
 
     @model_validator(mode="after")

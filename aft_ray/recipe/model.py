@@ -136,3 +136,8 @@ def is_own_class(name: str) -> bool:
 def view_name(teacher: str, number: int) -> str:
     """The directory of a teacher's features of one view of each picture; 0 is the whole picture."""
     return f"{teacher}.view{number}" if number else teacher
+
+
+def is_view_name(name: str) -> bool:
+    """Whether `view_name` may give this name to a view, so that no teacher can have it."""
+    return re.search(r"\.view[1-9][0-9]*$", name) is not None
