@@ -73,7 +73,9 @@ class Recipe(Model):
             raise ValueError(f"two teachers have the same name: {', '.join(twice)}; give each its own 'name'")
         views = [name for name in names if is_view_name(name)]
         if views:
-            raise ValueError(f"names ending in .viewN belong to the views of a teacher: {', '.join(views)}; choose another 'name'")
+            raise ValueError(
+                f"names ending in .viewN belong to the views of a teacher: {', '.join(views)}; choose another 'name'"
+            )
         return teachers
 
     @model_validator(mode="after")

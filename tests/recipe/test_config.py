@@ -107,7 +107,10 @@ def test_what_is_no_section_and_no_list_is_told_beside_other_faults(tmp_path: Pa
         (MINIMAL + "teachers: [{model: 'timm:a', nme: b}]", "Unknown key 'teachers.0.nme'. Did you mean 'name'?"),
         (MINIMAL + "teachers: [{model: 'timm:a', name: ../b}]", "teachers.0.name: a name has letters, digits,"),
         (MINIMAL + "teachers: ['timm:a', 'timm:a']", "teachers: two teachers have the same name: timm-a"),
-        (MINIMAL + "teachers: [{model: 'timm:a', name: a.view2}]", "teachers: names ending in .viewN belong to the views"),
+        (
+            MINIMAL + "teachers: [{model: 'timm:a', name: a.view2}]",
+            "teachers: names ending in .viewN belong to the views",
+        ),
         (MINIMAL + "search: {teachers: [[x]]}", "search.teachers names 'x'; teachers: none."),
         (
             MINIMAL + "search: {teachers: 3}",

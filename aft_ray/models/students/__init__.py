@@ -167,7 +167,7 @@ def _kind(config: StudentConfig) -> Kind:
     if model and own:
         raise InputError(f"Unknown student '{config.model}'. Known {library} students: {', '.join(own)}.")
     if not model:
-        raise InputError(f"Student '{config.model}' must have the form LIBRARY:MODEL, such as tiny:cnn.")
+        raise InputError(f"student.model '{config.model}' must have the form LIBRARY:MODEL, such as tiny:cnn.")
     if is_own_class(config.model) and _exists(library.partition(".")[0]):
         return OWN
     libraries = ", ".join(dict.fromkeys(name.partition(":")[0] for name in KINDS))

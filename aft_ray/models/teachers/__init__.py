@@ -154,7 +154,9 @@ def _adapter(config: TeacherConfig) -> Any:
     """The class that `model` names. Raises InputError with the known libraries, or with the methods that the class lacks."""
     library, separator, model = config.model.partition(":")
     if not separator or not model:
-        raise InputError(f"Teacher '{config.model}' must have the form LIBRARY:MODEL, such as timm:resnet50.a1_in1k.")
+        raise InputError(
+            f"teachers: model '{config.model}' must have the form LIBRARY:MODEL, such as timm:resnet50.a1_in1k."
+        )
     if library in ADAPTERS:
         with _faults_named(config):
             refuse(config, "options", why=f"{library} models, only for a class of your own")

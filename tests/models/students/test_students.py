@@ -230,7 +230,7 @@ def test_drop_path_leaves_blocks_out_in_training_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "fault"),
     [
-        ({"model": "cnn"}, "Student 'cnn' must have the form LIBRARY:MODEL, such as tiny:cnn."),
+        ({"model": "cnn"}, "student.model 'cnn' must have the form LIBRARY:MODEL, such as tiny:cnn."),
         ({"model": "keras:cnn"}, "Unknown student library 'keras' in 'keras:cnn'. Known: tiny, timm, transformers,"),
         ({"model": "tiny:rnn"}, "Unknown student 'tiny:rnn'. Known tiny students: tiny:cnn, tiny:text, tiny:pair."),
         ({"model": "tiny:cnn", "pretrained": True}, "tiny:cnn has no published weights"),

@@ -343,7 +343,7 @@ def test_faults_of_all_teachers_come_at_once() -> None:
         f"Unknown teacher library 'tim' in 'tim:vit_small'. {known}; no module 'tim' is installed or on PYTHONPATH."
     )
     assert lines[1] == f"Unknown teacher library 'tim' in 'tim:vit_small_patch16_224.augreg_in1k'. {known}."
-    assert lines[2] == "Teacher 'resnet50' must have the form LIBRARY:MODEL, such as timm:resnet50.a1_in1k."
+    assert lines[2] == "teachers: model 'resnet50' must have the form LIBRARY:MODEL, such as timm:resnet50.a1_in1k."
     assert lines[3].startswith("Teacher 'typo': timm knows no model 'resnet5O'. Did you mean resnet50")
     assert lines[4].startswith("Teacher 'hub': Model name 'org/name' has no source prefix")
     assert lines[5] == "Teacher 'mine': /nowhere.pth does not exist."
