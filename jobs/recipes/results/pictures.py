@@ -30,7 +30,7 @@ def draw_methods(path: Path, found: Sequence[Found], methods: Sequence[str]) -> 
     axes.axvline(1, color=COLOURS["none"][0], linestyle="--")
     axes.set_yticks(range(len(others)), [method_title(method) for method in others])
     axes.invert_yaxis()
-    axes.set_xlabel(f"test error relative to standard transfer: mean of {len(found)} setting(s), each a stroke")
+    axes.set_xlabel("test error relative to standard transfer: mean over the settings that have it, each a stroke")
     _finish(figure, axes, path)
 
 
