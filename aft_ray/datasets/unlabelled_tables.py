@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from aft_ray.datasets.sources.contents import RowContent
 from aft_ray.datasets.sources.pictures import picture_path
-from aft_ray.datasets.sources.tables import SUFFIXES, open_table, read_ordered
+from aft_ray.datasets.sources.tables import SUFFIXES, open_table, read_rows
 from aft_ray.datasets.sources.tabular import sample_id
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.places import AnyPath
@@ -82,7 +82,7 @@ def list_table(file: AnyPath, kind: str, form: RowForm, folder: AnyPath) -> pa.T
     named = next((name for name in (form.id, *IDS) if name in table.columns), None)
     wanted = list(dict.fromkeys([*([named] if named else []), *content.columns]))
     found: dict[str, list[Any]] = {"id": [], "image": [], "text": [], "fault": []}
-    for number, row in enumerate(read_ordered(table, wanted)):
+    for number, row in enumerate(read_rows(table, wanted)):
         found["id"].append(
             sample_id(row[named], partial("{}, row {}".format, file, number + 1)) if named else str(number)
         )

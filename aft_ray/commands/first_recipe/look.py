@@ -16,7 +16,7 @@ from aft_ray.datasets import list_samples
 from aft_ray.datasets.base import Listing, raise_faults
 from aft_ray.datasets.held_out import choose_splits
 from aft_ray.datasets.prepare import check_ids
-from aft_ray.datasets.sources.tables import open_tables
+from aft_ray.datasets.sources.tables import open_tables, read_rows
 from aft_ray.models.images import open_picture
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.places import AnyPath, place_at
@@ -102,7 +102,7 @@ def _columns(form: str, path: str, given: Mapping[str, str]) -> dict[str, Any]:
         DatasetConfig.model_validate({"source": form, "path": path, "columns": {"text": "any"}})
     ).tables
     names = [name for name in tables[0].columns if all(name in table.columns for table in tables)]
-    rows = list(islice(tables[0].read(names), PEEKED))
+    rows = list(islice(read_rows(tables[0], names), PEEKED))
     if not rows:
         raise InputError(f"{tables[0].name} has no rows.")
     try:

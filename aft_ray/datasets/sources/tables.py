@@ -245,7 +245,7 @@ def _json_object(line: str, where: str) -> Row:
     return found
 
 
-def read_ordered(table: Table, columns: Sequence[str]) -> Iterator[Row]:
+def read_rows(table: Table, columns: Sequence[str]) -> Iterator[Row]:
     """Rows of a table. Raises InputError, naming the table, if it is damaged."""
     try:
         yield from table.read(columns)

@@ -23,7 +23,7 @@ from aft_ray.datasets.sources.json_text import is_unicode
 from aft_ray.datasets.sources.labels import Labels
 from aft_ray.datasets.sources.pictures import check_image_root, picture_path, picture_sizes, read_named_picture
 from aft_ray.datasets.sources.splits import named_split, split_names
-from aft_ray.datasets.sources.tables import Row, Table, Tables, read_ordered
+from aft_ray.datasets.sources.tables import Row, Table, Tables, read_rows
 from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.places import AnyPath, place_at
@@ -128,7 +128,7 @@ class _Rows:
         image = self.columns.image
         if not image or not self.tables[0].again:
             return False
-        pictures = (row[image] for table in self.tables for row in read_ordered(table, [image]))
+        pictures = (row[image] for table in self.tables for row in read_rows(table, [image]))
         return isinstance(next(filter(None, pictures), None), str)
 
     def read(self) -> None:
@@ -164,7 +164,7 @@ class _Rows:
     def _parts(self) -> Iterator[list[bytes]]:
         """The content of all rows, read a second time."""
         for table in self.tables:
-            for row in read_ordered(table, self.copied.columns):
+            for row in read_rows(table, self.copied.columns):
                 yield self.copied.parts(row, self.folder(table))
 
     def _scan(self, more: Sequence[str]) -> Iterator[tuple[Row, AnyPath]]:
@@ -174,7 +174,7 @@ class _Rows:
         names, count = split_names(self.config), Counter[str]()
         number = 0
         for table in self.tables:
-            for row in read_ordered(table, wanted):
+            for row in read_rows(table, wanted):
                 count[table.name] += 1
                 self._add(row, table, count[table.name], number, names)
                 yield row, self.folder(table)

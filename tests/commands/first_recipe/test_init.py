@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import jsonschema
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -181,6 +183,17 @@ def test_small_data_gets_each_class_its_share_and_groups_or_own_splits_do_not(
 def test_a_table_of_no_samples_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "page.csv").write_text("<!DOCTYPE html>\n<html>\n<body>\n")
     assert faults(capsys, tmp_path / "page.csv")[-1].startswith("aft-ray: page.csv: No column ")
+
+
+def test_a_table_whose_pages_are_damaged_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pa.table({"text": [f"word {n} " * 20 for n in range(200)], "label": ["a", "b"] * 100})
+    pq.write_table(table, tmp_path / "texts.parquet", compression="gzip", use_dictionary=False)
+    content = bytearray((tmp_path / "texts.parquet").read_bytes())
+    content[40:80] = bytes(40)  # inside the first page; the footer, and so the schema, stays whole
+    (tmp_path / "texts.parquet").write_bytes(content)
+    assert cli.main(["init", str(tmp_path / "texts.parquet")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "texts.parquet cannot be read: " in line
 
 
 def test_a_url_is_looked_at_as_a_path_is(tmp_path: Path) -> None:
