@@ -146,7 +146,8 @@ def _found(section: Mapping[str, Any]) -> Found:
         try:
             contents.append(_checked(listing.read(index)))
         except UNREADABLE as error:
-            faults.append(f"{listing.items[index].sample_id} cannot be read: {error}. Mend it or leave it out.")
+            sample = listing.items[index].sample_id
+            faults.append(f"{config.path}: sample {sample} cannot be read: {error}. Mend it or leave it out.")
     raise_faults(faults)
     counts = Counter(_label(listing, item.label) for item in listing.items)
     sides = [min(open_picture(picture).size) for picture, _ in contents if picture is not None]
