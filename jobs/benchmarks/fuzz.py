@@ -224,6 +224,8 @@ def is_meant(recipe: Any, key: str, text: str) -> bool:
         return True  # sections are filled with defaults
     if text in (found, f"'{found}'") or typed is None:
         return True
+    if isinstance(found, bool) and isinstance(typed, (int, float)):
+        return typed == found  # 0 and 1 are false and true; 2 is neither
     if isinstance(typed, bool) or isinstance(found, bool) or not isinstance(typed, (int, float)):
         return typed is found or (typed == found and not isinstance(found, bool))
     return isinstance(found, (int, float)) and math.isclose(typed, found)
