@@ -87,13 +87,16 @@ def read_study(study: Study) -> list[Found]:
 
 
 def read_setting(study: Study, name: str) -> Found:
-    """The findings of one setting so far."""
+    """The findings of one setting so far, without those that the recipe's own cannot be compared with.
+
+    Methods that the recipe does not compare count if they were trained with this very recipe. Findings of compared methods from
+    before a change of the recipe stay until the new search has its first trial.
+    """
     recipe, record = study.settings[name], read_record(study.records, name)
     missing = record.missing(recipe)
-    live = read_trials(place_of(recipe)) if missing else []
-    running = {row["regularizer.name"] for row in live if row["regularizer.name"] in missing}
-    rows = [row for row in record.rows if row["regularizer.name"] not in running]
-    rows += [row for row in live if row["regularizer.name"] in running]
+    live = [row for row in (read_trials(place_of(recipe)) if missing else []) if row["regularizer.name"] in missing]
+    left_out = {*record.outdated(recipe), *(missing if live else [])}
+    rows = [row for row in record.rows if row["regularizer.name"] not in left_out] + live
     return Found(name, recipe, record, missing, rows, summarize(rows, recipe.search.metric))
 
 

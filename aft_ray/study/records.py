@@ -77,9 +77,16 @@ class Record:
 
     def missing(self, recipe: Recipe) -> list[str]:
         """Methods that the recipe compares and that are not finished with this very recipe."""
-        methods = recipe.search.methods(recipe.regularizer.name)
-        known = {(run["method"], run["recipe"]) for run in self.runs}
-        return [method for method in methods if (method, identity(recipe, method)) not in known]
+        return [method for method in recipe.search.methods(recipe.regularizer.name) if not self._has(recipe, method)]
+
+    def outdated(self, recipe: Recipe) -> list[str]:
+        """Methods that the recipe does not compare and that are finished with another recipe alone."""
+        compared = recipe.search.methods(recipe.regularizer.name)
+        methods = dict.fromkeys(run["method"] for run in self.runs)
+        return [method for method in methods if method not in compared and not self._has(recipe, method)]
+
+    def _has(self, recipe: Recipe, method: str) -> bool:
+        return any(run["recipe"] == identity(recipe, method) for run in self.of(method))
 
 
 def identity(recipe: Recipe, method: str) -> str:

@@ -78,6 +78,19 @@ def test_methods_under_way_are_shown_beside_the_record(tmp_path: Path) -> None:
     assert list(found.missing) == ["none", "aft", "kd"] and set(found.chosen) == {"kd"}
 
 
+def test_findings_of_two_recipes_are_not_compared(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    finished(load_study(path, ["search.compare=[none, kd, aft]"]), "digits-few")
+    alone = load_study(path, ["search.compare=[aft]"])
+    assert read_study(alone)[0].chosen.keys() == {"none", "kd", "aft"}, "none and kd have this very recipe"
+    longer = load_study(path, ["search.compare=[aft]", "train.steps=9"])
+    assert read_study(longer)[0].chosen.keys() == {"aft"}, "none and kd were trained with other steps"
+    both = load_study(path, ["search.compare=[none, kd, aft]", "train.steps=9"])
+    assert read_study(both)[0].chosen.keys() == {"none", "kd", "aft"}, "all are of before"
+    write_table(place_of(both.settings["digits-few"]), [row for row in rows(0.05) if row["regularizer.name"] == "kd"])
+    assert read_study(both)[0].chosen.keys() == {"kd"}, "the new search has begun"
+
+
 def test_a_setting_without_standard_transfer_is_compared_with_the_reference(tmp_path: Path) -> None:
     few = "few: {train.labels_per_class: 5}"
     path = written(tmp_path, (few, few.replace("5", "5, search.compare: [aft]")), more="reference: digits-all\n")
