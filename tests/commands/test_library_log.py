@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import argparse
 import logging
+import threading
 import warnings
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.fs as pafs
 import pytest
 
 from aft_ray import cli
+from aft_ray.commands import library_log
 from aft_ray.commands.environment import load_recipe
-from aft_ray.commands.library_log import LIBRARY_LOG
+from aft_ray.commands.library_log import LIBRARY_LOG, LibraryLog
+from aft_ray.store.files import Directory
 
 
 @pytest.fixture
@@ -63,3 +68,37 @@ def test_a_file_that_cannot_be_written_ends_no_command(
     monkeypatch.setattr("aft_ray.commands.report.run", noise)
     assert cli.main(["report", str(recipe)]) == 0
     assert "PIL: a chunk" in capsys.readouterr().err
+
+
+class Slow(Directory):
+    """A store that answers when `answers` is set."""
+
+    asked, answers = threading.Event(), threading.Event()
+
+    def write(self, name: str, content: bytes | pa.Buffer) -> None:
+        self.asked.set()
+        assert self.answers.wait(10)
+        super().write(name, content)
+
+
+def test_a_slow_store_holds_up_nobody_who_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library_log, "WRITTEN_EVERY_S", 0.01)
+    log, store = LibraryLog(), Slow(pafs.LocalFileSystem(), str(tmp_path))
+    log.goes_to(store, "a.log")
+    logger = logging.Logger("PIL")
+    logger.addHandler(log)
+
+    def speak() -> None:
+        logger.warning("a")
+        store.asked.wait(10)
+        logger.warning("b")
+
+    speaking = threading.Thread(target=speak)
+    speaking.start()
+    speaking.join(5)
+    is_held_up = speaking.is_alive()
+    store.answers.set()
+    speaking.join()
+    log.end()
+    assert not is_held_up
+    assert [line.rpartition(" ")[2] for line in (tmp_path / "a.log").read_text().splitlines()] == ["a", "b"]
