@@ -43,16 +43,18 @@ def members(file: AnyPath) -> Iterator[Member]:
             opened.firstmember, opened.offset = None, 0  # type: ignore[attr-defined]  # it has read the first header
             while True:
                 found = _ordinary(stream, opened.offset)
-                if found is None:
+                if found is not None:
+                    opened.offset = found.start + -(-found.size // BLOCK) * BLOCK
+                else:
                     stream.seek(opened.offset)
                     info = opened.next()
                     opened.members.clear()  # type: ignore[attr-defined]  # it would keep every one
                     if info is None:
                         break
-                    yield Member(stream, info.name, info.offset_data, info.size, info.isfile(), info.isdir())
-                else:
-                    yield found
-                    opened.offset = found.start + -(-found.size // BLOCK) * BLOCK
+                    found = Member(stream, info.name, info.offset_data, info.size, info.isfile(), info.isdir())
+                if found.size < 0:  # the next header would be this one, without end
+                    raise InputError(f"{file} is damaged: member {found.name!r} has {found.size:,} bytes. Copy it again.")
+                yield found
             end = opened.offset
     except tarfile.TarError as error:
         raise InputError(f"{file} is no plain tar ({error}). Compressed ones have to be unpacked.") from error

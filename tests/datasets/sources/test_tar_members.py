@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import tarfile
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,18 @@ def test_a_member_is_read_while_others_are_found(tmp_path: Path) -> None:
             member.size = 20_000
             opened.addfile(member, io.BytesIO(bytes([number]) * member.size))
     assert [member.read() for member in members(file)] == [bytes([number]) * 20_000 for number in range(50)]
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.AREGTYPE])
+@pytest.mark.parametrize("size", [b"-0000001000", b"-0000000005"])
+def test_a_size_below_zero_is_refused_and_not_read_without_end(tmp_path: Path, kind: bytes, size: bytes) -> None:
+    first, hostile = tarfile.TarInfo("a.txt"), tarfile.TarInfo("b.txt")
+    hostile.type = kind
+    header = bytearray(hostile.tobuf(tarfile.USTAR_FORMAT))
+    header[124:136] = size + b"\0"
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    file = tmp_path / "a.tar"
+    file.write_bytes(first.tobuf(tarfile.USTAR_FORMAT) + header + bytes(1024))
+    with pytest.raises(InputError, match=r"member 'b.txt' has -\d+ bytes|is cut off or damaged|is no plain tar"):
+        list(islice(members(file), 100))
