@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 from urllib.parse import quote, unquote
 
 from aft_ray.recipe.errors import InputError, ObjectStoreError
@@ -189,7 +189,7 @@ class RemotePath:
 
     def open(self, mode: str = "rb") -> BinaryIO:
         assert mode == "rb", "sources are only read"
-        return cast(BinaryIO, io.BufferedReader(self.native(), BUFFER_BYTES))
+        return io.BufferedReader(_Stream(self), BUFFER_BYTES)
 
     def read_bytes(self, check_size: Callable[[int], object] | None = None) -> bytes:
         """The content. check_size: is given the file's bytes before they are read, and may raise."""
@@ -218,6 +218,36 @@ class RemotePath:
             raise FileNotFoundError(f"there is no file {self}") from error
         except OSError as error:
             raise ObjectStoreError(f"{self}: {' '.join(str(error).split())}") from error
+
+
+class _Stream(io.RawIOBase):
+    """A file behind a URL that names the URL in every error of a read."""
+
+    def __init__(self, place: RemotePath) -> None:
+        super().__init__()
+        self.place, self.file = place, place.native()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with self.place._asked():
+            return int(self.file.readinto(buffer))
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        with self.place._asked():
+            return int(self.file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self.file.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            self.file.close()
+        super().close()
 
 
 @lru_cache(maxsize=32)

@@ -13,18 +13,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileOpener
 
 from aft_ray.datasets import faults, list_samples
 from aft_ray.datasets.prepare import prepare
 from aft_ray.datasets.shard_writing import samples_table
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
-from aft_ray.recipe.remote import RemotePath
+from aft_ray.recipe.remote import BUFFER_BYTES, RemotePath
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.contents import READERS, content_reader, contents
 from aft_ray.store.workspace import Workspace
@@ -305,3 +306,34 @@ def test_pictures_behind_urls_are_read_several_at_a_time(
     kept, _ = samples_table(listing, range(20), dataset.model_copy(update={"copy_content": False}))
     assert [content() for content in contents(kept, range(20))] == table.column("image").to_pylist()
     assert 2 < most["prepare"] <= READERS and 2 < most["extract"] <= READERS
+
+
+@pytest.mark.parametrize("kind", ["webdataset", "jsonl", "csv"])
+def test_a_store_that_fails_in_the_midst_of_a_file_is_told_in_one_line(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "webdataset":
+        with tarfile.open(tmp_path / "a.tar", "w") as opened:
+            for number in range(2):
+                member = tarfile.TarInfo(f"{number}.txt")
+                member.size = 2 * BUFFER_BYTES
+                opened.addfile(member, io.BytesIO(bytes(member.size)))
+    else:
+        row = '{"text": "a", "label": 1}' if kind == "jsonl" else "a,1"
+        (tmp_path / f"a.{kind}").write_text(
+            "text,label\n" * (kind == "csv") + f"{row}\n" * (2 * BUFFER_BYTES // len(row))
+        )
+    reads = []
+
+    def fail_later(file: Any, size: int = -1) -> bytes:
+        reads.append(size)
+        if len(reads) > 1:
+            raise OSError("the connection is lost")
+        return cast(bytes, file.f.read(size))
+
+    monkeypatch.setattr(LocalFileOpener, "read", fail_later)
+    config = {"source": kind, "path": f"fsspec+local://{tmp_path}"} | (
+        {} if kind == "webdataset" else {"columns": {"text": "text"}}
+    )
+    with pytest.raises(InputError, match=r"raw data .* cannot be reached: .*/a\.\w+: the connection is lost"):
+        list_samples(DatasetConfig.model_validate(config))

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from aft_ray.datasets.sources.files import OTHER_SPLITS, find_files, splits_of_files
 from aft_ray.datasets.sources.json_text import HEAD_BYTES, encoding_of, parse_json, told_undecodable
-from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.errors import InputError, ObjectStoreError
 from aft_ray.recipe.places import AnyPath, native_file, num_bytes
 from aft_ray.recipe.sections import DatasetConfig
 
@@ -91,6 +91,8 @@ def open_table(file: AnyPath, kind: str) -> Table:
     readers = {"parquet": _parquet, "arrow": _arrow, "csv": _csv, "jsonl": _jsonl}
     try:
         table = readers[kind](file)
+    except ObjectStoreError:
+        raise
     except DAMAGED as error:
         raise InputError(f"{file} cannot be read as {kind}: {_one_line(error)}.") from error
     twice = sorted({name for name in table.columns if name.strip() and table.columns.count(name) > 1})
@@ -249,5 +251,7 @@ def read_rows(table: Table, columns: Sequence[str]) -> Iterator[Row]:
     """Rows of a table. Raises InputError, naming the table, if it is damaged."""
     try:
         yield from table.read(columns)
+    except ObjectStoreError:
+        raise
     except DAMAGED as error:
         raise InputError(f"{table.name} cannot be read: {_one_line(error)}.") from error

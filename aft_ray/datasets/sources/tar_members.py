@@ -53,7 +53,9 @@ def members(file: AnyPath) -> Iterator[Member]:
                         break
                     found = Member(stream, info.name, info.offset_data, info.size, info.isfile(), info.isdir())
                 if found.size < 0:  # the next header would be this one, without end
-                    raise InputError(f"{file} is damaged: member {found.name!r} has {found.size:,} bytes. Copy it again.")
+                    raise InputError(
+                        f"{file} is damaged: member {found.name!r} has {found.size:,} bytes. Copy it again."
+                    )
                 yield found
             end = opened.offset
     except tarfile.TarError as error:
