@@ -21,6 +21,17 @@ def take_signals() -> None:
                 signal.signal(number, _interrupt)
 
 
+def end_with_parent() -> None:
+    """Stops this command, as SIGTERM does, when the process at the other end of its standard input ends, however it ends."""
+
+    def wait() -> None:
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):  # a shell's background job
         raise KeyboardInterrupt

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from aft_ray.commands.check import check
 from aft_ray.commands.environment import add_overrides, ray_cluster
 from aft_ray.commands.own_modules import find_own_modules
+from aft_ray.commands.signals import end_with_parent
 from aft_ray.commands.study_children import run_side_by_side
 from aft_ray.commands.study_plan import dry_run, simulated_nodes
 from aft_ray.commands.tables import console, number, print_table
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--at-once", type=_count, metavar="N", help="settings to run side by side; by default as the cluster has room"
     )
+    parser.add_argument("--with-parent", action="store_true", help=argparse.SUPPRESS)  # for `study_children`
     parser.add_argument(
         "--gpus",
         type=float,
@@ -61,6 +63,8 @@ def run(parsed: argparse.Namespace) -> None:
     from aft_ray.study.config import load_study
     from aft_ray.study.report import report_study
 
+    if parsed.with_parent:
+        end_with_parent()
     study = load_study(parsed.study, parsed.overrides)
     if parsed.dry_run:
         return dry_run(study, simulated_nodes(parsed.gpus, parsed.cpus))

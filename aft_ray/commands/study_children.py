@@ -1,7 +1,8 @@
 """Settings of a study side by side: each in a process of its own, on the cluster of this process.
 
-A process is `aft-ray study STUDY --only SETTING`. Processes share what a cluster's commands share: a lease on samples and on each
-teacher's features makes all but one wait for work that it does for all, and gangs and trials wait for room.
+A process is `aft-ray study STUDY --only SETTING`. It stops when this process ends, also by SIGKILL. Processes share what a
+cluster's commands share: a lease on samples and on each teacher's features makes all but one wait for work that it does for all,
+and gangs and trials wait for room.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def run_side_by_side(study: Study, names: Sequence[str], announce: Callable[[str
             *study.overrides,
             "--at-once",
             "1",
+            "--with-parent",
             "--only",
         ]
         children = _Children(command, environment)
@@ -71,6 +73,7 @@ class _Children:
         child = subprocess.Popen(
             [*self.command, name],
             env=self.environment,
+            stdin=subprocess.PIPE,  # open as long as this process lives: see `end_with_parent`
             stdout=subprocess.DEVNULL,  # the tables of the study so far
             stderr=subprocess.PIPE,
             text=True,
@@ -84,6 +87,8 @@ class _Children:
             if line.startswith(FAULT):
                 faults.append(line.strip().removeprefix("aft-ray: "))
         status = child.wait()
+        if child.stdin:
+            child.stdin.close()
         self.running.discard(child)
         return faults or ([f"Setting {name}: its process ended with status {status}: {last}"] if status else [])
 

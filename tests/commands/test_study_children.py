@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -13,7 +15,7 @@ import pytest
 from aft_ray.commands.study_children import _Children
 
 CHILD = """
-import sys, time
+import os, sys, time
 name = sys.argv[1]
 print("tables of the study")
 print(f"search: 1/2 trials of {name}", file=sys.stderr)
@@ -24,7 +26,17 @@ if name == "faulty":
 if name == "crashed":
     sys.exit("MemoryError")
 if name == "endless":
-    time.sleep(600)
+    from aft_ray.commands.signals import end_with_parent, take_signals
+
+    take_signals()
+    end_with_parent()
+    print(os.getpid(), file=sys.stderr)
+    time.sleep(60)
+"""
+PARENT = """
+import os, sys
+from aft_ray.commands.study_children import _Children
+_Children([sys.executable, "-c", sys.argv[1]], dict(os.environ)).run("endless")
 """
 
 
@@ -45,7 +57,7 @@ def test_a_setting_s_lines_carry_its_name_and_its_faults_are_told(
     assert f"{name}: search: 1/2 trials of {name}\n" in said.err and "tables" not in said.out + said.err
 
 
-def test_processes_that_still_run_are_stopped(tmp_path: Path) -> None:
+def test_processes_that_still_run_are_stopped() -> None:
     children = _Children([sys.executable, "-c", CHILD], dict(os.environ))
     thread = threading.Thread(target=children.run, args=["endless"])
     thread.start()
@@ -54,3 +66,23 @@ def test_processes_that_still_run_are_stopped(tmp_path: Path) -> None:
     children.stop()
     thread.join(20)
     assert not thread.is_alive() and not children.running
+
+
+def test_a_setting_s_process_ends_with_a_study_that_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT, CHILD], stderr=subprocess.PIPE, text=True) as parent:
+        assert parent.stderr is not None
+        parent.stderr.readline()
+        setting = int(parent.stderr.readline().removeprefix("endless: "))
+        parent.send_signal(signal.SIGKILL)
+    until = time.monotonic() + 20
+    while is_at_work(setting):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def is_at_work(process: int) -> bool:
+    """Whether it runs; one that has ended may wait for a parent to look."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
