@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -44,12 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--with-parent", action="store_true", help=argparse.SUPPRESS)  # for `study_children`
     parser.add_argument(
         "--gpus",
-        type=float,
+        type=_devices,
         metavar="N",
         help="for --dry-run: GPUs of the cluster, 8 on a node; this machine's by default",
     )
     parser.add_argument(
-        "--cpus", type=float, metavar="N", help="for --dry-run: CPUs of the cluster; 8 for each GPU by default"
+        "--cpus", type=_devices, metavar="N", help="for --dry-run: CPUs of the cluster; 8 for each GPU by default"
     )
 
 
@@ -57,6 +58,16 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
     return int(text)
+
+
+def _devices(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number, 0 or more")
+    return number
 
 
 def run(parsed: argparse.Namespace) -> None:

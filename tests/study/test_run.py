@@ -75,6 +75,17 @@ def test_only_settings_that_the_study_has_can_be_run_alone(tmp_path: Path, capsy
     assert "No setting digits. Settings: digits-few, digits-all, scans-few, scans-all." in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("number", ["nan", "inf", "-3", "two"])
+def test_a_simulated_cluster_has_a_number_of_devices(
+    number: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind in ("gpus", "cpus"):
+        with pytest.raises(SystemExit) as ended:
+            main(["study", str(written(tmp_path)), "--dry-run", f"--{kind}={number}"])
+        assert ended.value.code == 2
+        assert f"--{kind}: '{number}' must be a number, 0 or more" in capsys.readouterr().err
+
+
 def test_settings_that_cannot_run_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path, ("scans: {dataset.name: digits}", "scans: {dataset: {source: image_folder, path: none}}"))
     finished(load_study(path), "digits-few", "digits-all")
