@@ -17,6 +17,7 @@ from aft_ray.cluster import lease as module
 from aft_ray.cluster.conditional import Conditional, conditional
 from aft_ray.cluster.lease import HOLDER, lease
 from aft_ray.store.workspace import Workspace
+from tests.helpers.turns import assert_the_second_waits
 
 pytest.importorskip("obstore")
 
@@ -105,26 +106,18 @@ def test_a_command_without_conditional_writes_and_one_with_them_wait_for_each_ot
     place: Workspace, monkeypatch: pytest.MonkeyPatch, first_is_new: bool
 ) -> None:
     """As an earlier version does, or a process without obstore."""
-    is_new, order = threading.local(), []
+    is_new = threading.local()
 
     def known(directory: Workspace, name: str) -> Conditional | None:
         return conditional(directory, name) if is_new.value else None
 
     monkeypatch.setattr(module, "conditional", known)
 
-    def second() -> None:
+    def becomes_the_other() -> None:
         is_new.value = not first_is_new
-        with lease(place, "runs/main"):
-            order.append("second")
 
     is_new.value = first_is_new
-    with lease(place, "runs/main"):
-        thread = threading.Thread(target=second)
-        thread.start()
-        thread.join(0.5)
-        order.append("first")
-    thread.join()
-    assert order == ["first", "second"]
+    assert_the_second_waits(place, becomes_the_other)
 
 
 def test_a_holder_whose_claim_is_gone_is_replaced_at_once_and_nothing_is_left_but_its_name(place: Workspace) -> None:

@@ -17,6 +17,7 @@ from aft_ray.cluster import lease as module
 from aft_ray.cluster.lease import lease
 from aft_ray.store.files import STALE_AFTER_S
 from aft_ray.store.workspace import Workspace
+from tests.helpers.turns import assert_the_second_waits
 
 COUNT = """
 import sys, time
@@ -172,19 +173,7 @@ def test_a_living_owner_is_waited_for_also_beside_strangers(tmp_path: Path, monk
     place = tmp_path / "leases/runs/main"
     place.mkdir(parents=True)
     (place / f"000000000-{'a' * 32}").touch()
-    order = []
-
-    def second() -> None:
-        with lease(Workspace.at(tmp_path), "runs/main"):
-            order.append("second")
-
-    with lease(Workspace.at(tmp_path), "runs/main"):
-        thread = threading.Thread(target=second)
-        thread.start()
-        thread.join(0.5)
-        order.append("first")
-    thread.join()
-    assert order == ["first", "second"]
+    assert_the_second_waits(Workspace.at(tmp_path))
 
 
 def test_a_turn_begins_with_a_sweep_of_what_killed_commands_have_left(tmp_path: Path) -> None:
