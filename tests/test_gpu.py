@@ -35,8 +35,9 @@ from aft_ray.training.runs import RunDirectory
 from aft_ray.training.train import train
 from tests.helpers import hub
 from tests.helpers.extraction import recipe as extraction_recipe
+from tests.helpers.reference_losses import GOLDEN_CASES, assert_gradient, golden_case, golden_parameter
+from tests.helpers.regularizers import tensors
 from tests.helpers.training import killed_after, recipe, run, saved_weights, timeless
-from tests.regularizers.test_regularizers import GOLDEN_CASES, assert_gradient, golden_case, golden_parameter, tensors
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

@@ -12,7 +12,7 @@ import pytest
 from aft_ray.report.closeness import closeness_of
 from aft_ray.report.report import report
 from aft_ray.report.results import Group, Training
-from tests.report.test_report import chosen, recipe_at, trial, write_everything, write_training
+from tests.helpers.report import chosen, recipe_at, trial, write_everything, write_training
 
 SEEN = {"student_head": 0.5, "teachers_head": 0.68, "student_labels": 0.4, "target_labels": 0.4}
 SEEN |= {"student_target": 0.5, "kernel_distance": 0.2}

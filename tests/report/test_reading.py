@@ -13,9 +13,7 @@ import pytest
 
 from aft_ray.cli import main
 from aft_ray.recipe.config import Recipe, dump
-from tests.report.test_report import recipe, write_everything
-
-__all__ = ["recipe"]
+from tests.helpers.report import write_everything
 
 
 def cut(path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from aft_ray.report.report import report
-from tests.report.test_report import recipe_at, write_everything
+from tests.helpers.report import recipe_at, write_everything
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 OPTIONS = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")

@@ -10,7 +10,7 @@ from aft_ray.recipe.search_section import Range
 from aft_ray.report.results import Entry, summarize
 from aft_ray.report.words import compare, headline, left_out, remarks
 from aft_ray.search.trials import TrialRow
-from tests.report.test_report import finals, searched, trial
+from tests.helpers.report import finals, searched, trial
 
 VALIDATION: dict[str, Any] = {"num_samples": 500, "num_unlabelled": 0, "samples_per_class": {"cat": 250, "dog": 250}}
 

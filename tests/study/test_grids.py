@@ -9,7 +9,7 @@ from aft_ray.study.config import load_study
 from aft_ray.study.found import Found, read_study
 from aft_ray.study.grids import ends, remarks
 from aft_ray.study.records import Record, write_record
-from tests.report.test_report import trial
+from tests.helpers.report import trial
 from tests.study.test_config import written
 
 

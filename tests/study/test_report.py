@@ -17,7 +17,7 @@ from aft_ray.study.found import read_study
 from aft_ray.study.page import headline
 from aft_ray.study.records import MethodRun, Probe, Record, identity, write_record
 from aft_ray.study.report import report_study
-from tests.report.test_report import trial
+from tests.helpers.report import trial
 from tests.study.test_config import written
 
 SEEDS = (0, 1, 2)
