@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import jinja2
@@ -40,7 +41,8 @@ def model_card(
     evaluation: content of `evaluation-test.json`; both are empty without the file.
     """
     data = facts.get("dataset", {})
-    name = str(data.get("name") or data.get("path") or "unknown")
+    place = PurePosixPath(str(data.get("path") or ""))
+    name = str(data.get("name") or place.name or "unknown")  # a card is published: not where the data lies on a machine
     scores = _scores(facts, evaluation)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("aft_ray.export", ""),

@@ -258,7 +258,7 @@ def test_the_card_says_what_the_model_is(tmp_path: Path) -> None:
     [
         ({"name": "spam"}, "Text: the column `text`, as it is."),
         (
-            {"source": "csv", "path": "x", "columns": {"text": ["a", "b"]}},
+            {"source": "csv", "path": "private/x.csv", "columns": {"text": ["a", "b"]}},
             "the columns `a` and `b`, one per line: `aft-ray predict` does so,",
         ),
         (
@@ -274,7 +274,8 @@ def test_the_card_says_how_a_row_becomes_the_text(dataset: dict[str, Any], said:
     facts = json.loads(path.read_text()) | {"dataset": dataset}
     del facts["digest"]
     path.write_text(json.dumps(facts))
-    assert said in export(recipe).read("README.md").decode()
+    card = export(recipe).read("README.md").decode()
+    assert said in card and "private" not in card
 
 
 def test_of_two_exports_at_once_one_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
