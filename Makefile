@@ -13,9 +13,8 @@ CONSTRAINTS := $(shell $(PYTHON) -c "import sys; print('-c constraints.txt' * (s
 demo: $(INSTALLED)  ## the whole story on bundled real data
 	$(BIN)/aft-ray demo
 
-# Two files of tests at a time: most tests of Ray wait, and a file shares what it has set up.
 test: $(INSTALLED)  ## every test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 20
+	$(BIN)/python -m pytest --durations 20
 
 test-fast: $(INSTALLED)  ## the tests that start neither Ray nor other processes
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ray and not processes"
