@@ -1,8 +1,6 @@
 """Adaptive Feature Transfer in Python: one teacher, one small student, digits that come inside a package. Two minutes.
 
-    pip install 'aft-ray[demo]' && python examples/quickstart.py
-
-Everything goes to work/quickstart. quickstart.ipynb has the same cells.
+Everything goes to work/quickstart. To run it: pip install 'aft-ray[demo]' && python examples/quickstart.py
 """
 
 # %% A recipe: a YAML file, or its content

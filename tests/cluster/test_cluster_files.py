@@ -67,8 +67,7 @@ def test_the_nodes_get_what_an_installation_needs_and_nothing_else() -> None:
     for line in (
         'readme = "README.md"',
         'license-files = ["LICENSE", "NOTICE"]',
-        'packages = ["aft_ray"]',
-        '"jobs/recipes"',
+        'include = ["/aft_ray", "/jobs/recipes/**/*.yaml"]',
     ):
         assert line in project, "another file is needed"
     assert {".?*", "work"} <= set(CLUSTER["rsync_exclude"])

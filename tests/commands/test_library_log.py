@@ -30,7 +30,7 @@ def noise(parsed: argparse.Namespace) -> None:
     load_recipe(parsed)
     logging.getLogger("PIL").warning("a chunk of https://me:hunter2@host")
     logging.getLogger("aft_ray.training").warning("ours")
-    logging.getLogger("ray").error("a node is lost")
+    logging.getLogger("urllib3").error("a host is lost")
     warnings.warn("deprecated", FutureWarning, stacklevel=1)
 
 
@@ -44,7 +44,7 @@ def test_the_terminal_names_the_file_of_what_libraries_say(
     place = recipe.parent / "work" / "logs" / "report-a.log"
     assert capsys.readouterr().err.splitlines() == [
         "WARNING aft_ray.training: ours",
-        "ERROR ray: a node is lost",
+        "ERROR urllib3: a host is lost",
         f"aft-ray: 2 warnings of libraries: {place}",
     ]
     kept = place.read_text()
