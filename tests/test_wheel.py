@@ -17,8 +17,6 @@ from aft_ray.recipe.config import load_text
 from tests.conftest import draw_pictures
 from tests.helpers import ROOT
 
-pytest.importorskip("hatchling", reason="hatchling, of the extra `test`, is not installed")
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -19,8 +19,6 @@ from aft_ray.cluster.lease import HOLDER, lease
 from aft_ray.store.workspace import Workspace
 from tests.helpers.turns import assert_the_second_waits
 
-pytest.importorskip("obstore")
-
 COUNT = """
 import sys, time
 from aft_ray.cluster import lease as module

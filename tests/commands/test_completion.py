@@ -6,8 +6,6 @@ import os
 import subprocess
 import sys
 
-import pytest
-
 from aft_ray.commands.completion import keys_beginning, overrides_beginning
 
 
@@ -17,7 +15,6 @@ def test_keys_and_overrides_are_completed() -> None:
 
 
 def test_the_shell_s_question_is_answered() -> None:
-    pytest.importorskip("argcomplete")
     line = "aft-ray pre"
     asked = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "\n", "COMP_LINE": line, "COMP_POINT": str(len(line))}
     command = f"exec {sys.executable} -m aft_ray.cli 8>&1 >/dev/null"
