@@ -49,8 +49,12 @@ class SmallDemo:
     done: subprocess.CompletedProcess[str]
 
 
+STARTED = pytest.StashKey[bool]()
+"""True in the session's stash while the cluster of all tests runs."""
+
+
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[None]:
+def cluster(request: pytest.FixtureRequest) -> Iterator[None]:
     """One local cluster for the whole session: four logical CPUs, whatever the machine has."""
     import ray
 
@@ -62,8 +66,20 @@ def cluster() -> Iterator[None]:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+    request.session.stash[STARTED] = True
     yield
+    request.session.stash[STARTED] = False
     ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def same_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The test that ends the session's cluster fails, not those that come later and find a cluster of another size."""
+    yield
+    if request.session.stash.get(STARTED, False):
+        import ray
+
+        assert ray.is_initialized(), "this test ended the cluster that all tests share"
 
 
 @pytest.fixture(scope="session")

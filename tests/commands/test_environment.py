@@ -66,6 +66,7 @@ def test_ray_that_does_not_start_in_time_is_one_line(
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "init", late)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)  # the cluster of the other tests stays
     assert cli.main(["plan", recipe]) == 1
     _, told = capsys.readouterr().err.splitlines()
     assert told.startswith("aft-ray: Ray did not start: The current node timed out during startup. The machine may be")

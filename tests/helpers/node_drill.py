@@ -14,20 +14,21 @@ from aft_ray.commands.environment import set_environment
 
 SHARD = 3
 """Samples of one, in batches of one."""
+SMALL = {"object_store_memory": 80 << 20, "include_dashboard": False}
 
 
 def drill(recipe_path: str, log: Path, cpus: list[int]) -> None:
     import ray
+    from ray._private.state import actors  # the public list of actors asks the dashboard, which may start late
     from ray.cluster_utils import Cluster
-    from ray.util.state import list_actors
 
     from aft_ray.cluster import pipelines
     from aft_ray.extraction.extract import extract
     from aft_ray.recipe.config import load
     from tests.helpers.own_teachers import calls
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], "object_store_memory": 80 << 20})
-    workers = [cluster.add_node(num_cpus=count, object_store_memory=80 << 20) for count in cpus[1:]]
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], **SMALL})
+    workers = [cluster.add_node(num_cpus=count, **SMALL) for count in cpus[1:]]
     ray.init(address=cluster.address, log_to_driver=False)
 
     pipelines.LOST_AFTER_S = 3.0  # nobody brings another node
@@ -38,7 +39,8 @@ def drill(recipe_path: str, log: Path, cpus: list[int]) -> None:
             found = calls(log)
             if len(found) < 7:
                 continue
-            nodes = {actor.pid: actor.node_id for actor in list_actors(filters=[("state", "=", "ALIVE")])}
+            alive = [actor for actor in actors().values() if actor["State"] == "ALIVE"]
+            nodes = {actor["Pid"]: actor["Address"]["NodeID"] for actor in alive}
             busy = {nodes.get(pid) for pid, _ in found if sum(own == pid for own, _ in found) % SHARD}
             of_a_teacher = [node for node in workers if node.node_id in busy]
             if of_a_teacher or len(workers) == 1:
