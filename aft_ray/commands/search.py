@@ -68,7 +68,7 @@ def show_search_plan(recipe: Recipe, plan: SearchPlan) -> None:
 
 
 def show_leaderboard(recipe: Recipe) -> None:
-    """Prints each method at its best setting, and conclusions from them."""
+    """Prints each method at its best setting, the teachers' own heads, and conclusions."""
     from aft_ray.report.reading import findings
     from aft_ray.training.best import ACCURACY
 
@@ -89,6 +89,19 @@ def show_leaderboard(recipe: Recipe) -> None:
             + number(entry.p_value, ".3f", before="  p ", no=""),
         ]
         for entry in found.entries
+    ]
+    rows += [
+        [
+            head.title,
+            "-",
+            head.teacher,
+            *(["-"] if has_others else []),
+            "-",
+            number(measure.factor * head.val_accuracy, measure.digits),
+            number(measure.factor * head.test_accuracy, measure.digits),
+            "-",
+        ]
+        for head in found.heads
     ]
     others = ["other keys"] if has_others else []
     heads = [measure.head(split) for split in ("validation", "test")]

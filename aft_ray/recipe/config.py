@@ -114,9 +114,18 @@ class Recipe(Model):
         """CPUs and GPUs that one training worker reserves."""
         return {"CPU": self.resources.cpus_per_worker} | ({"GPU": 1.0} if self.train.use_gpu else {})
 
-    def extracted_splits(self) -> tuple[str, ...]:
-        """Splits that teachers run on: training needs train, ranking validation, a linear probe test too."""
+    @property
+    def tests_heads(self) -> bool:
+        """Whether the teachers' own heads are to be tested: when a search has no final runs, nothing sees the test split."""
+        return bool(self.search.final.teacher_heads and self.search.final.seeds and self.teachers)
+
+    def splits_with_features(self) -> tuple[str, ...]:
+        """Splits whose features a training reads: a student needs train, ranking validation, a linear probe test too."""
         return ("train", "validation", "test") if self.student.model == "linear_probe" else ("train", "validation")
+
+    def extracted_splits(self) -> tuple[str, ...]:
+        """Splits that teachers run on."""
+        return ("train", "validation", "test") if self.tests_heads else self.splits_with_features()
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

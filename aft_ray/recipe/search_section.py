@@ -50,6 +50,9 @@ class FinalConfig(Model):
     train_on: Literal["train+validation", "train"] = "train+validation"
     """`train+validation` trains on all samples except test and keeps the last step's student; `train` keeps the student with
     the best validation score."""
+    teacher_heads: bool = False
+    """Also test a linear head and nearest neighbours on each teacher's features, fitted to the train split, as rows of the
+    table of methods. Teachers then run over the test split too. For one class per sample."""
 
 
 class SearchConfig(Model):

@@ -51,6 +51,7 @@ def render_page(
         is_accuracy=measure is ACCURACY,
         classes=next((manifest["classes"] for manifest in splits.values()), []),
         entries=entries,
+        heads=[(head, found.relative_error(head)) for head in found.heads],
         runs=runs,
         trials=trials,
         errors=pictures.draw_errors(found.chosen),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,7 @@ from aft_ray.recipe.search_section import Betas
 from aft_ray.report.results import Entry, Training, TrialRow, summarize
 from aft_ray.report.words import headline, left_out, remarks
 from aft_ray.search.space import strengths
+from aft_ray.search.teacher_heads import TeacherHead, read_heads
 from aft_ray.search.trials import read_table, run_at
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
@@ -74,16 +76,22 @@ class _Ranking(Form):
 @dataclass(frozen=True)
 class Findings:
     """The findings of a search. entries: its settings with final runs, the lowest test error first. headline, remarks:
-    sentences on each method's chosen setting."""
+    sentences on each method's chosen setting. heads: the teachers' own, on test."""
 
     entries: list[Entry]
     headline: str
     remarks: list[str]
+    heads: list[TeacherHead]
 
     @property
     def chosen(self) -> list[Entry]:
         """Each method at the setting that validation chose."""
         return [entry for entry in self.entries if entry.is_chosen]
+
+    def relative_error(self, head: TeacherHead) -> float:
+        """The head's test error over the mean one of standard transfer; NaN without it."""
+        standard = next((entry for entry in self.chosen if entry.method == "none"), None)
+        return (1 - head.test_accuracy) / standard.test_error if standard and standard.test_error else math.nan
 
 
 def findings(recipe: Recipe) -> Findings:
@@ -96,7 +104,8 @@ def findings(recipe: Recipe) -> Findings:
     chosen = [entry for entry in entries if entry.is_chosen]
     told = [left_out(entry.title, [_last_line(place / name) for name in entry.trials]) for entry in chosen]
     found = remarks(trials, chosen, partial(_strengths, recipe), validation)
-    return Findings(entries, headline(chosen), [*filter(None, told), *found])
+    heads = read_heads(workspace.search(recipe.run))
+    return Findings(entries, headline(chosen), [*filter(None, told), *found], heads)
 
 
 def _strengths(recipe: Recipe, method: str) -> Betas:

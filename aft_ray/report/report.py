@@ -37,6 +37,7 @@ def report(recipe: Recipe) -> str:
     near = closeness_of(_followers(place.search(recipe.run) / "trials", found.entries, runs))
     tables = {
         "leaderboard": [entry_row(entry) for entry in found.entries],
+        "teacher_heads": [vars(head) for head in found.heads],
         "trials": trials,
         "runs": [_run_row(run, measure) for run in runs],
         "closeness": [closeness.row() for closeness in near],

@@ -45,7 +45,7 @@ def variant_faults(recipe: Recipe) -> list[str]:
 
 
 def task_faults(recipe: Recipe, task: str | None) -> list[str]:
-    """Methods, searched values and a ranking that need one class per sample, where the samples' `task` is another."""
+    """Methods, searched values, a ranking and heads that need one class per sample, where the samples' `task` is another."""
     if task in (None, "classification"):
         return []
     methods = recipe.search.methods(recipe.regularizer.name)
@@ -59,6 +59,8 @@ def task_faults(recipe: Recipe, task: str | None) -> list[str]:
             f"search.teachers={recipe.search.teachers} needs one class per sample to rank teachers by; the task is {task}."
             " Take all_subsets, singles, singles_and_pairs or a list."
         )
+    if recipe.tests_heads:
+        found.append(f"search.final.teacher_heads needs one class per sample; the task is {task}. Leave it out.")
     return found or space_faults(recipe, lambda variant: class_faults(variant, task))
 
 

@@ -19,16 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aft_ray.recipe.errors import InputError
-from aft_ray.regularizers import LogMEStatistics
+from aft_ray.search.heads import Heads, columns_of, labelled_rows
 from aft_ray.search.knowledge import Knowledge, advice, knowledge_of, train_labels
 from aft_ray.search.rank_picture import rank_picture
 from aft_ray.search.space import teacher_subsets
-from aft_ray.store.schema import UNLABELED
-from aft_ray.store.side_by_side import Store
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.inputs.stores import Setup
-
-NEIGHBOURS = 20
 
 
 @dataclass(frozen=True)
@@ -72,37 +68,25 @@ def ranking_of(setup: Setup) -> Ranking:
             "Teachers are ranked by how well they tell classes apart; here samples have no one class each."
         )
     train, names = stores["train"], recipe.teacher_names()
-    bounds = np.cumsum([0, *train.teacher_dims])
-    columns = {name: np.arange(bounds[k], bounds[k + 1]) for k, name in enumerate(names)}
+    columns = columns_of(names, train.teacher_dims)
     subsets = teacher_subsets(recipe)
-    validation, validation_labels = _read(stores["validation"])
-    validation, validation_labels = validation[validation_labels != UNLABELED], _labeled(validation_labels)
+    validation, validation_labels = labelled_rows(stores["validation"])
     labels = train_labels(train, recipe.train)
 
-    statistics = LogMEStatistics(bounds[-1], len(train.manifest["classes"]))
-    second_moments = _Covariance(bounds[-1])
-    neighbours = {subset: _Neighbours(len(validation_labels)) for subset in subsets}
-    directions = {name: _normalised(validation[:, columns[name]]) for name in names}
+    heads = Heads(columns, subsets, len(train.manifest["classes"]), validation)
+    second_moments = _Covariance(sum(train.teacher_dims))
     start = 0
     for index in range(train.num_shards):
         features = train.read_shard(index, columns=())["features"]
-        own = labels[start : start + len(features)]
-        start += len(features)
         second_moments.update(features)
-        if (own != UNLABELED).any():
-            features, own = features[own != UNLABELED], _labeled(own)
-            statistics.update(features, own)
-            cosines = {name: directions[name] @ _normalised(features[:, columns[name]]).T for name in names}
-            for subset, nearest in neighbours.items():
-                nearest.update(np.sum([cosines[name] for name in subset], axis=0), own)
+        heads.update(features, labels[start : start + len(features)])
+        start += len(features)
 
     rows: list[dict[str, Any]] = []
     for subset in subsets:
-        chosen = np.concatenate([columns[name] for name in subset])
-        score, weights = statistics.of(chosen).solve()
-        right = (validation[:, chosen] @ weights.T).argmax(1) == validation_labels
-        knn = neighbours[subset].vote(len(train.manifest["classes"])) == validation_labels
-        facts = {"log_me": score, "val_accuracy": float(right.mean()), "knn_accuracy": float(knn.mean())}
+        found = heads.answers(subset)
+        right, knn = found.linear == validation_labels, found.neighbours == validation_labels
+        facts = {"log_me": found.log_me, "val_accuracy": float(right.mean()), "knn_accuracy": float(knn.mean())}
         rows.append({"teachers": list(subset), **facts})
     rows.sort(key=lambda row: (-row["val_accuracy"], -row["log_me"]))
     alike = second_moments.cka([columns[name] for name in names])
@@ -114,44 +98,6 @@ def can_rank(setup: Setup) -> bool:
     """Whether there are teachers, and one class per sample; several labels and numbers are no classes."""
     task = setup.stores["train"].manifest.get("task", "classification")
     return bool(setup.recipe.teachers) and task == "classification"
-
-
-def _labeled(labels: np.ndarray) -> np.ndarray:
-    return labels[labels != UNLABELED]
-
-
-def _read(store: Store) -> tuple[np.ndarray, np.ndarray]:
-    """Features (N, T) float32 and labels (N,) of a split."""
-    shards = store.map_shards(lambda shard: (shard["features"], shard["label"]), columns=())
-    return np.concatenate([features for features, _ in shards]), np.concatenate([labels for _, labels in shards])
-
-
-def _normalised(features: np.ndarray) -> np.ndarray:
-    """Rows of length 1, so that every teacher of a combination has the same say."""
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-
-
-class _Neighbours:
-    """The most similar labelled train samples of each of `num_rows` validation samples, so far."""
-
-    def __init__(self, num_rows: int) -> None:
-        self.similarities = np.zeros((num_rows, 0), np.float32)
-        self.labels = np.zeros((num_rows, 0), int)
-
-    def update(self, similarities: np.ndarray, labels: np.ndarray) -> None:
-        """similarities: (num_rows, n) to n more samples, of `labels` (n,)."""
-        candidates = np.concatenate([self.similarities, similarities], axis=1)
-        owners = np.concatenate([self.labels, np.broadcast_to(labels, similarities.shape)], axis=1)
-        kept = np.argsort(-candidates, axis=1, kind="stable")[:, :NEIGHBOURS]
-        self.similarities = np.take_along_axis(candidates, kept, axis=1)
-        self.labels = np.take_along_axis(owners, kept, axis=1)
-
-    def vote(self, num_classes: int) -> np.ndarray:
-        """(num_rows,) the class with the largest sum of similarities."""
-        votes = np.zeros((len(self.labels), num_classes))
-        rows = np.arange(len(self.labels))[:, None]
-        np.add.at(votes, (rows, self.labels), self.similarities)
-        return votes.argmax(1)
 
 
 class _Covariance:

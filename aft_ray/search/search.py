@@ -29,6 +29,7 @@ from aft_ray.search.kept import drop_students
 from aft_ray.search.proposals import Learned, Listed, Proposals
 from aft_ray.search.rank import rank
 from aft_ray.search.space import Setting, Space, Trial, final_trials, plan_trials, spaces, top_by_rank
+from aft_ray.search.teacher_heads import heads_on_test, stores_of_heads, write_heads
 from aft_ray.search.trial import Shared, data_key
 from aft_ray.search.trials import TrialRow, claim_search, search_id
 from aft_ray.search.tuning import Round
@@ -54,8 +55,12 @@ def search(setup: Setup) -> list[TrialRow]:
     recipe, subsets = setup.recipe, _subsets(setup)
     if faults := final_faults(recipe):
         raise InputError(faults)
+    with_heads = stores_of_heads(recipe)
     with lease(Workspace.at(recipe.workspace), f"searches/{recipe.run}"):
-        return _search(setup, subsets)
+        rows = _search(setup, subsets)
+        if with_heads:
+            write_heads(Workspace.at(recipe.workspace).search(recipe.run), heads_on_test(recipe, with_heads))
+        return rows
 
 
 def _search(setup: Setup, subsets: Sequence[tuple[str, ...]]) -> list[TrialRow]:

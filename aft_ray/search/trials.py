@@ -233,19 +233,35 @@ def claim_search(search: Directory) -> str:
 
 def write_table(search: Directory, rows: Sequence[TrialRow]) -> None:
     """`trials.parquet`."""
-    search.write("trials.parquet", sealed_table(as_table(rows), {SEARCH_KEY: claim_search(search).encode()}))
+    write_sealed(search, "trials.parquet", as_table(rows))
+
+
+def write_sealed(search: Directory, name: str, table: pa.Table) -> None:
+    """A small table of the search, with its id and a digest."""
+    search.write(name, sealed_table(table, {SEARCH_KEY: claim_search(search).encode()}))
 
 
 def read_table(search: Directory) -> list[TrialRow]:
     """The rows of `trials.parquet`; empty if the search has not written it. Raises InputError if it is no such table."""
-    if not search.has("trials.parquet"):
-        return []
-    way_out = "Run 'aft-ray search' again: it writes the table anew from its trials."
-    content, what = search.read("trials.parquet"), f"{search}/trials.parquet"
-    table = parsed_table(content, COLUMNS, NEEDED, what, way_out)
+    table = read_sealed(search, "trials.parquet", COLUMNS, NEEDED)
+    return [] if table is None else table.to_pylist()
+
+
+def read_sealed(
+    search: Directory, name: str, columns: Mapping[str, pa.DataType], needed: Iterable[str]
+) -> pa.Table | None:
+    """A table of the search, as `parsed_table` checks it; None if it has not been written.
+
+    Raises InputError if it is damaged or of another search.
+    """
+    if not search.has(name):
+        return None
+    way_out = "Run 'aft-ray search' again: it writes the table anew."
+    what = f"{search}/{name}"
+    table = parsed_table(search.read(name), columns, needed, what, way_out)
     found = (table.schema.metadata or {}).get(SEARCH_KEY)
     check_owner(found.decode(errors="replace") if found else None, search_id(search), what, way_out)
-    return table.to_pylist()
+    return table
 
 
 def as_table(rows: Sequence[TrialRow]) -> pa.Table:

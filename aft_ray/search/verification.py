@@ -12,6 +12,7 @@ from typing_extensions import NotRequired, TypedDict
 from aft_ray.recipe.errors import faults_of
 from aft_ray.recipe.json_files import damaged
 from aft_ray.search.search import read_winner
+from aft_ray.search.teacher_heads import read_heads
 from aft_ray.search.trials import TrialDirectory, TrialRow, read_table
 from aft_ray.store.files import Directory
 from aft_ray.training.verification import run_faults
@@ -41,7 +42,7 @@ def trial_faults(trial: TrialDirectory) -> list[str]:
 def search_faults(search: Directory) -> list[str]:
     """Faults of the search's own files; `trial_faults` has the faults of its trials."""
     winner = [partial(read_winner, search)] if search.has("best.yaml") else []
-    return faults_of(partial(_check_table, search), *winner)
+    return faults_of(partial(_check_table, search), partial(read_heads, search), *winner)
 
 
 def _check_table(search: Directory) -> None:

@@ -46,7 +46,7 @@ DAMAGES: list[tuple[str, Callable[[Path], Any], str]] = [
     (
         TRIALS,
         lambda path: path.write_bytes(b""),
-        "Run 'aft-ray search' again: it writes the table anew from its trials.",
+        "Run 'aft-ray search' again: it writes the table anew.",
     ),
     (
         TRIALS,

@@ -13,7 +13,7 @@ from aft_ray.datasets.prepare import prepare
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.regularizers import log_me
-from aft_ray.search.rank import _Covariance, _Neighbours, rank
+from aft_ray.search.rank import _Covariance, rank
 from aft_ray.store.parquet import features_table
 from aft_ray.store.shards import samples_fingerprint
 from aft_ray.store.side_by_side import open_store
@@ -106,19 +106,6 @@ def test_cka_is_that_of_the_definition_and_does_not_see_rotations() -> None:
     expected = (k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum())
     assert cka[0, 2] == pytest.approx(expected) and cka[0, 2] < 0.1
     assert cka[0, 1] == pytest.approx(1.0) and np.allclose(cka, cka.T)
-
-
-def test_neighbours_are_those_of_a_sort_over_everything() -> None:
-    random = np.random.default_rng(1)
-    similarities, labels = random.normal(size=(5, 90)).astype(np.float32), random.integers(0, 3, 90)
-    nearest = _Neighbours(5)
-    for start in range(0, 90, 25):
-        nearest.update(similarities[:, start : start + 25], labels[start : start + 25])
-    best = np.argsort(-similarities, axis=1)[:, :20]
-    votes = np.stack(
-        [[similarities[row][best[row]][labels[best[row]] == c].sum() for c in range(3)] for row in range(5)]
-    )
-    np.testing.assert_array_equal(nearest.vote(3), votes.argmax(1))
 
 
 def test_without_teachers_there_is_nothing_to_rank(recipe: Recipe) -> None:

@@ -21,6 +21,7 @@ from aft_ray.recipe.config import Recipe, dump, load, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.search.best import best_settings, winner
 from aft_ray.search.search import plan_search, search
+from aft_ray.search.teacher_heads import read_heads
 from aft_ray.search.trials import TrialRow, as_table, setting_key
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.fit import fit
@@ -55,7 +56,7 @@ def test_a_search_selects_on_validation_and_only_final_runs_see_the_test_split(c
                 "beta": [0.5, 5],
                 "space": space,
                 "max_concurrent_trials": 2,
-                "final": {"seeds": 2},
+                "final": {"seeds": 2, "teacher_heads": True},
             },
         },
     )
@@ -72,6 +73,8 @@ def test_a_search_selects_on_validation_and_only_final_runs_see_the_test_split(c
     assert all(row["test_accuracy"] is not None and row["val_accuracy"] is None for row in finals)
     best = best_settings(searched, None, open_samples(given).stores["validation"].num_samples)
     assert {setting_key(row) for row in finals} == {choice.key for choice in best.values()}
+
+    assert {head.teacher for head in read_heads(Workspace.at(given.workspace).search(given.run))} == {"one", "two"}
 
     # A trial is a training of its recipe: the same numbers without Ray, a final run's on train and validation together.
     for row in (searched[0], finals[-1]):

@@ -35,7 +35,7 @@ class Cost:
 
 
 def estimate(recipe: Recipe, found: Found, num_trainings: int) -> Cost:
-    rows = sum(found.sizes[split] for split in ("train", "validation"))
+    rows = sum(found.sizes[split] for split in recipe.extracted_splits())
     with redirect_stderr(io.StringIO()), _one_thread():  # libraries draw bars while they read weights
         seconds = sum(_teacher_s(recipe, index, found) for index in range(len(recipe.teachers)))
         step_s = _step_s(recipe, found.listing)

@@ -39,7 +39,7 @@ def recipe_text(found: Found, choice: Choice, machine: Machine, workspace: str, 
             f"student: {_inline(choice.student)}\n",
             *_train(choice.train),
             "\n",
-            *_search(choice),
+            *_search(found, choice),
         ]
     )
 
@@ -107,17 +107,19 @@ def _train(train: Mapping[str, Any]) -> list[str]:
     return ["train:\n", *(f"  {key}: {_value(value)}\n" for key, value in train.items())]
 
 
-def _search(choice: Choice) -> list[str]:
+def _search(found: Found, choice: Choice) -> list[str]:
     names = [teacher["name"] for teacher in choice.teachers]
+    heads = ", teacher_heads: true" if found.task == "classification" else ""
     asha = "asha stops trials that fall behind"
     scheduler = f"asha  # {asha[5:]}" if choice.train.get("use_gpu") else f"none  # {asha}"
     return [
         *_comment(
             "Each method gets four strengths, chosen on validation; the best of each then sees test, with fresh seeds."
+            + " The teachers' own heads are tested beside them." * bool(heads)
         ),
         "search:\n",
         f"  compare: {_value(METHODS)}  # none is standard transfer learning; aft-ray list regularizers\n",
         f"  teachers: {_value([names])}  # all at once; all_subsets tries every combination\n",
         f"  scheduler: {scheduler}\n",
-        f"  final: {{seeds: {SEEDS}}}\n",
+        f"  final: {{seeds: {SEEDS}{heads}}}\n",
     ]

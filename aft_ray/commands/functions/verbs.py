@@ -126,6 +126,15 @@ def found_search(recipe: Recipe) -> Search:
         }
         for entry in found.entries
     ]
+    rows += [
+        {
+            "method": head.title,
+            "teachers": head.teacher,
+            "validation": head.val_accuracy,
+            "test": head.test_accuracy,
+        }
+        for head in found.heads
+    ]
     best = config.override(read_winner(place), {"workspace": recipe.workspace})
     return Search(f"Search {place}", rows, (found.headline, *found.remarks), best, read_trials(place))
 

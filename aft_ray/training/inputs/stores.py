@@ -35,16 +35,17 @@ def open_setup(recipe: Recipe, names: Sequence[str] | None = None) -> Setup:
     return Setup(recipe, stores)
 
 
-def open_stores(recipe: Recipe, names: Sequence[str]) -> dict[str, Store]:
-    """The samples of every split, with the features in the directories `names` where a training needs them.
+def open_stores(recipe: Recipe, names: Sequence[str], with_features: Sequence[str] = ()) -> dict[str, Store]:
+    """The samples of every split, with the features in the directories `names`.
 
+    with_features: the splits that have them; by default those where a training needs them.
     Raises InputError, one line per fault, if something is missing or was made with other settings.
     """
     samples = Workspace.at(recipe.workspace).samples("train").manifest() or {}
     reading = [teacher.reading(samples) for teacher in recipe.teachers if teacher.name in names]
     described = teachers.describe_views(reading, samples, recipe.train.views, flip=recipe.train.flip)
     expected = {name: description.fingerprint for name, description in described.items()}
-    with_features = recipe.extracted_splits()
+    with_features = with_features or recipe.splits_with_features()
     stores: dict[str, Store] = {}
     faults: list[str] = []
     for split in SPLITS:
