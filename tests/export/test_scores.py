@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sklearn.metrics as sk
 
 from aft_ray.export.scores import Scores, average_precision, probabilities, scores_of
 
-sk = pytest.importorskip("sklearn.metrics")
 RANDOM = np.random.default_rng(0)
 
 
