@@ -67,7 +67,8 @@ class Found:
             lines.append(f"{len(classes)} classes: {shown}{', ...' if len(classes) > 8 else ''}")
             if rare := [name for name, count in classes if count < FEW]:
                 shown = ", ".join(map(str, rare[:5])) + (", ..." if len(rare) > 5 else "")
-                lines.append(f"{len(rare)} classes have fewer than {FEW} samples, too few to be tested: {shown}")
+                have = "1 class has" if len(rare) == 1 else f"{len(rare)} classes have"
+                lines.append(f"{have} fewer than {FEW} samples, too few to be tested: {shown}")
         else:
             lines.append(f"task {listing.task}, {len(listing.classes)} outputs")
         if unlabelled := self.counts.get(None, 0):
