@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,6 +16,8 @@ from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.printable import printable
 
 LISTED_CLASSES = 50
+PLACE = re.compile(r"(?<![^:])(?<!package:)([/~.]|(?!package:)\w+://).*", re.DOTALL)
+"""A path or a URL, whole or after a library's name and a colon."""
 PIPELINES = {"image": "image-classification", "text": "text-classification"}
 
 
@@ -24,7 +27,9 @@ def model_card(
     title: str,
     modality: str,
     library: str,
+    has_pipeline: bool,
     usage: str,
+    place: str,
     transforms: Sequence[str],
     text: str | None,
     onnx_inputs: Mapping[str, Sequence[str]],
@@ -35,15 +40,17 @@ def model_card(
 ) -> str:
     """Markdown with the hub's YAML on top.
 
-    facts: content of `student.json`. usage: Python that loads the student. text: how a row becomes the
+    facts: content of `student.json`. has_pipeline: whether the hub's pipeline for the modality loads the student. usage:
+    Python that loads it. place: what `load_student` takes for it. text: how a row becomes the
     student's text, if it reads one. onnx_inputs: the free axes of each input of the
     ONNX file; empty without such a file. num_samples: by split, where it is known. inputs: content of `inputs.json`.
     evaluation: content of `evaluation-test.json`; both are empty without the file.
     """
     data = facts.get("dataset", {})
-    place = PurePosixPath(str(data.get("path") or ""))
-    name = str(data.get("name") or place.name or "unknown")  # a card is published: not where the data lies on a machine
+    name = str(data.get("name") or PurePosixPath(str(data.get("path") or "")).name or "unknown")
     scores = _scores(facts, evaluation)
+    pipeline = {"pipeline_tag": PIPELINES[modality]} if has_pipeline and modality in PIPELINES else {}
+    header = {"library_name": library, **pipeline, **_header(facts, title, modality, name, scores)}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("aft_ray.export", ""),
         undefined=jinja2.StrictUndefined,
@@ -52,9 +59,9 @@ def model_card(
         keep_trailing_newline=True,
         finalize=lambda value: printable(value, keep="\n") if isinstance(value, str) else value,
     )
-    environment.filters["hash"] = fingerprint
+    environment.filters["hash"], environment.filters["public"] = fingerprint, public
     return environment.get_template("model_card.md.j2").render(
-        header=yaml.safe_dump(_header(facts, title, modality, library, name, scores), sort_keys=False).strip(),
+        header=yaml.safe_dump(header, sort_keys=False).strip(),
         title=title,
         facts=facts,
         student=facts["student"],
@@ -67,6 +74,8 @@ def model_card(
         scores=scores,
         library=library,
         usage=usage,
+        place=place,
+        has_pipeline=has_pipeline,
         transforms=transforms,
         text=text,
         onnx_inputs=onnx_inputs,
@@ -76,6 +85,12 @@ def model_card(
         train=inputs.get("recipe", {}).get("train", {}),
         version=aft_ray.__version__,
     )
+
+
+def public(name: str) -> str:
+    """The name of a model or of weights without the folder of a machine or the bucket: a card is published."""
+    found = PLACE.search(name)
+    return name if found is None else name[: found.start()] + PurePosixPath(found[0]).name
 
 
 def _scores(facts: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[str, float]:
@@ -88,17 +103,16 @@ def _scores(facts: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[str
 
 
 def _header(
-    facts: Mapping[str, Any], title: str, modality: str, library: str, data: str, scores: Mapping[str, float]
+    facts: Mapping[str, Any], title: str, modality: str, data: str, scores: Mapping[str, float]
 ) -> dict[str, Any]:
-    """The hub's metadata. Its results are the scores on test."""
-    pipeline = {"pipeline_tag": PIPELINES[modality]} if modality in PIPELINES else {}
+    """The hub's metadata besides the library. Its results are the scores on test."""
     keys = {f"{text} (test)": key for key, text in SCORES.items()}
     results = [
         {"type": keys.get(text, "loss"), "value": round(value, 6), "name": text}
         for text, value in scores.items()
         if text.endswith("(test)")
     ]
-    header: dict[str, Any] = {"library_name": library, **pipeline, "tags": ["adaptive-feature-transfer", "aft-ray"]}
+    header: dict[str, Any] = {"tags": ["adaptive-feature-transfer", "aft-ray"]}
     if results:
         task = {"type": PIPELINES.get(modality, facts.get("task", "classification"))}
         measured = {"task": task, "dataset": {"name": data, "type": data, "split": "test"}, "metrics": results}

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from aft_ray.cluster.lease import lease
 from aft_ray.datasets import row_form
-from aft_ray.export.card import model_card
-from aft_ray.export.hub import usage_on_hub
+from aft_ray.export.card import model_card, public
+from aft_ray.export.hub import SCHEME, usage_on_hub
 from aft_ray.export.onnx_file import check_onnx, write_onnx
-from aft_ray.export.replacement import publish, staging, write_record
+from aft_ray.export.replacement import file_hashes, publish, staging, write_record
 from aft_ray.export.run_files import read_evaluation, run_inputs, trained_on
-from aft_ray.export.student import Classifier, load_student
+from aft_ray.export.student import FACTS, WEIGHTS, Classifier, load_student
 from aft_ray.models.images import ImageTransform
 from aft_ray.models.students import LibraryStudent, modality, recorded
 from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.json_files import sealed
 from aft_ray.recipe.model import is_own_class
 from aft_ray.recipe.printable import printable
 from aft_ray.store.files import Directory
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.workspace import Workspace
 
-OWN_FILES = ("student.safetensors", "student.json")
 OWN_USAGE = """\
 from aft_ray.export import load_student
 model = load_student("DIRECTORY")  # in evaluation mode; gives logits
@@ -56,7 +57,8 @@ def export(recipe: Recipe, *, onnx: bool = False, repository: str | None = None)
             usage = usage_on_hub(usage, repository)
         difference = write_onnx(model.student, folder / "model.onnx", _facts(model)) if onnx else None
         inputs = run_inputs(run)
-        card = _card(recipe, model, usage, difference, inputs)
+        place = f"{SCHEME}{repository}" if repository else "DIRECTORY"
+        card = _card(recipe, model, usage, place, difference, inputs)
         (folder / "README.md").write_text(card, encoding="utf-8")
         write_record(folder, inputs)
         return publish(folder, run / "export")
@@ -72,7 +74,7 @@ def _facts(model: Classifier) -> dict[str, Any]:
 
 
 def _card(
-    recipe: Recipe, model: Classifier, usage: str, onnx_difference: float | None, inputs: Mapping[str, Any]
+    recipe: Recipe, model: Classifier, usage: str, place: str, onnx_difference: float | None, inputs: Mapping[str, Any]
 ) -> str:
     workspace = Workspace.at(recipe.workspace)
     manifests = {split: workspace.samples(split).manifest() for split in SPLITS}
@@ -82,8 +84,10 @@ def _card(
         title=recipe.run,
         modality=modality(recorded(model.facts["student"])),
         library=model.student.library if isinstance(model.student, LibraryStudent) else "aft-ray",
+        has_pipeline=not isinstance(model.student, LibraryStudent) or model.student.has_pipeline,
         usage=usage,
-        transforms=[repr(transform) for transform in model.transforms],
+        place=place,
+        transforms=[_shown(transform) for transform in model.transforms],
         text=_text_form(model, recipe),
         onnx_inputs={name: list(free) for name, free in axes.items()},
         onnx_difference=onnx_difference,
@@ -91,6 +95,14 @@ def _card(
         inputs=inputs,
         evaluation=read_evaluation(workspace.run(recipe.run), "test"),
     )
+
+
+def _shown(transform: Any) -> str:
+    """A transform without the place of its tokenizer on this machine."""
+    if not is_dataclass(transform):
+        return repr(transform)
+    places = {name: value for name in ("place", "name") if isinstance(value := getattr(transform, name, None), str)}
+    return repr(replace(transform, **{name: public(value) for name, value in places.items()}))  # type: ignore[type-var]
 
 
 def _text_form(model: Classifier, recipe: Recipe) -> str | None:
@@ -111,8 +123,12 @@ def _text_form(model: Classifier, recipe: Recipe) -> str | None:
 def _save(model: Classifier, run: Directory, place: Path) -> str:
     """Writes the model, and returns the lines of Python that load it."""
     if isinstance(model.student, LibraryStudent):
-        return model.student.save(place, model.classes, model.task)
-    for name in OWN_FILES:
+        usage = model.student.save(place, model.classes, model.task)
+        data = {**model.facts.get("dataset", {}), "path": None}  # an export is published: not where the data lie
+        facts = {**model.facts, "dataset": data, "library": model.student.library, "sha256": file_hashes(place)}
+        (place / FACTS).write_bytes(sealed(json.dumps(facts, indent=1)))
+        return usage
+    for name in (WEIGHTS, FACTS):
         (place / name).write_bytes((run / "student").read(name))
     name = str(model.facts["student"]["model"])
     own = f"# {name.partition(':')[0]}, the module of the student's class, must be installed or lie here\n"

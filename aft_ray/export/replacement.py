@@ -39,9 +39,13 @@ class _Valid(TypedDict):
 
 def write_record(folder: Path, facts: dict[str, Any]) -> None:
     """Writes RECORD with `facts` and the hashes of all files in `folder`."""
+    (folder / RECORD).write_text(json.dumps({**facts, "files": file_hashes(folder)}, indent=1), encoding="utf-8")
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """The hash of every file in an export's folder besides RECORD, by its place in it."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / RECORD]
-    files = {str(path.relative_to(folder)): _sha256(path) for path in paths}
-    (folder / RECORD).write_text(json.dumps({**facts, "files": files}, indent=1), encoding="utf-8")
+    return {str(path.relative_to(folder)): _sha256(path) for path in paths}
 
 
 @contextmanager

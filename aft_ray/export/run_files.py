@@ -18,6 +18,7 @@ from aft_ray.training.owner import unmarked
 from aft_ray.training.runs import RunDirectory
 
 TRAIN_AGAIN = "Restore it from a copy, or train again under another name (run=NAME)."
+EXPORT_AGAIN = "Run 'aft-ray export' again: it keeps a changed export beside the new one."
 EVALUATE_AGAIN = "Delete it and run 'aft-ray evaluate' again."
 
 
@@ -39,9 +40,13 @@ class Method(Form):
 
 
 class _StudentFacts(Form):
-    """student.json: the keys needed to load a student, and optional ones for its model card."""
+    """student.json: the keys needed to load a student, and optional ones for its model card.
+
+    library: in an export, whose format the files have that `sha256` lists; None in a run.
+    """
 
     student: StudentConfig
+    library: Literal["timm", "open_clip", "transformers"] | None = None
     classes: list[str] = Field(min_length=1)
     teachers: list[Teacher]
     task: Literal["classification", "multilabel", "regression"] = "classification"

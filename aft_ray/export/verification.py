@@ -11,7 +11,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from aft_ray.export.prediction_files import SUMMARY, is_own_summary
 from aft_ray.export.replacement import RECORD, export_place
-from aft_ray.export.run_files import EVALUATE_AGAIN, TRAIN_AGAIN, damaged, read_evaluation, student_facts
+from aft_ray.export.run_files import EVALUATE_AGAIN, EXPORT_AGAIN, TRAIN_AGAIN, damaged, read_evaluation, student_facts
 from aft_ray.recipe.errors import faults_of
 from aft_ray.store.files import Directory
 from aft_ray.store.schema import SPLITS
@@ -19,7 +19,6 @@ from aft_ray.training.checkpoint import read_tensors
 from aft_ray.training.owner import check_owner
 from aft_ray.training.runs import RunDirectory
 
-EXPORT_AGAIN = "Run 'aft-ray export' again: it keeps a changed export beside the new one."
 PREDICT_AGAIN = "Run 'aft-ray predict' again."
 WEIGHTS = ("student.safetensors", "regularizer.safetensors")
 

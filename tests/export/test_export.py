@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from aft_ray.cluster.lease import lease
 from aft_ray.export import onnx_file
+from aft_ray.export.card import public
 from aft_ray.export.export import export
 from aft_ray.export.onnx_file import write_onnx
 from aft_ray.export.student import load_student
@@ -119,34 +121,55 @@ def trained(kind: str, tmp_path: Path, **options: Any) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def logits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Of every student of a library: logits before the export, and in a process that has no aft_ray."""
+def logits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch.Tensor]]:
+    """Of every student of a library: logits before the export, of `load_student` where only the export is left, and in a
+    process that has no aft_ray.
+    """
     root = tmp_path_factory.mktemp("alone")
-    expected, students = {}, {}
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    students = {}
     for name, (kind, options) in OF_LIBRARIES.items():
         (root / name).mkdir()
         place = export(trained(kind, root / name, **options))
         model = load_student(root / name / "work" / "runs" / "best")
         assert isinstance(model.student, LibraryStudent)
         inputs = batch(model.student, hub.TEXTS)
+        shutil.rmtree(root / name / kind, ignore_errors=True)
+        again = load_student(place)
+        assert again.classes == model.classes
         with torch.no_grad():
-            expected[name] = model(inputs)
+            found[name] = {"run": model(inputs), "export": again(batch(again.student, hub.TEXTS))}
             prepared = dict(zip(model.student.axes, model.student.prepare(inputs), strict=True))
         save_file({key: tensor.contiguous() for key, tensor in prepared.items()}, root / f"{name}.inputs")
         way = "pooled" if options.get("pooling", "head") != "head" else model.student.library
         students[name] = (way, str(place))
     script = f"TEXTS, STUDENTS = {hub.TEXTS!r}, {students!r}\n{ALONE}"
     subprocess.run([sys.executable, "-c", script], cwd=root, check=True)
-    return {name: (expected[name], load_file(root / f"{name}.logits")["logits"]) for name in OF_LIBRARIES}
+    return {name: {**own, "library": load_file(root / f"{name}.logits")["logits"]} for name, own in found.items()}
 
 
 @pytest.mark.parametrize("name", OF_LIBRARIES)
-def test_the_library_alone_gives_the_same_logits(
-    name: str, logits: dict[str, tuple[torch.Tensor, torch.Tensor]]
-) -> None:
-    expected, found = logits[name]
-    assert expected.abs().max() > 0.01
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+def test_the_library_alone_gives_the_same_logits(name: str, logits: dict[str, dict[str, torch.Tensor]]) -> None:
+    assert logits[name]["run"].abs().max() > 0.01
+    torch.testing.assert_close(logits[name]["library"], logits[name]["run"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OF_LIBRARIES)
+def test_load_student_needs_nothing_but_the_export(name: str, logits: dict[str, dict[str, torch.Tensor]]) -> None:
+    assert torch.equal(logits[name]["export"], logits[name]["run"])
+
+
+def test_an_export_that_was_changed_is_not_loaded(tmp_path: Path) -> None:
+    place = export(trained("timm", tmp_path))
+    config = Path(place.path, "config.json")
+    config.write_text(config.read_text().replace("dog", "cow"))
+    with pytest.raises(
+        InputError, match=r"config.json is damaged: its checksum is not the one in student.json. Run 'aft"
+    ):
+        load_student(place)
+    config.unlink()
+    with pytest.raises(InputError, match="config.json is damaged: it is missing"):
+        load_student(place)
 
 
 @pytest.mark.parametrize("kind", ["timm", "open_clip"])
@@ -230,7 +253,9 @@ def test_the_card_says_what_the_model_is(tmp_path: Path) -> None:
     evaluation = {"split": "test", "accuracy": 0.8125, "macro_f1": 0.79, "nll": 0.6, "top5_accuracy": None}
     run.write("evaluation-test.json", json.dumps(evaluation).encode())
     place = export(recipe, onnx=True)
-    assert {"README.md", "config.json", "lineage.json", "model.onnx", "model.safetensors"} == set(place.names())
+    assert {"README.md", "config.json", "lineage.json", "model.onnx", "model.safetensors", "student.json"} == set(
+        place.names()
+    )
     _, header, body = place.read("README.md").decode().split("---\n", 2)
     facts = yaml.safe_load(header)
     assert facts["library_name"] == "timm" and facts["pipeline_tag"] == "image-classification"
@@ -294,3 +319,20 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
     recipe = trained("tiny:cnn", tmp_path)
     with pytest.raises(InputError, match="holds no trained student"):
         export(recipe.model_copy(update={"run": "other"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("transformers:/home/ann/models/bert", "transformers:bert"),
+        ("timm:local-dir:~/vit", "timm:local-dir:vit"),
+        ("s3://lab/private/w.pt", "w.pt"),
+        ("timm:hf-hub:me/vit", "timm:hf-hub:me/vit"),
+        ("transformers:me/bert", "transformers:me/bert"),
+        ("transformers:package://words/model", "transformers:package://words/model"),
+        ("package://words/w.pt", "package://words/w.pt"),
+        ("open_clip:ViT-B-32/openai", "open_clip:ViT-B-32/openai"),
+    ],
+)
+def test_a_card_names_a_model_without_the_folder_that_it_lies_in(name: str, shown: str) -> None:
+    assert public(name) == shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 
 from aft_ray.commands.functions.verbs import export as export_verb
 from aft_ray.export.export import export
@@ -77,34 +79,88 @@ def test_the_newest_revision_is_loaded_and_older_ones_by_name(server: Hub, tmp_p
     assert server.visibility[NAME] == "public"
 
 
-@pytest.mark.parametrize("kind", ["timm", "bert"])
-def test_the_library_loads_a_pushed_student_by_the_lines_of_its_card(kind: str, server: Hub, tmp_path: Path) -> None:
-    """In a process that knows the server as HF_ENDPOINT, as a user's does."""
-    options = {} if kind == "timm" else {"pooling": "head"}
-    recipe = trained(kind, tmp_path, **options)
+LIBRARIES: dict[str, tuple[str, dict[str, str]]] = {
+    "timm": ("timm", {}),
+    "open_clip": ("open_clip", {}),
+    "bert": ("bert", {"pooling": "head"}),
+    "bert, pooled": ("bert", {"pooling": "mean"}),
+}
+"""Students by name: their kind, and their options."""
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_a_pushed_student_of_a_library_is_loaded_from_its_repository(
+    name: str, server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the model that it was made from is gone, and without the hub once it is in the cache."""
+    kind, options = LIBRARIES[name]
+    push(export(trained(kind, tmp_path, **options), repository=NAME), NAME, public=False)
+    server.add(NAME, large_safetensors=b"of somebody else", ORIGIN_md=b"mine")
+    run = load_student(tmp_path / "work" / "runs" / "best")
+    expected = run(batch(run.student, hub.TEXTS))
+    shutil.rmtree(tmp_path / kind, ignore_errors=True)
+    found = load_student(f"hf-hub:{NAME}")
+    assert torch.equal(found(batch(found.student, hub.TEXTS)), expected) and found.classes == run.classes
+    assert not list((tmp_path / "cache").rglob("large.safetensors")), "only the files of the student are downloaded"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    asked = len(server.requests)
+    assert load_student(f"hf-hub:{NAME}").classes == run.classes and len(server.requests) == asked
+
+
+LOADED = {
+    "timm": """
+import timm, torch
+from safetensors.torch import load_file
+model = timm.create_model("hf-hub:{name}", pretrained=True).eval()
+assert model.pretrained_cfg["label_names"][1] == "dog"
+logits = model(load_file("inputs")["pixels"])
+""",
+    "bert": """
+import torch
+from transformers import pipeline
+ask = pipeline("text-classification", "{name}", top_k=None, function_to_apply="none")
+found = [{{row["label"]: row["score"] for row in rows}} for rows in ask({texts!r})]
+logits = torch.tensor([[row[name] for _, name in sorted(ask.model.config.id2label.items())] for row in found])
+""",
+}
+
+
+@pytest.mark.parametrize("kind", LOADED)
+def test_the_library_s_own_loader_gives_the_logits_of_a_pushed_student(kind: str, server: Hub, tmp_path: Path) -> None:
+    """In a process that knows the server as HF_ENDPOINT, as a user's does, and has no aft_ray."""
+    recipe = trained(kind, tmp_path, **({} if kind == "timm" else {"pooling": "head"}))
     push(export(recipe, repository=NAME), NAME, public=True)
-    text = server.files(NAME)["README.md"].decode()
-    usage = text.split("```python\n")[1].split("```")[0]
-    assert f'"hf-hub:{NAME}"' in usage if kind == "timm" else f'from_pretrained("{NAME}")' in usage
-    named = 'assert model.pretrained_cfg["label_names"][1] == "dog"'
-    used = (
-        named
-        if kind == "timm"
-        else f'assert model.config.id2label[1] == "dog" and len(tokenizer({hub.TEXTS!r}).input_ids)'
-    )
-    used += (
-        ""
-        if kind == "timm"
-        else (
-            f'\nfrom transformers import pipeline\nfound = pipeline("text-classification", "{NAME}")({hub.TEXTS!r})'
-            '\nassert len(found) == 4 and {f["label"] for f in found} <= set(model.config.label2id)'
-        )
-    )
+    run = load_student(tmp_path / "work" / "runs" / "best")
+    inputs = batch(run.student, hub.TEXTS)
+    prepared = dict(zip(run.student.axes, run.student.prepare(inputs), strict=True))
+    save_file({name: tensor.contiguous() for name, tensor in prepared.items()}, tmp_path / "inputs")
+    script = LOADED[kind].format(name=NAME, texts=hub.TEXTS)
+    usage = server.files(NAME)["README.md"].decode().split("```python\n")[1].split("```")[0]
+    script = f"{script}{usage}\nfrom safetensors.torch import save_file\nsave_file({{'logits': logits}}, 'logits')"
     cache = {"HF_HUB_CACHE": str(tmp_path / "other"), "HF_HUB_OFFLINE": "0"}
     environment = os.environ | {"HF_ENDPOINT": server.url, "HF_HUB_DISABLE_XET": "1"} | cache
-    subprocess.run([sys.executable, "-c", usage + used], env=environment, check=True, cwd=tmp_path)
-    with pytest.raises(InputError, match=f"hf-hub:{NAME} has no student.json, from which load_student builds"):
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, cwd=tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(load_file(tmp_path / "logits")["logits"], run(inputs), rtol=0, atol=1e-5)
+
+
+def test_a_repository_of_another_kind_is_one_line(server: Hub, tmp_path: Path) -> None:
+    server.add(NAME, config_json=b"{}")
+    with pytest.raises(InputError, match=f"hf-hub:{NAME} has no student.json, which 'aft-ray export' writes"):
         load_student(f"hf-hub:{NAME}")
+
+
+def test_the_card_of_a_pooled_text_student_claims_no_pipeline(server: Hub, tmp_path: Path) -> None:
+    cards = {}
+    for pooling in ("head", "mean"):
+        recipe = trained("bert", tmp_path / pooling, pooling=pooling)
+        text = export(recipe, repository=NAME).read("README.md").decode()
+        cards[pooling] = text, yaml.safe_load(text.split("---\n", 2)[1])
+    assert cards["head"][1]["pipeline_tag"] == "text-classification" and "untrained head" not in cards["head"][0]
+    assert "pipeline_tag" not in cards["mean"][1] and "would put an untrained head on the encoder" in cards["mean"][0]
+    for text, _ in cards.values():
+        assert f'`aft_ray.load_student("hf-hub:{NAME}")` gives the same logits' in text
+        assert "| student | `transformers:bert` |" in text and "place='bert'" in text and str(tmp_path) not in text
 
 
 def test_files_of_others_are_never_replaced(server: Hub, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from aft_ray.models.images import ImageTransform
@@ -28,6 +29,7 @@ __all__ = [
     "modality",
     "recorded",
     "resolved",
+    "saved_in",
     "student_transforms",
 ]
 
@@ -117,6 +119,13 @@ def recorded(student: Mapping[str, Any]) -> StudentConfig:
     """The config that a run recorded. Runs from before `pooling` used the model's own head."""
     is_of_transformers = str(student["model"]).partition(":")[0] == "transformers"
     return StudentConfig(**{**({"pooling": "head"} if is_of_transformers else {}), **student})
+
+
+def saved_in(directory: Path, config: StudentConfig) -> StudentConfig:
+    """The config of a library's student that `LibraryStudent.save` wrote to `directory`: its origin is not needed."""
+    library = config.model.partition(":")[0]
+    place = str(directory) if library == "transformers" else f"local-dir:{directory}"
+    return config.model_copy(update={"model": f"{library}:{place}", "pretrained": False, "weights": None})
 
 
 def modality(config: StudentConfig) -> str:

@@ -82,9 +82,14 @@ class Student(nn.Module, ABC):
 
 
 class LibraryStudent(Student):
-    """A student that its own library can load without aft_ray. library: its name on the model hub."""
+    """A student that its own library can load without aft_ray.
+
+    library: its name on the model hub. has_pipeline: whether the library's own classification pipeline loads what `save`
+    wrote, with the trained head.
+    """
 
     library: ClassVar[str]
+    has_pipeline = True
 
     @abstractmethod
     def save(self, directory: Path, classes: Sequence[str], task: str) -> str:
@@ -92,6 +97,10 @@ class LibraryStudent(Student):
 
         Raises InputError if the format cannot hold the trained model.
         """
+
+    @abstractmethod
+    def load(self, directory: Path) -> None:
+        """Takes the weights of encoder and head from the files that `save` wrote."""
 
 
 def has_batch_norm(model: nn.Module) -> bool:

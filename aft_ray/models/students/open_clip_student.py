@@ -18,12 +18,12 @@ from typing import Any, ClassVar
 import numpy as np
 import open_clip
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from aft_ray.models import open_clip_models
 from aft_ray.models.images import ImageTransform, normalise
 from aft_ray.models.model_files import Directory, repository
-from aft_ray.models.students.base import Inputs, LibraryStudent, Student
+from aft_ray.models.students.base import Inputs, LibraryStudent, Student, load_weights
 from aft_ray.models.students.product_head import ProductHead
 from aft_ray.models.weights import locate
 from aft_ray.recipe.config import fingerprint
@@ -31,6 +31,8 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import StudentConfig
 
 WORDS_READ = 77
+MODEL, HEAD = "open_clip_model.safetensors", "product_head.safetensors"
+"""Files of an export."""
 USAGE = """\
 import open_clip, torch; from safetensors.torch import load_file
 model, transform = open_clip.create_model_from_pretrained("local-dir:DIRECTORY")  # or hf-hub:NAME, once it is there
@@ -156,6 +158,7 @@ class OpenClipStudent(LibraryStudent):
     """Both towers of a CLIP; features are their outputs before normalisation, the image's first."""
 
     library = "open_clip"
+    has_pipeline = False
     axes = {"pixels": ("batch",), "ids": ("batch",)}
 
     def __init__(self, config: StudentConfig, num_outputs: int, *, for_inference: bool) -> None:
@@ -193,10 +196,10 @@ class OpenClipStudent(LibraryStudent):
         `product_head.safetensors` (weight (C, S1, S2), bias (C,)), since open_clip's format has no head.
         """
         tensors = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}
-        save_file(tensors, directory / "open_clip_model.safetensors")
+        save_file(tensors, directory / MODEL)
         save_file(
             {name: tensor.contiguous() for name, tensor in self.head.state_dict().items()},
-            directory / "product_head.safetensors",
+            directory / HEAD,
             metadata={"classes": json.dumps(list(classes))},
         )
         tokenizer, _ = _tokenizer(self.tokens.name, self.tokens.length)
@@ -205,3 +208,7 @@ class OpenClipStudent(LibraryStudent):
         config = {"model_cfg": self.architecture, "preprocess_cfg": self.source.preprocess}
         (directory / "open_clip_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         return USAGE
+
+    def load(self, directory: Path) -> None:
+        for part, name in ((self.model, MODEL), (self.head, HEAD)):
+            load_weights(part, load_file(directory / name), str(directory / name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -154,18 +154,24 @@ class TimmStudent(LibraryStudent):
         (directory / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         return USAGE
 
+    def load(self, directory: Path) -> None:
+        whole = timm.create_model(f"local-dir:{directory}", pretrained=True)
+        load_weights(self.backbone, whole.state_dict(), str(directory))
+        classifier = next(_classifiers(whole, self.head))
+        with torch.no_grad():
+            self.head.weight.copy_(classifier.weight.view_as(self.head.weight))
+            self.head.bias.copy_(classifier.bias)
+
     def _with_classifier(self) -> Any:
         """The student as one timm model. Raises InputError if its logits would differ."""
         model: Any = timm.create_model(
             self.source.architecture, pretrained=False, num_classes=self.num_outputs, **self.source.arguments
         )
         model.load_state_dict(self.backbone.state_dict(), strict=False)
-        classifiers = model.get_classifier()
         with torch.no_grad():
-            for classifier in classifiers if isinstance(classifiers, tuple) else (classifiers,):
-                if getattr(classifier, "weight", self.head.weight).numel() == self.head.weight.numel():
-                    classifier.weight.copy_(self.head.weight.view_as(classifier.weight))
-                    classifier.bias.copy_(self.head.bias)
+            for classifier in _classifiers(model, self.head):
+                classifier.weight.copy_(self.head.weight.view_as(classifier.weight))
+                classifier.bias.copy_(self.head.bias)
             pixels = torch.randn(2, 3, self.transform.size, self.transform.size)
             ours, own = self.eval().run(pixels)[0], model.eval()(pixels)
         if ours.shape != own.shape or (ours - own).abs().max() > TOLERANCE * ours.abs().max().clamp(min=1):
@@ -174,6 +180,15 @@ class TimmStudent(LibraryStudent):
                 " load_student reads the run as it is."
             )
         return model
+
+
+def _classifiers(model: Any, head: torch.nn.Linear) -> Iterator[Any]:
+    """The layers of a whole timm model that can hold the head's weights: two in a distilled one."""
+    found = model.get_classifier()
+    for layer in found if isinstance(found, tuple) else (found,):
+        weight = getattr(layer, "weight", None)
+        if weight is not None and weight.numel() == head.weight.numel():
+            yield layer
 
 
 @lru_cache(maxsize=64)

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from transformers import (
     CONFIG_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
+    AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
 )
@@ -21,7 +23,7 @@ from transformers.utils import logging
 from aft_ray.models.model_files import ModelFiles, Repository, model_files
 from aft_ray.models.pooling import pool_tokens
 from aft_ray.models.students.base import Inputs, LibraryStudent, Student, load_weights, refuse, trimmed
-from aft_ray.models.students.pooled_text import encoder_of, keep_encoder, save_pooled
+from aft_ray.models.students.pooled_text import HEAD, encoder_of, keep_encoder, save_pooled
 from aft_ray.models.text import PADDING, Tokens
 from aft_ray.models.weights import load_state_dict
 from aft_ray.recipe.config import fingerprint
@@ -144,7 +146,8 @@ class TransformersStudent(LibraryStudent):
             self.model.config.pad_token_id = self.model.config.eos_token_id or 0
         self.padding_id = int(self.model.config.pad_token_id)
         self.pooling, self.num_outputs = config.pooling or default_pooling(config), num_outputs
-        if self.pooling == "head":
+        self.has_pipeline = self.pooling == "head"  # a head on pooled tokens has no place in transformers' classifiers
+        if self.has_pipeline:
             self.last = _last_layer(self.model, num_outputs)
             last = self.model.get_submodule(self.last)
             width, has_bias = int(last.in_features), last.bias is not None
@@ -175,7 +178,7 @@ class TransformersStudent(LibraryStudent):
         return self.head(features), features
 
     def _features(self, ids_BL: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
-        if self.pooling == "head":
+        if self.has_pipeline:
             logits: torch.Tensor = self.model(input_ids=ids_BL, attention_mask=mask_BL).logits
             return logits
         output = encoder_of(self.model)(input_ids=ids_BL, attention_mask=mask_BL)
@@ -193,14 +196,32 @@ class TransformersStudent(LibraryStudent):
         config.id2label, config.problem_type = dict(enumerate(classes)), PROBLEMS[task]
         config.label2id = {name: number for number, name in enumerate(classes)}
         self._save_tokenizer(directory)
-        if self.pooling != "head":
-            return save_pooled(self.model, self.head, self.pooling, directory)
+        with _quietly():
+            if not self.has_pipeline:
+                return save_pooled(self.model, self.head, self.pooling, directory)
+            with self._whole():
+                self.model.save_pretrained(directory)
+        return USAGE
+
+    def load(self, directory: Path) -> None:
+        kind = AutoModelForSequenceClassification if self.has_pipeline else AutoModel
+        with _quietly():
+            state = kind.from_pretrained(directory, dtype=torch.float32, trust_remote_code=False).state_dict()
+        if not self.has_pipeline:
+            load_weights(self.model.base_model, state, str(directory))
+            load_weights(self.head, load_file(directory / HEAD), str(directory / HEAD))
+            return
+        with self._whole():
+            load_weights(self.model, state, str(directory))
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """The model as transformers has it, with the trained layer as its last."""
         self.model.set_submodule(self.last, self.head)
         try:
-            self.model.save_pretrained(directory)
+            yield
         finally:
             self.model.set_submodule(self.last, torch.nn.Identity())
-        return USAGE
 
     def _save_tokenizer(self, directory: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(self.tokens.place, revision=self.tokens.revision)
@@ -213,7 +234,7 @@ class TransformersStudent(LibraryStudent):
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Silences the library's report on the fresh head, and its progress bar."""
+    """Silences the library's report on the fresh head, and its progress bars."""
     before, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
