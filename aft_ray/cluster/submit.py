@@ -18,20 +18,16 @@ from pathlib import Path
 from typing import TypeVar
 
 import aiohttp
-from ray._private.ray_constants import DASHBOARD_CLIENT_MAX_SIZE, get_runtime_env_default_excludes
-from ray._private.runtime_env.packaging import _dir_travel, _get_excludes, create_package
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 import aft_ray
+from aft_ray.cluster.upload import travelling, write_zip
 from aft_ray.recipe.config import Recipe, dump, fingerprint
 from aft_ray.recipe.errors import InputError
 
 T = TypeVar("T")
 
-LARGEST_UPLOAD = DASHBOARD_CLIENT_MAX_SIZE
-"""Bytes that Ray's job server takes in one request."""
-EXCLUDES = (".?*", "__pycache__", "*.egg-info", "*.parquet", "*.log")
 RECONNECT_S, GONE_AFTER_S = 1.0, 30.0
 RECIPE = "recipe.yaml"
 """Name of the resolved recipe or study in the job's directory."""
@@ -105,46 +101,17 @@ def check_outlives_job(key: str, place: str) -> None:
 def pack(file: JobFile, directory: Path, place: Path) -> Path:
     """Zips `directory`, less the files that its .gitignore names, with this package and the job's file, in `place`.
 
-    Raises InputError if it would be larger than LARGEST_UPLOAD.
+    Raises InputError if the upload would be larger than Ray accepts.
     """
-    root = place / "job"
-    root.mkdir()
-    package = Path(aft_ray.__file__).parent
-    links = {path.name: path for path in directory.iterdir()} | {package.name: package}
-    for name, target in links.items():
-        if name != RECIPE:
-            (root / name).symlink_to(target)
-    (root / RECIPE).write_text(file.text)
-    excludes = [*get_runtime_env_default_excludes(), *EXCLUDES]
-    workspace = Path(file.workspace)
+    workspace, package, recipe = Path(file.workspace), Path(aft_ray.__file__).parent, place / RECIPE
+    recipe.write_text(file.text)
+    own = [f"/{name}" for name in (RECIPE, package.name)]
     if workspace.is_relative_to(directory):
-        excludes.append(f"/{workspace.relative_to(directory)}")
-    if (size := _upload_size(root, excludes)) > LARGEST_UPLOAD:
-        raise InputError(
-            f"The upload of {directory} would take {size >> 20} MiB, and Ray accepts {LARGEST_UPLOAD >> 20}. Submit from a"
-            " directory that has only the recipe and code, or name the rest in .gitignore or .rayignore."
-        )
+        own.append(f"/{workspace.relative_to(directory)}")
+    files = {f"{package.name}/{name}": path for name, path in travelling(package).items()}
     upload = place / "job.zip"
-    create_package(str(root), upload, include_gitignore=True, excludes=excludes, logger=_quiet())
+    write_zip(upload, {**travelling(directory, own), **files, RECIPE: recipe}, directory)
     return upload
-
-
-def _upload_size(root: Path, excludes: list[str]) -> int:
-    """Bytes of the files that `create_package` would take. Its zip file is not compressed."""
-    sizes: list[int] = []
-
-    def see(path: Path) -> None:
-        if path.is_file():
-            sizes.append(path.stat().st_size)
-
-    _dir_travel(root, [_get_excludes(root, excludes)], see, include_gitignore=True, logger=_quiet())
-    return sum(sizes)
-
-
-def _quiet() -> logging.Logger:
-    quiet = logging.getLogger(__name__ + ".pack")
-    quiet.setLevel(logging.CRITICAL)
-    return quiet
 
 
 def follow(client: JobSubmissionClient, job: str, show: Callable[[str], None]) -> int:

@@ -18,7 +18,7 @@ import pytest
 import requests
 
 from aft_ray.cli import main
-from aft_ray.cluster import preflight, submit
+from aft_ray.cluster import preflight, submit, upload
 from aft_ray.recipe.config import load
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.workspace import Workspace
@@ -40,17 +40,36 @@ def test_what_travels_with_a_job_is_the_code_and_the_resolved_recipe(tmp_path: P
         (directory / name).write_text(name)
     (directory / ".gitignore").write_text("data.bin\n")
     recipe = load(DEMO, [f"workspace={directory}/work", "train.steps=7"])
-    names = zipfile.ZipFile(upload := submit.pack(submit.JobFile.of(recipe), directory, tmp_path)).namelist()
+    job = zipfile.ZipFile(submit.pack(submit.JobFile.of(recipe), directory, tmp_path))
+    names = job.namelist()
     assert {name for name in names if not name.startswith("aft_ray/")} == {"teachers.py", "recipe.yaml"}
     assert "aft_ray/cli.py" in names and not any("__pycache__" in name for name in names)
-    (tmp_path / "found.yaml").write_bytes(zipfile.ZipFile(upload).read("recipe.yaml"))
+    (tmp_path / "found.yaml").write_bytes(job.read("recipe.yaml"))
     assert load(tmp_path / "found.yaml") == recipe
+
+
+def test_ignore_files_hold_below_their_directory_and_a_link_that_leads_round_is_followed_once(tmp_path: Path) -> None:
+    for name in ("a/keep.py", "a/data/big.bin", "b/data/small.py", "elsewhere/linked.py", "venv/lib.py", "c.parquet"):
+        (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / name).write_text(name)
+    mine = (tmp_path / "mine" / "elsewhere").rename(tmp_path / "elsewhere").parent / "mine"
+    (mine / "a" / ".gitignore").write_text("data/\n")
+    (mine / "b" / ".rayignore").write_text("*.bin\n!small.py\n")
+    (mine / "code").symlink_to(tmp_path / "elsewhere")
+    (mine / "a" / "up").symlink_to(mine)
+    assert list(upload.travelling(mine)) == ["a/keep.py", "b/data/small.py", "code/linked.py"]
+
+
+def test_ray_s_job_server_takes_as_much_as_is_written_here() -> None:
+    """Ray names this limit in no public place. Where this fails, correct LARGEST_UPLOAD, which follows it."""
+    from ray._private.ray_constants import DASHBOARD_CLIENT_MAX_SIZE
+
+    assert upload.LARGEST_UPLOAD == DASHBOARD_CLIENT_MAX_SIZE
 
 
 def test_an_upload_above_ray_s_limit_is_refused_before_anything_is_packed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert submit.LARGEST_UPLOAD == 100 << 20
     (tmp_path / "mine").mkdir()
     with (tmp_path / "mine" / "weights.bin").open("wb") as file:
         file.truncate(300 << 20)

@@ -1,0 +1,60 @@
+"""The files that travel with a job, in a zip file: a directory without the files that its ignore files name, and this package.
+
+Ray's own packing is not used: it has no public interface that says how large an upload would be.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pathspec import GitIgnoreSpec
+
+from aft_ray.recipe.errors import InputError
+
+LARGEST_UPLOAD = 100 << 20
+"""Bytes that Ray's job server takes in one request."""
+EXCLUDES = (".?*", "venv", "__pycache__", "*.egg-info", "*.parquet", "*.log")
+IGNORE_FILES = (".gitignore", ".rayignore")
+
+Rule = tuple[Path, GitIgnoreSpec]
+"""Patterns of files to leave out, and the directory below which they hold."""
+
+
+def travelling(directory: Path, excludes: Sequence[str] = ()) -> Mapping[str, Path]:
+    """The files below `directory` by their path in it, without those that match EXCLUDES, `excludes` or an ignore file.
+
+    excludes: patterns as in .gitignore.
+    """
+    rules = [(directory, GitIgnoreSpec.from_lines([*EXCLUDES, *excludes]))]
+    return {path.relative_to(directory).as_posix(): path for path in _files(directory, rules)}
+
+
+def _files(directory: Path, rules: Sequence[Rule]) -> Iterator[Path]:
+    found = (directory / name for name in IGNORE_FILES)
+    own = [(directory, GitIgnoreSpec.from_lines(path.read_text().splitlines())) for path in found if path.is_file()]
+    rules = [*rules, *own]
+    for path in sorted(directory.iterdir()):
+        is_directory = path.is_dir()
+        if any(spec.match_file(path.relative_to(root).as_posix() + "/" * is_directory) for root, spec in rules):
+            continue
+        if is_directory and not directory.resolve().is_relative_to(path.resolve()):  # else a link that leads round
+            yield from _files(path, rules)
+        elif path.is_file():
+            yield path
+
+
+def write_zip(upload: Path, files: Mapping[str, Path], origin: Path) -> None:
+    """Writes the files to `upload` under their names. origin: the directory that an error names.
+
+    Raises InputError, before it writes, if the upload would be larger than LARGEST_UPLOAD. Nothing is compressed.
+    """
+    if (size := sum(path.stat().st_size for path in files.values())) > LARGEST_UPLOAD:
+        raise InputError(
+            f"The upload of {origin} would take {size >> 20} MiB, and Ray accepts {LARGEST_UPLOAD >> 20}. Submit from a"
+            " directory that has only the recipe and code, or name the rest in .gitignore or .rayignore."
+        )
+    with zipfile.ZipFile(upload, "w", strict_timestamps=False) as archive:
+        for name, path in files.items():
+            archive.write(path, name)
