@@ -11,6 +11,8 @@ from aft_ray.recipe.strict_yaml import parse
 
 LARGEST = 4 << 20
 """Bytes of a recipe."""
+MOST_BASES = 50
+"""Files in a chain of bases: far more than people keep in view, far fewer than Python can nest."""
 
 
 def read(location: str, above: tuple[AnyPath, ...] = ()) -> tuple[dict[str, Any], list[str]]:
@@ -37,6 +39,10 @@ def read(location: str, above: tuple[AnyPath, ...] = ()) -> tuple[dict[str, Any]
     name = content.pop("base")
     if not isinstance(name, str):
         raise InputError([*faults, f"{what}: base must be the name of a file, got {name!r}."])
+    if len(above) == MOST_BASES:
+        chain = f"{above[0]} -> {above[1]} -> ... -> {path}"
+        fault = f"{what} is the last of {MOST_BASES} bases in a chain, and has another: {chain}. Merge some of them."
+        raise InputError([*faults, fault])
     base, found = read(name, (*above, path))
     return merged(base, content), [*found, *faults]
 

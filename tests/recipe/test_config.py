@@ -210,6 +210,20 @@ def test_faults_of_a_base(tmp_path: Path, base: str, line: str) -> None:
     assert line.format(folder=tmp_path) in fault
 
 
+def test_a_chain_of_bases_has_an_end(tmp_path: Path) -> None:
+    for number in range(1500):
+        (tmp_path / f"{number}.yaml").write_text(f"base: {number + 1}.yaml\n")
+    (tmp_path / "1500.yaml").write_text(MINIMAL)
+    assert load(tmp_path / "1450.yaml") == load(tmp_path / "1500.yaml")
+    with pytest.raises(InputError) as caught:
+        load(tmp_path / "0.yaml")
+    name = f"{tmp_path}/{{}}.yaml".format
+    chain = f"{name(0)} -> {name(1)} -> ... -> {name(50)}"
+    assert caught.value.faults == [
+        f"Base of {name(49)}: {name(50)} is the last of 50 bases in a chain, and has another: {chain}. Merge some of them."
+    ]
+
+
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.yaml does not exist\."):
         load(tmp_path / "nowhere.yaml")
