@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any, TypeAlias, TypeVar
 
 from aft_ray.recipe.errors import InputError, ObjectStoreError
-from aft_ray.recipe.remote import RemotePath, check_no_secret, parted
+from aft_ray.recipe.remote import RemotePath, check_location, parted
 
 T = TypeVar("T")
 AnyPath: TypeAlias = Path | RemotePath
@@ -23,7 +23,7 @@ WITHIN_S = 10.0
 def place_at(location: str) -> AnyPath:
     """The place of a path, which may begin with ~, or of a URL. A URL's store is not asked for anything.
 
-    Raises InputError if a URL holds a secret or names no bucket, or there is no such home.
+    Raises InputError if a URL holds a secret, names no bucket or has a `?` without options, or there is no such home.
     """
     if "://" not in location:
         try:
@@ -50,7 +50,7 @@ def filesystem_of(location: str) -> tuple[Any, str]:
     if "://" in location and not location.startswith("file://"):
         place = RemotePath(*parted(location))
         return place.filesystem, place.path
-    check_no_secret(location)
+    check_location(location)
     try:
         if "://" in location:
             return pafs.FileSystem.from_uri(location)

@@ -23,18 +23,27 @@ from aft_ray.recipe.secrets import WITHOUT_SECRETS, has_secret
 BUFFER_BYTES = 4 << 20
 """Bytes that one request of a stream reads ahead."""
 NO_BUCKET = r"(s3|gs|gcs|abfss?|hf)://(/.*|\?.*)?"
+OPTION = re.compile(r"[A-Za-z]\w*=[^?]*")
+"""A part of a URL's query, between the signs &."""
 PLAIN = "/=:,+@!()'"
 """Characters that stand for themselves in a URL that is shown or stored."""
 
 
-def check_no_secret(location: str) -> None:
+def check_location(location: str) -> None:
+    """Raises InputError for a secret, and for a URL with a `?` that begins no options: the name would end there unseen."""
     if has_secret(location):
         raise InputError(f"A place's URL must not hold a secret: {WITHOUT_SECRETS}.")
+    _, mark, query = location.partition("?")
+    if "://" in location and mark and not all(map(OPTION.fullmatch, query.split("&"))):
+        raise InputError(
+            f"{location}: '?' begins a URL's options, such as ?region=us-east-1. In a name write it as %3F, which a pattern"
+            " takes for any one character."
+        )
 
 
 def parted(location: str) -> tuple[str, str]:
     """The URL of a bucket with its query, and the key in it, as plain text."""
-    check_no_secret(location)
+    check_location(location)
     if re.fullmatch(NO_BUCKET, location):
         raise InputError(f"{location} names no bucket. Write s3://BUCKET/PATH or gs://BUCKET/PATH.")
     whole, mark, query = location.partition("?")

@@ -10,7 +10,7 @@ import pytest
 
 from aft_ray.recipe.config import load
 from aft_ray.recipe.errors import InputError
-from aft_ray.recipe.places import below, native_file, num_bytes, place_at, read_range
+from aft_ray.recipe.places import below, filesystem_of, native_file, num_bytes, place_at, read_range
 from aft_ray.recipe.remote import RemotePath
 from aft_ray.study.config import load_study
 from tests.recipe.test_config import MINIMAL
@@ -40,6 +40,16 @@ def test_a_url_reads_as_a_path_does_whatever_the_name(tmp_path: Path, name: str)
     (listed,) = remote(tmp_path).files_below()
     for same in (place_at(str(there)), pickle.loads(pickle.dumps(there)), listed, *there.parent.iterdir()):
         assert same == there
+
+
+@pytest.mark.parametrize("scheme", ["s3://bucket", "fsspec+local:///data", "file:///data"])
+@pytest.mark.parametrize("end", ["a?.csv", "a?", "??.csv", "a?.csv?region=us-east-1", "a?region=us-east-1?.csv"])
+def test_a_question_mark_in_a_url_that_begins_no_options_is_refused(scheme: str, end: str) -> None:
+    for read in (place_at, filesystem_of):
+        with pytest.raises(
+            InputError, match=r"'\?' begins a URL's options, .* write it as %3F, .* any one character\."
+        ):
+            read(f"{scheme}/{end}")
 
 
 def test_names_are_sorted_as_paths_are(tmp_path: Path) -> None:
