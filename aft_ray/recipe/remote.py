@@ -192,7 +192,15 @@ class RemotePath:
         return int(info.size)
 
     def native(self) -> Any:
-        """pyarrow's file, which reads any range."""
+        """A file for pyarrow's readers, which reads any range, and names the store's errors in the midst of it.
+
+        pyarrow's own file raises them as its readers raise a damaged file's: as a bare OSError.
+        """
+        import pyarrow as pa
+
+        return pa.PythonFile(_Stream(self), mode="r")
+
+    def _open(self) -> Any:
         with self._asked():
             return self.filesystem.open_input_file(self.path)
 
@@ -202,7 +210,7 @@ class RemotePath:
 
     def read_bytes(self, check_size: Callable[[int], object] | None = None) -> bytes:
         """The content. check_size: is given the file's bytes before they are read, and may raise."""
-        with self._asked(), self.native() as file:
+        with self._asked(), self._open() as file:
             if check_size is not None:
                 check_size(file.size())
             return bytes(file.read())
@@ -234,7 +242,7 @@ class _Stream(io.RawIOBase):
 
     def __init__(self, place: RemotePath) -> None:
         super().__init__()
-        self.place, self.file = place, place.native()
+        self.place, self.file = place, place._open()
 
     def readable(self) -> bool:
         return True
@@ -261,4 +269,4 @@ class _Stream(io.RawIOBase):
 
 @lru_cache(maxsize=32)
 def _opened(place: RemotePath) -> Any:
-    return place.native()
+    return place._open()

@@ -64,7 +64,9 @@ def parquet_metadata(place: Directory, name: str) -> Mapping[bytes, bytes]:
     """The metadata of a Parquet file of unknown origin; empty if the file is damaged or not Parquet."""
     try:
         return pq.read_schema(f"{place}/{name}", filesystem=place.filesystem).metadata or {}
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and not place.is_local:
+            place.read(name)  # raises if the store failed, not the content
         return {}
 
 

@@ -119,6 +119,15 @@ def open_parquet(source: pa.NativeFile | pa.Buffer) -> pq.ParquetFile:
     return pq.ParquetFile(source, page_checksum_verification=True)
 
 
+def is_whole(content: bytes) -> bool:
+    """Whether the bytes are a Parquet file without damage."""
+    try:
+        open_parquet(pa.BufferReader(content)).read()
+    except (pa.ArrowException, OSError):
+        return False
+    return True
+
+
 def plain_features(file: pq.ParquetFile, buffer: pa.Buffer) -> np.ndarray | None:
     """The features as a view of the file's bytes, or None if they are not laid out so.
 

@@ -30,6 +30,7 @@ from aft_ray.store.parquet import (
     content_digest,
     encode_table,
     features_array,
+    is_whole,
     open_parquet,
     plain_features,
 )
@@ -236,8 +237,14 @@ class ShardDirectory(Directory):
             if isinstance(error, OSError):
                 if error.errno:
                     raise
-                self.read(name)  # raises if the place is at fault, not the content
+                self._check_is_reached(name, error)
             raise self._damaged(index, " ".join(str(error).split()).rstrip(".")) from error
+
+    def _check_is_reached(self, name: str, error: OSError) -> None:
+        """Raises if the place failed, not the content: pyarrow's error of both is a bare OSError."""
+        content = self.read(name)
+        if not self.is_local and is_whole(content):
+            raise ObjectStoreError(f"{self}/{name}: {' '.join(str(error).split())}") from error
 
     def _damaged(self, index: int, reason: object) -> InputError:
         return InputError(

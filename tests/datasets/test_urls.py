@@ -23,8 +23,10 @@ from fsspec.implementations.local import LocalFileOpener
 from aft_ray.datasets import faults, list_samples
 from aft_ray.datasets.prepare import prepare
 from aft_ray.datasets.shard_writing import samples_table
+from aft_ray.datasets.sources.tables import open_table, read_rows
 from aft_ray.recipe.config import Recipe
-from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.errors import InputError, ObjectStoreError
+from aft_ray.recipe.places import place_at
 from aft_ray.recipe.remote import BUFFER_BYTES, RemotePath
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.contents import READERS, content_reader, contents
@@ -337,3 +339,44 @@ def test_a_store_that_fails_in_the_midst_of_a_file_is_told_in_one_line(
     )
     with pytest.raises(InputError, match=r"raw data .* cannot be reached: .*/a\.\w+: the connection is lost"):
         list_samples(DatasetConfig.model_validate(config))
+
+
+TABLES: dict[str, Callable[[pa.Table, Path], object]] = {
+    "parquet": lambda table, path: pq.write_table(table, path, row_group_size=10),
+    "arrow file": lambda table, path: write_arrow(pa.ipc.new_file, table, path),
+    "arrow stream": lambda table, path: write_arrow(pa.ipc.new_stream, table, path),
+}
+
+
+def write_arrow(new: Callable[..., Any], table: pa.Table, path: Path) -> None:
+    with new(path, table.schema) as writer:
+        writer.write_table(table, max_chunksize=10)
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_whichever_read_of_a_table_fails_is_told_as_the_store_s_failure(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"text": f"{number} " * 5000, "label": number % 2} for number in range(40)]
+    TABLES[kind](pa.Table.from_pylist(rows), tmp_path / "a.table")
+    left = 1000
+
+    def fail_later(file: Any, size: int = -1) -> bytes:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError("the connection is lost")
+        return cast(bytes, file.f.read(size))
+
+    monkeypatch.setattr(LocalFileOpener, "read", fail_later)
+    place = place_at(f"fsspec+local://{tmp_path}/a.table")
+
+    def read() -> list[Any]:
+        return list(read_rows(open_table(place, kind.partition(" ")[0]), ["text", "label"]))
+
+    assert read() == rows
+    for number in range(num_reads := 1000 - left):
+        left = number
+        with pytest.raises(ObjectStoreError, match="a.table: the connection is lost"):
+            read()
+    assert num_reads > 8

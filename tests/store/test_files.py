@@ -7,15 +7,18 @@ import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.fs as pafs
 import pytest
+from fsspec.implementations.local import LocalFileOpener, LocalFileSystem
 from PIL import UnidentifiedImageError
 
 from aft_ray.cli import main
 from aft_ray.recipe.errors import InputError, ObjectStoreError
 from aft_ray.store.files import Directory
+from aft_ray.store.own_files import parquet_metadata
 from aft_ray.store.parquet import features_table
 from aft_ray.store.quarantine import quarantined_sample
 from aft_ray.store.shards import ShardDirectory
@@ -43,6 +46,7 @@ OPERATIONS: dict[str, Callable[[Directory], object]] = {
     "has": lambda place: place.has("a"),
     "read": lambda place: place.read("a"),
     "buffer": lambda place: place.buffer("a"),
+    "metadata": lambda place: parquet_metadata(place, "a"),
     "write": lambda place: place.write("a", b"b"),
     "delete a file": lambda place: place.delete_file("a"),
     "delete": lambda place: place.delete(),
@@ -75,6 +79,28 @@ def test_an_object_store_out_of_reach_ends_a_command_in_a_line(capsys: pytest.Ca
     assert main(["verify", f"s3://bucket/work?endpoint_override={CLOSED}&scheme=http"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("aft-ray: ") and "Could not connect" in line and "Look whether this machine reaches" in line
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_store_that_fails_once_in_the_midst_of_a_shard_is_not_told_as_damage(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = ShardDirectory(pafs.PyFileSystem(pafs.FSSpecHandler(LocalFileSystem())), str(tmp_path))
+    features = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float16)
+    shards.write_shard(0, features_table([f"s{index}" for index in range(40)], features), {"made": "so"})
+    reads = 0
+
+    def fail_once(file: Any, size: int = -1) -> Any:
+        nonlocal reads
+        reads += 1
+        if reads == number:
+            raise OSError("the connection is lost")
+        return file.f.read(size)
+
+    monkeypatch.setattr(LocalFileOpener, "read", fail_once)
+    with pytest.raises(ObjectStoreError, match="part-00000.parquet: the connection is lost"):
+        shards.read_shard(0)
+    assert reads > number and shards.read_shard(0).num_rows == 40
 
 
 @pytest.mark.parametrize("part", ["footer", "page"])
