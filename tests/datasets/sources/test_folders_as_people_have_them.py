@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from aft_ray.datasets.prepare import prepare
 from aft_ray.datasets.unlabelled import list_unseen
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
-from aft_ray.recipe.sections import DatasetConfig
+from aft_ray.recipe.sections import ColumnsConfig, DatasetConfig
 
 
 def draw(*paths: Path) -> None:
@@ -70,13 +71,19 @@ def test_links_to_folders_are_followed_once_and_a_circle_ends(tmp_path: Path) ->
     assert [item.sample_id for item in folder(tmp_path / "data").items] == ["bird/1.png", "cat/1.png"]
 
 
-def test_every_suffix_of_a_picture_counts_for_folders_and_for_predictions(tmp_path: Path) -> None:
+def test_every_suffix_of_a_picture_counts_for_folders_tars_and_predictions(tmp_path: Path) -> None:
     draw(tmp_path / "bird" / "1.jfif", tmp_path / "cat" / "1.PNG", tmp_path / "dog" / "1.pgm")
     (tmp_path / "scan01.tif").mkdir()
     (tmp_path / "dog" / "notes.txt").write_text("no picture")
     listing = folder(tmp_path)
     assert listing.classes == ("bird", "cat", "dog") and listing.left_out == {".txt": 1}
     assert list_unseen(str(tmp_path), ["image"]).table.num_rows == 3
+    with tarfile.open(tmp_path / "pictures.tar", "w") as tar:
+        for item in listing.items:
+            tar.add(tmp_path / item.sample_id, item.sample_id)
+    config = DatasetConfig(source="webdataset", path=str(tmp_path / "pictures.tar"), columns=ColumnsConfig(label=()))
+    found = list_samples(config)
+    assert found.left_out == {} and all(found.read(number) for number in range(3))
 
 
 def test_a_broken_link_is_a_bad_sample_and_what_was_left_out_is_told(
