@@ -13,7 +13,8 @@ from aft_ray.commands.own_modules import find_own_modules, script_directory_last
 from aft_ray.recipe.config import Recipe
 from tests.helpers import ROOT
 
-HIDING = ("random", "numpy", "pyarrow", "torch", "emoji", "stat", "yaml", "argparse")
+HIDING = ("random", "numpy", "pyarrow", "torch", "emoji", "stat", "yaml", "argparse", "pandas", "pprint")
+"""`prepare` imports the last two after it has read the recipe."""
 OWN = """
 from aft_ray.models.images import ImageTransform
 from aft_ray.models.teachers.base import TeacherDescription
@@ -68,10 +69,12 @@ def aft_ray(folder: Path, *arguments: str, command: tuple[str, ...] = ("-m", "af
 
 
 def test_modules_beside_the_recipe_do_not_hide_python_s_own(folder: Path) -> None:
-    aft_ray(folder, "recipe.yaml", command=(str(ROOT / "jobs" / "prepare.py"),))
+    job = (str(ROOT / "jobs" / "prepare.py"),)
+    aft_ray(folder, "recipe.yaml", command=job)
     aft_ray(folder, "verify", "work")
     own_teacher = "teachers=[{model: 'mine:Means', name: mine}]"
     aft_ray(folder, "prepare", "recipe.yaml", own_teacher)
+    aft_ray(folder, "recipe.yaml", own_teacher, "workspace=other", command=job)
 
 
 @pytest.mark.ray
