@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe, ray_cluster
@@ -27,15 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> None:
-    from aft_ray.export.predict import open_prediction
+    from aft_ray.cluster.address import names_cluster
+    from aft_ray.export.predict import HERE_S, open_prediction
 
     recipe = load_recipe(parsed)
     prediction = open_prediction(recipe, parsed.path, output=parsed.output)
     if left_out := prediction.unseen.left_out:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
         tell(f"predict: ignored {sum(left_out.values())} files that are not pictures: {kinds}")
-    with ray_cluster(recipe, "predict"):
-        summary = prediction.make(all_probabilities=parsed.probabilities)
+    cluster, here_s = partial(ray_cluster, recipe, "predict"), 0.0 if names_cluster() else HERE_S
+    summary = prediction.make(cluster, here_s=here_s, all_probabilities=parsed.probabilities)
     show_predictions(parsed.path, summary)
 
 

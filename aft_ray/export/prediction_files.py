@@ -58,6 +58,15 @@ class Staged:
         self.staging.write(f"{number}.parquet", content)
         return hashlib.sha256(content).hexdigest()
 
+    def mark_begun(self) -> None:
+        """Leaves a mark that goes when the call ends, however it ends, unless this process dies."""
+        self.staging.write(f".begun.{self.token}.tmp", b"")
+
+    @property
+    def follows_a_death(self) -> bool:
+        """Whether another call with the same output has not ended: its process died within the hour, or is at work."""
+        return any(STAGING.fullmatch(name) and name not in self.staging.path for name in self.place.names())
+
     def publish(self, hashes: Mapping[int, str], summary: Mapping[str, Any]) -> dict[str, Any]:
         """Makes the parts valid and deletes the older ones. Returns the content of predictions.json.
 

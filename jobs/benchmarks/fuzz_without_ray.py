@@ -15,7 +15,7 @@ import ray.data
 import aft_ray.commands.extract
 import aft_ray.commands.predict
 import aft_ray.commands.search
-import aft_ray.export.predict
+import aft_ray.export.predict_in_cluster
 import aft_ray.extraction.extract
 import aft_ray.search.search
 import aft_ray.search.trial
@@ -39,7 +39,7 @@ def without_ray(*, killed_at: int | None = None) -> Iterator[None]:
     commands = [(getattr(aft_ray.commands, name), "ray_cluster", lambda *given: nullcontext()) for name in names]
     pipelines = [
         (module, name, replacement)
-        for module in (aft_ray.extraction.extract, aft_ray.export.predict)
+        for module in (aft_ray.extraction.extract, aft_ray.export.predict_in_cluster)
         for name, replacement in (("run_pipeline", _run_pipeline), ("attempts_elsewhere", _attempts_here))
     ]
     others: list[tuple[Any, str, Any]] = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from PIL import Image
 from aft_ray.cli import main
 from aft_ray.cluster.attempts import AttemptsHere, Watch
 from aft_ray.datasets.unlabelled import DecodeRows, list_unseen
-from aft_ray.export.predict import predict
-from aft_ray.export.prediction_files import staged
+from aft_ray.export.predict import open_prediction, predict
+from aft_ray.export.prediction_files import Staged, staged
 from aft_ray.export.scores import probabilities
 from aft_ray.export.student import Classifier, load_student
 from aft_ray.recipe.config import Recipe, dump
@@ -105,6 +106,13 @@ def test_a_folder_of_images_with_a_broken_one(tmp_path: Path, cluster: None, mon
     np.testing.assert_allclose([row["probability"] for row in rows], expected.max(1), rtol=1e-5)
     assert sum(summary["counts"].values()) == 7 and all(row["error"] is None for row in rows)
 
+    # This process makes the same files, of all parts, or of the first where it has no time for more.
+    opened = open_prediction(recipe, str(folder), output=str(tmp_path / "here"))
+    for starts, here_s in ((no_cluster, 60.0), (nullcontext, 1e-9)):
+        here = opened.make(starts, here_s=here_s, all_probabilities=True, part_size=3)
+        assert list(here["sha256"].values()) == list(summary["sha256"].values())
+        assert here["counts"] == summary["counts"] and here["num_errors"] == 1
+
     # One more ends the process that decodes it, each time; the others are as before.
     def with_a_deadly_picture(run: Directory) -> Classifier:
         found = load_student(run)
@@ -141,6 +149,41 @@ def test_texts_and_several_labels(tmp_path: Path, cluster: None) -> None:
     chances = probabilities("multilabel", logits[None].numpy())[0]
     np.testing.assert_allclose(rows[1]["probability"], chances[chances > 0.5], rtol=1e-5)
     assert [*rows[1]] == ["sample_id", "predicted", "probability", "error"]
+
+
+def no_cluster(*given: Any) -> Any:
+    pytest.fail("a cluster was started")
+
+
+def test_a_small_input_needs_no_cluster_unless_one_is_named_or_a_process_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, student = finished("tiny:cnn", tmp_path)
+    pictures(tmp_path / "photos", 4)
+    (tmp_path / "recipe.yaml").write_text(dump(recipe))
+    command = ["predict", str(tmp_path / "recipe.yaml"), str(tmp_path / "photos")]
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("aft_ray.commands.predict.ray_cluster", no_cluster)
+    assert main(command) == 0
+    place = tmp_path / "work" / "predictions" / "main"
+    rows = read(str(place))
+    (transform,) = student.transforms
+    inputs = np.stack([transform((tmp_path / "photos" / row["sample_id"]).read_bytes()) for row in rows])
+    with torch.no_grad():
+        expected = student(torch.from_numpy(inputs)).argmax(1)
+    assert [row["predicted"] for row in rows] == [CLASSES[k] for k in expected] and len(rows) == 4
+    assert [path.name for path in place.iterdir() if path.name.startswith(".")] == []
+
+    def a_cluster(*given: Any) -> Any:
+        raise InputError("a cluster was started")
+
+    monkeypatch.setattr("aft_ray.commands.predict.ray_cluster", a_cluster)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert main(command) == 2 and "a cluster was started" in capsys.readouterr().err
+    monkeypatch.delenv("RAY_ADDRESS")
+    Staged(Directory(Workspace.at(place).filesystem, str(place)), "0123abcd").mark_begun()  # its process died
+    assert main(command) == 2 and "a cluster was started" in capsys.readouterr().err
+    assert read(str(place)) == rows
 
 
 def test_a_student_whose_model_is_gone_is_one_line(tmp_path: Path) -> None:
