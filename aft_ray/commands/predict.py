@@ -35,7 +35,9 @@ def run(parsed: argparse.Namespace) -> None:
     prediction = open_prediction(recipe, parsed.path, output=parsed.output)
     if left_out := prediction.unseen.left_out:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
-        tell(f"predict: ignored {sum(left_out.values())} files that are not pictures: {kinds}")
+        count = sum(left_out.values())
+        files = "1 file that is not a picture" if count == 1 else f"{count} files that are not pictures"
+        tell(f"predict: ignored {files}: {kinds}")
     cluster, here_s = partial(ray_cluster, recipe, "predict"), 0.0 if names_cluster() else HERE_S
     summary = prediction.make(cluster, here_s=here_s, all_probabilities=parsed.probabilities)
     show_predictions(parsed.path, summary)

@@ -163,7 +163,8 @@ class ImageTransform:
             image, left, top = self._visible(image, resized, left, top)
         elif image.size != resized:
             image = image.resize(resized, RESAMPLING[self.interpolation])
-        return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
+        # A copy: torch warns of an array that it may not write to.
+        return np.array(image.crop((left, top, left + self.size, top + self.size)))
 
     def _visible(
         self, image: Image.Image, resized: tuple[int, int], left: int, top: int

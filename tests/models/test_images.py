@@ -86,3 +86,7 @@ def test_a_damaged_avif_is_unreadable() -> None:
         damaged[place] ^= 255
         with suppress(*UNREADABLE):
             decode(bytes(damaged))
+
+
+def test_torch_may_write_to_a_transform_s_array() -> None:
+    assert ImageTransform(8)(encoded(9, 7)).flags.writeable  # else it warns
