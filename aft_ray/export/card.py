@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 import jinja2
 import yaml
 
 import aft_ray
+from aft_ray.export.published import public
 from aft_ray.export.scores import SCORES
 from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.printable import printable
 
 LISTED_CLASSES = 50
-PLACE = re.compile(r"(?<![^:])(?<!package:)([/~.]|(?!package:)\w+://).*", re.DOTALL)
-"""A path or a URL, whole or after a library's name and a colon."""
 PIPELINES = {"image": "image-classification", "text": "text-classification"}
 
 
@@ -40,14 +37,14 @@ def model_card(
 ) -> str:
     """Markdown with the hub's YAML on top.
 
-    facts: content of `student.json`. has_pipeline: whether the hub's pipeline for the modality loads the student. usage:
-    Python that loads it. place: what `load_student` takes for it. text: how a row becomes the
+    facts: content of the export's `student.json`. has_pipeline: whether the hub's pipeline for the modality loads the
+    student. usage: Python that loads it. place: what `load_student` takes for it. text: how a row becomes the
     student's text, if it reads one. onnx_inputs: the free axes of each input of the
-    ONNX file; empty without such a file. num_samples: by split, where it is known. inputs: content of `inputs.json`.
+    ONNX file; empty without such a file. num_samples: by split, where it is known. inputs: content of `lineage.json`.
     evaluation: content of `evaluation-test.json`; both are empty without the file.
     """
     data = facts.get("dataset", {})
-    name = str(data.get("name") or PurePosixPath(str(data.get("path") or "")).name or "unknown")
+    name = str(data.get("name") or data.get("path") or "unknown")
     scores = _scores(facts, evaluation)
     pipeline = {"pipeline_tag": PIPELINES[modality]} if has_pipeline and modality in PIPELINES else {}
     header = {"library_name": library, **pipeline, **_header(facts, title, modality, name, scores)}
@@ -85,12 +82,6 @@ def model_card(
         train=inputs.get("recipe", {}).get("train", {}),
         version=aft_ray.__version__,
     )
-
-
-def public(name: str) -> str:
-    """The name of a model or of weights without the folder of a machine or the bucket: a card is published."""
-    found = PLACE.search(name)
-    return name if found is None else name[: found.start()] + PurePosixPath(found[0]).name
 
 
 def _scores(facts: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[str, float]:

@@ -10,9 +10,10 @@ from typing import Any
 
 from aft_ray.cluster.lease import lease
 from aft_ray.datasets import row_form
-from aft_ray.export.card import model_card, public
+from aft_ray.export.card import model_card
 from aft_ray.export.hub import SCHEME, usage_on_hub
 from aft_ray.export.onnx_file import check_onnx, write_onnx
+from aft_ray.export.published import check_loads_elsewhere, public, public_facts, public_inputs
 from aft_ray.export.replacement import file_hashes, publish, staging, write_record
 from aft_ray.export.run_files import read_evaluation, run_inputs, trained_on
 from aft_ray.export.student import FACTS, WEIGHTS, Classifier, load_student
@@ -51,14 +52,17 @@ def export(recipe: Recipe, *, onnx: bool = False, repository: str | None = None)
     workspace = Workspace.at(recipe.workspace)
     run = workspace.run(recipe.run)
     model = load_student(run)
+    if repository is not None:
+        check_loads_elsewhere(model.facts)
     with lease(workspace, f"exports/{recipe.run}"), staging(run / "export") as folder:
         usage = _save(model, run, folder)
+        facts = _write_facts(model, folder)
         if repository is not None:
             usage = usage_on_hub(usage, repository)
         difference = write_onnx(model.student, folder / "model.onnx", _facts(model)) if onnx else None
-        inputs = run_inputs(run)
+        inputs = public_inputs(run_inputs(run))
         place = f"{SCHEME}{repository}" if repository else "DIRECTORY"
-        card = _card(recipe, model, usage, place, difference, inputs)
+        card = _card(recipe, model, facts, usage, place, difference, inputs)
         (folder / "README.md").write_text(card, encoding="utf-8")
         write_record(folder, inputs)
         return publish(folder, run / "export")
@@ -74,13 +78,19 @@ def _facts(model: Classifier) -> dict[str, Any]:
 
 
 def _card(
-    recipe: Recipe, model: Classifier, usage: str, place: str, onnx_difference: float | None, inputs: Mapping[str, Any]
+    recipe: Recipe,
+    model: Classifier,
+    facts: Mapping[str, Any],
+    usage: str,
+    place: str,
+    onnx_difference: float | None,
+    inputs: Mapping[str, Any],
 ) -> str:
     workspace = Workspace.at(recipe.workspace)
     manifests = {split: workspace.samples(split).manifest() for split in SPLITS}
     axes = {} if onnx_difference is None else model.student.axes
     return model_card(
-        model.facts,
+        facts,
         title=recipe.run,
         modality=modality(recorded(model.facts["student"])),
         library=model.student.library if isinstance(model.student, LibraryStudent) else "aft-ray",
@@ -123,13 +133,16 @@ def _text_form(model: Classifier, recipe: Recipe) -> str | None:
 def _save(model: Classifier, run: Directory, place: Path) -> str:
     """Writes the model, and returns the lines of Python that load it."""
     if isinstance(model.student, LibraryStudent):
-        usage = model.student.save(place, model.classes, model.task)
-        data = {**model.facts.get("dataset", {}), "path": None}  # an export is published: not where the data lie
-        facts = {**model.facts, "dataset": data, "library": model.student.library, "sha256": file_hashes(place)}
-        (place / FACTS).write_bytes(sealed(json.dumps(facts, indent=1)))
-        return usage
-    for name in (WEIGHTS, FACTS):
-        (place / name).write_bytes((run / "student").read(name))
+        return model.student.save(place, model.classes, model.task)
+    (place / WEIGHTS).write_bytes((run / "student").read(WEIGHTS))
     name = str(model.facts["student"]["model"])
     own = f"# {name.partition(':')[0]}, the module of the student's class, must be installed or lie here\n"
     return (own if is_own_class(name) else "") + (OWN_USAGE if model.transforms else PROBE_USAGE)
+
+
+def _write_facts(model: Classifier, place: Path) -> dict[str, Any]:
+    """Writes and returns the facts that `load_student` needs beside the files of the model, which are there."""
+    library = {"library": model.student.library} if isinstance(model.student, LibraryStudent) else {}
+    facts = {**public_facts(model.facts), **library, "sha256": file_hashes(place)}
+    (place / FACTS).write_bytes(sealed(json.dumps(facts, indent=1)))
+    return facts

@@ -21,7 +21,6 @@ from safetensors.torch import load_file, save_file
 
 from aft_ray.cluster.lease import lease
 from aft_ray.export import onnx_file
-from aft_ray.export.card import public
 from aft_ray.export.export import export
 from aft_ray.export.onnx_file import write_onnx
 from aft_ray.export.student import load_student
@@ -319,20 +318,3 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
     recipe = trained("tiny:cnn", tmp_path)
     with pytest.raises(InputError, match="holds no trained student"):
         export(recipe.model_copy(update={"run": "other"}))
-
-
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        ("transformers:/home/ann/models/bert", "transformers:bert"),
-        ("timm:local-dir:~/vit", "timm:local-dir:vit"),
-        ("s3://lab/private/w.pt", "w.pt"),
-        ("timm:hf-hub:me/vit", "timm:hf-hub:me/vit"),
-        ("transformers:me/bert", "transformers:me/bert"),
-        ("transformers:package://words/model", "transformers:package://words/model"),
-        ("package://words/w.pt", "package://words/w.pt"),
-        ("open_clip:ViT-B-32/openai", "open_clip:ViT-B-32/openai"),
-    ],
-)
-def test_a_card_names_a_model_without_the_folder_that_it_lies_in(name: str, shown: str) -> None:
-    assert public(name) == shown
