@@ -109,8 +109,8 @@ def measure_memory(recipe_path: str, in_a_round: str) -> dict[str, Any]:
     its libraries, and the objects in the store."""
     set_environment()
     import ray
-    from ray._private.internal_api import get_memory_info_reply, get_state_from_address
-    from ray._private.state import actors
+    from ray._private.internal_api import get_memory_info_reply, get_state_from_address  # no public call tells this
+    from ray._private.state import actors  # ray.util.state needs a dashboard, which would be measured too
 
     from aft_ray.extraction import extract as extraction
     from aft_ray.recipe.config import load

@@ -19,6 +19,7 @@ RAY_JOB = yaml.safe_load((ROOT / "jobs" / "kuberay.yaml").read_text())
 
 
 def test_cluster_yaml_is_what_ray_s_launcher_takes() -> None:
+    """`ray up` checks a file in private functions alone, and its public commands begin to start machines."""
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     prepared = prepare_config(copy.deepcopy(CLUSTER))
