@@ -59,7 +59,8 @@ def show_search_plan(recipe: Recipe, plan: SearchPlan) -> None:
     if recipe.search.searcher == "optuna":
         console.print("optuna will choose other settings as it learns; these are as many random ones", soft_wrap=True)
     methods = ", ".join(f"{count} {method}" for method, count in plan.per_method().items())
-    console.print(f"trials    {len(plan.trials)} ({methods}), then {plan.num_final} final runs")
+    further = f", then {plan.num_further} of finalists" if plan.num_further else ""
+    console.print(f"trials    {len(plan.trials)} ({methods}){further}, then {plan.num_final} final runs")
     if plan.num_over:
         console.print(f"there     {plan.num_over} of the trials are over and are not run again")
     console.print(f"a step    {1000 * plan.step_s:.1f} ms, an evaluation {plan.evaluation_s:.2f} s, on this machine")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -52,19 +52,22 @@ class Rule:
     """How samples are held out of train. shares: of each split in HELD_OUT, 0 where the data brings it.
 
     spared: samples without a label, and without a labelled one in their group, stay in train; None holds out all alike.
+    seed: another one holds out other samples.
     """
 
     shares: Mapping[int, float]
+    seed: int = 0
     spared: Labelled | None = None
 
     @classmethod
     def of(cls, config: DatasetConfig, brought: set[str | None]) -> Rule:
         fractions = {TEST: config.test_fraction, VALIDATION: config.validation_fraction}
-        return cls({split: 0.0 if SPLITS[split] in brought else share for split, share in fractions.items()})
+        shares = {split: 0.0 if SPLITS[split] in brought else share for split, share in fractions.items()}
+        return cls(shares, config.split_seed)
 
     def sparing(self, found: Labelled) -> Rule:
         """Samples without a label are of no use outside train, unless none has a label."""
-        return Rule(self.shares, found if found.any else None)
+        return replace(self, spared=found if found.any else None)
 
     def may_be_held_out(self, items: Items) -> np.ndarray:
         free = (items.splits == UNKNOWN) | (items.splits == TRAIN)
@@ -89,7 +92,7 @@ def by_hash(items: Items, rule: Rule) -> np.ndarray:
     if not any(rule.shares.values()):
         return splits
     held_out = np.flatnonzero(rule.may_be_held_out(items))
-    places = places_of(items.take(held_out))
+    places = places_of(items.take(held_out), rule.seed)
     both = rule.shares[TEST] + rule.shares[VALIDATION]
     splits[held_out[places < both]] = VALIDATION
     splits[held_out[places < rule.shares[TEST]]] = TEST
@@ -102,7 +105,7 @@ def by_class(items: Items, rule: Rule) -> np.ndarray:
     held_out = np.flatnonzero(rule.may_be_held_out(items))
     found = items.take(held_out)
     ids = np.argsort(pc.array_sort_indices(found.ids.combine_chunks()).to_numpy())  # an id's place among all
-    order = np.lexsort((ids, places_of(found)))
+    order = np.lexsort((ids, places_of(found, rule.seed)))
     for members in alike(found.labels.codes[order]):
         left = held_out[order[members]][:-1]  # one stays in train
         for split in HELD_OUT:
@@ -136,6 +139,7 @@ def classes_of(labels: Coded) -> np.ndarray:
     return np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
 
 
-def places_of(items: Items) -> np.ndarray:
+def places_of(items: Items, seed: int) -> np.ndarray:
     """A number in [0, 1) for each sample, the same for a group."""
-    return unit_hashes("split", items.ids if items.groups is None else pc.coalesce(items.groups, items.ids))
+    salt = f"split {seed}" if seed else "split"
+    return unit_hashes(salt, items.ids if items.groups is None else pc.coalesce(items.groups, items.ids))

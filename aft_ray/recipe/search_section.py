@@ -79,6 +79,9 @@ class SearchConfig(Model):
     """Settings to try per method; null tries the whole grid."""
     seeds: int = Field(default=1, gt=0)
     """Trials of each setting, each with its own seed; settings are compared by their mean score."""
+    finalists: int | None = Field(default=None, gt=0)
+    """Settings of each method that get all `seeds`, the best after one seed; the others drop out. Null gives all seeds to every
+    setting."""
     metric: Literal["val_accuracy", "val_loss"] | None = None
     """Score of a trial, taken at its best evaluation; null is the accuracy, or the loss of a regression."""
     scheduler: str = "asha"
@@ -179,6 +182,12 @@ class SearchConfig(Model):
             faults.append("scheduler 'pbt' and searcher 'optuna' contradict each other; take searcher random")
         if self.scheduler == "pbt" and self.workers_per_trial > 1:
             faults.append("scheduler 'pbt' is for trials of one worker; with several take asha or none")
+        if self.finalists and self.seeds == 1:
+            faults.append("finalists get further seeds, and seeds is 1; raise seeds or leave finalists out")
+        if self.finalists and self.scheduler == "pbt":
+            faults.append("scheduler 'pbt' changes settings during training, so none can be a finalist")
+        if self.finalists and self.final.of == "setting":
+            faults.append("final.of 'setting' trains every setting again, so there are no finalists")
         if self.subsets_as == "bits" and self.searcher != "optuna":
             faults.append("subsets_as 'bits' is for searcher 'optuna'")
         if self.subsets_as == "bits" and self.teachers != "all_subsets":
@@ -186,6 +195,11 @@ class SearchConfig(Model):
         if faults:
             raise ValueError("\n".join(faults))
         return self
+
+    @property
+    def first_seeds(self) -> int:
+        """Seeds of every setting, finalist or not."""
+        return 1 if self.finalists else self.seeds
 
     def methods(self, default: str) -> tuple[str, ...]:
         """The methods that are searched, each once."""

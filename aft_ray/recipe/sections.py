@@ -108,6 +108,8 @@ class DatasetConfig(Model):
     stratify: bool = False
     """Give each class these shares, for small data sets; false decides by each sample's id alone, so that a sample stays in its
     split when others come or go."""
+    split_seed: int = Field(default=0, ge=0, le=2**62)
+    """Another number holds out other samples, to see how much a result depends on the split."""
     max_samples: int | None = Field(default=None, gt=0)
     """Number of samples to keep, the ids with the lowest hashes; null keeps all."""
     train_fraction: float = Field(default=1.0, gt=0, le=1)

@@ -45,19 +45,28 @@ def best_settings(rows: Iterable[TrialRow], metric: str | None, num_validation: 
 
 
 def best_of_each(
-    of: FinalsOf, rows: Iterable[TrialRow], metric: str | None, num_validation: int | None = None
+    of: FinalsOf, rows: Iterable[TrialRow], metric: str | None, num_validation: int | None = None, keep: int = 1
 ) -> list[Choice]:
-    """The best setting of each method, of each method with each combination of teachers, or every setting."""
-    trials: dict[SettingKey, list[TrialRow]] = {}
+    """The `keep` best settings of each method, of each method with each combination of teachers, or every setting.
+
+    A setting with fewer trials than others of its group was no finalist: a lucky seed does not make it the best.
+    """
+    trials: dict[Hashable, dict[SettingKey, list[TrialRow]]] = {}
     for row in rows:
-        if row["stage"] == "search" and (row.get("val_accuracy"), row.get("val_loss")) != (None, None):
-            trials.setdefault(setting_key(row), []).append(row)
-    best: dict[Hashable, Choice] = {}
-    for key, found in trials.items():
-        choice, group = _choice(key, found, metric, num_validation), group_of(of, key)
-        if group not in best or choice.rank < best[group].rank:
-            best[group] = choice
-    return list(best.values())
+        if row["stage"] == "search":
+            key = setting_key(row)
+            trials.setdefault(group_of(of, key), {}).setdefault(key, []).append(row)
+    best: list[Choice] = []
+    for settings in trials.values():
+        most = max(map(len, settings.values()))
+        scored = {key: [row for row in rows if _is_scored(row)] for key, rows in settings.items() if len(rows) == most}
+        choices = [_choice(key, rows, metric, num_validation) for key, rows in scored.items() if rows]
+        best += sorted(choices, key=lambda choice: choice.rank)[:keep]
+    return best
+
+
+def _is_scored(row: TrialRow) -> bool:
+    return (row.get("val_accuracy"), row.get("val_loss")) != (None, None)
 
 
 def group_of(of: FinalsOf, key: SettingKey) -> Hashable:

@@ -133,7 +133,9 @@ def num_trials(recipe: Recipe) -> float:
     if not isinstance(search.teachers, str):
         subsets = len(search.teachers)
     per_method = (space.size() * (1 if space.method == "none" else subsets) for space in spaces(recipe, [names]))
-    return search.seeds * sum(min(size, search.num_samples or math.inf) for size in per_method)
+    counts = [min(size, search.num_samples or math.inf) for size in per_method]
+    further = sum(min(count, search.finalists or 0) for count in counts) * (search.seeds - search.first_seeds)
+    return search.first_seeds * sum(counts) + further
 
 
 def _variant_faults(recipe: Recipe, variant: Recipe) -> list[str]:

@@ -26,7 +26,8 @@ PROBE_STEPS = 4
 @dataclass(frozen=True)
 class SearchPlan:
     """trials: before the final ones; with Optuna as many random draws. num_over: finished trials and final runs in the
-    workspace, which are not run again. num_final: final runs of all methods.
+    workspace, which are not run again. num_further: trials of finalists with further seeds. num_final: final runs of all
+    methods.
 
     step_s, evaluation_s: times of the last trial with one worker on this machine. hours: the remaining trials one after the
     other, if none is stopped early.
@@ -34,6 +35,7 @@ class SearchPlan:
 
     trials: list[Trial]
     num_over: int
+    num_further: int
     num_final: int
     step_s: float
     evaluation_s: float
@@ -47,13 +49,17 @@ def estimate_search(setup: Setup) -> SearchPlan:
     """Plans the search and trains its last trial for a few steps."""
     recipe, trials = setup.recipe, plan_search(setup)
     step_s, evaluation_s = _probe(trials[-1].recipe(recipe))
-    num_final = num_finals(recipe, trials)
+    num_further, num_final = num_of_finalists(recipe, trials), num_finals(recipe, trials)
     over = _names_over(recipe)
-    finals_left = max(0, num_final - sum(name.startswith("final-") for name in over))
-    seconds = finals_left * _seconds(recipe, step_s, evaluation_s)
     left = [trial for trial in trials if trial.name not in over]
-    seconds += sum(_seconds(trial.recipe(recipe), step_s, evaluation_s) for trial in left)
-    return SearchPlan(trials, len(trials) - len(left), num_final, step_s, evaluation_s, seconds / 3600)
+    num_over = len(trials) - len(left)
+    finals_over = sum(name.startswith("final-") for name in over)
+    finals_left = max(0, num_final - finals_over)
+    further_left = max(0, num_further - (len(over) - finals_over - num_over))
+    each = [_seconds(trial.recipe(recipe), step_s, evaluation_s) for trial in trials]
+    seconds = finals_left * _seconds(recipe, step_s, evaluation_s) + further_left * sum(each) / len(each)
+    seconds += sum(took for trial, took in zip(trials, each, strict=True) if trial.name not in over)
+    return SearchPlan(trials, num_over, num_further, num_final, step_s, evaluation_s, seconds / 3600)
 
 
 def _names_over(recipe: Recipe) -> set[str]:
@@ -68,6 +74,14 @@ def num_finals(recipe: Recipe, trials: Iterable[Trial]) -> int:
     settings = {astuple(trial.setting) for trial in trials}
     groups = {group_of(recipe.search.final.of, setting) for setting in settings}
     return recipe.search.final.seeds * len(groups)
+
+
+def num_of_finalists(recipe: Recipe, trials: Iterable[Trial]) -> int:
+    """Trials of finalists beyond their first, which come after these."""
+    settings = {astuple(trial.setting) for trial in trials}
+    groups = Counter(group_of(recipe.search.final.of, setting) for setting in settings)
+    search = recipe.search
+    return (search.seeds - search.first_seeds) * sum(min(count, search.finalists or 0) for count in groups.values())
 
 
 def _seconds(recipe: Recipe, step_s: float, evaluation_s: float) -> float:

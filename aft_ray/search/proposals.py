@@ -73,7 +73,7 @@ class _Study:
     def __init__(self, recipe: Recipe, space: Space) -> None:
         optuna = _optuna()
         self.optuna, self.space = optuna, space
-        self.limit, self.num_seeds = recipe.search.num_samples or 0, recipe.search.seeds
+        self.limit, self.num_seeds = recipe.search.num_samples or 0, recipe.search.first_seeds
         self.as_bits = recipe.teacher_names() if recipe.search.subsets_as == "bits" and space.method != "none" else ()
         self.seed = recipe.train.seed
         self.study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(0))

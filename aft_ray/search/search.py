@@ -28,7 +28,7 @@ from aft_ray.search.check import compared_teachers, final_faults
 from aft_ray.search.kept import drop_students
 from aft_ray.search.proposals import Learned, Listed, Proposals
 from aft_ray.search.rank import rank
-from aft_ray.search.space import Setting, Space, Trial, final_trials, plan_trials, spaces, top_by_rank
+from aft_ray.search.space import Setting, Space, Trial, final_trials, finalist_trials, plan_trials, spaces, top_by_rank
 from aft_ray.search.teacher_heads import heads_on_test, stores_of_heads, write_heads
 from aft_ray.search.trial import Shared, data_key
 from aft_ray.search.trials import TrialRow, claim_search, search_id
@@ -73,6 +73,8 @@ def _search(setup: Setup, subsets: Sequence[tuple[str, ...]]) -> list[TrialRow]:
     rows: list[TrialRow] = []
     for group in rounds:
         rows += Round(shared, _proposals(shared, group, subsets), group, "search", rows).run()
+    if recipe.search.finalists is not None:
+        rows += Round(shared, Listed(_of_finalists(recipe, rows)), methods, "finalists", rows).run()
     best = best_settings(rows, recipe.search.metric, _num_validation(data))
     if best:
         write_winner(recipe, place, Setting(*winner(best).key))
@@ -84,6 +86,13 @@ def _search(setup: Setup, subsets: Sequence[tuple[str, ...]]) -> list[TrialRow]:
     rows = Round(shared, Listed(finals), methods, "finals", rows).run(of_all=True)
     drop_students(recipe, place, rows, {choice.key for choice in chosen})
     return rows
+
+
+def _of_finalists(recipe: Recipe, rows: Sequence[TrialRow]) -> list[Trial]:
+    """The further trials of the settings that are best after one seed."""
+    search = recipe.search
+    best = best_of_each(search.final.of, rows, search.metric, keep=search.finalists or 1)
+    return [trial for choice in best for trial in finalist_trials(recipe, Setting(*choice.key))]
 
 
 def plan_search(setup: Setup) -> list[Trial]:

@@ -217,8 +217,14 @@ def plan_trials(recipe: Recipe, subsets: Sequence[tuple[str, ...]]) -> list[Tria
 
 
 def seeded(recipe: Recipe, setting: Setting) -> list[Trial]:
-    """The trials of one setting, one per seed."""
-    return [Trial("search", setting, recipe.train.seed + number) for number in range(recipe.search.seeds)]
+    """The trials that every setting has, one per seed."""
+    return [Trial("search", setting, recipe.train.seed + number) for number in range(recipe.search.first_seeds)]
+
+
+def finalist_trials(recipe: Recipe, setting: Setting) -> list[Trial]:
+    """The further trials of a finalist, one per seed."""
+    numbers = range(recipe.search.first_seeds, recipe.search.seeds)
+    return [Trial("search", setting, recipe.train.seed + number) for number in numbers]
 
 
 def final_trials(recipe: Recipe, setting: Setting) -> list[Trial]:

@@ -31,7 +31,7 @@ from aft_ray.training.runs import STOP
 
 logger = logging.getLogger(__name__)
 WRITE_EVERY_S = 2.0
-OF_TUNE = re.compile(r"tune-(search|finals)-\d{8}-\d{6}")
+OF_TUNE = re.compile(r"tune-(search|finalists|finals)-\d{8}-\d{6}")
 """The directory of Tune's own state. All that is worth keeping lies in the trials' directories."""
 
 
@@ -177,7 +177,7 @@ class Round:
         if isinstance(self.proposals, Listed):
             return len(self.names) + len(self.proposals.waiting)
         search = self.shared.recipe.search
-        return sum(int(min(space.size(), search.num_samples or math.inf)) for space in self.group) * search.seeds
+        return sum(int(min(space.size(), search.num_samples or math.inf)) for space in self.group) * search.first_seeds
 
 
 def delete_state_of_tune(search: Directory) -> None:
@@ -233,7 +233,7 @@ class _Recorder(tune.Callback):
         if not math.isfinite(trial.last_result["score"]):
             return self._advance("a trial failed")
         self.round.note_best(trial.custom_trial_name)
-        self._advance(self.round.best_so_far() if self.round.title == "search" else "on test")
+        self._advance("on test" if self.round.title == "finals" else self.round.best_so_far())
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         reason = str(trial.get_error() or "its process died").strip().splitlines()[-1]

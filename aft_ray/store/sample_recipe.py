@@ -19,7 +19,7 @@ FACT = "recipe"
 PLACES = {"path", "image_root"}
 STORAGE = {"samples_per_shard", "copy", "copy_content", "max_bad_samples", "distributed"}
 """Keys that change how samples are stored or made, or how many may be quarantined."""
-BEFORE = {"background": None, "stratify": False, "max_pixels": None}
+BEFORE = {"background": None, "stratify": False, "max_pixels": None, "split_seed": 0}
 """Keys that came later, as samples without them were made."""
 DECODING = ("background", "max_pixels")
 """Keys that change how pictures are decoded: they stand in the fingerprint of samples that have pictures."""

@@ -17,7 +17,7 @@ from aft_ray.models.sizes import Size, size_of
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.search.check import compared_teachers
-from aft_ray.search.estimate import num_finals
+from aft_ray.search.estimate import num_finals, num_of_finalists
 from aft_ray.search.space import plan_trials, top_by_rank
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.workspace import Workspace
@@ -94,14 +94,19 @@ def plan_study(study: Study, nodes: Nodes) -> StudyPlan:
 
 def _setting(name: str, recipe: Recipe) -> SettingCost:
     trials = plan_trials(recipe, compared_teachers(recipe)[: top_by_rank(recipe)])
-    finals = num_finals(recipe, trials)
+    further, finals = num_of_finalists(recipe, trials), num_finals(recipe, trials)
     steps = [dict(trial.setting.others).get("train.steps", recipe.train.steps) for trial in trials]
-    total_steps = sum(steps) + finals * max(steps)
+    total_steps = sum(steps) + (further + finals) * max(steps)
     size = _student(recipe)
     rate = GPU_RATE if recipe.train.use_gpu else CPU_RATE
     hours = BACKWARD * size.flops * recipe.train.global_batch_size * total_steps / rate / 3600 if size else math.nan
     return SettingCost(
-        name, len(trials), finals, recipe.train.use_gpu, hours, 4 * size.parameters * finals if size else math.nan
+        name,
+        len(trials) + further,
+        finals,
+        recipe.train.use_gpu,
+        hours,
+        4 * size.parameters * finals if size else math.nan,
     )
 
 

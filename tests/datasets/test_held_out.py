@@ -80,6 +80,17 @@ def test_columns_of_numbers_choose_the_samples_that_the_rule_chooses_one_by_one(
     assert chosen(found, **keys) == plainly(found, config)
 
 
+@pytest.mark.parametrize("stratify", [False, True])
+def test_another_split_seed_holds_out_other_samples_of_the_same_set(stratify: bool) -> None:
+    found = listing([n % 3 for n in range(900)])
+    splits = [chosen(found, split_seed=seed, stratify=stratify, max_samples=600) for seed in (0, 1, 2)]
+    assert splits[0] == chosen(found, stratify=stratify, max_samples=600)
+    assert len({frozenset(n for own in split.values() for n in own) for split in splits}) == 1
+    for split, other in ((splits[0], splits[1]), (splits[1], splits[2])):
+        common = len({*split["test"]} & {*other["test"]})
+        assert 0.1 < common / len(split["test"]) < 0.3, "a test share of 0.2 has a fifth in common by chance"
+
+
 def test_rows_without_a_label_train_and_labelled_rows_stay_where_they_were() -> None:
     labels = [UNLABELED if n % 3 == 0 else n % 2 for n in range(300)]
     now, before = chosen(listing(labels)), chosen(listing(labels), before=True)

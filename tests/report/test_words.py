@@ -54,8 +54,8 @@ def test_the_headline_and_the_table_have_one_test() -> None:
 
 def test_the_headline_is_of_the_setting_that_validation_chose_not_of_the_luckiest_on_test() -> None:
     lucky = [
-        trial("search", "aft", 1.0, ("small",), val_accuracy=0.1),
-        *(trial("final", "aft", 1.0, ("small",), seed, test_accuracy=0.99) for seed in (1, 2, 3)),
+        trial("search", "aft", 7.0, ("small",), val_accuracy=0.1),
+        *(trial("final", "aft", 7.0, ("small",), seed, test_accuracy=0.99) for seed in (1, 2, 3)),
     ]
     entries = summarize([*searched(), *finals(), *lucky])
     assert (entries[0].test, entries[0].is_chosen) == (pytest.approx(0.99), False)

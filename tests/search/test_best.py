@@ -48,6 +48,15 @@ def test_trials_that_failed_or_saw_the_test_split_choose_nothing() -> None:
     assert chosen(rows)[0] == 2
 
 
+def test_a_lucky_seed_of_no_finalist_chooses_nothing() -> None:
+    rows = [row("aft", 1, 0.9, 0.5), row("aft", 2, 0.8, 0.5), row("aft", 2, 0.7, 0.5), row("none", 0, 0.5, 0.5)]
+    assert chosen(rows)[0] == 2
+    # A failed trial counts as a trial: its setting was a finalist.
+    assert chosen([row("aft", 1, 0.9, 0.5), row("aft", 1, None, None), *rows[1:3]])[0] == 1
+    kept = best_of_each("method", [rows[0], row("aft", 3, 0.6, 0.5), rows[1]], None, keep=2)
+    assert [choice.key[1] for choice in kept] == [1, 2]
+
+
 def test_final_runs_are_of_each_method_each_combination_of_teachers_or_each_setting() -> None:
     rows = [row("none", 0, 0.5, 0.5), row("aft", 1, 0.6, 0.5), row("aft", 2, 0.7, 0.5), row("aft", 1, 0.9, 0.5, ("b",))]
     settings = {

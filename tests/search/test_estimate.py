@@ -4,7 +4,9 @@ from pathlib import Path
 
 from aft_ray.commands.check import open_setup
 from aft_ray.recipe.config import override
-from aft_ray.search.estimate import estimate_search, num_finals
+from aft_ray.search.check import num_trials
+from aft_ray.search.estimate import estimate_search, num_finals, num_of_finalists
+from aft_ray.search.search import plan_search
 from tests.helpers.training import made_workspace
 
 
@@ -18,6 +20,9 @@ def test_a_dry_run_counts_trials_and_their_time_and_writes_nothing(tmp_path: Pat
     of_teachers = override(given, {"search.final.of": "teachers"})
     assert num_finals(of_teachers, plan.trials) == 3 * (1 + 3)
     assert num_finals(override(given, {"search.final.of": "setting"}), plan.trials) == 3 * (1 + 2 * 3)
+    raced = override(given, {"search.seeds": 3, "search.finalists": 1})
+    assert len(plan_search(open_setup(raced, "search"))) == 1 + 2 * 3 and num_of_finalists(raced, plan.trials) == 2 * 2
+    assert num_trials(raced) == 1 + 2 * 3 + 2 * 2
     assert plan.step_s > 0 and plan.evaluation_s > 0
     per_run = 100 * plan.step_s + 2 * plan.evaluation_s
     assert abs(plan.hours * 3600 / ((14 + 6) * per_run) - 1) < 1e-9

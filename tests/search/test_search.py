@@ -110,6 +110,24 @@ def test_a_search_selects_on_validation_and_only_final_runs_see_the_test_split(c
 
 
 @pytest.mark.ray
+def test_finalists_alone_get_further_seeds_and_one_of_them_is_chosen(cluster: None, tmp_path: Path) -> None:
+    section = {"compare": ["aft"], "beta": [0.5, 5, 50], "teachers": [["one"]], "seeds": 3, "finalists": 2}
+    section |= {"scheduler": "none", "final": {"seeds": 1}}
+    given = made_workspace(tmp_path, {"train": SHORT, "search": section})
+    rows = search(open_setup(given, "search"))
+    seeds: dict[float, list[int]] = {}
+    for row in rows:
+        if row["stage"] == "search":
+            seeds.setdefault(row["regularizer.beta"], []).append(row["seed"])
+    first = {row["regularizer.beta"]: row for row in rows if row["stage"] == "search" and row["seed"] == 0}
+    worst = min(first, key=lambda beta: (first[beta]["val_accuracy"], -first[beta]["val_loss"]))
+    assert seeds == {beta: [0] if beta == worst else [0, 1, 2] for beta in (0.5, 5, 50)}
+    (final,) = (row["regularizer.beta"] for row in rows if row["stage"] == "final")
+    assert final != worst
+    assert without_times(search(open_setup(given, "search"))) == without_times(rows)
+
+
+@pytest.mark.ray
 def test_a_failed_trial_is_a_row_with_its_reason_and_does_not_end_the_search(cluster: None, tmp_path: Path) -> None:
     space = {"train.learning_rate": [1e20, 0.003]}
     weights = os.path.relpath(tmp_path / "resnet.safetensors")  # trials see the directory that the user is in
@@ -269,6 +287,8 @@ def test_a_killed_or_interrupted_search_ends_with_the_table_of_an_undisturbed_on
         ({"search.space": {"student.model": ["tiny:cn"]}}, "search.space, student.model=tiny:cn: "),
         ({"search.space": {"student.image_size": {"min": 8, "max": 64}}, "search.searcher": "random"}, "num_samples"),
         ({"search.compare": ["rkd"], "search.space": {"regularizer.learn_gates": [True]}}, "which is no key of rkd"),
+        ({"search.finalists": 2}, "finalists get further seeds, and seeds is 1"),
+        ({"search.finalists": 2, "search.seeds": 3, "search.final.of": "setting"}, "so there are no finalists"),
         ({"search.gpus_per_trial": 1.5}, "take a share of one GPU or whole GPUs"),
         ({"train.use_gpu": True, "search.gpus_per_trial": 0}, "train.use_gpu asks for a GPU"),
     ],
