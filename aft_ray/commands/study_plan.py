@@ -12,7 +12,7 @@ from aft_ray.recipe.errors import InputError
 
 if TYPE_CHECKING:
     from aft_ray.study.config import Study
-    from aft_ray.study.estimate import StudyPlan
+    from aft_ray.study.estimate import DataCost, StudyPlan
 
 GPUS_OF_NODE, CPUS_PER_GPU = 8, 8
 GUESS = (
@@ -69,7 +69,7 @@ def show_plan(study: Study, plan: StudyPlan) -> None:
     of_data = [
         [
             data.place,
-            number(data.samples, ",.0f", no="?"),
+            _inputs(data),
             sum(map(len, data.waves)),
             len(data.waves),
             _size(data.feature_bytes),
@@ -100,6 +100,12 @@ def show_plan(study: Study, plan: StudyPlan) -> None:
     for what, names in (("teachers", [*unknown]), ("students of settings", students)):
         if names:
             console.print(f"unknown   the size of {what} {', '.join(names)}: not counted", soft_wrap=True)
+
+
+def _inputs(data: DataCost) -> str:
+    """Samples, and pictures where there are fewer."""
+    shared = f" of {data.pictures:,.0f} pictures" if data.pictures < data.samples else ""
+    return number(data.samples, ",.0f", no="?") + shared
 
 
 def _size(num_bytes: float) -> str:

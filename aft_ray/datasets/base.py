@@ -92,7 +92,8 @@ class Source:
 class NamedDataset:
     """A data set that `dataset.name` finds.
 
-    num_samples: in train and test, or in all where it has no splits of its own. origin: the repository or package that
+    num_samples: in train and test, or in all where it has no splits of its own. num_pictures: the same where pairs share them.
+    origin: the repository or package that
     brings it. keys: the keys of the recipe's `dataset` that it takes. missing: names the package or files to get and where
     to put it; None if the data is here.
     check: as a Source's; None if being here is enough. resolve: the recipe's `dataset` with the columns and the prompt that
@@ -110,6 +111,7 @@ class NamedDataset:
     list_samples: Callable[[DatasetConfig], Listing]
     check: Callable[[DatasetConfig], object] | None = None
     resolve: Callable[[DatasetConfig], DatasetConfig] | None = None
+    num_pictures: tuple[int, ...] | None = None
 
 
 def raise_faults(faults: Iterable[str], count: int | None = None) -> None:

@@ -47,10 +47,13 @@ OTHER = {
     "linear_probe": Size(0.1 * MILLION, 0, 2e5),
     "open_clip:RN50": Size(102 * MILLION, 1024, 18e9),
     "open_clip:ViT-L-14": Size(428 * MILLION, 768, 160e9),
+    "open_clip:ViT-L-14/text": Size(124 * MILLION, 768, 13e9),
 }
 
 
-def size_of(model: str, *, image_size: int | None = None, max_length: int | None = None) -> Size | None:
+def size_of(
+    model: str, *, image_size: int | None = None, max_length: int | None = None, tower: str | None = None
+) -> Size | None:
     """None for a model whose size is not known without its files, such as a class of the user's own."""
     library, _, name = model.partition(":")
     if library == "timm":
@@ -61,4 +64,11 @@ def size_of(model: str, *, image_size: int | None = None, max_length: int | None
     if model in TEXT:
         millions, width = TEXT[model]
         return Size(millions * MILLION, width, 2 * millions * MILLION * (max_length or TOKENS))
-    return OTHER.get(model.partition("/")[0] if library == "open_clip" else model)
+    if library == "open_clip":
+        return OTHER.get(model.partition("/")[0] + ("/text" if tower == "text" else ""))
+    return OTHER.get(model)
+
+
+def reads_texts(model: str, tower: str | None = None) -> bool:
+    """Whether a model whose size is known reads texts, of a model with two towers the one that is chosen."""
+    return model in TEXT or tower == "text"

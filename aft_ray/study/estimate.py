@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 
 from aft_ray.cluster.waves import Wave, waves
 from aft_ray.datasets import NAMED
-from aft_ray.models.sizes import Size, size_of
+from aft_ray.models.sizes import Size, reads_texts, size_of
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.search.check import compared_teachers
@@ -47,11 +47,13 @@ class SettingCost:
 
 @dataclass(frozen=True)
 class DataCost:
-    """The features of one workspace. samples: that teachers read, NaN where their number is unknown. hours: on the cluster's
+    """The features of one workspace. samples, pictures: that teachers read, NaN where their number is unknown; pairs may share a
+    picture. hours: on the cluster's
     clock; device_hours: of all GPUs and cores together. unknown: teachers without a known size."""
 
     place: str
     samples: float
+    pictures: float
     waves: list[Wave]
     feature_bytes: float
     hours: float
@@ -120,14 +122,16 @@ def _data(study: Study, place: str, names: Sequence[str], nodes: Nodes) -> DataC
     recipes = [study.settings[name] for name in names]
     teachers = {teacher.name: teacher for recipe in recipes for teacher in recipe.teachers}
     sizes = {
-        name: known_size(teacher.model, image_size=teacher.image_size, max_length=teacher.max_length)
+        name: known_size(
+            teacher.model, image_size=teacher.image_size, max_length=teacher.max_length, tower=teacher.tower
+        )
         for name, teacher in teachers.items()
     }
-    samples = num_samples(recipes[0])
+    samples, pictures = num_inputs(recipes[0])
     turns = waves(list(teachers.values()), nodes, recipes[0].resources.decode_cpus)
     own_cpus = max(1.0, _count(nodes, "CPU") / 2)
     seconds = {
-        name: samples
+        name: (samples if reads_texts(teachers[name].model, teachers[name].tower) else pictures)
         * size.flops
         / (GPU_RATE if teachers[name].num_gpus else CPU_RATE * own_cpus)
         / teachers[name].num_actors
@@ -142,6 +146,7 @@ def _data(study: Study, place: str, names: Sequence[str], nodes: Nodes) -> DataC
     return DataCost(
         place,
         samples,
+        pictures,
         turns,
         samples * sum(widths.values()),
         sum(max((seconds.get(teacher.name, 0.0) for teacher in wave), default=0.0) for wave in turns) / 3600,
@@ -150,22 +155,33 @@ def _data(study: Study, place: str, names: Sequence[str], nodes: Nodes) -> DataC
     )
 
 
-def num_samples(recipe: Recipe) -> float:
-    """Samples of train and validation, which teachers read: as prepared, or as a named data set has them; else NaN."""
+def num_inputs(recipe: Recipe) -> tuple[float, float]:
+    """Samples of train and validation, which teachers read, and their pictures: as prepared, or as a named data set has them;
+    else NaN."""
     place = Workspace.at(recipe.workspace)
     manifests = {split: place.samples(split).manifest() for split in SPLITS}
-    if all(manifests.values()):
-        return float(sum((manifests[split] or {})["num_samples"] for split in recipe.extracted_splits()))
-    return _listed(recipe.dataset)
+    if not all(manifests.values()):
+        return _listed(recipe.dataset)
+    shards = [shard for split in recipe.extracted_splits() for shard in (manifests[split] or {})["shards"]]
+    num_samples = [shard["num_samples"] for shard in shards]
+    num_pictures = [shard.get("num_pictures", shard["num_samples"]) for shard in shards]
+    return float(sum(num_samples)), float(sum(num_pictures))
 
 
-def _listed(dataset: DatasetConfig) -> float:
+def _listed(dataset: DatasetConfig) -> tuple[float, float]:
     if dataset.name not in NAMED:
-        return math.nan
-    sizes = NAMED[dataset.name].num_samples
+        return math.nan, math.nan
+    named = NAMED[dataset.name]
+    sizes = named.num_samples
     train = sizes[0] if len(sizes) > 1 else sizes[0] * (1 - dataset.test_fraction)
     limit = (dataset.max_samples or math.inf) * train / sum(sizes)
-    return float(round(min(train, limit) * dataset.train_fraction))
+    samples = float(round(min(train, limit) * dataset.train_fraction))
+    if named.num_pictures is None:
+        return samples, samples
+    of_all = named.num_pictures[0]
+    return samples, float(
+        round(of_all * (1 - (1 - samples / train) ** (train / of_all)))
+    )  # with a pair among the samples
 
 
 def _count(nodes: Nodes, kind: str) -> float:

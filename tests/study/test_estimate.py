@@ -13,7 +13,7 @@ from aft_ray.commands.study_plan import simulated_nodes
 from aft_ray.models.sizes import size_of
 from aft_ray.recipe.errors import InputError
 from aft_ray.study.config import load_study
-from aft_ray.study.estimate import plan_study
+from aft_ray.study.estimate import GPU_RATE, plan_study
 from tests.helpers import ROOT
 from tests.study.test_config import written
 
@@ -58,6 +58,21 @@ def test_every_study_of_the_paper_is_planned_offline(
     assert main(["study", str(path), "--dry-run", "--gpus", "8"]) == 0
     told = capsys.readouterr().out
     assert "\ntrainings " in told and "\ntakes     roughly " in told and "\ndisk " in told
+
+
+def test_pairs_are_as_many_inputs_as_they_have_pictures_and_texts() -> None:
+    path = ROOT / "jobs" / "recipes" / "paper" / "snli-ve.yaml"
+    nodes = simulated_nodes(1, None)
+    (data,) = plan_study(load_study(path), nodes).data
+    assert (data.samples, data.pictures) == (529_527, 29_783)
+    image, text = (size_of("open_clip:ViT-L-14/laion2b_s32b_b82k", tower=tower) for tower in ("image", "text"))
+    assert image is not None and text is not None and text.flops < image.flops / 10
+    operations = data.pictures * image.flops + data.samples * text.flops
+    assert data.device_hours == pytest.approx(operations / GPU_RATE / 3600)
+    (part,) = plan_study(load_study(path, ["dataset.max_samples=20000"]), nodes).data
+    assert 0.9 * min(part.samples, 29_783) > part.pictures > 0.4 * part.samples, (
+        "some of the chosen pairs share a picture"
+    )
 
 
 def test_figure_1b_has_1521_trainings_in_two_commands() -> None:

@@ -23,7 +23,8 @@ KEYS = frozenset(
 class HubTask:
     """A named task.
 
-    classes: their number, or their names in order. sizes: of train, before validation is held out, and of test.
+    classes: their number, or their names in order. sizes: of train, before validation is held out, and of test. pictures: as
+    sizes, where pairs share them.
     columns: what differs from ColumnsConfig's defaults. prompt: that of the authors' code with its faults mended;
     reference_prompt, reference_side: as they are there, where they differ.
     """
@@ -41,6 +42,7 @@ class HubTask:
     reference_prompt: str | None = None
     truncation_side: Literal["left", "right"] = "right"
     reference_side: Literal["left", "right"] | None = None
+    pictures: tuple[int, int] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -107,6 +109,7 @@ class HubTask:
             list_samples=self.list_samples,
             check=self.check,
             resolve=self.resolve,
+            num_pictures=self.pictures,
         )
 
 

@@ -199,10 +199,11 @@ PAIRS = (
     HubTask(
         name="snli_ve",
         repo="Multimodal-Fatima/SNLI-VE_train",
-        columns={"image": "image", "text": "hypothesis", "group": "filename"},  # 17 pairs share a picture
+        columns={"image": "image", "text": "hypothesis", "group": "filename"},
         splits={"train": "train", "test": "Multimodal-Fatima/SNLI-VE_test:test"},
         classes=ENTAILMENT,
         sizes=(529_527, 17_901),
+        pictures=(29_783, 1_000),
         licence="none stated",
     ),
 )
