@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -62,24 +63,20 @@ def run_side_by_side(study: Study, names: Sequence[str], announce: Callable[[str
 
 
 class _Children:
-    """The processes that run. command: that the setting's name ends."""
+    """The processes that run. command: that the setting's name ends. After `stop` none starts."""
 
     def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
         self.command, self.environment = command, environment
         self.running: set[subprocess.Popen[str]] = set()
+        self.is_stopped, self.lock = False, Lock()
 
     def run(self, name: str) -> list[str]:
         """Runs the setting to its end and shows its progress under its name. Returns its faults."""
-        child = subprocess.Popen(
-            [*self.command, name],
-            env=self.environment,
-            stdin=subprocess.PIPE,  # open as long as this process lives: see `end_with_parent`
-            stdout=subprocess.DEVNULL,  # the tables of the study so far
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        )
-        self.running.add(child)
+        with self.lock:  # `stop` comes before this process starts, or knows it
+            if self.is_stopped:
+                return []
+            child = self._start(name)
+            self.running.add(child)
         faults, last = [], ""
         for line in child.stderr or ():
             print(f"{name}: {line}", end="", file=sys.stderr, flush=True)
@@ -92,11 +89,24 @@ class _Children:
         self.running.discard(child)
         return faults or ([f"Setting {name}: its process ended with status {status}: {last}"] if status else [])
 
+    def _start(self, name: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*self.command, name],
+            env=self.environment,
+            stdin=subprocess.PIPE,  # open as long as this process lives: see `end_with_parent`
+            stdout=subprocess.DEVNULL,  # the tables of the study so far
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+
     def stop(self) -> None:
         """Asks the processes that still run to stop, as Ctrl-C does, and waits for them."""
-        for child in list(self.running):
+        with self.lock:
+            self.is_stopped, running = True, list(self.running)
+        for child in running:
             child.terminate()
-        for child in list(self.running):
+        for child in running:
             try:
                 child.wait(STOPPED_WITHIN_S)
             except subprocess.TimeoutExpired:

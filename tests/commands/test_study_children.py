@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,25 @@ def test_processes_that_still_run_are_stopped() -> None:
     children.stop()
     thread.join(20)
     assert not thread.is_alive() and not children.running
+
+
+def test_a_process_that_is_starting_is_stopped_too_and_none_starts_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    children, starting = _Children([sys.executable, "-c", CHILD], dict(os.environ)), threading.Event()
+    start = subprocess.Popen
+
+    def slowly(*arguments: Any, **options: Any) -> subprocess.Popen[str]:
+        starting.set()
+        time.sleep(0.3)
+        return start(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", slowly)
+    thread = threading.Thread(target=children.run, args=["endless"])
+    thread.start()
+    assert starting.wait(20)
+    children.stop()
+    thread.join(20)
+    assert not thread.is_alive() and not children.running
+    assert children.run("faulty") == []
 
 
 def test_a_setting_s_process_ends_with_a_study_that_is_killed() -> None:
