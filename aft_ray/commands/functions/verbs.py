@@ -155,6 +155,10 @@ def study(
     from aft_ray.commands.study import GOES_ON, recipes_of, run_settings, runnable
     from aft_ray.study.config import load_study
 
+    if at_once is not None and (not isinstance(at_once, int) or at_once < 1):
+        raise InputError(
+            f"at_once is {at_once!r}; it must be a whole number above 0, or None for as many as have room."
+        )
     if isinstance(changes, Mapping):
         changes = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
     loaded = load_study(study, changes)

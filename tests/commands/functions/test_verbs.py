@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -62,6 +63,9 @@ def test_a_finished_study_is_read_without_a_cluster(tmp_path: Path) -> None:
     assert found.remarks[0].startswith("AFT: 0.7") and "AFT: 0.7" in Path(found.page).read_text()
     with pytest.raises(InputError, match="Unknown key 'train.stepz'"):
         aft_ray.study(path, {"train.stepz": 5})
+    for wrong in (-1, 0, 1.5):
+        with pytest.raises(InputError, match=f"^at_once is {wrong}; it must be a whole number above 0"):
+            aft_ray.study(path, at_once=cast(int, wrong))
 
 
 def test_faults_come_as_one_error_with_a_line_each(tmp_path: Path) -> None:
