@@ -32,7 +32,9 @@ def record_of(setup: Setup, recipe: Recipe, rows: Sequence[TrialRow]) -> Record:
     runs = [MethodRun(method=one, recipe=identity(recipe, one), date=today, code=code()) for one in methods]
     sets = list(dict.fromkeys(tuple(row["teachers"]) for row in rows if row["teachers"]))
     probes = list(_probes(recipe, sets)) if sets and can_rank(setup) else []
-    return Record(runs, machine(), _samples(setup), _step_ms(place_of(recipe), setup.recipe, rows), probes, list(rows))
+    return Record(
+        runs, machine(), samples_of(setup), _step_ms(place_of(recipe), setup.recipe, rows), probes, list(rows)
+    )
 
 
 def code() -> str:
@@ -51,7 +53,8 @@ def machine() -> str:
     return f"{os.cpu_count()} cores ({platform.machine()}), {system}"
 
 
-def _samples(setup: Setup) -> dict[str, int]:
+def samples_of(setup: Setup) -> dict[str, int]:
+    """In each split, and `labels` that training has."""
     labels = train_labels(setup.stores["train"], setup.recipe.train)
     counts = {split: store.num_samples for split, store in setup.stores.items()}
     return {**counts, "labels": int((labels != UNLABELED).sum()) if labels.ndim == 1 else len(labels)}

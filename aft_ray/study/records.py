@@ -7,7 +7,7 @@ method whose part of the recipe has changed is searched again and takes the plac
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import NotRequired, TypedDict
 
 from aft_ray.recipe.config import Recipe, fingerprint
+from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.json_files import sealed
 from aft_ray.search.trials import COLUMNS, TrialRow
 from aft_ray.store.files import Directory
@@ -62,8 +63,9 @@ class _File(TypedDict):
 
 @dataclass(frozen=True)
 class Record:
-    """runs: of each finished method. samples: in each split, and `labels` that training has. step_ms: milliseconds of a step in
-    each method's final runs, median. rows: of the search's trials."""
+    """runs: of each finished method. machine: on which they ran, several with semicolons between. samples: in each split, and
+    `labels` that training has. step_ms: milliseconds of a step in each method's final runs, median, all on one machine. rows: of
+    the search's trials."""
 
     runs: Sequence[MethodRun] = ()
     machine: str = ""
@@ -98,6 +100,18 @@ def identity(recipe: Recipe, method: str) -> str:
     return fingerprint(content)
 
 
+def check_samples(record: Record, recipe: Recipe, samples: Mapping[str, int], file: str) -> None:
+    """Raises InputError if the record has findings with this very recipe on other samples than these. file: where it is."""
+    found = [run["method"] for run in record.runs if run["recipe"] == identity(recipe, run["method"])]
+    if found and record.samples != samples:
+        of_before = record.samples or {}
+        differing = [f"{key} {of_before.get(key)}, now {n}" for key, n in samples.items() if of_before.get(key) != n]
+        raise InputError(
+            f"{file} has {', '.join(found)} on other samples ({'; '.join(differing)}), which cannot be compared with a method"
+            " that is searched now. Restore the raw data, or move this file away to search all methods again."
+        )
+
+
 def read_record(place: Directory, name: str) -> Record:
     """The record of the setting `name`; an empty one if nothing is there. Raises InputError if it is damaged."""
     if not place.has(f"{name}.json"):
@@ -116,24 +130,29 @@ def write_record(place: Directory, name: str, record: Record) -> None:
 
 
 def joined(before: Record, now: Record) -> Record:
-    """The methods of `now`, and beside them the other ones of `before`, if both read the same samples.
-
-    Times of steps stay as they were: machines that were busy with other things cannot be compared.
-    """
+    """The methods of `now`, and beside them the other ones of `before`, if both read the same samples."""
     if before.samples != now.samples:
         return now
     methods = {run["method"] for run in now.runs}
+    kept = [run for run in before.runs if run["method"] not in methods]
+    machines = [*before.machine.split("; "), now.machine] if kept else [now.machine]
     probes = {tuple(probe["teachers"]): probe for probe in (*before.probes, *now.probes)}
     return replace(
         now,
-        runs=[
-            *(run for run in before.runs if run["method"] not in methods),
-            *(_noted(run, before, now) for run in now.runs),
-        ],
-        step_ms={**(now.step_ms or {}), **(before.step_ms or {})},
+        runs=[*kept, *(_noted(run, before, now) for run in now.runs)],
+        machine="; ".join(dict.fromkeys(machines)),
+        step_ms=_step_ms(before, now),
         probes=list(probes.values()),
         rows=[*(row for row in before.rows if row["regularizer.name"] not in methods), *now.rows],
     )
+
+
+def _step_ms(before: Record, now: Record) -> dict[str, float]:
+    """Times of one machine alone, so that they can be compared. A method keeps its first time until its recipe changes."""
+    recipes = {run["method"]: run["recipe"] for run in (*before.runs, *now.runs)}
+    same = {run["method"] for run in before.runs if run["recipe"] == recipes[run["method"]]}
+    known = {method: ms for method, ms in (before.step_ms or {}).items() if method in same}
+    return {**(now.step_ms or {}), **known} if before.machine == now.machine or not known else known
 
 
 def _noted(run: MethodRun, before: Record, now: Record) -> MethodRun:

@@ -16,8 +16,8 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.search.search import search
 from aft_ray.study.config import Study
 from aft_ray.study.found import place_of
-from aft_ray.study.measured import record_of
-from aft_ray.study.records import joined, read_record, write_record
+from aft_ray.study.measured import record_of, samples_of
+from aft_ray.study.records import check_samples, joined, read_record, write_record
 from aft_ray.study.report import report_study
 from aft_ray.training.inputs.stores import open_setup
 
@@ -52,7 +52,7 @@ def run_study(study: Study, names: Sequence[str], announce: Announce) -> list[st
 def run_setting(study: Study, name: str) -> None:
     """One setting from samples to its record: the methods that are not in it yet.
 
-    Raises InputError if a trial failed: the next time it is tried again.
+    Raises InputError if a trial failed, which is tried again the next time, or the record is of other samples.
     """
     recipe, before = study.settings[name], read_record(study.records, name)
     prepare(recipe)
@@ -61,6 +61,7 @@ def run_setting(study: Study, name: str) -> None:
     setup = open_setup(
         override(recipe, {"search.compare": before.missing(recipe)}), recipe.with_views(recipe.teacher_names())
     )
+    check_samples(before, recipe, samples_of(setup), f"{study.records}/{name}.json")
     rows = search(setup)
     if failed := [row for row in rows if row["status"] == "failed"]:
         reason = failed[0]["error"] or "no reason recorded"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,15 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.search.trials import write_table
 from aft_ray.study.config import load_study
 from aft_ray.study.found import place_of, read_study
-from aft_ray.study.records import MethodRun, Record, identity, joined, read_record, write_record
+from aft_ray.study.records import (
+    MethodRun,
+    Record,
+    check_samples,
+    identity,
+    joined,
+    read_record,
+    write_record,
+)
 from tests.study.test_config import written
 from tests.study.test_report import finished, rows
 
@@ -65,6 +74,32 @@ def test_later_methods_join_those_of_before_and_equal_scores_are_noted() -> None
     assert "repeats" not in joined(before, record("2026-11-28", 0.1, "none")).of("none")[0], "other scores"
     elsewhere = Record(before.runs, "2 cores", {**SAMPLES, "labels": 7}, {}, [], before.rows)
     assert joined(elsewhere, now) == now, "other samples are not compared"
+
+
+def test_times_of_two_machines_or_of_an_earlier_recipe_are_not_compared() -> None:
+    before = record("2026-11-25", 0.0, "none", "aft")
+    slower = dict.fromkeys(("none", "kd"), 60.0)
+    beside = joined(before, replace(record("2026-11-28", 0.0, "none", "kd"), step_ms=slower))
+    assert beside.step_ms == {"none": 20.0, "aft": 20.0, "kd": 60.0} and beside.machine == "2 cores"
+    elsewhere = joined(before, replace(record("2026-11-28", 0.0, "kd"), step_ms={"kd": 5.0}, machine="64 cores"))
+    assert elsewhere.step_ms == {"none": 20.0, "aft": 20.0} and elsewhere.machine == "2 cores; 64 cores"
+    again = joined(elsewhere, replace(record("2026-11-29", 0.0, "rkd"), machine="64 cores"))
+    assert again.machine == "2 cores; 64 cores" and "rkd" not in (again.step_ms or {})
+    longer = replace(record("2026-11-28", 0.0, "aft"), runs=[{**run("aft"), "recipe": "2"}], step_ms={"aft": 40.0})
+    assert joined(before, longer).step_ms == {"none": 20.0, "aft": 40.0}, "its recipe has changed"
+    new = joined(record("2026-11-25", 0.0, "aft"), replace(longer, machine="64 cores"))
+    assert (new.step_ms, new.machine) == ({"aft": 40.0}, "64 cores"), "nothing of before is left"
+
+
+def test_findings_on_other_samples_are_refused_before_a_search_and_stay(tmp_path: Path) -> None:
+    recipe = load_study(written(tmp_path)).settings["digits-few"]
+    known = Record([{**run("aft"), "recipe": identity(recipe, "aft")}], "2 cores", SAMPLES)
+    check_samples(known, recipe, SAMPLES, "digits-few.json")
+    with pytest.raises(InputError) as refused:
+        check_samples(known, recipe, {**SAMPLES, "train": 12}, "digits-few.json")
+    (line,) = refused.value.faults
+    assert line.startswith("digits-few.json has aft on other samples (train 10, now 12), which cannot be compared")
+    check_samples(known, override(recipe, {"train.steps": 9}), {**SAMPLES, "train": 12}, "digits-few.json")
 
 
 def test_methods_under_way_are_shown_beside_the_record(tmp_path: Path) -> None:
