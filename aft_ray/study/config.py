@@ -5,7 +5,7 @@
     search: {compare: [none, aft]}     methods, teachers and budget of every setting, as in any recipe
     settings:
       data: {dtd: {dataset.name: dtd}, food: {dataset.name: food101}}
-      student: {vit: {student.model: ...}, mixer: {student.model: ...}}
+      student: {vit: {student: {model: ...}}, mixer: {student.model: ...}}
 
 The settings are all combinations of the axes, here `dtd-vit` to `food-mixer`. Settings that read the same samples share a
 workspace below the study's, so each teacher runs once over each data set. A setting may have a `base` of its own, a recipe's
@@ -185,7 +185,17 @@ def _combinations(axes: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterat
     """Each setting's name, and its changes; where two axes have the same key, the later one's value holds."""
     for chosen in itertools.product(*(choices.items() for choices in axes.values())):
         label = "-".join(name for name, _ in chosen)
-        yield label, {key: value for _, changes in chosen for key, value in changes.items()}
+        yield label, {key: value for _, changes in chosen for key, value in _dotted(changes).items()}
+
+
+def _dotted(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The changes with each section's keys dotted: `dataset: {path: x}` changes one key of the data set, as in a recipe over
+    its base."""
+    found: dict[str, Any] = {}
+    for key, value in changes.items():
+        is_section = key != BASE and "." not in key and isinstance(value, Mapping)
+        found |= {f"{key}.{name}": each for name, each in value.items()} if is_section else {key: value}
+    return found
 
 
 def _setting(

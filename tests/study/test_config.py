@@ -140,6 +140,17 @@ def test_a_wrong_base_reference_and_place_of_records_are_faults(tmp_path: Path) 
         load_study(path)
 
 
+def test_a_section_of_a_setting_changes_its_keys_and_leaves_the_others(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        ("few: {train.labels_per_class: 5}", "few: {dataset: {split_seed: 1}, train: {labels_per_class: 5}}"),
+        ("digits: {}", "digits: {train: {steps: 7}}"),
+    )
+    given = load_study(path).settings["digits-few"]
+    assert (given.dataset.name, given.dataset.max_samples, given.dataset.split_seed) == ("mnist5k", 200, 1)
+    assert (given.train.steps, given.train.labels_per_class) == (7, 5)
+
+
 def test_a_study_is_no_recipe(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="study.yaml has 'settings': it is a study. Run it with 'aft-ray study'."):
         load(written(tmp_path))
