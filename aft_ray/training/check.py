@@ -112,6 +112,11 @@ def setting_faults(recipe: Recipe) -> list[str]:
             f"resources.min_workers is {recipe.resources.min_workers}: it must be at most train.num_workers,"
             f" {settings.num_workers}."
         )
+    if settings.warmup_steps > settings.steps:
+        faults.append(
+            f"train.warmup_steps is {settings.warmup_steps}: the training ends after {settings.steps} steps and never has its"
+            " learning rate. Set train.warmup_steps below train.steps, also beside a preset."
+        )
     faults += _view_faults(recipe)
     if settings.precision == "fp16" and not settings.use_gpu:
         faults.append("train.precision=fp16 is for GPUs, a CPU is ten times slower with it. Take fp32 or bf16.")
