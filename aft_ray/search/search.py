@@ -32,7 +32,7 @@ from aft_ray.search.space import Setting, Space, Trial, final_trials, finalist_t
 from aft_ray.search.teacher_heads import heads_on_test, stores_of_heads, write_heads
 from aft_ray.search.trial import Shared, data_key
 from aft_ray.search.trials import TrialRow, claim_search, search_id
-from aft_ray.search.tuning import Round
+from aft_ray.search.tuning import Round, delete_state_of_tune
 from aft_ray.store.files import Directory
 from aft_ray.store.side_by_side import Store
 from aft_ray.store.workspace import Workspace
@@ -67,6 +67,7 @@ def _search(setup: Setup, subsets: Sequence[tuple[str, ...]]) -> list[TrialRow]:
     recipe, stores = setup.recipe, setup.stores
     data = _load(recipe, stores)
     place = Workspace.at(recipe.workspace).search(recipe.run)
+    delete_state_of_tune(place)  # of killed commands, also where no trial is left to run
     shared = Shared(recipe, stores, place, {key: ray.put(found) for key, found in data.items()})
     methods = spaces(recipe, subsets)
     rounds = [[space] for space in methods] if recipe.search.scheduler == "pbt" else [methods]

@@ -144,20 +144,25 @@ class RunDirectory:
 
     def keep_last_checkpoint(self) -> Directory | None:
         """Deletes all checkpoints but the last whole one, and returns that."""
-        last = self.checkpoint()
+        return self._keep_checkpoint(self.checkpoint())
+
+    def _keep_checkpoint(self, kept: Directory | None) -> Directory | None:
         for found in self.checkpoints():
-            if found != last:
+            if found != kept:
                 found.delete()
-        return last
+        return kept
 
     def recover(self) -> Directory | None:
-        """Clears the traces of an ended job and returns the last whole checkpoint.
+        """Clears the traces of an ended job and returns the checkpoint to go on from: the last whole one.
 
-        Deleted are the reason it ended for, and Ray's list of checkpoints, which a kill may have left half-written.
+        Deleted are the reason it ended for, Ray's list of checkpoints, which a kill may have left half-written, and a
+        finished run's checkpoints: nothing goes on from them, and each is several times as large as the student.
         """
         for place, name in ((self.place, FAULTS), (self.place / "checkpoints", SNAPSHOT)):
             if place.has(name):
                 place.delete_file(name)
+        if self.is_finished:
+            return self._keep_checkpoint(None)
         return self.keep_last_checkpoint()
 
     def checkpoints(self) -> list[Directory]:

@@ -81,6 +81,7 @@ def train_in(
     if own.is_finished:
         if not history:
             raise damaged(f"{run}/{METRICS}", ["it is missing"], own.way_out)
+        own.recover()
         return
     _check_resources(recipe)
     resume = own.recover()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from aft_ray.models.fetched import STALE_AFTER_S
 from aft_ray.models.key_maps import as_timm
 from aft_ray.models.model_files import model_files
 from aft_ray.models.weights import load_state_dict, locate, sha256
@@ -88,5 +91,15 @@ def test_weights_behind_a_url_are_copied_once_for_each_state_there(
     save_file({"weight": torch.ones(3)}, tmp_path / "model" / "model.safetensors")
     assert len(load_state_dict(f"{url}/model.safetensors")["weight"]) == 3
     assert not [*(tmp_path / "cache").rglob(".unfinished-*")]
+
+    # A killed command's copy stays for a day after its last byte.
+    for name, age in (("old", 2 * STALE_AFTER_S), ("new", 0.0)):
+        left = tmp_path / "cache" / "aft-ray" / f".unfinished-{name}"
+        (left / "part").mkdir(parents=True)
+        for path in (left / "part", left):
+            os.utime(path, (time.time() - age,) * 2)
+    save_file({"weight": torch.ones(4)}, tmp_path / "model" / "model.safetensors")
+    locate(f"{url}/model.safetensors")
+    assert [path.name for path in (tmp_path / "cache").rglob(".unfinished-*")] == [".unfinished-new"]
     with pytest.raises(FileNotFoundError, match=f"{tmp_path}/model/gone.pth does not exist"):
         locate(f"{url}/gone.pth")

@@ -95,10 +95,12 @@ def test_a_search_selects_on_validation_and_only_final_runs_see_the_test_split(c
     chosen = (written["regularizer"]["name"], written["train"]["learning_rate"])
     assert chosen == (method, dict(others)["train.learning_rate"])
 
-    # The same command again: nothing runs again. A wider grid: only what is new runs.
+    # The same command again: nothing runs again, and a killed command's state goes. A wider grid: only what is new runs.
+    (killed := place_of(given) / "tune-finals-20260101-000000").mkdir()
     stamps = {path: path.stat().st_mtime_ns for path in place_of(given).rglob("metrics.jsonl")}
     assert without_times(search(open_setup(given, "search"))) == without_times(rows)
     assert stamps == {path: path.stat().st_mtime_ns for path in place_of(given).rglob("metrics.jsonl")}
+    assert not killed.exists()
     wider = override(given, {"search.beta": [0.5, 5, 50], "search.space": {**space, "train.learning_rate": [0.003]}})
     more = search(open_setup(wider, "search"))
     again = {path: path.stat().st_mtime_ns for path in place_of(given).rglob("metrics.jsonl")}

@@ -12,6 +12,9 @@ import torch
 
 from aft_ray.commands.check import open_setup
 from aft_ray.recipe.config import load
+from aft_ray.store.files import Directory
+from aft_ray.store.workspace import Workspace
+from aft_ray.training.runs import STOP, RunDirectory
 from aft_ray.training.train import needs_ray, train
 from tests.helpers import DATA
 
@@ -37,6 +40,33 @@ def test_one_worker_leaves_torch_s_settings_and_random_numbers_as_they_were(
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()) == before[1:]
     assert (workspace / "work" / "runs" / "new" / "student" / "student.json").exists()
+
+
+def test_a_finished_run_keeps_its_student_and_no_checkpoint_and_a_stopped_one_its_last(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    recipe, run = load("recipe.yaml", (*TRAIN, "train.evaluate_every=2")), workspace / "work" / "runs" / "new"
+
+    def stop(own: RunDirectory) -> Directory | None:
+        """Before the run starts, as Ctrl-C does in its first steps."""
+        own.place.write(STOP, b"")
+        return None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "recover", stop)
+        train(open_setup(recipe, "train"))
+    stopped = RunDirectory(Workspace.at(workspace / "work").run("new"))
+    assert not stopped.is_finished and len(list(run.glob("checkpoints/step-*"))) == 1
+
+    train(open_setup(recipe, "train"))
+    assert stopped.is_finished and not list(run.glob("checkpoints/step-*"))
+
+    # Killed after its last step, or of an earlier version: the same command deletes it.
+    (run / "checkpoints" / "step-00000004-abcd").mkdir(parents=True)
+    (run / "checkpoints" / "notes.txt").write_text("mine")
+    train(open_setup(recipe, "train"))
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["notes.txt"]
 
 
 def test_where_ray_address_names_a_cluster_its_workers_train(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,7 +23,6 @@ from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.manifest import MANIFEST, manifest_bytes
 from aft_ray.store.workspace import Workspace
-from aft_ray.training.checkpoint import TrainingState
 from aft_ray.training.inputs.data import load_data
 from aft_ray.training.runs import SNAPSHOT, RunDirectory
 from aft_ray.training.train import train
@@ -126,14 +124,7 @@ def test_workers_agree_with_one_and_a_killed_worker_leaves_no_trace_in_the_curve
         killer.join()
     assert victims, "the run was over before a worker could be killed"
     assert timeless(curve(ready, "killed")) == timeless(curve(ready, "two"))
-    kept = [path for path in Path(ready.workspace, "runs", "killed", "checkpoints").glob("step-*")]
-    assert [TrainingState.load(Workspace.at(path), inputs_of(killed)).step for path in kept] == [20]
-
-
-def inputs_of(given: Recipe) -> dict[str, Any]:
-    found = RunDirectory(Workspace.at(given.workspace).run(given.run)).inputs()
-    assert found is not None
-    return found
+    assert not list(Path(ready.workspace, "runs", "killed", "checkpoints").glob("step-*")), "a finished run needs none"
 
 
 @pytest.mark.ray

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aft_ray.models.adapters import import_adapter
 from aft_ray.models.images import ImageTransform
 from aft_ray.models.students.base import LibraryStudent, Student, refuse
 from aft_ray.models.text import TextTransform
@@ -199,7 +199,7 @@ def _adapter(config: StudentConfig) -> Any:
         refuse(config, "pooling", why=f"{config.model}, only for transformers models")
     if kind is not KINDS["timm"]:
         refuse(config, "drop_path", why=f"{config.model}, only for timm models")
-    return importlib.import_module(f"{__name__}.{kind.module}")
+    return import_adapter(f"{__name__}.{kind.module}")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from aft_ray.models.adapters import import_adapter
 from aft_ray.models.images import ImageTransform
 from aft_ray.models.teachers.base import Teacher, TeacherDescription, refuse
 from aft_ray.models.views import View
@@ -160,7 +161,8 @@ def _adapter(config: TeacherConfig) -> Any:
     if library in ADAPTERS:
         with _faults_named(config):
             refuse(config, "options", why=f"{library} models, only for a class of your own")
-        return _imported(ADAPTERS[library])
+        module, _, name = ADAPTERS[library].partition(":")
+        return getattr(import_adapter(module), name)
     unknown = (
         f"Unknown teacher library '{library}' in '{config.model}'. Known: {', '.join(LIBRARIES)}."
         " A class of your own is written MODULE:Class"

@@ -3,7 +3,7 @@
 They are files under the machine's temporary directory, in a directory per user, named by a hash of their inputs. So runs
 that want the same find the same, and others never meet. Who makes them or uses them holds a lock, which the system takes
 back when the process ends, however it ends: nothing has to be cleaned up by hand after a crash. The last user deletes
-them. The files of a killed process serve its restart; a day later the next writer deletes them.
+them and the locks' files. The files of a killed process serve its restart; a day later the next writer deletes them.
 """
 
 from __future__ import annotations
@@ -68,22 +68,31 @@ class ArrayCache:
             shutil.rmtree(path, ignore_errors=True)
         for path in self.directory.iterdir():
             other = path.name.lstrip(".").partition(".")[0]
-            if other != key and path.is_dir() and time.time() - path.stat().st_mtime > STALE_AFTER_S:
-                self._delete_if_unused(other, path)
+            with suppress(FileNotFoundError):  # another process deletes them too
+                if other != key and time.time() - path.stat().st_mtime > STALE_AFTER_S:
+                    self._delete_if_unused(other, path)
 
     def _delete_if_unused(self, key: str, path: Path) -> None:
         at_once = fcntl.LOCK_EX | fcntl.LOCK_NB
         with suppress(BlockingIOError), self._locked(key, "making", at_once), self._locked(key, "using", at_once):
-            shutil.rmtree(path, ignore_errors=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            for what in ("making", "using"):
+                (self.directory / f"{key}.{what}").unlink(missing_ok=True)
 
     @contextmanager
     def _locked(self, key: str, what: str, mode: int) -> Iterator[None]:
-        lock = os.open(self.directory / f"{key}.{what}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, mode)
-            yield
-        finally:
-            os.close(lock)
+        """Its file is deleted by the last user only, who holds the lock: who then gets it must begin again."""
+        file = self.directory / f"{key}.{what}"
+        while True:
+            lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(lock, mode)
+                if _is_at(lock, file):
+                    yield
+                    return
+            finally:
+                os.close(lock)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -91,3 +100,11 @@ class ArrayCache:
         self.used.close()
         for key in self.keys:
             self._delete_if_unused(key, self.directory / key)
+
+
+def _is_at(opened: int, file: Path) -> bool:
+    """Whether an opened file still lies at its path."""
+    try:
+        return os.path.samestat(os.fstat(opened), file.stat())
+    except FileNotFoundError:
+        return False

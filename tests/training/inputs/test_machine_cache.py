@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
+import shutil
+import threading
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -51,6 +54,10 @@ def left(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir() if path.is_dir()}
 
 
+def locks(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir() if path.is_file()}
+
+
 @pytest.mark.processes
 def test_processes_that_want_the_same_make_it_once_and_the_last_deletes_it(directory: Path) -> None:
     ready = CONTEXT.Barrier(4)
@@ -61,6 +68,7 @@ def test_processes_that_want_the_same_make_it_once_and_the_last_deletes_it(direc
         process.join()
     assert [process.exitcode for process in processes] == [0] * 4
     assert (directory.parent / "made").read_text() == "once\n" and left(directory) == set()
+    assert locks(directory) == set()
 
 
 @pytest.mark.processes
@@ -74,7 +82,7 @@ def test_a_crash_leaves_nothing_that_stops_the_next(directory: Path) -> None:
     with ArrayCache(directory) as cache:
         found = cache.get("key", lambda: pytest.fail("the killed process has left it whole"))
         assert found["names"].tolist() == ["a", "bc"]
-    assert left(directory) == set()
+    assert left(directory) == locks(directory) == set()
 
 
 def test_what_nobody_has_used_for_a_day_is_deleted_and_what_is_used_stays(
@@ -84,10 +92,28 @@ def test_what_nobody_has_used_for_a_day_is_deleted_and_what_is_used_stays(
     with ArrayCache(directory) as one:
         one.get("used", lambda: made(directory))
         (directory / "unused").mkdir()
+        (directory / "of-before.using").touch()
         with ArrayCache(directory) as other:
             other.get("new", lambda: made(directory))
             assert left(directory) == {"used", "new"}
-    assert left(directory) == set()
+    assert left(directory) == locks(directory) == set()
+
+
+def test_who_waits_for_a_lock_that_is_deleted_takes_the_new_one(directory: Path) -> None:
+    """The last user deletes arrays and locks while another asks for them."""
+    with ArrayCache(directory) as last, ArrayCache(directory) as other:
+        last.get("key", lambda: made(directory))
+        with last._locked("key", "making", fcntl.LOCK_EX):
+            waiting = threading.Thread(target=other.get, args=("key", lambda: made(directory)))
+            waiting.start()
+            waiting.join(0.2)
+            assert waiting.is_alive()
+            (directory / "key.making").unlink()
+            shutil.rmtree(directory / "key")
+        waiting.join(20)
+        assert not waiting.is_alive() and (directory.parent / "made").read_text() == "once\n" * 2
+        assert (directory / "key.making").exists()
+    assert left(directory) == locks(directory) == set()
 
 
 def test_without_room_on_the_disk_every_process_has_its_own(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
