@@ -8,13 +8,22 @@ REVIEWS := work/data/reviews
 # The exact versions that CI uses; they need Python 3.11 or newer.
 CONSTRAINTS := $(shell $(PYTHON) -c "import sys; print('-c constraints.txt' * (sys.version_info >= (3, 11)))")
 
-.PHONY: demo docs test test-fast reference results results-quick check format install clean
+.PHONY: demo docs test first-half second-half test-fast reference results results-quick check format install clean
 
 demo: $(INSTALLED)  ## the whole story on bundled real data
 	$(BIN)/aft-ray demo
 
+# Two halves side by side, since tests of Ray mostly wait. Where make can, each prints when it is over, not among the other's lines.
+FIRST_HALF := tests/cluster tests/commands tests/datasets tests/examples tests/export tests/extraction
 test: $(INSTALLED)  ## every test
-	$(BIN)/python -m pytest --durations 20
+	@echo "two halves of the tests, side by side, some ten minutes each; 'make first-half' alone shows how far it is"
+	@$(MAKE) --no-print-directory --keep-going --jobs 2 $(filter --output-sync,$(addprefix --,$(.FEATURES))) first-half second-half
+
+first-half: $(INSTALLED)
+	$(BIN)/python -m pytest --durations 20 $(FIRST_HALF)
+
+second-half: $(INSTALLED)
+	$(BIN)/python -m pytest --durations 20 $(addprefix --ignore=,$(FIRST_HALF))
 
 test-fast: $(INSTALLED)  ## the tests that start neither Ray nor other processes
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ray and not processes"
