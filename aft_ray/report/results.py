@@ -153,11 +153,13 @@ def summarize(rows: Iterable[TrialRow], metric: str | None = None) -> list[Entry
     untested = [choice.key for method, choice in best_settings(rows, metric).items() if method not in chosen]
     standard = tested[chosen["none"]] if "none" in chosen else []
     shown = {*chosen.values(), *untested}
-    entries = [_entry(key, measure, tested[key], searched[key], standard, key in shown) for key in (*tested, *untested)]
+    entries = [
+        entry_of(key, measure, tested[key], searched[key], standard, key in shown) for key in (*tested, *untested)
+    ]
     return sorted(entries, key=lambda entry: entry.place)
 
 
-def _entry(
+def entry_of(
     key: SettingKey,
     measure: Measure,
     finals: Sequence[TrialRow],
@@ -165,6 +167,7 @@ def _entry(
     standard: Sequence[TrialRow],
     is_chosen: bool,
 ) -> Entry:
+    """The line of a setting from its final runs and its trials, compared with final runs of standard transfer."""
     method, beta, teachers, others = key
     tests, validations = _values(finals, measure, "test"), _values(trials, measure, "val")
     test = statistics.fmean(tests) if tests else math.nan

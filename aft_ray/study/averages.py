@@ -16,6 +16,9 @@ from aft_ray.report.words import CLEAR
 from aft_ray.study.found import STANDARD, Found
 
 OURS = "aft"
+FEWEST_DATA = 4
+"""Data sets for an interval: of fewer a bootstrap has nothing to draw."""
+DRAWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Mean:
     """A method over the settings in which it and standard transfer have final runs.
 
     relative_error: mean of its relative errors; se: its standard error over settings; over_seeds: the standard error that the
-    seeds of each setting alone would give it; over_data: the mean where each data set counts once. better, worse: settings in
+    seeds of each setting alone would give it; over_data: the mean where each data set counts once; low, high: its interval of
+    95 % by bootstrap over data sets (Efron 1979, percentiles), NaN for fewer than FEWEST_DATA. better, worse: settings in
     which it differs from standard transfer by more than seeds explain. holm: settings in which it stays better when all its
     comparisons count as one family. against_standard, against_aft: how much lower its relative error is, paired by setting.
     """
@@ -34,6 +38,8 @@ class Mean:
     se: float
     over_seeds: float
     over_data: float
+    low: float
+    high: float
     better: int
     worse: int
     holm: int
@@ -69,19 +75,29 @@ def mean_of(method: str, found: Sequence[Found]) -> Mean:
     for one in found:
         if one.name in errors:
             by_data.setdefault(one.data, []).append(errors[one.name])
+    of_data = [statistics.fmean(own) for own in by_data.values()]
     return Mean(
         method,
         len(values),
         statistics.fmean(values) if values else math.nan,
         statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan,
         math.hypot(*over) / len(over) if over else math.nan,
-        statistics.fmean(map(statistics.fmean, by_data.values())) if values else math.nan,
+        statistics.fmean(of_data) if values else math.nan,
+        *_interval(of_data),
         sum(is_clear(entry, 1) for entry in entries),
         sum(is_clear(entry, -1) for entry in entries),
         _holm(entries),
         t_test([1 - value for value in values]),
         t_test(common if method != OURS else []),
     )
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    if len(values) < FEWEST_DATA:
+        return math.nan, math.nan
+    draws = np.random.default_rng(0).choice(np.array(values), (DRAWS, len(values))).mean(axis=1)
+    low, high = np.percentile(draws, (2.5, 97.5))
+    return float(low), float(high)
 
 
 def is_clear(entry: Entry, sign: int) -> bool:

@@ -13,6 +13,7 @@ from aft_ray.study.averages import OURS, Mean, Quality, relative_errors
 from aft_ray.study.config import Study
 from aft_ray.study.found import STANDARD, Found
 from aft_ray.study.grids import remarks
+from aft_ray.study.splits import over_splits
 from aft_ray.study.tables import against, fact_row, mark, set_rows, time_rows
 
 
@@ -20,19 +21,20 @@ def render_study(
     study: Study, found: Sequence[Found], averages: Sequence[Mean], quality: Sequence[Quality], files: Sequence[str]
 ) -> str:
     """The page as HTML. files: beside the page, to link to."""
-    methods = [STANDARD, *(mean.method for mean in averages)]
+    methods, settings = [STANDARD, *(mean.method for mean in averages)], over_splits(found)
     return template("study.html.j2", "aft_ray.study").render(
         name=study.name,
         headline=headline(averages, found),
         remarks=_remarks(found),
         num_finished=sum(one.is_finished for one in found),
         found=found,
+        settings=settings,
         averages=averages,
         errors=_draw_means(averages),
         titles=[method_title(method) for method in methods],
         mark=mark,
-        relative={mean.method: relative_errors(found, mean.method) for mean in averages},
-        against=against(found, methods) if averages else [],
+        relative={mean.method: relative_errors(settings, mean.method) for mean in averages},
+        against=against(settings, methods) if averages else [],
         facts=[fact_row(one) for one in found],
         sets=[row for one in found for row in set_rows(one)],
         times=time_rows(found, methods),

@@ -16,12 +16,13 @@ from aft_ray.study.averages import Mean, means, qualities
 from aft_ray.study.config import Study
 from aft_ray.study.found import Found, read_study
 from aft_ray.study.page import render_study
+from aft_ray.study.splits import over_splits
 
 
 def report_study(study: Study) -> str:
     """Writes `index.html`, the tables and the study itself to the study's directory; returns the page's path or URL."""
     found = read_study(study)
-    averages, quality = means(found), qualities(found)
+    averages, quality = means(over_splits(found)), qualities(found)
     place = study.place
     trials = [{"setting": one.name, **row} for one in found for row in one.rows]
     results = [row for one in found for row in result_rows(one)]
@@ -63,6 +64,8 @@ def mean_row(mean: Mean) -> TrialRow:
         "relative_error_se": mean.se,
         "relative_error_se_over_seeds": mean.over_seeds,
         "relative_error_over_data": mean.over_data,
+        "relative_error_over_data_low": mean.low,
+        "relative_error_over_data_high": mean.high,
         "better": mean.better,
         "better_by_holm": mean.holm,
         "worse": mean.worse,
