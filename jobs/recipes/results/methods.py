@@ -83,6 +83,26 @@ def new_section(found: Settings, folder: Path) -> list[str]:
     ]
 
 
+def protocol_section(found: Settings, folder: Path) -> list[str]:
+    """The settings of `protocol.yaml`, each over its splits."""
+    names = compared(found.values())
+    intervals = [
+        [title(mean.method), f"{mean.over_data:.3f}", f"{mean.low:.3f} to {mean.high:.3f}", str(mean.num_settings)]
+        for mean in (mean_of(method, [*found.values()]) for method in names[1:])
+    ]
+    return [
+        "Every method has the same budget for its own strength, the student's rate and the number of steps; each of three splits"
+        " is tuned on its own validation samples and has three fresh seeds on test. Standard errors and p-values are over splits"
+        " and seeds together.",
+        "\n".join(f"- {sentence}" for sentence in verdicts(found)),
+        *_tables(found, names),
+        "Mean over data sets, with its interval of 95 % by bootstrap over data sets, where there are four or more.",
+        table(["method", "relative error", "interval", "settings"], intervals),
+        *(part for method in ("aft", *OURS) if method in names for part in _against_all(method, found, names)),
+        *_details(found),
+    ]
+
+
 def _tuning(found: Sequence[Found]) -> list[str]:
     """What was tuned, and which choices lie at the end of their grid."""
     return ["\n".join(f"- {sentence}" for sentence in remarks(found))]
@@ -166,7 +186,7 @@ def _details(found: Settings) -> list[str]:
 def _detail(found: Found) -> str:
     rows = []
     for entry in sorted((found.chosen[method] for method in compared([found])), key=lambda entry: entry.test_error):
-        beta = f"{entry.beta:g}" if entry.teachers else ""
+        beta = "" if not entry.teachers or math.isnan(entry.beta) else f"{entry.beta:g}"
         gain = "" if math.isnan(entry.gain) else f"{100 * entry.gain:+.2f}"
         cells = [beta, f"{100 * entry.validation:.2f}", accuracy(entry), gain, chance(entry.p_value)]
         rows.append([title(entry.method), *cells])

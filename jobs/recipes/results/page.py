@@ -1,6 +1,6 @@
 """Writes docs/results.md from the records of our studies, and no number from anywhere else.
 
-python jobs/recipes/results/page.py            docs/results.md, of methods, new, teachers and ablations
+python jobs/recipes/results/page.py            docs/results.md, of all our studies
 python jobs/recipes/results/page.py --quick    work/results/quick.md, of quick
 """
 
@@ -14,7 +14,8 @@ from aft_ray.report.results import method_title, paired_test
 from aft_ray.report.words import CLEAR
 from aft_ray.study.config import load_study
 from aft_ray.study.found import Found, read_study
-from jobs.recipes.results.methods import methods_in_short, methods_section, new_section, verdicts
+from aft_ray.study.splits import over_splits
+from jobs.recipes.results.methods import methods_in_short, methods_section, new_section, protocol_section, verdicts
 from jobs.recipes.results.teachers import (
     better_section,
     controls_missing,
@@ -25,7 +26,7 @@ from jobs.recipes.results.teachers import (
 from jobs.recipes.results.text import Settings, accuracy, chance, compared, table
 
 HERE = Path(__file__).parent
-STUDIES = ("methods", "new", "teachers", "ablations")
+STUDIES = ("methods", "new", "teachers", "ablations", "scratch", "pretrained")
 PAGE, QUICK_PAGE = Path("docs/results.md"), Path("work/results/quick.md")
 RECORDS = "[`results/`](results)"
 HEAD = """# Results: do the claims hold here?
@@ -68,7 +69,7 @@ def write_page(page: Path, studies: Mapping[str, Settings], command: str, record
     short += teachers_in_short(there.get("teachers", {}))
     parts += ["## In short", "\n".join(f"- {sentence}" for sentence in short)] if short else []
     for study, title, section in SECTIONS:
-        if study in studies:
+        if study in studies and (there[study] or section is not protocol_section):
             parts += [f"## {title}", *section(there[study], page.parent)]
             missing = controls_missing(studies[study]) if section is controls_section else []
             missing += _missing(studies[study]) if section in (methods_section, new_section, _ablations) else []
@@ -144,6 +145,8 @@ def _overhead(found: Settings, folder: Path) -> list[str]:
 
 
 SECTIONS: tuple[tuple[str, str, Callable[[Settings, Path], list[str]]], ...] = (
+    ("scratch", "One protocol for all methods: students without pretraining", protocol_section),
+    ("pretrained", "One protocol for all methods: pretrained students", protocol_section),
     ("methods", "AFT against the alternatives", methods_section),
     ("new", "Pretrained students on new data", new_section),
     ("teachers", "Controls: transfer or pseudo-labelling?", controls_section),
@@ -155,8 +158,8 @@ SECTIONS: tuple[tuple[str, str, Callable[[Settings, Path], list[str]]], ...] = (
 
 
 def read(study: str) -> Settings:
-    """The settings of one of our studies."""
-    return {found.name: found for found in read_study(load_study(HERE / f"{study}.yaml"))}
+    """The settings of one of our studies, each over its splits."""
+    return {found.name: found for found in over_splits(read_study(load_study(HERE / f"{study}.yaml")))}
 
 
 def main() -> None:
