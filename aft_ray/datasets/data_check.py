@@ -14,7 +14,7 @@ from typing import Any
 
 from aft_ray.datasets.sources.classes import short_name
 from aft_ray.models.images import decode, open_picture
-from aft_ray.store.contents import contents
+from aft_ray.store.contents import contents, rows_by_picture
 from aft_ray.store.prefetch import prefetched
 from aft_ray.store.quarantine import UNREADABLE
 from aft_ray.store.shards import ShardDirectory
@@ -142,10 +142,11 @@ def _read(directory: ShardDirectory, manifest: Mapping[str, Any], split: str, fo
         texts = table.column("text").to_pylist() if "text" in table.column_names else [""] * table.num_rows
         has_pictures = "image" in manifest["modality"]
         pictures = contents(table, range(table.num_rows)) if has_pictures else repeat(lambda: b"")
+        first = {int(rows_of[0]) for rows_of in rows_by_picture(table)} if has_pictures else set()
         rows = []
         for row, (sample_id, picture) in enumerate(zip(table.column("sample_id").to_pylist(), pictures, strict=False)):
             image = picture()
-            kinds = _kinds(image, background, max_pixels) if has_pictures and start + row < DECODED else None
+            kinds = _kinds(image, background, max_pixels) if row in first and start + row < DECODED else None
             digest = hashlib.blake2b(image + b"\0" + texts[row].encode(), digest_size=16).digest()
             rows.append((sample_id, digest, kinds))
         return rows

@@ -17,6 +17,7 @@ from aft_ray.datasets.base import raise_faults
 from aft_ray.datasets.data_check import data_check
 from aft_ray.datasets.held_out import choose_splits
 from aft_ray.datasets.overlap import check_apart
+from aft_ray.datasets.pairs import pairs_per_picture, pictures_of, side_by_side
 from aft_ray.datasets.replacement import check_folders, clean, replacing
 from aft_ray.datasets.sample_shards import SplitShards, source_of
 from aft_ray.datasets.shard_writing import can_travel
@@ -28,7 +29,7 @@ from aft_ray.recipe.printable import tell
 from aft_ray.recipe.sections import DatasetConfig, StudentConfig
 from aft_ray.store.files import Directory
 from aft_ray.store.quarantine import UNREADABLE, check_quarantined
-from aft_ray.store.sample_recipe import as_made, check_sample_recipe, is_of_before
+from aft_ray.store.sample_recipe import as_made, check_sample_recipe, has_pairs_apart, is_of_before
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.shards import ShardDirectory, without_place
 from aft_ray.store.workspace import Workspace, split_directory
@@ -75,7 +76,9 @@ def prepare(recipe: Recipe, *, overwrite: bool = False, helpers: Helpers | None 
             f" hide. 'aft-ray prepare --overwrite' makes samples on {recipe.dataset.background}."
         )
     check_ids(listing)
-    chosen = choose_splits(listing, config, unlabelled_in_train=not any(map(is_of_before, there.values())))
+    pictures = None if any(map(has_pairs_apart, there.values())) else pictures_of(listing)
+    splits = choose_splits(listing, config, unlabelled_in_train=not any(map(is_of_before, there.values())))
+    chosen = {split: side_by_side(indices, pictures) for split, indices in splits.items()}
     empty = [split for split in SPLITS if not len(chosen[split])]
     if empty:
         raise InputError(
@@ -87,9 +90,9 @@ def prepare(recipe: Recipe, *, overwrite: bool = False, helpers: Helpers | None 
     with lease(workspace, "samples"), own_faults(config.source or "", "dataset.source"):
         if overwrite:
             with replacing(workspace) as place:
-                return _prepare(listing, chosen, config, recipe.student, place, helpers)
+                return _prepare(listing, chosen, pictures, config, recipe.student, place, helpers)
         clean(workspace)
-        return _prepare(listing, chosen, config, recipe.student, workspace.samples_place(), helpers)
+        return _prepare(listing, chosen, pictures, config, recipe.student, workspace.samples_place(), helpers)
 
 
 def _manifests(workspace: Workspace) -> dict[str, dict[str, Any]]:
@@ -113,6 +116,7 @@ def _wanted(helpers: Helpers | None, config: DatasetConfig) -> Helpers | None:
 def _prepare(
     listing: Listing,
     chosen: dict[str, np.ndarray],
+    pictures: np.ndarray | None,
     config: DatasetConfig,
     student: StudentConfig,
     place: Directory,
@@ -122,9 +126,11 @@ def _prepare(
     rows = (
         config.samples_per_shard
         or _rows_on_disk(directories[SPLITS[-1]])
-        or samples_per_shard(listing, np.concatenate([chosen[split] for split in SPLITS]))
+        or samples_per_shard(listing, np.concatenate([chosen[split] for split in SPLITS]), pictures)
     )
-    splits = [SplitShards(directories[split], split, listing, chosen[split], config, rows) for split in SPLITS]
+    splits = [
+        SplitShards(directories[split], split, listing, chosen[split], config, rows, pictures) for split in SPLITS
+    ]
     missing = [split.missing_shards() for split in splits]
     tasks = helpers.of(rows * sum(map(len, missing))) if helpers and can_travel(listing) else None
     quarantined: list[dict[str, str]] = []
@@ -172,11 +178,15 @@ def _rows_on_disk(directory: ShardDirectory) -> int | None:
     return manifest["fingerprint"]["samples_per_shard"] if manifest else None
 
 
-def samples_per_shard(listing: Listing, indices: Sequence[int] | np.ndarray) -> int:
-    """Number of samples in a shard, from the mean size of some of the samples `indices`."""
+def samples_per_shard(listing: Listing, indices: Sequence[int] | np.ndarray, pictures: np.ndarray | None = None) -> int:
+    """Number of samples in a shard, from the mean size of some of the samples `indices`; of pairs the pictures count.
+
+    Shards of few pictures would give a streamed batch many of its pictures twice.
+    """
     sizes = [_num_bytes(listing, int(index)) for index in indices[:: max(1, len(indices) // PROBED)]]
     least, most = SHARD_SAMPLES
-    return max(least, min(most, int(SHARD_BYTES * len(sizes) / max(1, sum(sizes)))))
+    found = max(least, min(most, int(SHARD_BYTES * len(sizes) / max(1, sum(sizes)))))
+    return int(found * pairs_per_picture(listing, np.asarray(indices), pictures))
 
 
 def _num_bytes(listing: Listing, index: int) -> int:

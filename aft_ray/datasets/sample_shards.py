@@ -16,12 +16,13 @@ import pyarrow.compute as pc
 from aft_ray.cluster.tasks import Tasks
 from aft_ray.datasets.base import Listing
 from aft_ray.datasets.items import CHUNK, UNKNOWN, Items, Label, taken
+from aft_ray.datasets.pairs import cuts
 from aft_ray.datasets.shard_writing import THREADS, Written, portion, write_shard, write_shards
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.own_files import delete_own_files, foreign_shards
 from aft_ray.store.prefetch import prefetched
-from aft_ray.store.sample_recipe import DECODING, recipe_hash, sample_recipe
+from aft_ray.store.sample_recipe import DECODING, ORDER, recipe_hash, sample_recipe
 from aft_ray.store.schema import UNLABELED
 from aft_ray.store.shards import ShardDirectory
 
@@ -36,9 +37,9 @@ def source_of(config: DatasetConfig) -> str | None:
 
 @dataclass(frozen=True)
 class SplitShards:
-    """One split on its way to disk: `indices` into the listing, `rows` of them to a shard.
+    """One split on its way to disk: `indices` into the listing, at most `rows` of them to a shard.
 
-    made: entries of the manifest for the shards that this command has written.
+    pictures: see `pictures_of`. made: entries of the manifest for the shards that this command has written.
     """
 
     directory: ShardDirectory
@@ -47,6 +48,7 @@ class SplitShards:
     indices: np.ndarray
     config: DatasetConfig
     rows: int
+    pictures: np.ndarray | None = None
     made: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     @cached_property
@@ -64,11 +66,12 @@ class SplitShards:
             "task": self.listing.task,
             **self.listing.facts,
             **({"truncation_side": side} if side else {}),
-            **self._pictures(),
+            **self._decoding(),
+            **({ORDER: "picture"} if self.pictures is not None else {}),
             "recipe": recipe_hash(self.config),
         }
 
-    def _pictures(self) -> dict[str, Any]:
+    def _decoding(self) -> dict[str, Any]:
         """How pictures are decoded; nothing for texts, and where it is as it was before there was a choice."""
         found = {key: getattr(self.config, key) for key in DECODING}
         return {key: value for key, value in found.items() if "image" in self.listing.modality and value is not None}
@@ -81,7 +84,12 @@ class SplitShards:
 
     @property
     def num_shards(self) -> int:
-        return -(-len(self.indices) // self.rows)
+        return len(self.bounds) - 1
+
+    @cached_property
+    def bounds(self) -> list[int]:
+        """Where each shard begins in `indices`, then their number."""
+        return cuts(self.indices, self.pictures, self.rows)
 
     def missing_shards(self) -> list[int]:
         try:
@@ -148,7 +156,7 @@ class SplitShards:
             yield from written
 
     def _indices(self, shard: int) -> np.ndarray:
-        return self.indices[shard * self.rows : (shard + 1) * self.rows]
+        return self.indices[self.bounds[shard] : self.bounds[shard + 1]]
 
     @cached_property
     def entries(self) -> dict[int, dict[str, Any]]:

@@ -16,7 +16,7 @@ from aft_ray.datasets.sources.pictures import check_picture
 from aft_ray.models.images import open_picture
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
-from aft_ray.store.contents import READERS
+from aft_ray.store.contents import PICTURE_COLUMNS, READERS, rows_by_picture
 from aft_ray.store.prefetch import attempted, prefetched
 from aft_ray.store.quarantine import UNREADABLE, quarantined_sample
 from aft_ray.store.schema import samples_schema
@@ -33,6 +33,7 @@ def samples_table(
 ) -> tuple[pa.Table, list[dict[str, str]]]:
     """A samples shard of some items of a listing, and the unreadable ones with their reasons."""
     rows, quarantined = [], []
+    is_pair, once = listing.modality == "image+text", dict[Any, Any]()
     items = listing.columns.take(np.asarray(indices))
     sized = [
         (int(index), None if size == UNKNOWN else int(size)) for index, size in zip(indices, items.sizes, strict=True)
@@ -42,14 +43,29 @@ def samples_table(
     )
     for sample_id, code, content in zip(items.ids.to_pylist(), items.labels.codes, contents, strict=True):
         try:
-            rows.append((sample_id, items.labels.values[code], *content()))
+            first, *others = content()
+            if is_pair:
+                first = once.setdefault(first, first)  # pairs of one picture keep it in memory once
+            rows.append((sample_id, items.labels.values[code], first, *others))
         except InputError:  # about the whole source: it would be told for every sample
             raise
         except UNREADABLE as error:
             quarantined.append(quarantined_sample(sample_id, error))
     schema = samples_schema(listing.modality, listing.task, len(listing.classes), config.copy_content)
-    columns = [pa.array([row[k] for row in rows], field.type) for k, field in enumerate(schema)]
-    return pa.table(columns, schema=schema), quarantined
+    columns = [
+        _column([row[k] for row in rows], field.type, once=is_pair and field.name in PICTURE_COLUMNS)
+        for k, field in enumerate(schema)
+    ]
+    return pa.table(columns, names=schema.names), quarantined
+
+
+def _column(values: list[Any], kind: pa.DataType, *, once: bool) -> pa.Array:
+    """once: equal values, if there are some, are stored once."""
+    places = {value: place for place, value in enumerate(dict.fromkeys(values))} if once else {}
+    if not 0 < len(places) < len(values):
+        return pa.array(values, kind)
+    codes = pa.array([places[value] for value in values], pa.int32())
+    return pa.DictionaryArray.from_arrays(codes, pa.array(list(places), kind))
 
 
 def _content(listing: Listing, index: int, size: int | None, config: DatasetConfig) -> tuple[Any, ...]:
@@ -107,7 +123,10 @@ def write_shard(
     table, quarantined = samples_table(listing, indices, config)
     if len(quarantined) > config.max_bad_samples:
         return shard, None, quarantined
-    return shard, directory.write_shard(shard, table, stamp, quarantined=quarantined), quarantined
+    count = len(rows_by_picture(table))
+    shared = {"num_pictures": count} if count < table.num_rows else {}
+    entry = directory.write_shard(shard, table, stamp, quarantined=quarantined, **shared)
+    return shard, entry, quarantined
 
 
 def can_travel(listing: Listing) -> bool:

@@ -54,9 +54,9 @@ Entries = dict[tuple[str, str], dict[int, dict[str, Any]]]
 class Plan:
     """The features to compute.
 
-    teachers: the recipe's, for these samples. views: the directories of each one's features. num_samples: size of each samples
-    shard, by split. fingerprints: of the features, by directory and split. missing: the samples shards that some directory
-    lacks.
+    teachers: the recipe's, for these samples. views: the directories of each one's features. num_samples, num_pictures: of
+    each samples shard, by split; pairs may share a picture. fingerprints: of the features, by directory and split.
+    missing: the samples shards that some directory lacks.
     """
 
     workspace: Workspace
@@ -64,11 +64,17 @@ class Plan:
     views: Mapping[str, Sequence[str]]
     descriptions: Mapping[str, TeacherDescription]
     num_samples: Mapping[str, Sequence[int]]
+    num_pictures: Mapping[str, Sequence[int]]
     fingerprints: Mapping[str, dict[str, dict[str, Any]]]
     missing: Sequence[MissingShard]
 
     def missing_shards(self, teacher: str) -> int:
         return sum(teacher in shard.teachers for shard in self.missing)
+
+    def num_inputs(self, view: str, split: str, shard: int) -> int:
+        """How many inputs a teacher computes for a shard: one a picture, where the picture alone decides."""
+        counts = self.num_pictures if self.descriptions[view].is_of_picture else self.num_samples
+        return counts[split][shard]
 
     def of_view(self) -> dict[str, TeacherConfig]:
         """The teacher of each directory."""
@@ -157,9 +163,13 @@ def plan_extraction(recipe: Recipe) -> Plan:
         for teacher, description in descriptions.items()
     }
     missing = _missing_shards(workspace, fingerprints, samples)
-    num_samples = {split: [shard["num_samples"] for shard in manifest["shards"]] for split, manifest in samples.items()}
+    shards = {split: manifest["shards"] for split, manifest in samples.items()}
+    num_samples = {split: [shard["num_samples"] for shard in own] for split, own in shards.items()}
+    num_pictures = {
+        split: [shard.get("num_pictures", shard["num_samples"]) for shard in own] for split, own in shards.items()
+    }
     views = {teacher.name: recipe.with_views([teacher.name]) for teacher in teachers}
-    return Plan(workspace, teachers, views, descriptions, num_samples, fingerprints, missing)
+    return Plan(workspace, teachers, views, descriptions, num_samples, num_pictures, fingerprints, missing)
 
 
 def _check_modality(modality: str, descriptions: Mapping[str, TeacherDescription]) -> None:

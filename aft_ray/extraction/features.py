@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aft_ray.cluster.attempts import Watch
-from aft_ray.extraction.reading import CROPS
+from aft_ray.extraction.reading import CROPS, by_row
 from aft_ray.models.teachers import Teacher, build_teacher
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.own_class import own_faults
@@ -69,24 +69,27 @@ class EmbedShard:
                 result = {} if is_there else self._embed(row, inputs, view)
             row[RESULT + view] = json.dumps(result)
         if not any(column.startswith(CROPS) for column in row):
-            del row["sample_id"]  # this was the last teacher
+            del row["sample_id"], row["picture"]  # this was the last teacher
         return row
 
     def _embed(self, row: dict[str, Any], inputs: Any, view: str) -> dict[str, Any]:
-        directory = self.workspace.features(view, row["split"])
+        directory, sample_ids = self.workspace.features(view, row["split"]), row["sample_id"]
+        input_of = row["picture"] if len(inputs) < len(sample_ids) else np.arange(len(sample_ids))
+        first_rows = np.unique(input_of, return_index=True)[1]
 
         def work_alone(index: int | None) -> None:
             embed(self.teacher, without(inputs[:1], [0]) if index is None else inputs[index : index + 1], 1)
 
-        quarantined = {int(index): sample for index, sample in json.loads(row["quarantined"]).items()}
+        bad = {int(input_of[int(index)]): sample for index, sample in json.loads(row["quarantined"]).items()}
         shard = f"shard {row['shard']} of {row['split']}" + (f", {view}" if view != self.config.name else "")
         with self.computing:
-            culprits = self.watch.begin(shard, row["sample_id"], quarantined, work_alone)
+            culprits = self.watch.begin(shard, [sample_ids[index] for index in first_rows], bad, work_alone)
             started = time.perf_counter()
             told = self._teller(shard, len(inputs))
             features, self.batch_size = embed(self.teacher, without(inputs, culprits), self.batch_size, told)
             seconds, batch_size = time.perf_counter() - started, self.batch_size
-        table = features_table(row["sample_id"], features, self.config.features_dtype, quarantined)
+        quarantined = by_row(bad, input_of, sample_ids)
+        table = features_table(sample_ids, features[input_of], self.config.features_dtype, quarantined)
         entry = directory.write_shard(
             row["shard"], table, self.fingerprints[view][row["split"]], quarantined=list(quarantined.values())
         )

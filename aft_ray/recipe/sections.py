@@ -38,7 +38,8 @@ class ColumnsConfig(Model):
     """Column that names each row's split; null takes the split from the names of files and folders."""
     group: str | None = None
     """Column whose equal values (one patient, one document) stay in the same split. The pictures' own column keeps equal pictures
-    together; those inside a table are then read twice."""
+    together; those inside a table are then read twice. Pairs of a group lie side by side: a picture that they share is stored,
+    decoded and embedded once."""
 
     @property
     def labels(self) -> tuple[str, ...]:

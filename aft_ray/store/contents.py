@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
+import numpy as np
 import pyarrow as pa
 
 from aft_ray.recipe.errors import InputError
@@ -12,8 +13,10 @@ from aft_ray.recipe.places import filesystem_of, is_url, place_at
 from aft_ray.store.files import Directory
 from aft_ray.store.prefetch import attempted
 
-IMAGE_COLUMNS = ("image", "image_uri", "num_bytes")
-"""What a samples shard may have of a picture: its bytes, or where they lie."""
+PICTURE_COLUMNS = ("image", "image_uri")
+"""A samples shard of pictures has one of these: their bytes, or where they lie."""
+IMAGE_COLUMNS = (*PICTURE_COLUMNS, "num_bytes")
+"""All columns about pictures."""
 
 READERS = 8
 """Threads that read pictures behind URLs, where each waits for the store."""
@@ -25,6 +28,17 @@ def contents(samples: pa.Table, rows: Sequence[int]) -> Iterator[Callable[[], by
     return attempted(
         content_reader(samples), rows, threads=READERS if any(is_url(uri.as_py()) for uri in uris[:1]) else 0
     )
+
+
+def rows_by_picture(samples: pa.Table) -> list[np.ndarray]:
+    """The rows of each picture of a samples shard; a row is a picture of its own unless the shard stores pictures once."""
+    names = [name for name in PICTURE_COLUMNS if name in samples.column_names]
+    column = samples.column(names[0] if names else "sample_id").combine_chunks()
+    if not (len(column) and pa.types.is_dictionary(column.type)):
+        return list(np.arange(len(column))[:, None])
+    codes = column.indices.to_numpy()
+    order = np.argsort(codes, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
 
 
 def content_reader(samples: pa.Table) -> Callable[[int], bytes]:

@@ -25,13 +25,15 @@ Hash = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
 @with_config(OPEN)
 class ShardEntry(TypedDict):
-    """What a manifest says of a shard. content: of samples, the digest of all that a teacher sees."""
+    """What a manifest says of a shard. content: of samples, the digest of all that a teacher sees. num_pictures: of pairs, where
+    some share one."""
 
     file: str
     num_bytes: Count
     sha256: Hash
     num_samples: Count
     content: NotRequired[Hash]
+    num_pictures: NotRequired[Count]
 
 
 @with_config(OPEN)

@@ -28,7 +28,8 @@ def content_digest(table: pa.Table) -> str:
     digest = hashlib.sha256()
     for name in table.column_names:
         if name != "label":
-            for value in table.column(name).to_pylist():
+            for scalar in table.column(name):
+                value = scalar.as_py()  # one at a time: many rows may share a picture
                 raw = value if isinstance(value, bytes) else str(value).encode()
                 digest.update(len(raw).to_bytes(8, "little") + raw)
     return digest.hexdigest()
@@ -161,7 +162,8 @@ def _write_parquet(table: pa.Table, metadata: Mapping[bytes, bytes]) -> pa.Buffe
         table.replace_schema_metadata(metadata),
         sink,
         compression={name: "zstd" for name in COMPRESSED if name in table.column_names} or "none",
-        use_dictionary=False,
+        use_dictionary=[field.name for field in table.schema if pa.types.is_dictionary(field.type)],
+        dictionary_pagesize_limit=LARGEST_PAGE,
         write_statistics=False,
         write_page_checksum=True,
         data_page_size=LARGEST_PAGE,

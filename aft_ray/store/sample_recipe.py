@@ -23,6 +23,8 @@ BEFORE = {"background": None, "stratify": False, "max_pixels": None, "split_seed
 """Keys that came later, as samples without them were made."""
 DECODING = ("background", "max_pixels")
 """Keys that change how pictures are decoded: they stand in the fingerprint of samples that have pictures."""
+ORDER = "order"
+"""Key of the fingerprint of samples whose pairs of one picture lie side by side; those of before lie anywhere."""
 SHOWN = 60
 """Characters of a value in a message."""
 
@@ -48,6 +50,11 @@ def is_of_before(manifest: Mapping[str, Any]) -> bool:
     """Whether samples were made when pictures showed the colours that transparent parts hide, and samples without a label were
     held out like all others."""
     return "background" not in manifest.get(FACT, {})
+
+
+def has_pairs_apart(manifest: Mapping[str, Any]) -> bool:
+    """Whether samples were made when pairs of one picture lay anywhere, or when none had a picture in common."""
+    return ORDER not in manifest["fingerprint"]
 
 
 def as_made(config: DatasetConfig, manifest: Mapping[str, Any]) -> DatasetConfig:

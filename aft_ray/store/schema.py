@@ -21,7 +21,8 @@ def samples_schema(modality: str, task: str = "classification", num_outputs: int
 
     `label` is int64 for classification (UNLABELED where there is none), else `num_outputs` float32 (null where there is
     none). `image` has the original encoded bytes; with `copy=False`, `image_uri` says where they lie and `num_bytes` how
-    many they were. `text` has the text as it was given. Modality `image+text` has both.
+    many they were. `text` has the text as it was given. Modality `image+text` has both; where pairs of a shard share a picture,
+    its column is a dictionary, which holds each picture, or its place, once.
     """
     label = pa.int64() if task == "classification" else pa.list_(pa.float32(), num_outputs)
     fields = [pa.field("sample_id", pa.string()), pa.field("label", label)]

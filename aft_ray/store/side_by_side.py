@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from aft_ray.recipe.errors import InputError
-from aft_ray.store.contents import IMAGE_COLUMNS, contents
+from aft_ray.store.contents import IMAGE_COLUMNS, contents, rows_by_picture
 from aft_ray.store.manifest import MANIFEST
 from aft_ray.store.prefetch import prefetched
 from aft_ray.store.schema import UNLABELED
@@ -97,7 +97,7 @@ class Store:
             samples, blocks = samples.filter(pa.array(there)), [block[there] for block in blocks]
         shard: dict[str, Any] = {"sample_id": samples.column("sample_id").to_pylist(), "label": _labels(samples)}
         if "image" in wanted and {"image", "image_uri"} & set(samples.column_names):
-            shard["image"] = [content() for content in contents(samples, range(samples.num_rows))]
+            shard["image"] = _pictures(samples)
         if "text" in wanted and "text" in samples.column_names:
             shard["text"] = samples.column("text").to_pylist()
         shard["features"] = _side_by_side(blocks, samples.num_rows) if side_by_side else blocks
@@ -120,6 +120,16 @@ class Store:
             return function(self.read_shard(index, columns, side_by_side=side_by_side))
 
         return list(prefetched(read, range(self.num_shards), threads=2))
+
+
+def _pictures(samples: pa.Table) -> list[bytes]:
+    """The picture of each row; one that rows share is read once, and is one object."""
+    found, rows_of = [b""] * samples.num_rows, rows_by_picture(samples)
+    for rows, content in zip(rows_of, contents(samples, [int(rows[0]) for rows in rows_of]), strict=True):
+        picture = content()
+        for row in rows:
+            found[row] = picture
+    return found
 
 
 def _sample_fault(samples: pa.Table, manifest: Mapping[str, Any]) -> str | None:

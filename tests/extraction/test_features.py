@@ -66,6 +66,7 @@ def row(given: np.ndarray, quarantined: dict) -> dict:
         "split": "train",
         "shard": 3,
         "sample_id": ids,
+        "picture": np.arange(len(given)),
         "quarantined": json.dumps(quarantined),
         CROPS + "means": given,
     }

@@ -55,6 +55,11 @@ class TeacherDescription:
     fingerprint: dict[str, Any]
     view: View | None = None
 
+    @property
+    def is_of_picture(self) -> bool:
+        """Whether the input depends on the picture alone: all samples with one picture have the same."""
+        return self.transform is not None and self.view is None
+
     def seen_as(self, view: View) -> TeacherDescription:
         """The description for one view of each picture."""
         return replace(self, view=view, fingerprint={**self.fingerprint, "view": view.fingerprint()})

@@ -11,6 +11,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -231,9 +232,10 @@ def decode(
     """The inputs of the decodable `rows`, one array per transform; which rows these are; and the others."""
     decoded: list[list[np.ndarray]] = [[] for _ in transforms]
     good, quarantined = [], []
+    once = [cache(transform.__call__) for transform in transforms]  # rows may share a picture
     for row in rows:
         try:
-            arrays = [transform(shard[transform.column][row]) for transform in transforms]
+            arrays = [one(shard[transform.column][row]) for one, transform in zip(once, transforms, strict=True)]
         except UNREADABLE as error:
             quarantined.append(quarantined_sample(shard["sample_id"][row], error))
             continue
