@@ -10,11 +10,15 @@ import asyncio
 import logging
 import os
 import shlex
+import signal
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TypeVar
 
 import aiohttp
@@ -129,15 +133,44 @@ def follow(client: JobSubmissionClient, job: str, show: Callable[[str], None]) -
             seen += len(chunk)
             shown = max(shown, seen)
 
-    while not (details := _answer(lambda: client.get_job_info(job))).status.is_terminal():
-        try:
-            asyncio.run(tail())
-        except (aiohttp.ClientError, OSError, RuntimeError):
-            time.sleep(RECONNECT_S)  # `_answer` finds out whether the cluster itself is gone
-    show(_answer(lambda: client.get_job_logs(job))[shown:])
+    with _noted_interrupts() as noted:
+        while not (details := _answer(lambda: client.get_job_info(job))).status.is_terminal():
+            try:
+                asyncio.run(tail())
+            except (aiohttp.ClientError, OSError, RuntimeError):
+                if noted:
+                    raise KeyboardInterrupt from None
+                time.sleep(RECONNECT_S)  # `_answer` finds out whether the cluster itself is gone
+        show(_answer(lambda: client.get_job_logs(job))[shown:])
     if details.status == JobStatus.SUCCEEDED:
         return 0
     return 2 if details.driver_exit_code == 2 else 1
+
+
+@contextmanager
+def _noted_interrupts() -> Iterator[list[int]]:
+    """Yields a list of the Ctrl-Cs so far. Each raises KeyboardInterrupt, at the latest when the context ends.
+
+    asyncio's own handler asks the coroutine to end. If the job ends in the same moment, an error of the connection that is
+    closed takes the place of the interrupt.
+    """
+    noted: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is not signal.default_int_handler:
+        yield noted
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if noted:
+        raise KeyboardInterrupt
 
 
 def _answer(ask: Callable[[], T]) -> T:

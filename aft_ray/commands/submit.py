@@ -52,6 +52,8 @@ def run(parsed: argparse.Namespace) -> int:
         job = submit(client, file, parsed.job, [*overrides, *options], directory=Path.cwd())
         console.print(f"job {job} runs and writes to {file.workspace}", soft_wrap=True)
         status = follow(client, job, lambda text: print(text, end="", flush=True))
+        console.print(f"job {job} ended with status {status}; results are in {file.workspace}", soft_wrap=True)
+        return status
     except ClusterGone as error:
         tell(f"the cluster at {address} does not answer any more ({error}). {_whether_it_runs(job, address)}")
         return 1
@@ -64,8 +66,6 @@ def run(parsed: argparse.Namespace) -> int:
         )
         print(f"aft-ray: stop it: ray job stop {job} --address {address}", file=sys.stderr)
         return 1
-    console.print(f"job {job} ended with status {status}; results are in {file.workspace}", soft_wrap=True)
-    return status
 
 
 def _study(verb: argparse.Namespace) -> tuple[JobFile, Sequence[str]]:

@@ -9,13 +9,16 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import pyarrow.parquet as pq
 import pytest
 import requests
+from ray.job_submission import JobStatus
 
 from aft_ray.cli import main
 from aft_ray.cluster import preflight, submit, upload
@@ -160,6 +163,57 @@ def test_a_study_travels_whole_with_the_changes_of_its_settings(
     assert "records 'docs/results' would lie in the job's own directory" in capsys.readouterr().err
 
 
+class EndingCluster(TakingCluster):
+    """A job server whose job ends at once. ctrl_c: SIGINT arrives when the connection is closed for that reason."""
+
+    def __init__(self, status: JobStatus, exit_code: int | None, ctrl_c: Exception | None = None) -> None:
+        self.details = SimpleNamespace(status=status, driver_exit_code=exit_code)
+        self.ctrl_c = ctrl_c
+        self.answers = [SimpleNamespace(status=JobStatus.RUNNING)]
+
+    def get_job_info(self, job: str) -> Any:
+        return self.answers.pop() if self.answers else self.details
+
+    def get_job_logs(self, job: str) -> str:
+        return "first\nlast\n"
+
+    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        yield "first\n"
+        if self.ctrl_c:
+            try:
+                signal.raise_signal(signal.SIGINT)
+            finally:
+                raise self.ctrl_c
+
+
+@pytest.mark.parametrize("error", [aiohttp.ClientError("closed"), RuntimeError("WebSocket connection closed")])
+def test_ctrl_c_in_the_moment_in_which_the_job_ends_is_not_lost(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster = EndingCluster(JobStatus.FAILED, 2, ctrl_c=error)
+    monkeypatch.setattr(submit, "connect", lambda address: cluster)
+    monkeypatch.setattr(submit, "RECONNECT_S", 0.01)
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["submit", "train", str(DEMO), f"workspace={tmp_path}/work", "--address", "http://head:8265"]) == 1
+    said = capsys.readouterr()
+    assert "stop it: ray job stop raysubmit_1 --address http://head:8265" in said.err and "ended with" not in said.out
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    ("job", "exit_code", "status"),
+    [(JobStatus.SUCCEEDED, 0, 0), (JobStatus.FAILED, 2, 2), (JobStatus.FAILED, 1, 1), (JobStatus.STOPPED, None, 1)],
+)
+def test_following_returns_the_job_s_status_and_shows_its_log_once(
+    job: JobStatus, exit_code: int | None, status: int
+) -> None:
+    shown: list[str] = []
+    cluster: Any = EndingCluster(job, exit_code)
+    assert submit.follow(cluster, "raysubmit_1", shown.append) == status
+    assert "".join(shown) == "first\nlast\n"
+
+
 class Unshared(Workspace):
     """A directory that is another one on every machine but the driver's."""
 
@@ -276,31 +330,26 @@ def test_a_submitted_job_has_the_command_s_log_and_status_and_outlives_who_follo
     assert f"results are in {tmp_path}/work" in done.stdout and done.stderr == ""
     assert Workspace.at(tmp_path / "work").samples("train").manifest()
 
-    command = [*AFT_RAY, "submit", "extract", str(recipe), "regularizer.beta=2", *address]
-    following = subprocess.Popen(
-        command, env=two_nodes.environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert following.stdout is not None and following.stderr is not None
-    job = following.stdout.readline().split()[1]
-    following.send_signal(signal.SIGINT)
-    said = following.stderr.read()
-    assert following.wait() == 1 and f"ray job stop {job} --address {two_nodes.dashboard}" in said
-    logs = two_nodes.run("ray", "job", "logs", job, "--follow")
-    assert "The recipe names no teachers" in logs.stdout
+    failed = two_nodes.run(*AFT_RAY, "submit", "extract", str(recipe), "regularizer.beta=2", *address, cwd=tmp_path)
+    assert failed.returncode == 2 and "The recipe names no teachers" in failed.stdout
     listed = two_nodes.run("ray", "job", "list").stdout
     for fact in ("'verb': 'extract'", f"'workspace': '{tmp_path / 'work'}'", "'run': 'main'", "driver_exit_code=2"):
         assert fact in listed, listed
 
     asked = ("regularizer.name=none", "train.use_gpu=true", "train.num_workers=9", "resources.wait_s=600")
-    stopped = subprocess.Popen(
+    following = subprocess.Popen(
         [*AFT_RAY, "submit", "train", str(recipe), *asked, *address],
         env=two_nodes.environment,
         cwd=tmp_path,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
-    assert stopped.stdout is not None
-    job = stopped.stdout.readline().split()[1]
-    assert any("nodes: waiting for 9 GPUs and 10 CPUs, the cluster has" in line for line in stopped.stdout)
+    assert following.stdout is not None and following.stderr is not None
+    job = following.stdout.readline().split()[1]
+    assert any("nodes: waiting for 9 GPUs and 10 CPUs, the cluster has" in line for line in following.stdout)
+    following.send_signal(signal.SIGINT)
+    said = following.stderr.read()
+    assert following.wait(60) == 1 and f"ray job stop {job} --address {two_nodes.dashboard}" in said
+    assert "RUNNING" in two_nodes.run("ray", "job", "status", job).stdout
     assert two_nodes.run("ray", "job", "stop", job).returncode == 0
-    assert stopped.wait(60) == 1
