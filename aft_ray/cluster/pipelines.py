@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from aft_ray.cluster.attempts import Attempts, AttemptsHere
 from aft_ray.cluster.gang import ActorPool, Gang, GangLost, Watchman, gang
-from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.errors import ClusterError, InputError
 from aft_ray.recipe.sections import ResourcesConfig
 
 if TYPE_CHECKING:
@@ -36,8 +36,21 @@ SENT_EVERY_S = 0.5
 ASKED_FOR_S = 5.0
 """Longest wait for the shares of shards at work."""
 
-KNOWN = (InputError, OSError, GangLost)
+KNOWN = (InputError, OSError, ClusterError, GangLost)
 """Errors that the caller handles; a task's are raised as they were there."""
+
+LOST = (
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.RayActorError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.LocalRayletDiedError,
+    ray.exceptions.ObjectLostError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.OutOfDiskError,
+    ray.exceptions.ObjectStoreFullError,
+    ray.exceptions.TaskUnschedulableError,
+)
+"""Errors of processes, nodes and results that were lost more often than Ray repeats the work, or cannot be repeated."""
 
 
 def run_pipeline(
@@ -52,7 +65,7 @@ def run_pipeline(
     pools: the actors of its stages after reading. items: the work left, small values; a view that shrinks as `take` is
     called. build: builds the pipeline in another process, for a gang with room for the pools. An autoscaler may replace
     lost nodes within `resources.wait_s`, or LOST_AFTER_S.
-    Raises InputError and OSError of a task as they were raised there.
+    Raises InputError and OSError of a task as they were raised there, and ClusterError if Ray gives up lost work.
     """
     while left := list(items):
         with gang(pools, resources.decode_cpus) as place, beside_driver(Conductor) as conductor:
@@ -116,15 +129,21 @@ def _failure(lists: ray.ObjectRefGenerator, take: Callable[[PipelineRow], None])
         if not isinstance(cause, KNOWN):
             raise
         return cause
-    except ray.exceptions.RayActorError:
+    except ray.exceptions.RayActorError as error:
         if not taken:
-            raise  # the next attempt would end like this one
+            return known_cause(error)  # the next attempt would end like this one
         return GangLost("the process that ran the pipeline ended")
     return None
 
 
 def known_cause(error: Exception) -> Exception:
-    """The error of KNOWN that another process raised, or else the error itself."""
+    """The error of KNOWN that another process raised, a ClusterError for one of LOST, or else the error itself."""
+    if isinstance(error, LOST):
+        reason = str(error).strip().partition("\n")[0].rstrip(". ")
+        return ClusterError(
+            f"Ray gave up a part of the work: {reason}. See that the nodes stay up and have memory and disk left, and run the"
+            " same command again."
+        )
     cause = getattr(error, "cause", None)
     return cause.with_traceback(None) if isinstance(cause, KNOWN) else error
 

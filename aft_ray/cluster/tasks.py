@@ -16,7 +16,10 @@ AHEAD = 2
 
 
 class Tasks(Protocol):
-    """`function` of each tuple of arguments, in order. Raises InputError and OSError as the function raised them."""
+    """`function` of each tuple of arguments, in order.
+
+    Raises InputError and OSError as the function raised them, and ClusterError if Ray gives up a task.
+    """
 
     def __call__(self, function: Callable[..., T], arguments: Iterable[tuple[Any, ...]]) -> Iterator[T]: ...
 
@@ -45,19 +48,19 @@ def in_tasks(
     from aft_ray.cluster.pipelines import known_cause
     from aft_ray.cluster.preflight import check_sees
 
-    check_sees(reading)
-    kept = ray.put(function)
     remote = ray.remote(num_cpus=1)(_called)
     window = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
     left, pending = iter(arguments), deque[Any]()
     try:
+        check_sees(reading)
+        kept = ray.put(function)
         while True:
             while len(pending) < window and (given := next(left, None)) is not None:
                 pending.append(remote.remote(kept, *given))
             if not pending:
                 return
             yield ray.get(pending.popleft())
-    except ray.exceptions.RayTaskError as error:
+    except ray.exceptions.RayError as error:
         raise known_cause(error) from None
     finally:
         for reference in pending:
