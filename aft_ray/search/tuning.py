@@ -20,6 +20,7 @@ from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.model import is_own_class
 from aft_ray.recipe.own_class import import_class, own_faults
+from aft_ray.recipe.sections import MOST_PROCESSES
 from aft_ray.search.proposals import Listed, Proposals
 from aft_ray.search.schedulers import AshaPerMethod, population, reports
 from aft_ray.search.space import Space, Trial
@@ -142,11 +143,14 @@ class Round:
         num_trials = self._num_trials()
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is a row of the table
         with Progress(self.title, num_trials, "trials", done=len(self.names) - 1) as progress:
+            at_once = _concurrency(recipe)
+            # The proposer knows how many run at once. Without any number here Tune would start one actor after the other.
             proposed: dict[str, Any] = {"search_alg": _Proposer(self, first), "num_samples": -1}
+            proposed |= {"max_concurrent_trials": recipe.search.max_concurrent_trials or MOST_PROCESSES}
             space: dict[str, Any] = {}
             if recipe.search.scheduler == "pbt" and scheduler:  # which wants to know its population beforehand
                 space = {"trial": tune.grid_search([_config(t)["trial"] for t in (first, *iter(self.next, None))])}
-                proposed = {}
+                proposed = {"max_concurrent_trials": at_once}
             tuner = tune.Tuner(
                 tune.with_resources(tune.with_parameters(run_trial, shared=self.shared), _reserved(recipe)),
                 param_space=space,
@@ -155,7 +159,6 @@ class Round:
                     mode="max",
                     scheduler=scheduler,
                     **proposed,
-                    max_concurrent_trials=_concurrency(recipe),
                     trial_name_creator=_name,
                     reuse_actors=recipe.search.workers_per_trial == 1,  # do not wait for a process that imports torch
                 ),
@@ -197,14 +200,17 @@ def _name(tune_trial: Any) -> str:
 
 
 class _Proposer(tune.search.Searcher):
-    """Hands the trials of a round to Tune."""
+    """Hands the trials of a round to Tune, as many at once as the cluster has room for at that time: nodes may join."""
 
     def __init__(self, of: Round, first: Trial) -> None:
         super().__init__(metric="score", mode="max")
         self.round, self.first = of, first
         self.trials: dict[str, Trial] = {}
+        self.ended: set[str] = set()
 
     def suggest(self, trial_id: str) -> Any:
+        if len(self.trials) - len(self.ended) >= max(1, _room(self.round.shared.recipe)):
+            return None  # Tune asks again
         trial = self.round.next() if self.trials else self.first
         if trial is None:
             return tune.search.Searcher.FINISHED
@@ -213,6 +219,7 @@ class _Proposer(tune.search.Searcher):
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         if trial_id in self.trials:
+            self.ended.add(trial_id)
             self.round.tell(self.trials[trial_id])
 
     def save(self, checkpoint_path: str) -> None:
@@ -256,17 +263,21 @@ def _reserved(recipe: Recipe) -> dict[str, float]:
 
 def _concurrency(recipe: Recipe) -> int:
     """How many trials may run at the same time. Raises InputError if the cluster has no room for one."""
-    there, per_trial, search = ray.cluster_resources(), needed(recipe), recipe.search
-    fitting = int(min(there.get(kind, 0) / count + 1e-9 for kind, count in per_trial.items()))
-    if not fitting:
+    there, per_trial, asked = ray.cluster_resources(), needed(recipe), recipe.search.max_concurrent_trials
+    room = _room(recipe)
+    if not room:
         lacking = ", ".join(f"{count:g} {kind}s ({there.get(kind, 0):g} there)" for kind, count in per_trial.items())
         raise InputError(
             f"The cluster has no room for a trial: it needs {lacking}. Lower search.workers_per_trial,"
             " search.cpus_per_trial or search.gpus_per_trial, or use another cluster."
         )
-    asked = search.max_concurrent_trials
-    if asked is not None and asked > fitting:
-        logger.warning(
-            "search.max_concurrent_trials is %d, the cluster has room for %d: the others wait.", asked, fitting
-        )
+    if asked is not None and asked > room:
+        logger.warning("search.max_concurrent_trials is %d, the cluster has room for %d: the others wait.", asked, room)
+    return room
+
+
+def _room(recipe: Recipe) -> int:
+    """How many trials the cluster has room for now, at most `search.max_concurrent_trials`."""
+    there, asked = ray.cluster_resources(), recipe.search.max_concurrent_trials
+    fitting = int(min(there.get(kind, 0) / count + 1e-9 for kind, count in needed(recipe).items()))
     return fitting if asked is None else min(asked, fitting)

@@ -1,0 +1,46 @@
+"""What a search hands to Tune, without a cluster."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+
+from aft_ray.recipe.config import load
+from aft_ray.search.tuning import _Proposer
+from tests.helpers import ROOT
+
+
+def test_a_search_runs_more_trials_at_once_when_nodes_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"CPU": 1.0}
+    monkeypatch.setattr(ray, "cluster_resources", lambda: there)
+    trials = [SimpleNamespace(to_json=lambda name=name: name) for name in "abcdef"]
+    told: list[Any] = []
+    recipe = load(
+        ROOT / "jobs" / "recipes" / "demo.yaml", ["search.max_concurrent_trials=4", "search.cpus_per_trial=1"]
+    )
+    shared: Any = SimpleNamespace(recipe=recipe)
+    of: Any = SimpleNamespace(shared=shared, next=lambda: trials.pop(0) if trials else None, tell=told.append)
+    proposer = _Proposer(of, of.next())
+
+    def asked() -> list[str | None]:
+        """The trials that Tune gets when it asks until it gets none. It asks with a new name each time."""
+        found: list[str | None] = []
+        while isinstance(answer := proposer.suggest(f"{len(proposer.trials)}"), dict):
+            found.append(answer["trial"])
+        return [*found, answer]
+
+    assert asked() == ["a", None]
+    there["CPU"] = 2.0
+    assert asked() == ["b", None]
+    there["CPU"] = 9.0
+    assert asked() == ["c", "d", None], "at most four at once"
+    there["CPU"] = 0.0  # all nodes are gone, perhaps for a moment
+    assert asked() == [None]
+    for number in range(4):
+        proposer.on_trial_complete(str(number))
+    assert len(told) == 4 and asked() == ["e", None]
+    there["CPU"] = 9.0
+    assert asked() == ["f", proposer.FINISHED]
