@@ -69,6 +69,7 @@ class _Pool:
 
     num_actors: int
     num_gpus: float
+    max_actors: None = None
 
 
 class _Actor:

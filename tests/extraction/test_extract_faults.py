@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import ray
 import yaml
-from ray._private.state import actors
 
 from aft_ray.datasets.prepare import prepare
 from aft_ray.extraction.extract import extract
@@ -120,8 +120,9 @@ def test_the_process_that_runs_the_pipeline_is_killed(
     prepare(given)
 
     def kill(found: list[tuple[int, int]]) -> None:
-        alive = (actor for actor in actors().values() if actor["State"] == "ALIVE")
-        (conductor,) = (actor["Pid"] for actor in alive if actor["ActorClassName"] == "Conductor")
+        own = {process.pid for process in psutil.Process().children(recursive=True)}
+        named = ((process.pid, process.info["name"] or "") for process in psutil.process_iter(["name"]))
+        (conductor,) = (pid for pid, name in named if pid in own and name.startswith("ray::Conductor"))
         os.kill(conductor, signal.SIGKILL)
 
     killer = when_calls(given, 3 * SHARD + 1, kill)
@@ -186,6 +187,20 @@ def test_a_node_is_killed(undisturbed: Recipe, tmp_path: Path, image_folder: Pat
     assert "nodes are gone and were not replaced: starting again" in job.stderr
     assert checksums(given) == checksums(undisturbed) and files(given) == files(undisturbed)
     assert num_samples(given) <= num_samples(undisturbed) + 2 * SHARD
+
+
+def test_actors_join_on_a_node_that_comes_later_and_what_they_leave_when_it_dies_is_done_by_the_others(
+    undisturbed: Recipe, tmp_path: Path, image_folder: Path
+) -> None:
+    given = recipe(tmp_path, image_folder, "joined", pause_s=0.6)
+    given = given.model_copy(update={"teachers": (given.teachers[0].model_copy(update={"max_actors": 3}),)})
+    prepare(given)
+    command = [sys.executable, "-m", "tests.helpers.node_drill", str(write_recipe(given, tmp_path)), str(log_of(given))]
+    job = subprocess.run([*command, "2", "+2"], env=ENVIRONMENT, capture_output=True, text=True, cwd=ROOT, timeout=240)
+    assert job.returncode == 0, job.stdout + job.stderr
+    assert "an actor that had joined is gone: starting again with the remaining work" in job.stderr
+    assert checksums(given) == checksums(undisturbed) and files(given) == files(undisturbed)
+    assert num_samples(given) <= num_samples(undisturbed) + 4 * SHARD
 
 
 def test_the_disk_is_full(undisturbed: Recipe, tmp_path: Path, image_folder: Path) -> None:
