@@ -3,8 +3,6 @@
 Actors hold their resources to the end. If two pipelines started their actors one by one, each could hold resources that the
 other waits for, with no CPU left for reading. So readers are actors as well, and all actors of a pipeline share one Ray
 placement group, which Ray creates as soon as the cluster has room for the whole group.
-
-Actors beyond the group, up to a pool's `max_actors`, join when there is room for them. The pipeline does not wait for them.
 """
 
 from __future__ import annotations
@@ -41,11 +39,6 @@ class ActorPool(Protocol):
     @property
     def num_gpus(self) -> float:
         """GPUs of each actor."""
-        ...
-
-    @property
-    def max_actors(self) -> int | None:
-        """Most actors, with those that join later; None: none join."""
         ...
 
 
@@ -137,11 +130,10 @@ class GangLost(Exception):
 
 @dataclass(frozen=True)
 class Gang:
-    """The reserved resources of one pipeline. pools: for each stage, an actor's bundle, the bundles' numbers in `group`, and the
-    number of actors that may join."""
+    """The reserved resources of one pipeline. pools: for each stage, an actor's bundle and the bundles' numbers in `group`."""
 
     group: PlacementGroup
-    pools: Sequence[tuple[Bundle, range, int]]
+    pools: Sequence[tuple[Bundle, range]]
 
     def stage(self, pool: int, most: int | None = None, *, calls: int = 1) -> dict[str, Any]:
         """Arguments of Ray Data's `map` that place a stage's actors in the group.
@@ -151,21 +143,15 @@ class Gang:
         """
         import ray.data
 
-        bundle, numbers, joining = self.pools[pool]
-        size = len(numbers) + joining
-        places = itertools.cycle([*numbers, *[None] * joining])
+        bundle, numbers = self.pools[pool]
+        places = itertools.cycle(numbers)
 
         def next_place() -> dict[str, Any]:
-            if (number := next(places)) is None:
-                return {
-                    "max_restarts": 0,
-                    "max_task_retries": 0,
-                }  # if lost: restarted it might wait for room, with its shards
-            return {"scheduling_strategy": PlacementGroupSchedulingStrategy(self.group, number)}
+            return {"scheduling_strategy": PlacementGroupSchedulingStrategy(self.group, next(places))}
 
         return {
             "compute": ray.data.ActorPoolStrategy(
-                size=min(size, most or size),
+                size=min(len(numbers), most or len(numbers)),
                 max_concurrent_calls_per_actor=calls,
                 max_tasks_in_flight_per_actor=calls + 1,  # one more, whose row travels to the actor's node meanwhile
                 enable_true_multi_threading=calls > 1,
@@ -175,34 +161,23 @@ class Gang:
             "ray_remote_args_fn": next_place,
         }
 
-    @property
-    def grows(self) -> bool:
-        """Whether actors may join."""
-        return any(joining for _, _, joining in self.pools)
-
     def is_whole(self) -> bool:
         """Whether every actor has a node. A task of an actor without one waits, even while other actors are idle."""
         return all(placement_group_table(self.group)["bundles_to_node_id"].values())
 
 
 @contextmanager
-def gang(pools: Sequence[ActorPool], decode_cpus: int | None = None, *, grows: bool = True) -> Iterator[Gang]:
-    """Waits for room for readers and all of `pools`, and prints what it waits for. Raises InputError as `share_of`.
-
-    grows: whether actors may join later.
-    """
+def gang(pools: Sequence[ActorPool], decode_cpus: int | None = None) -> Iterator[Gang]:
+    """Waits for room for readers and all of `pools`, and prints what it waits for. Raises InputError as `share_of`."""
     share = share_of(pools, nodes_resources(), decode_cpus)
-    wanted = [({"CPU": share.reader_cpus}, share.readers, 0)]
-    for pool in pools:
-        joining = (pool.max_actors or pool.num_actors) - pool.num_actors if grows else 0
-        wanted.append((share.of(pool), pool.num_actors, joining))
-    ends = itertools.accumulate(count for _, count, _ in wanted)
-    group = placement_group([bundle for bundle, count, _ in wanted for _ in range(count)])
+    wanted = [({"CPU": share.reader_cpus}, share.readers), *((share.of(pool), pool.num_actors) for pool in pools)]
+    starts = [0, *itertools.accumulate(count for _, count in wanted)]
+    group = placement_group([bundle for bundle, count in wanted for _ in range(count)])
     try:
         _wait(group)
-        named_places = zip(wanted, ends, strict=True)
         yield Gang(
-            group, [(bundle, range(end - count, end), joining) for (bundle, count, joining), end in named_places]
+            group,
+            [(bundle, range(start, start + count)) for (bundle, count), start in zip(wanted, starts, strict=False)],
         )
     finally:
         remove_placement_group(group)

@@ -67,16 +67,14 @@ def run_pipeline(
     lost nodes within `resources.wait_s`, or LOST_AFTER_S.
     Raises InputError and OSError of a task as they were raised there, and ClusterError if Ray gives up lost work.
     """
-    grows = True
     while left := list(items):
-        with gang(pools, resources.decode_cpus, grows=grows) as place, beside_driver(Conductor) as conductor:
+        with gang(pools, resources.decode_cpus) as place, beside_driver(Conductor) as conductor:
             lists = conductor.run.remote(left, build, place, max(LOST_AFTER_S, resources.wait_s))
             failure = _failure(lists, take)
         if failure is None:
             return
         if not isinstance(failure, GangLost):
             raise failure
-        grows = len(list(items)) < len(left)  # actors that fail before a shard is done may not join again
         print(f"aft-ray: {failure}: starting again with the remaining work.", file=sys.stderr)
 
 
@@ -90,8 +88,7 @@ class Conductor:
         """Yields the output rows in lists: Ray keeps a note of every yielded value at the driver too."""
         _set_context(place, patience_s)
         done: list[PipelineRow] = []
-        failure: Exception | None = None
-        sent = -math.inf
+        failure, sent = None, -math.inf
         try:
             for row in build(items, place).iter_rows():
                 done.append(row)
@@ -99,8 +96,7 @@ class Conductor:
                     yield done
                     done, sent = [], time.monotonic()
         except Exception as error:
-            is_of_joined = place.grows and isinstance(error, LOST)  # Ray restarts all other actors
-            failure = GangLost("an actor that had joined is gone") if is_of_joined else known_cause(error)
+            failure = known_cause(error)
         yield done
         if failure:
             raise failure

@@ -69,7 +69,6 @@ class _Pool:
 
     num_actors: int
     num_gpus: float
-    max_actors: None = None
 
 
 class _Actor:

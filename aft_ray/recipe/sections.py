@@ -239,9 +239,6 @@ class TeacherConfig(Model):
     """Arguments of a class of your own, handed over as they are."""
     num_actors: int = Field(default=1, gt=0, le=MOST_PROCESSES)
     """Copies of this teacher that run at the same time."""
-    max_actors: int | None = Field(default=None, gt=0, le=MOST_PROCESSES)
-    """Most copies of this teacher: those beyond `num_actors` join when the cluster has room for them, such as on a node that an
-    autoscaler adds. Null adds none."""
     num_gpus: float = Field(default=0, ge=0, le=MOST_PROCESSES)
     """GPUs per actor; fractions share one GPU."""
 
@@ -255,14 +252,6 @@ class TeacherConfig(Model):
         return value
 
     _name_is_a_directory = field_validator("name")(checked_name)
-
-    @model_validator(mode="after")
-    def _actors_only_join(self) -> TeacherConfig:
-        if self.max_actors is not None and self.max_actors < self.num_actors:
-            raise ValueError(
-                f"max_actors is {self.max_actors}, below num_actors, {self.num_actors}. Raise it or leave it out"
-            )
-        return self
 
     def reading(self, samples: Mapping[str, Any]) -> TeacherConfig:
         """The config for the samples of this manifest, whose prompt may decide the truncation side."""

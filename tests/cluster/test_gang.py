@@ -5,9 +5,8 @@ import sys
 from inspect import signature
 
 import pytest
-from ray.util.placement_group import PlacementGroup
 
-from aft_ray.cluster.gang import Gang, Share, share_of
+from aft_ray.cluster.gang import Share, share_of
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig
 from tests.helpers import ROOT
@@ -78,17 +77,6 @@ def test_decode_cpus_are_for_reading_or_refused() -> None:
         InputError, match="resources.decode_cpus is 15, and 1 actors beside GPUs take one CPU each; the"
     ):
         share_of(teachers, [{"CPU": 16, "GPU": 1}], decode_cpus=15)
-
-
-def test_actors_that_join_have_no_place_in_the_gang_and_are_not_restarted() -> None:
-    gang = Gang(PlacementGroup.empty(), [({"CPU": 1.0}, range(2), 0), ({"CPU": 1.0, "GPU": 0.5}, range(2, 4), 2)])
-    assert gang.grows
-    options = gang.stage(1)
-    assert options["compute"].min_size == options["compute"].max_size == 4
-    places = [options["ray_remote_args_fn"]() for _ in range(4)]
-    assert [place["scheduling_strategy"].placement_group_bundle_index for place in places[:2]] == [2, 3]
-    assert places[2:] == [{"max_restarts": 0, "max_task_retries": 0}] * 2
-    assert gang.stage(1, 3)["compute"].max_size == 3 and gang.stage(0)["compute"].max_size == 2
 
 
 def test_ray_data_still_places_each_actor_by_a_function() -> None:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray import exceptions
-from ray.util.placement_group import PlacementGroup
 
-from aft_ray.cluster import pipelines
-from aft_ray.cluster.gang import Gang, GangLost
-from aft_ray.cluster.pipelines import Conductor, _failure, known_cause
+from aft_ray.cluster.pipelines import _failure, known_cause
 from aft_ray.recipe.errors import ClusterError, InputError
 
 LOST = [
@@ -52,21 +48,3 @@ def test_a_pipeline_whose_process_ends_before_its_first_row_is_a_cluster_s_fault
 
     given: Any = lists()
     assert isinstance(_failure(given, lambda row: None), ClusterError)
-
-
-@pytest.mark.parametrize(("joining", "expected"), [(1, GangLost), (0, ClusterError)])
-def test_a_lost_actor_that_had_joined_lets_the_pipeline_begin_again_after_the_rows_that_are_done(
-    joining: int, expected: type[Exception], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def rows() -> Iterator[dict[str, int]]:
-        yield {"shard": 0}
-        raise exceptions.ActorDiedError
-
-    monkeypatch.setattr(pipelines, "_set_context", lambda place, patience_s: None)
-    monkeypatch.setattr(pipelines, "SENT_EVERY_S", 100.0)
-    pipeline: Any = SimpleNamespace(iter_rows=rows)
-    gang = Gang(PlacementGroup.empty(), [({"CPU": 1.0}, range(1), joining)])
-    lists = Conductor().run([0], lambda items, place: pipeline, gang, 1.0)
-    assert next(lists) == [{"shard": 0}] and next(lists) == []
-    with pytest.raises(expected):
-        next(lists)

@@ -189,20 +189,6 @@ def test_a_node_is_killed(undisturbed: Recipe, tmp_path: Path, image_folder: Pat
     assert num_samples(given) <= num_samples(undisturbed) + 2 * SHARD
 
 
-def test_actors_join_on_a_node_that_comes_later_and_what_they_leave_when_it_dies_is_done_by_the_others(
-    undisturbed: Recipe, tmp_path: Path, image_folder: Path
-) -> None:
-    given = recipe(tmp_path, image_folder, "joined", pause_s=0.6)
-    given = given.model_copy(update={"teachers": (given.teachers[0].model_copy(update={"max_actors": 3}),)})
-    prepare(given)
-    command = [sys.executable, "-m", "tests.helpers.node_drill", str(write_recipe(given, tmp_path)), str(log_of(given))]
-    job = subprocess.run([*command, "2", "+2"], env=ENVIRONMENT, capture_output=True, text=True, cwd=ROOT, timeout=240)
-    assert job.returncode == 0, job.stdout + job.stderr
-    assert "an actor that had joined is gone: starting again with the remaining work" in job.stderr
-    assert checksums(given) == checksums(undisturbed) and files(given) == files(undisturbed)
-    assert num_samples(given) <= num_samples(undisturbed) + 4 * SHARD
-
-
 def test_the_disk_is_full(undisturbed: Recipe, tmp_path: Path, image_folder: Path) -> None:
     given = recipe(tmp_path, image_folder, "full", largest_file=1000)
     prepare(given)

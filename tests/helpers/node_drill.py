@@ -1,7 +1,6 @@
 """`python -m tests.helpers.node_drill RECIPE LOG CPUS ...`: extract on local nodes with so many CPUs; one of them is killed.
 
-It dies while its teacher is in the middle of a shard. It is never the first node, where the driver runs. With `+CPUS` a node
-with so many joins the first one once a teacher works there, and dies when its own teachers have worked.
+It dies while its teacher is in the middle of a shard. It is never the first node, where the driver runs.
 """
 
 from __future__ import annotations
@@ -57,35 +56,6 @@ def drill(recipe_path: str, log: Path, cpus: list[int]) -> None:
     cluster.shutdown()
 
 
-def join_drill(recipe_path: str, log: Path, cpus: int, joining: int) -> None:
-    import ray
-    from ray.cluster_utils import Cluster
-
-    from aft_ray.extraction.extract import extract
-    from aft_ray.recipe.config import load
-    from tests.helpers.own_teachers import calls
-
-    def wait_for_actors(count: int) -> None:
-        while len({pid for pid, _ in calls(log)}) < count:
-            assert extraction.is_alive(), "the extraction ended before a node had joined"
-            time.sleep(0.05)
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus, "object_store_memory": 80 << 20})
-    ray.init(address=cluster.address, log_to_driver=False)
-    extraction = threading.Thread(target=lambda: print(extract(load(recipe_path))))
-    extraction.start()
-    wait_for_actors(1)
-    node = cluster.add_node(num_cpus=joining, object_store_memory=80 << 20)  # Ray allows it in the main thread alone
-    wait_for_actors(1 + joining)
-    cluster.remove_node(node, allow_graceful=False)
-    extraction.join()
-    ray.shutdown()
-    cluster.shutdown()
-
-
 if __name__ == "__main__":
     set_environment()
-    if sys.argv[-1].startswith("+"):
-        join_drill(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:]))
-        sys.exit()
     drill(sys.argv[1], Path(sys.argv[2]), [int(count) for count in sys.argv[3:]])
