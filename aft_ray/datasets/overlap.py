@@ -34,6 +34,8 @@ def check_apart(listing: Listing, config: DatasetConfig, workspace: Workspace) -
     written = [samples, *map(os.path.realpath, unfinished_places(workspace))]
     found: dict[str, None] = {}
     for place in _places(listing, config):
+        if any(_is_inside(place, other) for other in found):
+            continue  # told with the folder that holds it
         if any(_is_inside(place, own) for own in written) or (
             walked and os.path.isdir(place) and _is_inside(samples, place)
         ):

@@ -125,7 +125,7 @@ def test_a_kill_at_any_change_leaves_the_old_samples_or_the_new(workspace: Works
 
 
 def test_pictures_that_lie_where_prepare_writes_are_refused_and_stay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where it lies, through a link to a folder, to a file, and around the workspace."""
     monkeypatch.chdir(tmp_path)
@@ -140,6 +140,7 @@ def test_pictures_that_lie_where_prepare_writes_are_refused_and_stay(
         path.write_text(dump(recipe(tmp_path / "work", place)))
         for options in ([], ["--overwrite"]):
             assert main(["prepare", str(path), *options]) == 2
+            assert len(capsys.readouterr().err.splitlines()) == 1, "a folder is named, not its pictures too"
         path.unlink()
         assert files(tmp_path) == before
 

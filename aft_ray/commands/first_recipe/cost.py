@@ -20,6 +20,8 @@ from aft_ray.recipe.config import Recipe
 
 TIMED, LONGEST_S = 3, 2.0
 """Batches and steps that are timed, after one that warms up, and when no further one begins."""
+START_S = 4.0
+"""Seconds of a training beside its steps: its process, its data and its evaluations."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def estimate(recipe: Recipe, found: Found, num_trainings: int) -> Cost:
     with redirect_stderr(io.StringIO()), _one_thread():  # libraries draw bars while they read weights
         seconds = sum(_teacher_s(recipe, index, found) for index in range(len(recipe.teachers)))
         step_s = _step_s(recipe, found.listing)
-    return Cost(rows * seconds / 60, num_trainings * recipe.train.steps * step_s / 60, num_trainings)
+    return Cost(rows * seconds / 60, num_trainings * (recipe.train.steps * step_s + START_S) / 60, num_trainings)
 
 
 @contextmanager
