@@ -5,6 +5,8 @@ A local place is a `pathlib.Path`, a URL a `RemotePath`; readers do not care whi
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path, PurePath
@@ -54,9 +56,20 @@ def filesystem_of(location: str) -> tuple[Any, str]:
     try:
         if "://" in location:
             return pafs.FileSystem.from_uri(location)
-        return pafs.LocalFileSystem(), str(Path(location).expanduser().resolve())
+        return pafs.LocalFileSystem(), str(_resolved(Path(location).expanduser()))
     except (RuntimeError, OSError, ValueError) as error:  # a link to itself, a home of nobody, NUL
         raise InputError(f"{location} cannot be opened: {error}") from error
+
+
+def _resolved(path: Path) -> Path:
+    """The path without links. Raises OSError for a link to itself, which `Path.resolve` passes over from Python 3.13 on."""
+    found = path.resolve()
+    try:
+        os.stat(path)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(f"Symlink loop from '{path}'") from error
+    return found
 
 
 def below(place: AnyPath, root: AnyPath) -> PurePath:
