@@ -87,7 +87,9 @@ def test_a_simulated_cluster_has_a_number_of_devices(
 
 
 def test_settings_that_cannot_run_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = written(tmp_path, ("scans: {dataset.name: digits}", "scans: {dataset: {source: image_folder, path: none}}"))
+    path = written(
+        tmp_path, ("scans: {dataset.name: digits}", "scans: {dataset: {name: null, source: image_folder, path: none}}")
+    )
     finished(load_study(path), "digits-few", "digits-all")
     with pytest.raises(InputError, match="Setting scans-few, scans-all: "):
         aft_ray.study(path)
