@@ -9,12 +9,13 @@ import secrets
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aft_ray.cluster.address import address, check_answers, names_cluster
+from aft_ray.cluster.place import cluster_place
 from aft_ray.cluster.tasks import Helpers, in_tasks
 from aft_ray.commands.library_log import LIBRARY_LOG
 from aft_ray.commands.own_modules import find_own_modules, ray_settings
@@ -100,14 +101,24 @@ def report_without_secrets() -> None:
     sys.excepthook = _print_exception
 
 
-def _start_ray(recipe: Recipe) -> None:
-    """Raises ClusterError with the way out if Ray does not start or the cluster does not let us in."""
+def _start_ray(recipe: Recipe, place: str | None) -> None:
+    """place: for the files of a local cluster.
+
+    Raises ClusterError with the way out if Ray does not start or the cluster does not let us in.
+    """
     import ray
 
     joins, settings = names_cluster(), ray_settings(recipe)
     dashboard = None if joins else False
     try:
-        ray.init(address(), include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR, **settings)
+        ray.init(
+            address(),
+            include_dashboard=dashboard,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=place,
+            **settings,
+        )
     except Exception as error:  # Ray raises plain ones: of a node that timed out, of a version that differs
         reason = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
         way_out = (
@@ -149,14 +160,15 @@ def ray_cluster(recipe: Recipe, verb: str, *others: Recipe) -> Iterator[None]:
         check_answers()
     import ray
 
-    try:
-        _start_ray(recipe)
-        take_signals()
-        from aft_ray.cluster.preflight import check_room, preflight
+    with nullcontext() if joins else cluster_place() as place:
+        try:
+            _start_ray(recipe, place)
+            take_signals()
+            from aft_ray.cluster.preflight import check_room, preflight
 
-        if joins:
-            preflight(recipe, verb)
-        check_room((recipe, *others), verb)
-        yield
-    finally:
-        ray.shutdown()
+            if joins:
+                preflight(recipe, verb)
+            check_room((recipe, *others), verb)
+            yield
+        finally:
+            ray.shutdown()

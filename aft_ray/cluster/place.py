@@ -1,0 +1,57 @@
+"""The directory of a local Ray cluster: its logs, its sockets and the objects that did not fit into memory.
+
+Ray itself never deletes one. A command that ends well deletes its own. The directory of a command that failed or was killed
+stays for a day, for its logs; later the next command deletes it. A lock shows that a directory is in use: the system takes it
+back when the process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+STALE_AFTER_S = 24 * 3600.0
+LOCK = "in-use"
+LONGEST = 103 - len("/12345678/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1")
+"""Bytes of a path below which Ray's sockets may lie: no system takes less than 103 for a socket's."""
+
+
+@contextmanager
+def cluster_place() -> Iterator[str | None]:
+    """A new directory for `ray.init`; None, for Ray's own choice, where the user has set RAY_TMPDIR or the path is too long."""
+    place = Path(tempfile.gettempdir()) / f"aft-clusters-{os.getuid()}"
+    if "RAY_TMPDIR" in os.environ or len(os.fsencode(place)) > LONGEST:
+        yield None
+        return
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _delete_stale(place)
+    own = Path(tempfile.mkdtemp(prefix="", dir=place))
+    with _locked(own):
+        yield str(own)
+    shutil.rmtree(own, ignore_errors=True)  # a process of Ray may still be ending: the rest goes a day later
+
+
+def _delete_stale(place: Path) -> None:
+    """Deletes the directories that no process has used for a day."""
+    for folder in place.iterdir():
+        with suppress(OSError):  # another command is using or deleting it
+            if time.time() - folder.stat().st_mtime > STALE_AFTER_S:
+                with _locked(folder):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Raises BlockingIOError if another process holds the lock."""
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(lock)
