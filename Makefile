@@ -8,7 +8,7 @@ REVIEWS := work/data/reviews
 # The exact versions that CI uses; they need Python 3.11 or newer.
 CONSTRAINTS := $(shell $(PYTHON) -c "import sys; print('-c constraints.txt' * (sys.version_info >= (3, 11)))")
 
-.PHONY: demo docs test first-half second-half test-fast reference results results-quick check format install clean
+.PHONY: demo docs test first-half second-half test-fast floors reference results results-quick check format install clean
 
 demo: $(INSTALLED)  ## the whole story on bundled real data
 	$(BIN)/aft-ray demo
@@ -27,6 +27,9 @@ second-half: $(INSTALLED)
 
 test-fast: $(INSTALLED)  ## the tests that start neither Ray nor other processes
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ray and not processes"
+
+floors: $(INSTALLED)  ## speeds as ratios to plain code, two minutes; fails below a floor, the second time
+	$(BIN)/python jobs/benchmarks/floors.py
 
 reference: $(INSTALLED)  ## writes the page and the schema of all keys of a recipe from the models
 	$(BIN)/aft-ray keys --as markdown > docs/recipe.md

@@ -57,9 +57,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one forward + backward pass."""
+    """Of one forward + backward pass. seconds: the median of several. fastest: of them, the least disturbed by other work."""
 
     seconds: float
+    fastest: float
     peak_bytes: int
     value: float
 
@@ -185,7 +186,7 @@ def measure(
         started = time.perf_counter()
         step()
         durations.append(time.perf_counter() - started)
-    return Cost(statistics.median(durations), peak, value)
+    return Cost(statistics.median(durations), min(durations), peak, value)
 
 
 def peak_bytes(device: str) -> int:
