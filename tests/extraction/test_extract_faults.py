@@ -125,7 +125,8 @@ def test_the_process_that_runs_the_pipeline_is_killed(
         (conductor,) = (pid for pid, name in named if pid in own and name.startswith("ray::Conductor"))
         os.kill(conductor, signal.SIGKILL)
 
-    killer = when_calls(given, 3 * SHARD + 1, kill)
+    # Late enough for its first row to have reached the driver: one that dies before is not started again.
+    killer = when_calls(given, 8 * SHARD + 1, kill)
     extract(given)
     killer.join()
     assert "the process that ran the pipeline ended: starting again" in capsys.readouterr().err
