@@ -24,12 +24,16 @@ LONGEST = 103 - len("/12345678/session_2026-01-01_00-00-00_000000_1234567/socket
 
 @contextmanager
 def cluster_place() -> Iterator[str | None]:
-    """A new directory for `ray.init`; None, for Ray's own choice, where the user has set RAY_TMPDIR or the path is too long."""
+    """A new directory for `ray.init`; None, for Ray's own choice, where the user has set RAY_TMPDIR, the path is too long, or the
+    directory is a link or another user's."""
     place = Path(tempfile.gettempdir()) / f"aft-clusters-{os.getuid()}"
     if "RAY_TMPDIR" in os.environ or len(os.fsencode(place)) > LONGEST:
         yield None
         return
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if place.is_symlink() or place.stat().st_uid != os.getuid():  # another user made it: nothing there is ours
+        yield None
+        return
     _delete_stale(place)
     own = Path(tempfile.mkdtemp(prefix="", dir=place))
     with _locked(own):

@@ -79,3 +79,13 @@ def test_a_place_of_the_user_s_and_a_path_too_long_for_sockets_are_left_to_ray(
     monkeypatch.setenv("RAY_TMPDIR", "/elsewhere")
     with cluster_place() as place:
         assert place is None and not temporary.exists()
+
+
+def test_nothing_is_made_or_deleted_behind_a_link(temporary: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    (other / "old").mkdir(parents=True)
+    os.utime(other / "old", (0, 0))
+    temporary.symlink_to(other)
+    with cluster_place() as place:
+        assert place is None
+    assert [path.name for path in other.iterdir()] == ["old"]
