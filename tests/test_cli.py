@@ -47,6 +47,12 @@ def test_wrong_input_exits_with_2_and_one_line_per_fault(recipe: Path) -> None:
     assert "Unknown key 'train.stepps'. Did you mean 'steps'?" in done.stderr
 
 
+def test_changes_count_on_both_sides_of_an_option(recipe: Path) -> None:
+    done = aft_ray("prepare", str(recipe), "train.steps=-1", "--overwrite", "regularizer.beta=-1")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 2
+    assert "train.steps" in done.stderr and "regularizer.beta" in done.stderr
+
+
 def test_prepare_then_verify_then_damage(recipe: Path, tmp_path: Path) -> None:
     assert aft_ray("prepare", str(recipe)).returncode == 0
     assert aft_ray("verify", str(recipe)).returncode == 0
