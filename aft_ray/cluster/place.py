@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from aft_ray.recipe.own_folder import make_own_folder
+
 STALE_AFTER_S = 24 * 3600.0
 LOCK = "in-use"
 LONGEST = 103 - len("/12345678/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1")
@@ -24,14 +26,13 @@ LONGEST = 103 - len("/12345678/session_2026-01-01_00-00-00_000000_1234567/socket
 
 @contextmanager
 def cluster_place() -> Iterator[str | None]:
-    """A new directory for `ray.init`; None, for Ray's own choice, where the user has set RAY_TMPDIR, the path is too long, or the
-    directory is a link or another user's."""
+    """A new directory for `ray.init`; None, for Ray's own choice, where the user has set RAY_TMPDIR, the path is too long, or a
+    link, a file or another user's directory has the name."""
     place = Path(tempfile.gettempdir()) / f"aft-clusters-{os.getuid()}"
     if "RAY_TMPDIR" in os.environ or len(os.fsencode(place)) > LONGEST:
         yield None
         return
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if place.is_symlink() or place.stat().st_uid != os.getuid():  # another user made it: nothing there is ours
+    if not make_own_folder(place):
         yield None
         return
     _delete_stale(place)

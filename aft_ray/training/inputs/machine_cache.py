@@ -4,6 +4,8 @@ They are files under the machine's temporary directory, in a directory per user,
 that want the same find the same, and others never meet. Who makes them or uses them holds a lock, which the system takes
 back when the process ends, however it ends: nothing has to be cleaned up by hand after a crash. The last user deletes
 them and the locks' files. The files of a killed process serve its restart; a day later the next writer deletes them.
+
+Where a link, a file or another user's directory has the name, and where the disk has no room, every process holds its own arrays.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from types import TracebackType
 
 import numpy as np
 
+from aft_ray.recipe.own_folder import make_own_folder
+
 logger = logging.getLogger(__name__)
 
 STALE_AFTER_S = 24 * 3600.0
@@ -35,26 +39,30 @@ class ArrayCache:
         self.used = ExitStack()
 
     def __enter__(self) -> ArrayCache:
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.is_own = make_own_folder(self.directory)
+        if not self.is_own:
+            self._warn("is a link, a file or another user's")
         return self
 
     def get(self, key: str, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """The arrays of `key`, read-only. One process calls `make`, the others wait for it.
-
-        Where the disk has no room, they are this process's own.
-        """
+        """The arrays of `key`, read-only. One process calls `make`, the others wait for it."""
+        if not self.is_own:
+            return dict(make())
         place = self.directory / key
         with self._locked(key, "making", fcntl.LOCK_EX):
             if not place.is_dir():
                 self._delete_left_overs(key)
                 arrays = dict(make())
                 if shutil.disk_usage(self.directory).free < 1.1 * sum(array.nbytes for array in arrays.values()):
-                    logger.warning("%s has too little room: every worker holds its own copy.", self.directory)
+                    self._warn("has too little room")
                     return arrays
                 self._write(place, arrays)
             self.used.enter_context(self._locked(key, "using", fcntl.LOCK_SH))
             self.keys.append(key)
             return {path.stem: np.load(path, mmap_mode="r") for path in sorted(place.glob("*.npy"))}
+
+    def _warn(self, why: str) -> None:
+        logger.warning("%s %s: every worker holds its own copy.", self.directory, why)
 
     def _write(self, place: Path, arrays: Mapping[str, np.ndarray]) -> None:
         temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=self.directory))

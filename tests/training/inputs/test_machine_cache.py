@@ -122,3 +122,20 @@ def test_without_room_on_the_disk_every_process_has_its_own(directory: Path, mon
     )
     with ArrayCache(directory) as cache:
         assert cache.get("key", lambda: made(directory))["numbers"].flags.writeable and left(directory) == set()
+
+
+def test_nothing_is_read_made_or_deleted_behind_a_link(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The link leads to arrays of the same key and to old files, as another user could lay them there."""
+    monkeypatch.setattr("aft_ray.training.inputs.machine_cache.STALE_AFTER_S", -1.0)
+    other = directory.parent / "other"
+    (other / "old").mkdir(parents=True)
+    (other / "key").mkdir()
+    np.save(other / "key" / "numbers.npy", np.zeros(6))
+    directory.symlink_to(other)
+    with ArrayCache(directory) as cache:
+        for key in ("key", "new"):
+            assert cache.get(key, lambda: made(directory))["numbers"].tolist() == list(range(6))
+    assert left(other) == {"old", "key"} and locks(other) == set()
+    assert caplog.text.count("is a link, a file or another user's: every worker holds its own copy") == 1
