@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("path", metavar="PATH", help=about)
     for name in COLUMNS:
-        parser.add_argument(f"--{name}", metavar="COLUMN", help=f"the table's column of the {name}; guessed by default")
+        parser.add_argument(f"--{name}", metavar="COLUMN", help=f"a table's column of the {name}; guessed by default")
     parser.add_argument("--workspace", help="a directory or URL for everything that is written; work/NAME by default")
 
 
@@ -24,7 +24,7 @@ def run(parsed: argparse.Namespace) -> None:
     from aft_ray.commands.check import check
     from aft_ray.commands.first_recipe.init import init
 
-    columns = {name: value for name in COLUMNS if (value := getattr(parsed, name))}
+    columns = {name: value for name in COLUMNS if (value := getattr(parsed, name)) is not None}
     made = init(parsed.path, columns, parsed.workspace)
     check(made.recipe, "pipeline")
     print(made.text, end="")

@@ -37,7 +37,7 @@ SOURCES = {
     "texts.tsv": "{source: csv, path: data/texts.tsv, columns: {text: text}}",
     "texts.jsonl": "{source: jsonl, path: data/texts.jsonl, columns: {text: text}}",
     "texts.parquet": "{source: parquet, path: data/texts.parquet, columns: {text: text}}",
-    "pictures.tar": "{source: webdataset, path: data/pictures.tar, columns: {image: png, label: cls}}",
+    "pictures.tar": "{source: webdataset, path: data/pictures.tar}",
     "pictures": "{source: image_folder, path: data/pictures}",
 }
 OTHERS = "validation_fraction: 0.25, test_fraction: 0.25"

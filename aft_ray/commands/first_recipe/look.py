@@ -87,18 +87,23 @@ def look(path: str, given: Mapping[str, str]) -> Found:
     faults: list[str] = []
     for form in forms_at(path):
         try:
-            section = {"source": form, "path": path} | (_columns(form, path, given) if form in TABLE_FORMS else {})
-            return _found(section)
+            return _found({"source": form, "path": path} | _columns(form, path, given))
         except InputError as error:
             faults += error.faults  # the next form may read the path: pictures beside a table that is none of samples
     raise InputError(faults)
 
 
-TABLE_FORMS = ("parquet", "csv", "jsonl")
-
-
 def _columns(form: str, path: str, given: Mapping[str, str]) -> dict[str, Any]:
-    """Columns and task of the tables at `path`."""
+    """Columns and task of the tables at `path`. Tars have a column for labels in JSON alone, pictures none."""
+    if form == "webdataset":
+        return {"columns": dict(given)} if given else {}
+    if form == "image_folder":
+        raise_faults(
+            f"--{key} {name} names a column of a table, but {path} is read as pictures, with the names of their folders as"
+            f" labels. Leave --{key} out, or name a table."
+            for key, name in given.items()
+        )
+        return {}
     tables = open_tables(
         DatasetConfig.model_validate({"source": form, "path": path, "columns": {"text": "any"}})
     ).tables

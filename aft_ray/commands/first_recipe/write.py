@@ -79,7 +79,7 @@ def _dataset(found: Found) -> list[str]:
     own = {item.split for item in found.listing.items} - {None}
     if own:
         lines.append("  # the data's own splits are used; what is missing is held out of train\n")
-    if found.listing.modality != "image" or "columns" in found.section:
+    if found.section["source"] not in ("image_folder", "webdataset"):
         lines.append("  # columns.group names a column whose equal values (a patient, a document) stay in one split\n")
     return lines
 

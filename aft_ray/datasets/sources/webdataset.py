@@ -28,7 +28,7 @@ from aft_ray.datasets.sources.tar_members import members
 from aft_ray.datasets.sources.walk import is_hidden
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.places import AnyPath, read_range
-from aft_ray.recipe.sections import DatasetConfig
+from aft_ray.recipe.sections import ColumnsConfig, DatasetConfig
 
 IMAGES = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -37,6 +37,8 @@ LABELS = ("cls", "json")
 KINDS = ("image", "text")
 KIND_OF = {**dict.fromkeys(IMAGES, "image"), **dict.fromkeys(TEXTS, "text")}
 AS_JSON = json.JSONEncoder(ensure_ascii=False).encode
+UNREAD = tuple(key for key in ColumnsConfig.model_fields if key != "label")
+"""Keys of `dataset.columns` that tars have no use for."""
 PLACE = ("start", "size")
 """Where a member lies in its tar."""
 
@@ -80,6 +82,11 @@ class Tars:
 
     @classmethod
     def of(cls, config: DatasetConfig) -> Tars:
+        raise_faults(
+            f"dataset.columns.{key} has no effect in tars: suffixes say which file is picture, text and label. Leave it out."
+            for key in UNREAD
+            if getattr(config.columns, key) is not None
+        )
         found, splits = find_tars(config)
         names = tuple(found.name(file).with_suffix("").as_posix() for file in splits)
         left_out = found.left_out + Counter({f"tars {OTHER_SPLITS}": len(found.files) - len(splits)})

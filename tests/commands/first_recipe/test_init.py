@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import jsonschema
@@ -149,6 +150,38 @@ def test_faults_of_the_data_are_told_at_once(
     assert "holds no samples that can be read" in faults(capsys, tmp_path / "empty")[0]
     assert "are too few" in faults(capsys, texts(tmp_path, 4))[0]
     assert "There is no column 'lable'" in faults(capsys, texts(tmp_path), "--label", "lable")[0]
+
+
+def test_a_column_is_named_for_a_table_alone(
+    tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    label, group = faults(capsys, image_folder, "--label", "kind", "--group", "patient")
+    assert "--label kind names a column of a table" in label and "Leave --label out" in label
+    assert "--group patient" in group and "names of their folders as labels" in group
+
+
+def test_tars_take_the_key_of_labels_in_json_and_no_other_column(
+    tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in sorted(image_folder.rglob("*.png")):
+        path.with_suffix(".json").write_text(json.dumps({"kind": path.parent.name}))
+    with tarfile.open(tmp_path / "one.tar", "w") as tar:
+        tar.add(image_folder, "all")
+    made = init(str(tmp_path / "one.tar"), {"label": "kind"}, machine=LAPTOP)
+    assert made.recipe.dataset.columns.label == "kind" and made.found.listing.classes == ("bottom", "top")
+    assert "columns.group" not in made.text
+    (line,) = faults(capsys, tmp_path / "one.tar", "--label", "kind", "--group", "patient")
+    assert line.startswith("aft-ray: dataset.columns.group has no effect in tars")
+
+
+def test_a_misspelled_column_of_a_table_among_pictures_is_told(
+    image_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The pictures alone could be read, without the table's labels."""
+    (image_folder / "list.csv").write_text("file,kind\n" + "top/0.png,a\nbottom/1.png,b\n" * 20)
+    misspelled, _ = faults(capsys, image_folder, "--label", "kid")
+    assert misspelled == "aft-ray: list.csv: There is no column 'kid'. Columns: file, kind."
+    assert "There is no column ''" in faults(capsys, image_folder, "--label", "")[0]
 
 
 @pytest.mark.ray
