@@ -69,6 +69,8 @@ def test_prepare_then_verify_then_damage(recipe: Path, tmp_path: Path) -> None:
         (["train", "r.yaml", "--fast"], "Unrecognized arguments: --fast. See 'aft-ray --help'."),
         (["list", "teacher"], "Argument kind: invalid choice: 'teacher' (choose from "),
         (["dance"], "Argument VERB: invalid choice: 'dance' (choose from "),
+        (["extract", "r.yaml", "--range", "4/4"], "--range is '4/4'; 4 ranges are 0/4 to 3/4, counted from 0 as in "),
+        (["extract", "r.yaml", "--range", "1"], "--range is '1'; it must be i/N, the i-th of N ranges, such as 0/4, "),
         (["list", "runs", "no/such/place"], "Workspace no/such/place does not exist. Name a recipe, or "),
     ],
 )

@@ -21,7 +21,7 @@ from PIL import Image
 from aft_ray.cli import main
 from aft_ray.cluster.attempts import AttemptsHere, Watch
 from aft_ray.datasets.prepare import prepare
-from aft_ray.extraction.extract import plan_extraction
+from aft_ray.extraction.plan import plan_extraction
 from aft_ray.extraction.reading import ReadShard
 from aft_ray.models.students import build_student
 from aft_ray.models.teachers import build_teacher

@@ -60,7 +60,9 @@ def load_recipe(parsed: argparse.Namespace) -> Recipe:
     to_write = parsed.verb not in READING and not getattr(parsed, "dry_run", False)
     workspace = reached(recipe.workspace, to_write=to_write)
     if to_write:
-        LIBRARY_LOG.goes_to(workspace, f"logs/{parsed.verb}-{recipe.run}.log")
+        only = getattr(parsed, "range", None)  # commands that work on ranges write side by side
+        own = f"-{only.replace('/', '-of-')}" if only else ""
+        LIBRARY_LOG.goes_to(workspace, f"logs/{parsed.verb}-{recipe.run}{own}.log")
     find_own_modules(recipe)
     return recipe
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from aft_ray.commands.check import check
 from aft_ray.commands.ending import show_next, show_places
 from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe, ray_cluster
-from aft_ray.commands.tables import print_table
+from aft_ray.commands.tables import console, print_table
 from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.errors import InputError, faults_of
+
+if TYPE_CHECKING:
+    from aft_ray.cluster.ranges import Range
 
 SUMMARY = "run every teacher over the samples once and keep the features"
 SECTIONS = ("dataset", "teachers", "resources")
@@ -19,18 +24,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     add_overrides(parser)
     parser.add_argument("--overwrite", action="store_true", help="compute features again that are there already")
+    parser.add_argument(
+        "--range",
+        metavar="i/N",
+        help="compute only every N-th shard, from shard i on, beside processes that compute the others; i counts from 0",
+    )
 
 
 def run(parsed: argparse.Namespace) -> None:
-    from aft_ray.extraction.extract import extract
-
+    only = _range(parsed)
     recipe = load_recipe(parsed)
     check(recipe, "extract")
     with ray_cluster(recipe, "extract"):
-        made = extract(recipe, overwrite=parsed.overwrite)
+        from aft_ray.extraction.extract import extract, extract_range
+
+        made = extract_range(recipe, only) if only else extract(recipe, overwrite=parsed.overwrite)
     show_features(recipe, made)
     show_places(features=f"{recipe.workspace}/features")
-    show_next(parsed, "rank", "search")
+    if only and (lacking := incomplete(recipe)):
+        console.print(f"Range {only} is done; {', '.join(lacking)} still lack shards of other ranges.", soft_wrap=True)
+    else:
+        show_next(parsed, "rank", "search")
+
+
+def _range(parsed: argparse.Namespace) -> Range | None:
+    """The range that the arguments ask for."""
+    from aft_ray.cluster.ranges import Range
+
+    if parsed.range is None:
+        return None
+    faults = faults_of(lambda: Range.parsed(parsed.range))
+    if parsed.overwrite:
+        faults.append(
+            "--overwrite would delete what other ranges compute. Run 'aft-ray extract --overwrite' without --range, or delete"
+            " the teachers' directories in features/ and start all ranges."
+        )
+    if faults:
+        raise InputError(faults)
+    return Range.parsed(parsed.range)
+
+
+def incomplete(recipe: Recipe) -> list[str]:
+    """The directories of features that no process has completed yet, such as `vit/train`."""
+    from aft_ray.store.manifest import MANIFEST
+    from aft_ray.store.workspace import Workspace
+
+    workspace, views = Workspace.at(recipe.workspace), recipe.with_views(recipe.teacher_names())
+    pairs = [(view, split) for view in views for split in recipe.extracted_splits()]
+    return [f"{view}/{split}" for view, split in pairs if not workspace.features(view, split).has(MANIFEST)]
 
 
 def show_features(recipe: Recipe, new_shards: Mapping[str, int]) -> None:

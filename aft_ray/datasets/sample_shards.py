@@ -93,7 +93,7 @@ class SplitShards:
 
     def missing_shards(self) -> list[int]:
         try:
-            missing = self.directory.missing_shards(self.num_shards, self.fingerprint)
+            missing = self.directory.missing_shards(range(self.num_shards), self.fingerprint)
             self._check_places(missing)
             return missing
         except InputError as error:

@@ -20,8 +20,8 @@ from aft_ray.datasets import list_samples
 from aft_ray.datasets.held_out import choose_splits
 from aft_ray.datasets.pairs import pictures_of, side_by_side
 from aft_ray.datasets.shard_writing import samples_table
-from aft_ray.extraction.extract import plan_extraction
 from aft_ray.extraction.features import embed
+from aft_ray.extraction.plan import plan_extraction
 from aft_ray.extraction.reading import make_inputs
 from aft_ray.models.teachers import TeacherDescription, build_teacher, describe_teacher
 from aft_ray.models.teachers.device import device_of

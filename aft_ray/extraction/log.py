@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,11 +11,17 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
+from aft_ray.cluster.ranges import Range
 from aft_ray.recipe.json_files import parsed_json
 from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.store.files import Directory
 
-LOG = "extract.jsonl"
+LOG = re.compile(r"extract(-\d+-of-\d+)?\.jsonl")
+
+
+def log_name(only: Range | None) -> str:
+    """The log of an extraction: of all shards, or of one range, whose command writes beside others."""
+    return f"extract-{only.number}-of-{only.of}.jsonl" if only else "extract.jsonl"
 
 
 class _Line(TypedDict):
@@ -26,9 +33,11 @@ class _Line(TypedDict):
 
 
 def check_log(workspace: Directory) -> None:
-    """Raises InputError if a line of `extract.jsonl` is damaged. An extraction adds its own lines whatever is there."""
-    for number, line in enumerate(workspace.read(LOG).splitlines() if workspace.has(LOG) else [], 1):
-        parsed_json(line, _Line, f"{workspace}/{LOG}, line {number},", "Delete that line: nothing else depends on it.")
+    """Raises InputError if a line of a log is damaged. An extraction adds its own lines whatever is there."""
+    for name in filter(LOG.fullmatch, workspace.names()):
+        for number, line in enumerate(workspace.read(name).splitlines(), 1):
+            place = f"{workspace}/{name}, line {number},"
+            parsed_json(line, _Line, place, "Delete that line: nothing else depends on it.")
 
 
 @dataclass
@@ -45,17 +54,23 @@ class _Teacher:
 class Tally:
     """Counts the shards of each teacher as they are written. `note` is a line for a progress bar.
 
-    `extract.jsonl` in the workspace gets a line at the start, at the end, whenever a batch size is lowered, and every ten
-    seconds, or every hundredth of the elapsed time if that is longer. A line has `event`,
-    `time` (seconds since 1970) and, per teacher, `shards`, `shards_left`, `samples`, `samples_per_s`, `busy` (share of
-    its actors' time spent computing), `seconds_left` and `batch_size`.
+    Its log in the workspace gets a line at the start, at the end, whenever a batch size is lowered, and every ten seconds,
+    or every hundredth of the elapsed time if that is longer. A line has `event`, `time` (seconds since 1970) and, per
+    teacher, `shards`, `shards_left`, `samples`, `samples_per_s`, `busy` (share of its actors' time spent computing),
+    `seconds_left` and `batch_size`.
     """
 
-    def __init__(self, workspace: Directory, teachers: Mapping[str, TeacherConfig], shards: Mapping[str, int]) -> None:
-        """teachers, shards: of each directory of features, its teacher and the number of shards to make."""
-        self.workspace = workspace
+    def __init__(
+        self,
+        workspace: Directory,
+        teachers: Mapping[str, TeacherConfig],
+        shards: Mapping[str, int],
+        only: Range | None = None,
+    ) -> None:
+        """teachers, shards: of each directory of features, its teacher and the number of shards to make, of the range `only`."""
+        self.workspace, self.name = workspace, log_name(only)
         self.teachers = {n: _Teacher(t.num_actors, t.batch_size, shards[n]) for n, t in teachers.items()}
-        self.lines = workspace.read(LOG) if workspace.has(LOG) else b""
+        self.lines = workspace.read(self.name) if workspace.has(self.name) else b""
         self.started = self.logged = time.monotonic()
         self.log("start")
 
@@ -90,7 +105,7 @@ class Tally:
         line = {"event": event, "time": round(time.time(), 3), **more, "teachers": teachers}
         self.lines += json.dumps(line).encode() + b"\n"
         self.logged = time.monotonic()
-        self.workspace.write(LOG, self.lines)
+        self.workspace.write(self.name, self.lines)
 
     def _facts(self, teacher: _Teacher) -> dict[str, Any]:
         elapsed = time.monotonic() - teacher.started if teacher.started is not None else 0.0

@@ -96,8 +96,8 @@ class ShardDirectory(Directory):
         with self._opened(index) as (file, _):
             return _records(file)[0]
 
-    def missing_shards(self, num_shards: int, fingerprint: Mapping[str, Any]) -> list[int]:
-        """Indices of the shards still to be made.
+    def missing_shards(self, indices: Sequence[int], fingerprint: Mapping[str, Any]) -> list[int]:
+        """The shards of these `indices` that are still to be made.
 
         Raises InputError, one line per fault, naming the differing keys if the shards there have another
         fingerprint, and the file if one is damaged.
@@ -119,11 +119,11 @@ class ShardDirectory(Directory):
                 return str(error)
             return None
 
-        there = [index for index in range(num_shards) if self.shard_name(index) in sizes]
+        there = [index for index in indices if self.shard_name(index) in sizes]
         faults = [line for line in prefetched(fault, there, threads=THREADS) if line]
         if faults:
             raise InputError(list(dict.fromkeys(faults)))
-        return [index for index in range(num_shards) if self.shard_name(index) not in sizes]
+        return [index for index in indices if self.shard_name(index) not in sizes]
 
     def check_size(self, index: int, manifest: Mapping[str, Any]) -> None:
         """Raises InputError if the shard's file has another size than its manifest says.

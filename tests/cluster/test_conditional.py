@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from aft_ray.cluster import lease as module
+from aft_ray.cluster import claims as module
 from aft_ray.cluster.conditional import Conditional, conditional
 from aft_ray.cluster.lease import HOLDER, lease
 from aft_ray.store.workspace import Workspace
@@ -21,14 +21,15 @@ from tests.helpers.turns import assert_the_second_waits
 
 COUNT = """
 import sys, time
-from aft_ray.cluster import lease as module
+from aft_ray.cluster import claims as module
 from aft_ray.cluster.conditional import conditional
+from aft_ray.cluster.lease import lease
 from aft_ray.store.workspace import Workspace
 module.LOOKED_EVERY_S = 0.01
 place = Workspace.at(sys.argv[1])
 assert conditional(place, "x") is not None
 for _ in range(4):
-    with module.lease(place, "runs/main"):
+    with lease(place, "runs/main"):
         number = int(place.read("counter"))
         time.sleep(0.005)
         place.write("counter", str(number + 1).encode())
@@ -83,7 +84,7 @@ def test_only_one_is_inside_where_listings_hide_the_other_claims(
     place: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bakery alone lets all three in."""
-    monkeypatch.setattr("aft_ray.cluster.lease._Queue.claims", lambda self: [])
+    monkeypatch.setattr("aft_ray.cluster.claims.Claims.all", lambda self: [])
     inside: list[int] = []
     counts: list[int] = []
 
@@ -109,7 +110,7 @@ def test_a_command_without_conditional_writes_and_one_with_them_wait_for_each_ot
     def known(directory: Workspace, name: str) -> Conditional | None:
         return conditional(directory, name) if is_new.value else None
 
-    monkeypatch.setattr(module, "conditional", known)
+    monkeypatch.setattr("aft_ray.cluster.lease.conditional", known)
 
     def becomes_the_other() -> None:
         is_new.value = not first_is_new

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from aft_ray.cluster import lease as module
+from aft_ray.cluster import claims as module
 from aft_ray.cluster.lease import lease
 from aft_ray.store.files import STALE_AFTER_S
 from aft_ray.store.workspace import Workspace
@@ -22,7 +22,7 @@ from tests.helpers.turns import assert_the_second_waits
 COUNT = """
 import sys, time
 from pathlib import Path
-from aft_ray.cluster import lease as module
+from aft_ray.cluster import claims as module
 from aft_ray.cluster.lease import lease
 from aft_ray.store.workspace import Workspace
 module.LOOKED_EVERY_S = 0.01

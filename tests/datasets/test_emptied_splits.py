@@ -13,7 +13,7 @@ from aft_ray.cli import main
 from aft_ray.commands.check import open_setup
 from aft_ray.datasets.prepare import prepare
 from aft_ray.export.evaluate import evaluate
-from aft_ray.extraction.extract import plan_extraction
+from aft_ray.extraction.plan import plan_extraction
 from aft_ray.models.images import ImageTransform
 from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.recipe.errors import InputError

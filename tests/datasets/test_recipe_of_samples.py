@@ -15,7 +15,7 @@ from aft_ray.commands.check import check, open_setup
 from aft_ray.datasets.prepare import prepare
 from aft_ray.export.evaluate import evaluate
 from aft_ray.export.predict import predict
-from aft_ray.extraction.extract import plan_extraction
+from aft_ray.extraction.plan import plan_extraction
 from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.side_by_side import open_store

@@ -15,7 +15,7 @@ from PIL import Image
 
 from aft_ray.datasets.prepare import prepare
 from aft_ray.export.student import load_student
-from aft_ray.extraction.extract import plan_extraction
+from aft_ray.extraction.plan import plan_extraction
 from aft_ray.extraction.reading import make_inputs
 from aft_ray.models.images import ImageTransform, decode
 from aft_ray.recipe.config import Recipe, dump, override

@@ -304,7 +304,7 @@ def test_the_card_says_how_a_row_becomes_the_text(dataset: dict[str, Any], said:
 
 def test_of_two_exports_at_once_one_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = trained("tiny:cnn", tmp_path)
-    monkeypatch.setattr("aft_ray.cluster.lease.LOOKED_EVERY_S", 0.01)
+    monkeypatch.setattr("aft_ray.cluster.claims.LOOKED_EVERY_S", 0.01)
     second = threading.Thread(target=export, args=(recipe,))
     with lease(Workspace.at(recipe.workspace), "exports/best"):
         second.start()

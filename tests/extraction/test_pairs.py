@@ -15,8 +15,9 @@ import pytest
 from aft_ray.cluster.attempts import AttemptsHere, Watch
 from aft_ray.datasets.prepare import prepare
 from aft_ray.extraction.estimate import plan
-from aft_ray.extraction.extract import extract, plan_extraction
+from aft_ray.extraction.extract import extract
 from aft_ray.extraction.features import RESULT, EmbedShard
+from aft_ray.extraction.plan import plan_extraction
 from aft_ray.extraction.reading import CROPS, ReadShard
 from aft_ray.models.images import ImageTransform
 from aft_ray.recipe.config import Recipe, override

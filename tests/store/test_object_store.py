@@ -97,7 +97,7 @@ def test_a_bucket_that_is_not_there_is_one_line(
 
 
 def test_turns_are_kept_on_s3(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aft_ray.cluster.lease.LOOKED_EVERY_S", 0.01)
+    monkeypatch.setattr("aft_ray.cluster.claims.LOOKED_EVERY_S", 0.01)
     place, inside, counts = Workspace.at(f"s3://bucket/turns?{s3}"), [], []
 
     def come() -> None:

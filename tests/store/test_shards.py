@@ -69,22 +69,22 @@ def test_a_file_without_our_layout_is_read_through_arrow(directory: ShardDirecto
 
 
 def test_a_restart_is_told_exactly_the_missing_shards(directory: ShardDirectory) -> None:
-    assert directory.missing_shards(4, FINGERPRINT) == [2, 3]
+    assert directory.missing_shards(range(4), FINGERPRINT) == [2, 3]
     (Path(directory.path) / "part-00000.parquet").unlink()
-    assert directory.missing_shards(2, FINGERPRINT) == [0]
+    assert directory.missing_shards(range(2), FINGERPRINT) == [0]
 
 
 def test_a_shard_of_another_setting_is_refused_by_name_of_the_differing_key(directory: ShardDirectory) -> None:
     with pytest.raises(InputError, match="model is 'one' on disk, 'other' in this run"):
-        directory.missing_shards(2, {"model": "other"})
+        directory.missing_shards(range(2), {"model": "other"})
 
 
 def test_without_a_manifest_every_shard_tells_what_made_it(directory: ShardDirectory) -> None:
     (Path(directory.path) / "manifest.json").unlink()
     directory.write_shard(1, features_table(ids(1), features_of(1)), {"model": "two"})
-    assert directory.missing_shards(1, FINGERPRINT) == []
+    assert directory.missing_shards(range(1), FINGERPRINT) == []
     with pytest.raises(InputError, match="model is 'two' on disk, 'one' in this run"):
-        directory.missing_shards(2, FINGERPRINT)
+        directory.missing_shards(range(2), FINGERPRINT)
 
 
 def test_damage_is_found_and_named(directory: ShardDirectory) -> None:
@@ -108,13 +108,13 @@ def test_a_truncated_shard_is_not_taken_for_a_finished_one(directory: ShardDirec
     if not with_manifest:
         (Path(directory.path) / "manifest.json").unlink()
     with pytest.raises(InputError, match="part-00000.parquet is damaged or foreign.*Delete it and run again"):
-        directory.missing_shards(2, FINGERPRINT)
+        directory.missing_shards(range(2), FINGERPRINT)
 
 
 def test_a_foreign_file_is_named(directory: ShardDirectory) -> None:
     pq.write_table(pa.table({"a": [1]}), Path(directory.path) / "part-00002.parquet")
     with pytest.raises(InputError, match="part-00002.parquet is damaged or foreign: it was not written by aft_ray"):
-        directory.missing_shards(3, FINGERPRINT)
+        directory.missing_shards(range(3), FINGERPRINT)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_a_damaged_manifest_is_a_fault_and_refused(directory: ShardDirectory, da
     faults = directory.faults()
     assert faults and all(line.startswith(f"{path} is damaged: ") and "Delete this file" in line for line in faults)
     with pytest.raises(InputError, match="manifest.json is damaged"):
-        directory.missing_shards(2, FINGERPRINT)
+        directory.missing_shards(range(2), FINGERPRINT)
 
 
 @pytest.mark.parametrize(("old", "new"), [(b"cat", b"cow"), (b'"feature_dim": 4', b'"feature_dim": 5')])

@@ -12,7 +12,7 @@ import torch
 
 from aft_ray.commands.check import open_setup
 from aft_ray.datasets.prepare import prepare
-from aft_ray.extraction.extract import plan_extraction
+from aft_ray.extraction.plan import plan_extraction
 from aft_ray.models.teachers import describe_views
 from aft_ray.models.views import WHOLE, View, all_numbers
 from aft_ray.recipe.config import Recipe, override

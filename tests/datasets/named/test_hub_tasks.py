@@ -21,8 +21,9 @@ from aft_ray.datasets.named import hub_tasks
 from aft_ray.datasets.prepare import prepare
 from aft_ray.export.evaluate import evaluate
 from aft_ray.export.student import load_student
-from aft_ray.extraction.extract import Entries, extract, plan_extraction, write_manifests
+from aft_ray.extraction.extract import Entries, extract, write_manifests
 from aft_ray.extraction.features import RESULT, EmbedShard
+from aft_ray.extraction.plan import plan_extraction
 from aft_ray.extraction.reading import ReadShard
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.store.side_by_side import open_store
