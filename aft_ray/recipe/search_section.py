@@ -71,8 +71,8 @@ class SearchConfig(Model):
     """Dotted keys of `regularizer` and `train` for one method, such as `kd: {regularizer.learning_rate: 1.0e-4}`, each with a
     value, a list of values or a range {min, max}; they replace the method's values of `space`."""
     searcher: str = "grid"
-    """`grid` tries everything, `random` draws `num_samples` settings, `optuna` (TPE) learns from the trials before,
-    `module:Class` is a class of your own."""
+    """`grid` tries everything, `random` draws `num_samples` settings, `balanced` draws them so that no value is tried more often
+    than another (a Latin hypercube), `optuna` (TPE) learns from the trials before, `module:Class` is a class of your own."""
     subsets_as: Literal["choice", "bits"] = "choice"
     """How `optuna` chooses teachers: one choice among combinations, or one bit for each teacher."""
     num_samples: int | None = Field(default=None, gt=0)
@@ -110,7 +110,7 @@ class SearchConfig(Model):
     @field_validator("searcher")
     @classmethod
     def _is_a_searcher(cls, value: str) -> str:
-        return named_or_own(value, ("grid", "random", "optuna"))
+        return named_or_own(value, ("grid", "random", "balanced", "optuna"))
 
     @field_validator("scheduler")
     @classmethod
@@ -173,7 +173,9 @@ class SearchConfig(Model):
         ]
         faults = []
         if ranges and self.searcher == "grid":
-            faults.append(f"a grid cannot hold the range of {', '.join(ranges)}; set searcher to random or optuna")
+            faults.append(
+                f"a grid cannot hold the range of {', '.join(ranges)}; set searcher to random, balanced or optuna"
+            )
         if self.searcher != "grid" and self.num_samples is None:
             faults.append(f"searcher '{self.searcher}' needs num_samples, the settings to try per method")
         if self.scheduler == "pbt" and not ranges:

@@ -19,6 +19,7 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.search_section import TOP_BY_RANK, Betas, Range, Values
 from aft_ray.recipe.sections import RegularizerConfig
 from aft_ray.regularizers import regularizer_class
+from aft_ray.search.balanced import balanced_columns
 
 LONGEST_NAME = 120
 TRIES = 10_000
@@ -134,12 +135,15 @@ class Space:
         """How many settings there are; infinitely many where a key has a range."""
         return math.prod(math.inf if isinstance(values, Range) else len(values) for values in self.values.values())
 
-    def draws(self, count: int, seed: int) -> list[Setting]:
-        """`count` different settings drawn at random, all if there are not more; fewer where a narrow range has not so many."""
+    def draws(self, count: int, seed: int | str, *, balanced: bool = False) -> list[Setting]:
+        """`count` different settings drawn at random, all if there are not more; fewer where a narrow range has not so many.
+        balanced: no value is drawn more often than another (`balanced`)."""
         if self.size() <= count:
             return list(self.grid())
         source = random.Random(f"{seed} {self.method}")
-        drawn: dict[Setting, None] = {}
+        drawn: dict[Setting, None] = dict.fromkeys(self._balanced(count, source) if balanced else ())
+        if len(drawn) == count:
+            return list(drawn)
         for _ in range(count + TRIES):
             setting = self.setting({key: _draw(values, source) for key, values in self.values.items()})
             drawn[setting] = None
@@ -147,17 +151,31 @@ class Space:
                 break
         return list(drawn)
 
+    def _balanced(self, count: int, source: random.Random) -> list[Setting]:
+        sizes = {key: None if isinstance(values, Range) else len(values) for key, values in self.values.items()}
+        columns = balanced_columns(sizes, count, source)
+        return [
+            self.setting({key: _at(values, *columns[key][row]) for key, values in self.values.items()})
+            for row in range(count)
+        ]
+
 
 def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
 def _draw(values: Values, source: random.Random) -> Any:
+    return _at(values, 0, source.random()) if isinstance(values, Range) else source.choice(values)
+
+
+def _at(values: Values, place: int, part: float) -> Any:
+    """The value at a place of a list, or at a part of a range, 0 to 1."""
     if not isinstance(values, Range):
-        return source.choice(values)
+        return values[place]
     if values.log:
-        return rounded(math.exp(source.uniform(math.log(values.min), math.log(values.max))))
-    return rounded(source.uniform(values.min, values.max))
+        low, high = math.log(values.min), math.log(values.max)
+        return rounded(math.exp(low + (high - low) * part))
+    return rounded(values.min + (values.max - values.min) * part)
 
 
 def rounded(number: float) -> float:
@@ -211,8 +229,13 @@ def plan_trials(recipe: Recipe, subsets: Sequence[tuple[str, ...]]) -> list[Tria
     """The trials of a grid, or of random draws: the same number of settings for each method that has so many."""
     settings: list[Setting] = []
     for space in spaces(recipe, subsets):
-        count = recipe.search.num_samples
-        settings += space.grid() if count is None else space.draws(count, recipe.train.seed)
+        count, seed = recipe.search.num_samples, recipe.train.seed
+        if count is None:
+            settings += space.grid()
+        elif recipe.search.searcher == "balanced":  # each split of a study's data has draws of its own
+            settings += space.draws(count, f"{seed} {recipe.dataset.split_seed}", balanced=True)
+        else:
+            settings += space.draws(count, seed)
     return [trial for setting in settings for trial in seeded(recipe, setting)]
 
 

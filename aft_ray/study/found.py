@@ -22,7 +22,8 @@ STANDARD = "none"
 class Found:
     """A setting's findings. missing: methods that the recipe compares and that are not finished. rows: of its trials. entries:
     its lines of results, and methods without; where the setting has no standard transfer of its own, with the line of the study's
-    reference. probes: validation accuracy of a linear head on the features of each set of teachers, with all labels."""
+    reference. splits: how many splits of the samples it joins, see `splits.over_splits`. probes: validation accuracy of a linear
+    head on the features of each set of teachers, with all labels."""
 
     name: str
     recipe: Recipe
@@ -30,6 +31,7 @@ class Found:
     missing: Sequence[str]
     rows: Sequence[TrialRow]
     entries: Sequence[Entry]
+    splits: int = 1
 
     @property
     def is_finished(self) -> bool:

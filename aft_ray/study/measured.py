@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 import aft_ray
 from aft_ray.recipe.config import Recipe, override
-from aft_ray.search.knowledge import train_labels
-from aft_ray.search.rank import can_rank, ranking_of
+from aft_ray.search.knowledge import Knowledge, train_labels
+from aft_ray.search.rank import Ranking, can_rank, ranking_of
 from aft_ray.search.trials import TrialRow, run_at
 from aft_ray.store.files import Directory
 from aft_ray.store.schema import UNLABELED
 from aft_ray.study.found import place_of
-from aft_ray.study.records import MethodRun, Probe, Record, identity
+from aft_ray.study.records import MethodRun, Probe, Record, Told, identity
 from aft_ray.training.inputs.stores import Setup, open_setup
 
 
@@ -31,10 +32,9 @@ def record_of(setup: Setup, recipe: Recipe, rows: Sequence[TrialRow]) -> Record:
     today = time.strftime("%Y-%m-%d", time.gmtime())
     runs = [MethodRun(method=one, recipe=identity(recipe, one), date=today, code=code()) for one in methods]
     sets = list(dict.fromkeys(tuple(row["teachers"]) for row in rows if row["teachers"]))
-    probes = list(_probes(recipe, sets)) if sets and can_rank(setup) else []
-    return Record(
-        runs, machine(), samples_of(setup), _step_ms(place_of(recipe), setup.recipe, rows), probes, list(rows)
-    )
+    probes, told = measured_teachers(recipe, sets) if sets and can_rank(setup) else ([], [])
+    step_ms = _step_ms(place_of(recipe), setup.recipe, rows)
+    return Record(runs, machine(), samples_of(setup), step_ms, probes, list(rows), told)
 
 
 def code() -> str:
@@ -71,16 +71,33 @@ def _step_ms(search: Directory, recipe: Recipe, rows: Sequence[TrialRow]) -> dic
     return {method: statistics.median(found) for method, found in times.items()}
 
 
-def _probes(recipe: Recipe, sets: Sequence[tuple[str, ...]]) -> Iterator[Probe]:
-    """How well a linear head on each set of teachers tells the classes of validation apart."""
+def measured_teachers(recipe: Recipe, sets: Sequence[tuple[str, ...]]) -> tuple[list[Probe], list[Told]]:
+    """How well a linear head on each set of teachers tells the classes of validation apart, and what each teacher in them
+    tells of the labels."""
     used = [teacher.model_dump(mode="json") for teacher in recipe.teachers if any(teacher.name in one for one in sets)]
     ranked = override(recipe, {"teachers": used, "search.teachers": sets})
-    all_labels = _heads(override(ranked, {"train.labels_per_class": None}))
-    own_labels = all_labels if recipe.train.labels_per_class is None else _heads(ranked)
-    for teachers, accuracy in all_labels.items():
-        yield Probe(teachers=list(teachers), val_accuracy=accuracy, with_own_labels=own_labels[teachers])
+    own_labels = _ranking(ranked)
+    all_labels = own_labels
+    if recipe.train.labels_per_class is not None:
+        all_labels = _ranking(override(ranked, {"train.labels_per_class": None}))
+    own_heads = _heads(own_labels)
+    probes = [
+        Probe(teachers=list(teachers), val_accuracy=accuracy, with_own_labels=own_heads[teachers])
+        for teachers, accuracy in _heads(all_labels).items()
+    ]
+    return probes, [_told(knowledge) for knowledge in own_labels.knowledge]
 
 
-def _heads(recipe: Recipe) -> dict[tuple[str, ...], float]:
-    ranking = ranking_of(open_setup(recipe, recipe.teacher_names()))
+def _ranking(recipe: Recipe) -> Ranking:
+    return ranking_of(open_setup(recipe, recipe.teacher_names()))
+
+
+def _heads(ranking: Ranking) -> dict[tuple[str, ...], float]:
     return {tuple(row["teachers"]): row["val_accuracy"] for row in ranking.rows}
+
+
+def _told(knowledge: Knowledge) -> Told:
+    told = Told(teacher=knowledge.teacher, r2=knowledge.r2, least_r2=knowledge.least_r2)
+    if not math.isnan(knowledge.alignment):
+        told["alignment"] = knowledge.alignment
+    return told

@@ -33,6 +33,16 @@ class Probe(TypedDict):
     with_own_labels: NotRequired[float]
 
 
+class Told(TypedDict):
+    """What the features of one teacher tell of the labels that training has, as `rank` shows it: `search.knowledge.Knowledge`.
+    alignment: missing where there are too few rows."""
+
+    teacher: str
+    r2: float
+    least_r2: float
+    alignment: NotRequired[float]
+
+
 class MethodRun(TypedDict):
     """When and with what code a method was searched. recipe: its part of the recipe, hashed. repeats: the date of an earlier
     search with the same scores."""
@@ -58,6 +68,7 @@ class _File(TypedDict):
     samples: dict[str, Annotated[int, Field(ge=0)]]
     step_ms: dict[str, float]
     probes: list[Probe]
+    told: NotRequired[list[Told]]
     rows: list[_Row]
 
 
@@ -65,7 +76,7 @@ class _File(TypedDict):
 class Record:
     """runs: of each finished method. machine: on which they ran, several with semicolons between. samples: in each split, and
     `labels` that training has. step_ms: milliseconds of a step in each method's final runs, median, all on one machine. rows: of
-    the search's trials."""
+    the search's trials. told: by each teacher; older records lack it."""
 
     runs: Sequence[MethodRun] = ()
     machine: str = ""
@@ -73,6 +84,7 @@ class Record:
     step_ms: dict[str, float] | None = None
     probes: Sequence[Probe] = ()
     rows: Sequence[TrialRow] = ()
+    told: Sequence[Told] = ()
 
     def of(self, method: str) -> list[MethodRun]:
         return [run for run in self.runs if run["method"] == method]
@@ -137,12 +149,14 @@ def joined(before: Record, now: Record) -> Record:
     kept = [run for run in before.runs if run["method"] not in methods]
     machines = [*before.machine.split("; "), now.machine] if kept else [now.machine]
     probes = {tuple(probe["teachers"]): probe for probe in (*before.probes, *now.probes)}
+    told = {one["teacher"]: one for one in (*before.told, *now.told)}
     return replace(
         now,
         runs=[*kept, *(_noted(run, before, now) for run in now.runs)],
         machine="; ".join(dict.fromkeys(machines)),
         step_ms=_step_ms(before, now),
         probes=list(probes.values()),
+        told=list(told.values()),
         rows=[*(row for row in before.rows if row["regularizer.name"] not in methods), *now.rows],
     )
 

@@ -14,8 +14,8 @@ from aft_ray.study.found import STANDARD, Found
 def over_splits(found: Sequence[Found]) -> list[Found]:
     """The findings with the splits of a data set joined, where several `dataset.split_seed` were run.
 
-    Standard errors and p-values then include the choice of the split. Each split has its own choice of beta and other keys, so
-    a joined entry names none: its beta is NaN where they differ.
+    A split without final runs does not count. Standard errors and p-values include the choice of the split. Each split has its
+    own choice of beta and other keys, so a joined entry names none: its beta is NaN where they differ.
     """
     groups: dict[str, list[Found]] = {}
     for one in found:
@@ -29,16 +29,17 @@ def _without_split(recipe: Recipe) -> str:
     return fingerprint(content)
 
 
-def _joined(splits: Sequence[Found]) -> Found:
-    """One setting of several splits; a method counts where every split has its final runs."""
-    name = os.path.commonprefix([one.name for one in splits]).rstrip("-_.") or splits[0].name
+def _joined(of_data: Sequence[Found]) -> Found:
+    """One setting of several splits; a method counts where every split that has been run has its final runs."""
+    name = os.path.commonprefix([one.name for one in of_data]).rstrip("-_.") or of_data[0].name
+    missing = list(dict.fromkeys(method for one in of_data for method in one.missing))
+    splits = [one for one in of_data if one.chosen] or of_data
     methods = [method for method in splits[0].chosen if all(method in one.chosen for one in splits)]
     rows = [_in_split(row, number) for number, one in enumerate(splits) for row in one.rows]
     finals = {method: _finals(splits, method) for method in methods}
     standard = finals.get(STANDARD, [])
     entries = [_entry(splits, method, finals[method], standard) for method in methods]
-    missing = list(dict.fromkeys(method for one in splits for method in one.missing))
-    return replace(splits[0], name=name, missing=missing, rows=rows, entries=entries)
+    return replace(splits[0], name=name, missing=missing, rows=rows, entries=entries, splits=len(splits))
 
 
 def _entry(splits: Sequence[Found], method: str, finals: Sequence[TrialRow], standard: Sequence[TrialRow]) -> Entry:

@@ -65,12 +65,16 @@ def _gain(measure: Measure, gain: float, p_value: float) -> str:
 
 
 def fact_row(one: Found) -> list[str]:
-    """A row on the setting: its samples, and a linear head on the chosen teachers with the labels that training has."""
+    """A row on the setting: its samples, a linear head on the chosen teachers with the labels that training has, and how
+    much the teacher that knows most tells of the labels."""
     counts = one.record.samples or {}
     heads = [probe["with_own_labels"] for probe in one.record.probes if "with_own_labels" in probe]
     days = sorted({run["date"] for run in one.record.runs})
     told = [f"{counts[key]:,}" if key in counts else "–" for key in ("labels", "train", "test")]
-    return [one.name, one.data, one.student, *told, f"{100 * max(heads):.1f}" if heads else "–", ", ".join(days) or "–"]
+    head = f"{100 * max(heads):.1f}" if heads else "–"
+    best = max(one.record.told, key=lambda teacher: teacher["r2"], default=None)
+    knows = [f"{best['r2']:.2f}", f"{best.get('alignment', math.nan):.2f}"] if best else ["–", "–"]
+    return [one.name, one.data, one.student, *told, head, *knows, ", ".join(days) or "–"]
 
 
 def time_rows(found: Sequence[Found], methods: Sequence[str]) -> list[list[str]]:

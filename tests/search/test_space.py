@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -133,6 +135,31 @@ def test_draws_are_the_same_again_and_lie_in_their_ranges() -> None:
     assert len(trials(planned(num_samples=500))) == 28, "there are not more"
 
 
+def test_balanced_draws_try_no_value_more_often_than_another() -> None:
+    given = planned(
+        compare=["aft", "kd"],
+        beta=[1, 2, 4, 8],
+        teachers=[["a"]],
+        searcher="balanced",
+        num_samples=8,
+        space={"train.learning_rate": [0.1, 0.2, 0.4], "train.steps": [10, 30]},
+    )
+    found = trials(given)
+    assert found == trials(given) != trials(override(given, {"dataset.split_seed": 1}))
+    assert len({trial.setting for trial in found}) == 16
+    for method in ("aft", "kd"):
+        settings = [trial.setting for trial in found if trial.setting.method == method]
+        rows = [(s.beta, *(value for _, value in s.others)) for s in settings]
+        assert {*Counter(beta for beta, _, _ in rows).values()} == {2}
+        assert {*Counter((beta, steps) for beta, _, steps in rows).values()} == {1}, "each strength with both lengths"
+        assert {*Counter(rate for _, rate, _ in rows).values()} == {2, 3}
+        assert len({(beta, rate) for beta, rate, _ in rows}) == 8
+    with_range = override(given, {"search.beta": {"min": 0.1, "max": 1000}})
+    betas = sorted(t.setting.beta for t in trials(with_range) if t.setting.method == "aft")
+    assert [int(2 * math.log10(beta / 0.1)) for beta in betas] == [*range(8)], "one in each eighth of the range"
+    assert len(trials(override(given, {"search.num_samples": 100}))) == 48, "there are not more"
+
+
 def test_without_strengths_in_the_recipe_each_method_tries_four_of_its_own() -> None:
     found = {
         space.method: tuple(space.values["regularizer.beta"])
@@ -180,7 +207,7 @@ def test_names_are_readable_and_never_the_same() -> None:
     [
         (
             {"beta": {"min": 1, "max": 10}},
-            "a grid cannot hold the range of beta of all; set searcher to random or optuna",
+            "a grid cannot hold the range of beta of all; set searcher to random, balanced or optuna",
         ),
         ({"beta": {"min": 10, "max": 1}}, "must have min < max, got 10 and 1"),
         ({"space": {"train.learning_rate": {"min": 0, "max": 1}}}, "must have min > 0 with log: true, got 0"),

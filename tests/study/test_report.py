@@ -15,7 +15,7 @@ from aft_ray.study.averages import means, qualities
 from aft_ray.study.config import Study, load_study
 from aft_ray.study.found import read_study
 from aft_ray.study.page import headline
-from aft_ray.study.records import MethodRun, Probe, Record, identity, write_record
+from aft_ray.study.records import MethodRun, Probe, Record, Told, identity, write_record
 from aft_ray.study.report import report_study
 from tests.helpers.report import trial
 from tests.study.test_config import written
@@ -47,7 +47,8 @@ def finished(study: Study, *names: str, teachers: tuple[str, ...] = ("a",)) -> N
         samples = {"train": 160, "validation": 20, "test": 20, "labels": 50}
         step_ms = {"none": 20.0, "aft": 25.0}
         found = rows(0.1 * number, teachers)
-        write_record(study.records, name, Record(runs, "2 cores", samples, step_ms, probes, found))
+        told = [Told(teacher=one, r2=0.31, least_r2=0.02, alignment=0.22) for one in teachers]
+        write_record(study.records, name, Record(runs, "2 cores", samples, step_ms, probes, found, told))
 
 
 def test_the_mean_is_over_settings_and_tests_are_paired_by_setting(tmp_path: Path) -> None:
@@ -77,6 +78,7 @@ def test_page_and_tables_have_the_same_numbers_and_name_what_is_missing(tmp_path
     assert "Not finished: scans-all." in page and "3 finished" in page
     assert "beta of AFT (the highest in digits-few, digits-all, scans-few)" in page
     assert headline(means(read_study(study)), read_study(study)) in page
+    assert "0.31" in page and "0.22" in page, "what rank says of the teacher"
     assert page == Path(report_study(study)).read_text(), "the same study gives the same page"
 
 

@@ -54,6 +54,10 @@ def test_a_killed_study_goes_on_and_gives_the_table_of_settings_side_by_side(
     child.wait()
     assert records.has("few.json") and not records.has("all.json")
     before = read_record(records, "few")
+    (told,) = before.told
+    assert (
+        told["teacher"] == before.probes[0]["teachers"][0] and told["r2"] > told["least_r2"] and told["alignment"] > 0
+    )
     went_on = aft_ray.study(path)
     assert read_record(records, "few") == before and records.has("all.json")
     assert before.samples == {"train": 41, "validation": 9, "test": 10, "labels": 10} and {*(before.step_ms or {})} == {
