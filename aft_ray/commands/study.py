@@ -78,7 +78,7 @@ def run(parsed: argparse.Namespace) -> None:
         end_with_parent()
     study = load_study(parsed.study, parsed.overrides)
     if parsed.dry_run:
-        return dry_run(study, simulated_nodes(parsed.gpus, parsed.cpus))
+        return dry_run(study, wanted(study, parsed.only), simulated_nodes(parsed.gpus, parsed.cpus))
     names, faults = runnable(study, parsed.only, skip=parsed.skip_faulty)
     if names:
         with ray_cluster(*recipes_of(study, names)):
@@ -98,16 +98,22 @@ def runnable(study: Study, only: Sequence[str] = (), *, skip: bool = False) -> t
     Raises InputError if `only` names no setting, or a setting has faults and `skip` is not set.
     """
     from aft_ray.study.config import in_settings
+
+    names = wanted(study, only)
+    found = setting_faults(study, names)
+    faults = in_settings(found, len(study.settings))
+    if faults and not skip:
+        raise InputError(faults)
+    return [name for name in names if name not in found], faults
+
+
+def wanted(study: Study, only: Sequence[str]) -> list[str]:
+    """The settings that are not finished, or those of `only`. Raises InputError if `only` names no setting."""
     from aft_ray.study.run import unfinished
 
     if unknown := [name for name in only if name not in study.settings]:
         raise InputError(f"No setting {', '.join(unknown)}. Settings: {', '.join(study.settings)}.")
-    wanted = [name for name in unfinished(study) if not only or name in only]
-    found = setting_faults(study, wanted)
-    faults = in_settings(found, len(study.settings))
-    if faults and not skip:
-        raise InputError(faults)
-    return [name for name in wanted if name not in found], faults
+    return [name for name in unfinished(study) if not only or name in only]
 
 
 def recipes_of(study: Study, names: Sequence[str]) -> tuple[Any, ...]:

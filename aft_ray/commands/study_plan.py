@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aft_ray.commands.own_modules import find_own_modules
@@ -33,8 +35,9 @@ def simulated_nodes(gpus: float | None, cpus: float | None) -> list[dict[str, fl
     return [{"CPU": cpus / count, "GPU": on_node} for on_node in whole]
 
 
-def dry_run(study: Study, nodes: list[dict[str, float]]) -> None:
-    """Prints the study's runs and their rough cost. Names models and data that are not on this machine, and fetches none.
+def dry_run(study: Study, names: Sequence[str], nodes: list[dict[str, float]]) -> None:
+    """Prints the runs of the study's settings `names` and their rough cost. Names models and data that are not on this machine,
+    and fetches none.
 
     Raises InputError with one line for each fault of the settings.
     """
@@ -42,6 +45,8 @@ def dry_run(study: Study, nodes: list[dict[str, float]]) -> None:
     from aft_ray.study.config import in_settings
     from aft_ray.study.estimate import plan_study
 
+    left_out = len(study.settings) - len(names)
+    study = replace(study, settings={name: study.settings[name] for name in names})
     faults: dict[str, list[str]] = {}
     absent: list[str] = []
     for name, recipe in study.settings.items():
@@ -52,7 +57,10 @@ def dry_run(study: Study, nodes: list[dict[str, float]]) -> None:
             faults[name] = own
     if faults:
         raise InputError(in_settings(faults, len(study.settings)))
-    show_plan(study, plan_study(study, nodes))
+    if names:
+        show_plan(study, plan_study(study, nodes))
+    if left_out:
+        console.print(f"left out  {left_out} of {left_out + len(names)} settings: finished, or not named by --only")
     for line in dict.fromkeys(absent):
         console.print(f"not here  {line}", soft_wrap=True)
 

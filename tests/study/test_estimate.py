@@ -16,6 +16,7 @@ from aft_ray.study.config import load_study
 from aft_ray.study.estimate import GPU_RATE, plan_study
 from tests.helpers import ROOT
 from tests.study.test_config import written
+from tests.study.test_report import finished
 
 PAPER = sorted(path for path in (ROOT / "jobs" / "recipes" / "paper").glob("*.yaml") if "settings:" in path.read_text())
 
@@ -58,6 +59,17 @@ def test_every_study_of_the_paper_is_planned_offline(
     assert main(["study", str(path), "--dry-run", "--gpus", "8"]) == 0
     told = capsys.readouterr().out
     assert "\ntrainings " in told and "\ntakes     roughly " in told and "\ndisk " in told
+
+
+def test_a_dry_run_counts_what_is_left_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(written(tmp_path))
+    finished(load_study(path), "digits-few", "digits-all", "scans-few")
+    assert main(["study", path, "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "scans-all" in told and "digits-few" not in told
+    assert "left out  3 of 4 settings: finished, or not named by --only" in told
+    assert main(["study", path, "--dry-run", "--only", "digits-all"]) == 0
+    assert "left out  4 of 4 settings" in capsys.readouterr().out
 
 
 def test_pairs_are_as_many_inputs_as_they_have_pictures_and_texts() -> None:
