@@ -30,9 +30,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "augment": "strong",
     },
 }
+WARMUP_SHARE = 0.1
+"""Of the steps: a preset warms up for at most this share, so that a short training has its learning rate for most of them."""
 ABOUT = (
     "Several keys of this section by one name: `paper`, `finetune` for a pretrained student, `from_scratch`. Keys beside it"
-    " replace its own."
+    " replace its own. `finetune` and `from_scratch` warm up for 50 steps, at most a tenth of `steps`."
 )
 
 
@@ -50,7 +52,15 @@ def resolve_preset(content: dict[str, Any], changes: Mapping[str, Any]) -> list[
     if not isinstance(name, str) or name not in PRESETS:
         return [f"train.preset must be one of {', '.join(PRESETS)}, got {name!r}."]
     replaces = "train.preset" in changes
-    for key, value in PRESETS[name].items():
+    for key, value in _keys(name, train.get("steps")).items():
         if key not in train or (replaces and f"train.{key}" not in changes):
             train[key] = value
     return []
+
+
+def _keys(name: str, steps: Any) -> dict[str, Any]:
+    """A preset's keys for a training of `steps`, which may still be absent or wrong."""
+    keys = dict(PRESETS[name])
+    if "warmup_steps" in keys and isinstance(steps, (int, float)):
+        keys["warmup_steps"] = int(max(0, min(keys["warmup_steps"], steps * WARMUP_SHARE)))
+    return keys

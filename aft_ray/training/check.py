@@ -115,7 +115,7 @@ def setting_faults(recipe: Recipe) -> list[str]:
     if settings.warmup_steps > settings.steps:
         faults.append(
             f"train.warmup_steps is {settings.warmup_steps}: the training ends after {settings.steps} steps and never has its"
-            " learning rate. Set train.warmup_steps below train.steps, also beside a preset."
+            " learning rate. Set train.warmup_steps below train.steps."
         )
     faults += _view_faults(recipe)
     if settings.precision == "fp16" and not settings.use_gpu:

