@@ -31,6 +31,7 @@ CASES: dict[str, tuple[int, dict[str, Any]]] = {
     "two workers, gates ahead": (2, {"steps": 6, "steps_per_student_step": 3}),
     "two workers, aft_probe": (2, {"method": "aft_probe"}),
     "two workers, other views": (2, {"steps": 12, "augment": "strong", "ema": 0.9, "class_weights": "balanced"}),
+    "four workers, other views": (4, {"steps": 12, "augment": "strong", "ema": 0.9}),
     "three workers, probe_kd in parts": (3, {"method": "probe_kd", "accumulation_steps": 2}),
 }
 SMALL = Data(DATA.train, DATA.validation, replace(TEST, labels=TEST.labels[:3], sample_ids=TEST.sample_ids[:3]))
