@@ -26,7 +26,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 import aft_ray
-from aft_ray.cluster.upload import travelling, write_zip
+from aft_ray.cluster.upload import check_hides_nothing, travelling, write_zip
 from aft_ray.recipe.config import Recipe, dump, fingerprint
 from aft_ray.recipe.errors import InputError
 
@@ -105,7 +105,7 @@ def check_outlives_job(key: str, place: str) -> None:
 def pack(file: JobFile, directory: Path, place: Path) -> Path:
     """Zips `directory`, less the files that its .gitignore names, with this package and the job's file, in `place`.
 
-    Raises InputError if the upload would be larger than Ray accepts.
+    Raises InputError if the upload would be larger than Ray accepts, or hides a module of Python's.
     """
     workspace, package, recipe = Path(file.workspace), Path(aft_ray.__file__).parent, place / RECIPE
     recipe.write_text(file.text)
@@ -114,7 +114,9 @@ def pack(file: JobFile, directory: Path, place: Path) -> Path:
         own.append(f"/{workspace.relative_to(directory)}")
     files = {f"{package.name}/{name}": path for name, path in travelling(package).items()}
     upload = place / "job.zip"
-    write_zip(upload, {**travelling(directory, own), **files, RECIPE: recipe}, directory)
+    of_user = travelling(directory, own)
+    check_hides_nothing(of_user, directory)
+    write_zip(upload, {**of_user, **files, RECIPE: recipe}, directory)
     return upload
 
 

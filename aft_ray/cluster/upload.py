@@ -5,8 +5,10 @@ Ray's own packing is not used: it has no public interface that says how large an
 
 from __future__ import annotations
 
+import re
+import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pathspec import GitIgnoreSpec
@@ -17,6 +19,9 @@ LARGEST_UPLOAD = 100 << 20
 """Bytes that Ray's job server takes in one request."""
 EXCLUDES = (".?*", "venv", "__pycache__", "*.egg-info", "*.parquet", "*.log")
 IGNORE_FILES = (".gitignore", ".rayignore")
+
+MODULE = re.compile(r"(\w+)(?:\.py|/__init__\.py)")
+"""A module at the root of an upload."""
 
 Rule = tuple[Path, GitIgnoreSpec]
 """Patterns of files to leave out, and the directory below which they hold."""
@@ -43,6 +48,19 @@ def _files(directory: Path, rules: Sequence[Rule]) -> Iterator[Path]:
             yield from _files(path, rules)
         elif path.is_file():
             yield path
+
+
+def check_hides_nothing(names: Iterable[str], origin: Path) -> None:
+    """Raises InputError for modules that have the name of one of Python's: every process of a job looks in the upload first."""
+    hiding = [name for name in names if (module := MODULE.fullmatch(name)) and module[1] in sys.stdlib_module_names]
+    if hiding:
+        raise InputError(
+            [
+                f"{origin / name} would hide Python's own {name} in every process of the job. Rename it, or name it in .gitignore"
+                " or .rayignore."
+                for name in hiding
+            ]
+        )
 
 
 def write_zip(upload: Path, files: Mapping[str, Path], origin: Path) -> None:

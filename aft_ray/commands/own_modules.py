@@ -27,6 +27,15 @@ def find_own_modules(recipe: Recipe) -> None:
         sys.path.append(os.getcwd())
 
 
+def command_of_own() -> list[str]:
+    """The start of a command line for `aft-ray` in a process of its own, with the import path of this process.
+
+    `python -m` would look for its own first imports in the working directory, before any code of ours can mend its path.
+    """
+    start = f"import sys; sys.path[:] = {sys.path!r}; from aft_ray.cli import main; sys.exit(main())"
+    return [sys.executable, "-c", start]
+
+
 def ray_settings(recipe: Recipe | None) -> dict[str, Any]:
     """Arguments of `ray.init` that give workers the import path of this process."""
     from ray.job_config import JobConfig

@@ -17,6 +17,8 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from aft_ray.commands.own_modules import command_of_own
+
 if TYPE_CHECKING:
     from aft_ray.study.config import Study
 
@@ -36,18 +38,8 @@ def run_side_by_side(study: Study, names: Sequence[str], announce: Callable[[str
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "study.yaml"
         file.write_text(study.text(), encoding="utf-8")
-        command = [
-            sys.executable,
-            "-m",
-            "aft_ray.cli",
-            "study",
-            str(file),
-            *study.overrides,
-            "--at-once",
-            "1",
-            "--with-parent",
-            "--only",
-        ]
+        told = [str(file), *study.overrides, "--at-once", "1", "--with-parent", "--only"]
+        command = [*command_of_own(), "study", *told]
         children = _Children(command, environment)
         with ThreadPoolExecutor(at_once) as pool:
             running = {pool.submit(children.run, name): name for name in names}

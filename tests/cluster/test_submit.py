@@ -63,6 +63,19 @@ def test_ignore_files_hold_below_their_directory_and_a_link_that_leads_round_is_
     assert list(upload.travelling(mine)) == ["a/keep.py", "b/data/small.py", "code/linked.py"]
 
 
+def test_modules_that_would_hide_python_s_own_in_a_job_are_refused(tmp_path: Path) -> None:
+    directory = tmp_path / "mine"
+    for name in ("random.py", "queue/__init__.py", "code/mine.py", "lab/random.py", "random.txt", "types.py"):
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text("")
+    (directory / ".gitignore").write_text("types.py\n")
+    with pytest.raises(InputError) as refused:
+        submit.pack(submit.JobFile.of(load(DEMO)), directory, tmp_path)
+    one, other = refused.value.faults
+    assert one.startswith(f"{directory}/queue/__init__.py would hide Python's own") and "random.py would hide" in other
+    assert not (tmp_path / "job.zip").exists()
+
+
 def test_ray_s_job_server_takes_as_much_as_is_written_here() -> None:
     """Ray names this limit in no public place. Where this fails, correct LARGEST_UPLOAD, which follows it."""
     from ray._private.ray_constants import DASHBOARD_CLIENT_MAX_SIZE

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from aft_ray.commands.own_modules import find_own_modules, script_directory_last
+from aft_ray import __version__
+from aft_ray.commands.own_modules import command_of_own, find_own_modules, script_directory_last
 from aft_ray.recipe.config import Recipe
 from tests.helpers import ROOT
 
@@ -75,6 +76,15 @@ def test_modules_beside_the_recipe_do_not_hide_python_s_own(folder: Path) -> Non
     own_teacher = "teachers=[{model: 'mine:Means', name: mine}]"
     aft_ray(folder, "prepare", "recipe.yaml", own_teacher)
     aft_ray(folder, "recipe.yaml", own_teacher, "workspace=other", command=job)
+
+
+def test_a_setting_of_a_study_starts_where_every_module_of_python_s_is_hidden(tmp_path: Path) -> None:
+    """`python -m` stops there at its own first import."""
+    for name in sys.stdlib_module_names:
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(9)")
+    command = [*command_of_own(), "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert (done.stdout, done.stderr) == (f"aft-ray {__version__}\n", "")
 
 
 @pytest.mark.ray
