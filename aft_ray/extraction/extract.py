@@ -32,6 +32,7 @@ from aft_ray.extraction.log import Tally
 from aft_ray.extraction.plan import Plan, plan_extraction
 from aft_ray.extraction.reading import MissingShard, ReadShard
 from aft_ray.recipe.config import Recipe
+from aft_ray.store.kept_entries import delete_kept_entries, keep_entries, kept_entries
 from aft_ray.store.manifest import MANIFEST
 from aft_ray.store.own_files import delete_own_files
 from aft_ray.store.quarantine import check_quarantined
@@ -73,6 +74,8 @@ def extract_range(recipe: Recipe, only: Range) -> dict[str, int]:
     with range_lease(workspace, "features", only):
         plan = plan_extraction(recipe, only)
         entries = _run(recipe, plan)
+        for (view, split), made in entries.items():
+            keep_entries(workspace.features(view, split), only.number, only.of, plan.fingerprints[view][split], made)
         # Looked up without the lease, for which hundreds of ranges would wait: whoever looks last sees every shard.
         if any(
             place in entries or not workspace.features(*place).has(MANIFEST) for place in plan.complete_directories()
@@ -103,10 +106,11 @@ def write_manifests(recipe: Recipe, plan: Plan, entries: Entries) -> None:
         if manifest and all(manifest["shards"][shard]["sha256"] == entry["sha256"] for shard, entry in made.items()):
             lists = [manifest["quarantined"]]
         else:
-            num_shards = len(plan.num_samples[split])
-            if plan.only:  # the other shards were not looked at yet; their command may have had other settings
-                directory.missing_shards(range(num_shards), plan.fingerprints[view][split])
-            found[view, split] = directory.entries(num_shards, made)
+            num_shards, fingerprint = len(plan.num_samples[split]), plan.fingerprints[view][split]
+            known = {**kept_entries(directory, fingerprint), **made}
+            if plan.only:  # the others were not looked at yet; the command of another range may have had other settings
+                directory.missing_shards([index for index in range(num_shards) if index not in known], fingerprint)
+            found[view, split] = directory.entries(num_shards, known)
             lists = [entry.get("quarantined", []) for entry in found[view, split].values()]
         quarantined.update({sample["sample_id"]: sample for samples in lists for sample in samples})
     check_quarantined(list(quarantined.values()), recipe.dataset.max_bad_samples)
@@ -116,6 +120,8 @@ def write_manifests(recipe: Recipe, plan: Plan, entries: Entries) -> None:
         width = directory.read_features(0)[1].shape[1]
         facts = {"feature_dim": width, "made_with": {**_versions(), "batch_size": teachers[view].batch_size}}
         directory.write_manifest(len(shards), plan.fingerprints[view][split], entries=shards, **facts)
+    for view, split in plan.complete_directories():
+        delete_kept_entries(plan.workspace.features(view, split))
 
 
 def _run(recipe: Recipe, plan: Plan) -> Entries:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from aft_ray.recipe.errors import InputError, ObjectStoreError
 from aft_ray.recipe.json_files import json_or_none
 from aft_ray.store.files import Directory
+from aft_ray.store.kept_entries import NOTE
 from aft_ray.store.manifest import MANIFEST
 from aft_ray.store.parquet import FINGERPRINT_KEY
 from aft_ray.store.prefetch import prefetched
@@ -52,7 +53,7 @@ def _is_own(directory: ShardDirectory, name: str) -> bool:
     if name == MANIFEST:
         return _is_own_manifest(directory)
     if not SHARD.fullmatch(name):
-        return UNFINISHED.fullmatch(name) is not None
+        return any(form.fullmatch(name) for form in (UNFINISHED, NOTE))
     return FINGERPRINT_KEY in parquet_metadata(directory, name)
 
 

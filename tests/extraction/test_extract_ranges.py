@@ -110,6 +110,7 @@ def test_four_processes_of_a_range_each_leave_the_store_of_one_also_if_one_is_ki
         assert "two/train" in output and "still lack shards of other ranges" in output
     found = features(given)
     assert written.items() <= found.items() and f"one/train/{MANIFEST}" not in found
+    assert {f"one/train/.entries-{number}-of-4.json" for number in (0, 1, 3)} <= found.keys()
 
     with without_ray():
         extract_range(given, Range(2, 4))
