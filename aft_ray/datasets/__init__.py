@@ -18,20 +18,32 @@ from aft_ray.datasets.named.bundled import BUNDLED_IMAGES
 from aft_ray.datasets.named.bundled_texts import BUNDLED_TEXTS
 from aft_ray.datasets.named.emoji import EMOJI
 from aft_ray.datasets.named.hub_task import KEYS
+from aft_ray.datasets.parts import Plan
 from aft_ray.datasets.sources.contents import RowContent
 from aft_ray.datasets.sources.hub import check_hub, hub_tables
 from aft_ray.datasets.sources.image_folder import find_image_folder, list_image_folder
 from aft_ray.datasets.sources.tables import open_tables
 from aft_ray.datasets.sources.tabular import check_columns, list_tables
 from aft_ray.datasets.sources.torchvision_source import check_torchvision, list_torchvision
-from aft_ray.datasets.sources.webdataset import find_tars, list_webdataset
+from aft_ray.datasets.sources.webdataset import Tars, find_tars, list_webdataset
 from aft_ray.datasets.unlabelled_tables import PLAIN, RowForm
 from aft_ray.recipe.errors import InputError, ObjectStoreError
 from aft_ray.recipe.own_class import import_class, own_faults
 from aft_ray.recipe.places import reached, unreachable
 from aft_ray.recipe.sections import DatasetConfig
 
-__all__ = ["NAMED", "SOURCES", "Item", "Listing", "NamedDataset", "faults", "list_samples", "row_form"]
+__all__ = [
+    "NAMED",
+    "SOURCES",
+    "Item",
+    "Listing",
+    "NamedDataset",
+    "faults",
+    "list_samples",
+    "one_line",
+    "plan_of",
+    "row_form",
+]
 
 NAMED: dict[str, NamedDataset] = {
     dataset.name: dataset
@@ -51,7 +63,7 @@ SOURCES = {
     "parquet": TABLES,
     "csv": TABLES,
     "jsonl": TABLES,
-    "webdataset": Source(list_webdataset, find_tars, takes_helpers=True),
+    "webdataset": Source(list_webdataset, find_tars, Tars.of),
     "hub": Source(
         lambda config: list_tables(hub_tables(config), config), lambda config: check_columns(check_hub(config), config)
     ),
@@ -64,7 +76,7 @@ NAMED_KEYS = KEYS | {"task", "dataset_class"}
 def faults(config: DatasetConfig) -> list[str]:
     """Faults of the recipe's `dataset` that show without reading every sample, one line each."""
     try:
-        with _one_line(config):
+        with one_line(config):
             if config.name is None:
                 _source(config).check(config)
             else:
@@ -79,15 +91,21 @@ def list_samples(config: DatasetConfig, helpers: Helpers | None = None) -> Listi
 
     Raises InputError if there is nothing to read at the place it names, or a row is wrong.
     """
-    with _one_line(config):
+    with one_line(config):
         if config.name is None:
             source = _source(config)
-            return _checked(source.list(config, helpers) if source.takes_helpers else source.list(config), config)
+            return _checked(source.list(config, helpers) if source.plan else source.list(config), config)
         return _named(config).list_samples(config)
 
 
+def plan_of(config: DatasetConfig) -> Plan | None:
+    """How the recipe's data set is read in parts; None where it is read as a whole."""
+    plan = _source(config).plan if config.name is None else None
+    return plan(config) if plan else None
+
+
 @contextmanager
-def _one_line(config: DatasetConfig) -> Iterator[None]:
+def one_line(config: DatasetConfig) -> Iterator[None]:
     """Raises InputError for files that are not there, and for a store that refuses, which is asked before anything is listed."""
     for url in config.urls():
         reached(url, f"raw data {url}")

@@ -80,12 +80,12 @@ class Source:
     """A kind of place that samples come from.
 
     list: lists every sample. check: finds faults of the recipe without reading every row. Both raise InputError or
-    FileNotFoundError. takes_helpers: whether `list` can read parts in tasks.
+    FileNotFoundError. plan: how the source is read in parts, which `list` then can read in tasks; None if it is not.
     """
 
     list: Callable[..., Listing]
     check: Callable[[DatasetConfig], object]
-    takes_helpers: bool = False
+    plan: Callable[[DatasetConfig], Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -121,9 +121,23 @@ def first_of_each(labels: Coded, splits: np.ndarray, fraction: float) -> np.ndar
     if fraction == 1:
         return kept
     train = np.flatnonzero(splits == TRAIN)
-    for members in alike(classes_of(labels)[labels.codes[train]]):
-        kept[train[members[max(1, round(fraction * len(members))) :]]] = False
+    classes = classes_of(labels)[labels.codes[train]]
+    kept[train] = are_first(classes, shares_of(np.bincount(classes), fraction))
     return kept
+
+
+def shares_of(counts: np.ndarray, fraction: float) -> np.ndarray:
+    """How many samples of each class to keep."""
+    return np.array([max(1, round(fraction * count)) for count in counts.tolist()], np.int64)
+
+
+def are_first(classes: np.ndarray, most: np.ndarray) -> np.ndarray:
+    """Whether each sample is among the first samples of its class. most: number of these for each class."""
+    order = np.argsort(classes, kind="stable")
+    counts = np.bincount(classes)
+    rank = np.empty(len(classes), np.int64)
+    rank[order] = np.arange(len(classes)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return rank < most[classes]
 
 
 def alike(numbers: np.ndarray) -> list[np.ndarray]:

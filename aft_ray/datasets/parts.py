@@ -19,19 +19,27 @@ from aft_ray.datasets.sources.labels import Labels
 
 
 @dataclass(frozen=True)
-class Part:
-    """The samples of a part.
-
-    items: their labels' codes are places in `labels.values`. contents: where the content of each lies. kinds: the contents
-    that some sample has. note: JSON values with commas between, for the digest of the whole.
+class Facts:
+    """What some samples have in common. labels: without their rows. labels_of: as `Items.labels_of`. kinds: the contents that
+    some sample has. note: JSON values with commas between, for the digest of the whole.
     """
 
-    items: Items
     labels: Labels
-    contents: pa.Table
+    labels_of: Mapping[int, set[int]]
     kinds: frozenset[str]
     left_out: Counter[str] = field(default_factory=Counter)
     note: bytes = b""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The samples of a part. items: their labels' codes are places in `facts.labels.values`. contents: where the content of
+    each lies.
+    """
+
+    items: Items
+    contents: pa.Table
+    facts: Facts
 
 
 @dataclass(frozen=True)
@@ -58,45 +66,80 @@ class Plan(Protocol):
     def scan(*arguments: Any) -> Part:
         """Raises InputError as the source does."""
 
-    def head(self, whole: Part, digest: str) -> Head:
+    def states(self) -> Sequence[Any]:
+        """For each part a JSON value that changes when its data does."""
+
+    def name_of(self, part: int) -> str:
+        """Names a part for a person."""
+
+    def head(self, whole: Facts, digest: str) -> Head:
         """digest: of the notes. Raises InputError where the parts make no data set."""
 
     def reader(self, modality: Modality, contents: pa.Table) -> Callable[[int], Content]:
         """As `Listing.read`, of the samples with these contents."""
 
 
-def gathered(parts: Iterable[Part]) -> tuple[Part, str]:
-    """Parts in their order as one, and the `fingerprint` of the list that their notes make up."""
-    labels: Labels | None = None
-    found: list[Part] = []
-    codes: list[np.ndarray] = []
-    digest, between = hashlib.sha256(b"["), b""
-    for part in parts:
-        if labels is None:
-            labels = part.labels.without_rows()
-        codes.append(labels.join(part.labels)[part.items.labels.codes])
+class Whole:
+    """The facts of all parts, added one after the other in their order."""
+
+    def __init__(self) -> None:
+        self.labels: Labels | None = None
+        self.labels_of: dict[int, set[int]] = {}
+        self.kinds: frozenset[str] = frozenset()
+        self.left_out = Counter[str]()
+        self._digest, self._between = hashlib.sha256(b"["), b""
+
+    def add(self, part: Facts) -> np.ndarray:
+        """The code that each label of the part has in the whole."""
+        if self.labels is None:
+            self.labels = part.labels.without_rows()
+        codes = self.labels.join(part.labels)
+        for split, own in part.labels_of.items():
+            self.labels_of.setdefault(split, set()).update(codes[[*own]].tolist())
+        self.kinds |= part.kinds
+        self.left_out += part.left_out
         if part.note:
-            digest.update(between + part.note)
-            between = b","
-        found.append(Part(part.items, labels, part.contents, part.kinds, part.left_out))
-    digest.update(b"]")
-    assert labels is not None, "a plan has a part at least"
-    items = Items.joined([part.items for part in found], Coded((), np.concatenate(codes)))
-    contents = pa.concat_tables([part.contents for part in found])
-    kinds = frozenset().union(*(part.kinds for part in found))
-    left_out = sum((part.left_out for part in found), Counter[str]())
-    return Part(items, labels, contents, kinds, left_out), digest.hexdigest()[:16]
+            self._digest.update(self._between + part.note)
+            self._between = b","
+        return codes
+
+    def facts(self) -> Facts:
+        assert self.labels is not None, "a plan has a part at least"
+        return Facts(self.labels, self.labels_of, self.kinds, self.left_out)
+
+    def digest(self) -> str:
+        """The `fingerprint` of the list that the parts' notes make up."""
+        whole = self._digest.copy()
+        whole.update(b"]")
+        return whole.hexdigest()[:16]
+
+
+def gathered(parts: Iterable[Part], whole: Whole) -> tuple[Items, pa.Table]:
+    """The samples of parts in their order, and their contents. whole: gets their facts."""
+    items: list[Items] = []
+    contents: list[pa.Table] = []
+    codes: list[np.ndarray] = []
+    for part in parts:
+        codes.append(whole.add(part.facts)[part.items.labels.codes])
+        items.append(part.items)
+        contents.append(part.contents)
+    return Items.joined(items, Coded((), np.concatenate(codes))), pa.concat_tables(contents)
 
 
 def listing_of(plan: Plan, parts: Iterable[Part]) -> Listing:
     """The listing of a data set whose `parts` are all that the plan has, in their order."""
-    whole, digest = gathered(parts)
-    head = plan.head(whole, digest)
+    whole = Whole()
+    items, contents = gathered(parts, whole)
+    return listing_with(plan, plan.head(whole.facts(), whole.digest()), items, contents)
+
+
+def listing_with(plan: Plan, head: Head, items: Items, contents: pa.Table) -> Listing:
+    """A listing of some samples of a plan. items: their labels' codes are places in `head.labels`."""
     return Listing(
         modality=head.modality,
         classes=head.classes,
-        items=whole.items.labelled(head.labels),
-        read=Lookup(Reader(plan, head.modality), whole.contents),
+        items=items.labelled(head.labels),
+        read=Lookup(Reader(plan, head.modality), contents),
         task=head.task,
         truncation_side=head.truncation_side,
         facts=head.facts,

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from aft_ray.cluster.lease import lease
 from aft_ray.cluster.progress import Progress
 from aft_ray.cluster.tasks import Helpers
-from aft_ray.datasets import Listing, list_samples
+from aft_ray.datasets import Listing
 from aft_ray.datasets.base import raise_faults
+from aft_ray.datasets.buckets import working_place
 from aft_ray.datasets.data_check import data_check
-from aft_ray.datasets.held_out import choose_splits
+from aft_ray.datasets.finding import find_samples
 from aft_ray.datasets.overlap import check_apart
-from aft_ray.datasets.pairs import pairs_per_picture, pictures_of, side_by_side
 from aft_ray.datasets.replacement import check_folders, clean, replacing
+from aft_ray.datasets.rows import Rows
 from aft_ray.datasets.sample_shards import SplitShards, source_of
+from aft_ray.datasets.samples import Samples
 from aft_ray.datasets.shard_writing import can_travel
 from aft_ray.datasets.text_check import text_lines
 from aft_ray.recipe.config import Recipe
@@ -28,19 +28,11 @@ from aft_ray.recipe.own_class import own_faults
 from aft_ray.recipe.printable import tell
 from aft_ray.recipe.sections import DatasetConfig, StudentConfig
 from aft_ray.store.files import Directory
-from aft_ray.store.quarantine import UNREADABLE, check_quarantined
-from aft_ray.store.sample_recipe import as_made, check_sample_recipe, has_pairs_apart, is_of_before
+from aft_ray.store.quarantine import check_quarantined
+from aft_ray.store.sample_recipe import as_made, check_sample_recipe
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.shards import ShardDirectory, without_place
 from aft_ray.store.workspace import Workspace, split_directory
-
-SHARD_BYTES = 32 << 20
-SHARD_SAMPLES = (16, 512)
-"""Size of a shard where the recipe gives none: this much content, within these limits of samples.
-
-A shard travels through extraction as one decoded object: 512 pictures of 224 pixels are 77 MB, 300 of 518 pixels 240 MB.
-"""
-PROBED = 64
 
 
 def prepare(recipe: Recipe, *, overwrite: bool = False, helpers: Helpers | None = None) -> dict[str, dict[str, Any]]:
@@ -52,6 +44,12 @@ def prepare(recipe: Recipe, *, overwrite: bool = False, helpers: Helpers | None 
     Raises InputError if the raw data lies where the samples do, the workspace holds the samples of another data set, a
     split would be empty, or more than `dataset.max_bad_samples` would be quarantined.
     """
+    with ExitStack() as stack:
+        return _prepared(recipe, overwrite, helpers, stack)
+
+
+def _prepared(recipe: Recipe, overwrite: bool, helpers: Helpers | None, stack: ExitStack) -> dict[str, dict[str, Any]]:
+    """stack: holds the directory of samples that have no room in memory."""
     config, workspace = recipe.dataset, Workspace.at(recipe.workspace)
     check_folders(workspace)
     helpers = _wanted(helpers, config)
@@ -60,7 +58,7 @@ def prepare(recipe: Recipe, *, overwrite: bool = False, helpers: Helpers | None 
         check_sample_recipe(config, manifest, workspace)
         config = as_made(config, manifest)
     try:
-        listing = list_samples(config, helpers)
+        samples = find_samples(config, helpers, lambda: stack.enter_context(working_place(workspace)))
     except InputError as error:
         if len(there) < len(SPLITS) or not _need_no_source(config, there):
             raise
@@ -68,6 +66,7 @@ def prepare(recipe: Recipe, *, overwrite: bool = False, helpers: Helpers | None 
             f"The samples in {workspace} are whole, and kept. They were not compared with the raw data: {error.faults[0]}"
         )
         return there
+    listing = samples.listing
     check_apart(listing, config, workspace)
     tell_left_out(listing)
     if "image" in listing.modality and config.background != recipe.dataset.background:
@@ -75,14 +74,11 @@ def prepare(recipe: Recipe, *, overwrite: bool = False, helpers: Helpers | None 
             f"The samples in {workspace} were made before dataset.background: transparent parts show the colours that they"
             f" hide. 'aft-ray prepare --overwrite' makes samples on {recipe.dataset.background}."
         )
-    check_ids(listing)
-    pictures = None if any(map(has_pairs_apart, there.values())) else pictures_of(listing)
-    splits = choose_splits(listing, config, unlabelled_in_train=not any(map(is_of_before, there.values())))
-    chosen = {split: side_by_side(indices, pictures) for split, indices in splits.items()}
+    chosen = samples.choose(config, there)
     empty = [split for split in SPLITS if not len(chosen[split])]
     if empty:
         raise InputError(
-            f"No samples fall into split {', '.join(empty)}: {len(listing.items)} samples are too few for"
+            f"No samples fall into split {', '.join(empty)}: {samples.count} samples are too few for"
             f" validation_fraction {config.validation_fraction} and test_fraction {config.test_fraction}."
         )
     if not config.copy_content and listing.uri is None:
@@ -90,9 +86,9 @@ def prepare(recipe: Recipe, *, overwrite: bool = False, helpers: Helpers | None 
     with lease(workspace, "samples"), own_faults(config.source or "", "dataset.source"):
         if overwrite:
             with replacing(workspace) as place:
-                return _prepare(listing, chosen, pictures, config, recipe.student, place, helpers)
+                return _prepare(samples, chosen, config, recipe.student, place, helpers)
         clean(workspace)
-        return _prepare(listing, chosen, pictures, config, recipe.student, workspace.samples_place(), helpers)
+        return _prepare(samples, chosen, config, recipe.student, workspace.samples_place(), helpers)
 
 
 def _manifests(workspace: Workspace) -> dict[str, dict[str, Any]]:
@@ -114,31 +110,29 @@ def _wanted(helpers: Helpers | None, config: DatasetConfig) -> Helpers | None:
 
 
 def _prepare(
-    listing: Listing,
-    chosen: dict[str, np.ndarray],
-    pictures: np.ndarray | None,
+    samples: Samples,
+    chosen: Mapping[str, Rows],
     config: DatasetConfig,
     student: StudentConfig,
     place: Directory,
     helpers: Helpers | None,
 ) -> dict[str, dict[str, Any]]:
     directories = {split: split_directory(place, split) for split in SPLITS}
-    rows = (
+    size = (
         config.samples_per_shard
-        or _rows_on_disk(directories[SPLITS[-1]])
-        or samples_per_shard(listing, np.concatenate([chosen[split] for split in SPLITS]), pictures)
+        or _size_on_disk(directories[SPLITS[-1]])
+        or samples.samples_per_shard([chosen[split] for split in SPLITS])
     )
-    splits = [
-        SplitShards(directories[split], split, listing, chosen[split], config, rows, pictures) for split in SPLITS
-    ]
+    splits = [SplitShards(directories[split], split, chosen[split], config, size) for split in SPLITS]
     missing = [split.missing_shards() for split in splits]
-    tasks = helpers.of(rows * sum(map(len, missing))) if helpers and can_travel(listing) else None
+    tasks = helpers.of(size * sum(map(len, missing))) if helpers and can_travel(samples.listing) else None
     quarantined: list[dict[str, str]] = []
     with Progress("prepare", sum(map(len, missing)), "shards") as progress:
         for split, shards in zip(splits, missing, strict=True):
             for found in split.write(shards, tasks):
                 quarantined += found
                 progress.advance(1)
+    samples.check_unchanged()
     check_quarantined(quarantined, config.max_bad_samples)
     reasons = {sample["sample_id"]: sample["reason"] for sample in quarantined}
     raise_faults(split.told_empty(reasons) for split in splits if split.is_empty())
@@ -159,43 +153,7 @@ def tell_left_out(listing: Listing) -> None:
         tell(f"data check: {note}")
 
 
-def check_ids(listing: Listing) -> None:
-    """Raises InputError that names ids which are there twice or are not Unicode."""
-    ids, hashes = listing.columns.ids, listing.columns.hashes
-    if len(np.unique(hashes)) == len(hashes):
-        return
-    counts = Counter(ids.to_pylist())
-    if len(counts) == len(ids):
-        return
-    twice = [f"{sample_id!r} ({count} times)" for sample_id, count in counts.most_common(5) if count > 1]
-    extra = sum(count > 1 for count in counts.values()) - len(twice)
-    raise InputError(f"Sample ids must differ: {', '.join(twice)}{f' and {extra} more' if extra else ''}.")
-
-
-def _rows_on_disk(directory: ShardDirectory) -> int | None:
+def _size_on_disk(directory: ShardDirectory) -> int | None:
     """Samples of a shard in a split that is prepared: a change since then shows in its fingerprint."""
     manifest = directory.manifest()
     return manifest["fingerprint"]["samples_per_shard"] if manifest else None
-
-
-def samples_per_shard(listing: Listing, indices: Sequence[int] | np.ndarray, pictures: np.ndarray | None = None) -> int:
-    """Number of samples in a shard, from the mean size of some of the samples `indices`; of pairs the pictures count.
-
-    Shards of few pictures would give a streamed batch many of its pictures twice.
-    """
-    sizes = [_num_bytes(listing, int(index)) for index in indices[:: max(1, len(indices) // PROBED)]]
-    least, most = SHARD_SAMPLES
-    found = max(least, min(most, int(SHARD_BYTES * len(sizes) / max(1, sum(sizes)))))
-    return int(found * pairs_per_picture(listing, np.asarray(indices), pictures))
-
-
-def _num_bytes(listing: Listing, index: int) -> int:
-    """Size of a sample's content; 0 where it cannot be read."""
-    known = listing.items[index].num_bytes
-    if known is not None:
-        return known
-    try:
-        content = listing.read(index)
-    except UNREADABLE:
-        return 0
-    return sum(map(len, content)) if isinstance(content, tuple) else len(content)

@@ -1,27 +1,21 @@
-"""The shards of one split: from a listing's items to Parquet files and a manifest."""
+"""The shards of one split: from its rows to Parquet files and a manifest."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from aft_ray.cluster.tasks import Tasks
 from aft_ray.datasets.base import Listing
-from aft_ray.datasets.items import CHUNK, UNKNOWN, Items, Label, taken
-from aft_ray.datasets.pairs import cuts
-from aft_ray.datasets.shard_writing import THREADS, Written, portion, write_shard, write_shards
+from aft_ray.datasets.items import Label
+from aft_ray.datasets.rows import Rows
+from aft_ray.datasets.shard_writing import Part, Writer, Written
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.own_files import delete_own_files, foreign_shards
-from aft_ray.store.prefetch import prefetched
 from aft_ray.store.sample_recipe import DECODING, ORDER, recipe_hash, sample_recipe
 from aft_ray.store.schema import UNLABELED
 from aft_ray.store.shards import ShardDirectory
@@ -37,39 +31,38 @@ def source_of(config: DatasetConfig) -> str | None:
 
 @dataclass(frozen=True)
 class SplitShards:
-    """One split on its way to disk: `indices` into the listing, at most `rows` of them to a shard.
+    """One split on its way to disk, at most `size` of its samples to a shard.
 
-    pictures: see `pictures_of`. made: entries of the manifest for the shards that this command has written.
+    made: entries of the manifest for the shards that this command has written.
     """
 
     directory: ShardDirectory
     name: str
-    listing: Listing
-    indices: np.ndarray
+    rows: Rows
     config: DatasetConfig
-    rows: int
-    pictures: np.ndarray | None = None
+    size: int
     made: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        digest = hashlib.sha256()
-        for start in range(0, len(self.indices), CHUNK):
-            digest.update(fingerprint_lines(self.listing.columns.take(self.indices[start : start + CHUNK])))
         side = self.listing.truncation_side
         return {
             "dataset": source_of(self.config),
             "split": self.name,
-            "samples": digest.hexdigest()[:16],
-            "samples_per_shard": self.rows,
+            "samples": self.rows.digest(),
+            "samples_per_shard": self.size,
             "copy": self.config.copy_content,
             "task": self.listing.task,
             **self.listing.facts,
             **({"truncation_side": side} if side else {}),
             **self._decoding(),
-            **({ORDER: "picture"} if self.pictures is not None else {}),
+            **({ORDER: self.rows.order} if self.rows.order else {}),
             "recipe": recipe_hash(self.config),
         }
+
+    @property
+    def listing(self) -> Listing:
+        return self.rows.listing
 
     def _decoding(self) -> dict[str, Any]:
         """How pictures are decoded; nothing for texts, and where it is as it was before there was a choice."""
@@ -88,8 +81,8 @@ class SplitShards:
 
     @cached_property
     def bounds(self) -> list[int]:
-        """Where each shard begins in `indices`, then their number."""
-        return cuts(self.indices, self.pictures, self.rows)
+        """Where each shard begins in the rows, then their number."""
+        return self.rows.bounds(self.size)
 
     def missing_shards(self) -> list[int]:
         try:
@@ -112,9 +105,9 @@ class SplitShards:
         shard = next((shard for shard in range(self.num_shards) if shard not in missing), None)
         if self.config.copy_content or self.listing.uri is None or shard is None:
             return
-        places = {
-            self.listing.items[index].sample_id: self.listing.uri(index) for index in self._indices(shard).tolist()
-        }
+        listing, indices = self._part(shard)
+        assert listing.uri is not None, "its rows are of one listing"
+        places = {listing.items[index].sample_id: listing.uri(index) for index in indices.tolist()}
         for row in self.directory.read_shard(shard, ["sample_id", "image_uri"]).slice(0, 1).to_pylist():
             if row["image_uri"] != places[row["sample_id"]]:
                 raise InputError(
@@ -124,39 +117,21 @@ class SplitShards:
 
     def write(self, shards: Sequence[int], tasks: Tasks | None = None) -> Iterator[list[dict[str, str]]]:
         """Writes each shard, in `tasks` if there are any, and yields its quarantined samples, with their reasons."""
-        for shard, entry, quarantined in self._written(shards) if tasks is None else self._written_in(tasks, shards):
+        writer = Writer(self.directory, self.config, self.stamp)
+        written = writer.written(shards, self._part) if tasks is None else self._written_in(tasks, writer, shards)
+        for shard, entry, quarantined in written:
             if entry is not None:
                 self.made[shard] = entry
             yield quarantined
 
-    def _written(self, shards: Sequence[int]) -> Iterator[Written]:
-        def write(shard: int) -> Written:
-            return write_shard(self.directory, shard, self.listing, self._indices(shard), self.config, self.stamp)
-
-        return prefetched(write, shards, threads=THREADS)
-
-    def _written_in(self, tasks: Tasks, shards: Sequence[int]) -> Iterator[Written]:
-        """A task writes a few shards from their samples' rows of the listing."""
-        groups = [shards[start : start + SHARDS_OF_TASK] for start in range(0, len(shards), SHARDS_OF_TASK)]
-
-        def arguments() -> Iterator[tuple[Any, ...]]:
-            for group in groups:
-                indices = [self._indices(shard) for shard in group]
-                sizes = [len(own) for own in indices]
-                yield (
-                    self.directory,
-                    group,
-                    portion(self.listing, np.concatenate(indices)),
-                    sizes,
-                    self.config,
-                    self.stamp,
-                )
-
-        for written in tasks(write_shards, arguments()):
+    def _written_in(self, tasks: Tasks, writer: Writer, shards: Sequence[int]) -> Iterator[Written]:
+        spans = [(shard, self.bounds[shard], self.bounds[shard + 1]) for shard in shards]
+        groups = [spans[start : start + SHARDS_OF_TASK] for start in range(0, len(spans), SHARDS_OF_TASK)]
+        for written in self.rows.written(writer, tasks, groups):
             yield from written
 
-    def _indices(self, shard: int) -> np.ndarray:
-        return self.indices[self.bounds[shard] : self.bounds[shard + 1]]
+    def _part(self, shard: int) -> Part:
+        return self.rows.part(self.bounds[shard], self.bounds[shard + 1])
 
     @cached_property
     def entries(self) -> dict[int, dict[str, Any]]:
@@ -171,10 +146,11 @@ class SplitShards:
 
     def told_empty(self, reasons: Mapping[str, str]) -> str:
         """The fault of a split that is empty. reasons: of the samples that this command quarantined, by id."""
-        first = self.listing.items[int(self.indices[0])].sample_id
+        listing, (index, *_) = self.rows.part(0, 1)
+        first = listing.items[int(index)].sample_id
         example = f" ({first}: {reasons[first]})" if first in reasons else ""
         return (
-            f"Split {self.name} would be empty: all its {len(self.indices)} samples are quarantined{example}."
+            f"Split {self.name} would be empty: all its {len(self.rows)} samples are quarantined{example}."
             " Mend or remove them and run 'aft-ray prepare --overwrite'."
         )
 
@@ -199,12 +175,9 @@ class SplitShards:
 
     def _kept_labels(self) -> list[tuple[Label, int]]:
         """How many samples that are not quarantined have each label."""
-        labels, codes = self.listing.columns.labels, self.listing.columns.labels.codes[self.indices]
-        put_aside = [sample["sample_id"] for entry in self.entries.values() for sample in entry.get("quarantined", ())]
-        if put_aside:
-            ids = taken(self.listing.columns.ids, self.indices)
-            codes = codes[~pc.is_in(ids, value_set=pa.array(put_aside)).to_numpy()]
-        return list(zip(labels.values, np.bincount(codes, minlength=len(labels.values)).tolist(), strict=True))
+        return self.rows.labels_without(
+            [sample["sample_id"] for entry in self.entries.values() for sample in entry.get("quarantined", ())]
+        )
 
 
 def samples_per_class(labels: Iterable[tuple[Label, int]], classes: Sequence[str]) -> dict[str, int]:
@@ -217,11 +190,3 @@ def samples_per_class(labels: Iterable[tuple[Label, int]], classes: Sequence[str
             for index, value in enumerate(label):
                 counts[index] += count if value else 0
     return {name: counts[index] for index, name in enumerate(classes)}
-
-
-def fingerprint_lines(items: Items) -> bytes:
-    """A line for each sample with all that its split's fingerprint is about: id, label and size."""
-    labels = pa.array([str(label) for label in items.labels.values]).take(pa.array(items.labels.codes))
-    sizes = pc.if_else(pa.array(items.sizes == UNKNOWN), "None", pa.array(items.sizes).cast(pa.string()))
-    lines = pc.binary_join_element_wise(items.ids, labels, sizes, "\t").to_pylist()
-    return "".join(f"{line}\n" for line in lines).encode()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ THREADS = 4
 
 Written = tuple[int, dict[str, Any] | None, list[dict[str, str]]]
 """A shard's number, its entry in the manifest unless it could not be written, and its quarantined samples."""
+Part = tuple[Listing, np.ndarray]
+"""Some samples: a listing, and their places in it."""
 
 
 def samples_table(
@@ -93,40 +95,33 @@ def _content(listing: Listing, index: int, size: int | None, config: DatasetConf
     return tuple(columns)
 
 
-def write_shards(
-    directory: ShardDirectory,
-    shards: Sequence[int],
-    listing: Listing,
-    sizes: Sequence[int],
-    config: DatasetConfig,
-    stamp: Mapping[str, Any],
-) -> list[Written]:
-    """Writes shards whose samples are the listing's, one shard after the other. sizes: samples of each."""
-    stops = np.cumsum(sizes)
-    places = [(shard, np.arange(stop - size, stop)) for shard, size, stop in zip(shards, sizes, stops, strict=True)]
+@dataclass(frozen=True)
+class Writer:
+    """Writes shards of one split. stamp: their fingerprint."""
 
-    def write(place: tuple[int, np.ndarray]) -> Written:
-        return write_shard(directory, place[0], listing, place[1], config, stamp)
+    directory: ShardDirectory
+    config: DatasetConfig
+    stamp: Mapping[str, Any]
 
-    return list(prefetched(write, places, threads=THREADS))
+    def write_shards(self, shards: Sequence[int], listing: Listing, sizes: Sequence[int]) -> list[Written]:
+        """Shards whose samples are the listing's, one shard after the other. sizes: samples of each."""
+        stops = np.cumsum(sizes)
+        places = {shard: np.arange(stop - size, stop) for shard, size, stop in zip(shards, sizes, stops, strict=True)}
+        return list(self.written(shards, lambda shard: (listing, places[shard])))
 
+    def written(self, shards: Sequence[int], part: Callable[[int], Part]) -> Iterator[Written]:
+        """Writes shards in threads. part: the samples of each."""
+        return prefetched(lambda shard: self._write(shard, *part(shard)), shards, threads=THREADS)
 
-def write_shard(
-    directory: ShardDirectory,
-    shard: int,
-    listing: Listing,
-    indices: np.ndarray,
-    config: DatasetConfig,
-    stamp: Mapping[str, Any],
-) -> Written:
-    """The shard's number, its entry in the manifest, and its quarantined samples; where these are too many, it is not written."""
-    table, quarantined = samples_table(listing, indices, config)
-    if len(quarantined) > config.max_bad_samples:
-        return shard, None, quarantined
-    count = len(rows_by_picture(table))
-    shared = {"num_pictures": count} if count < table.num_rows else {}
-    entry = directory.write_shard(shard, table, stamp, quarantined=quarantined, **shared)
-    return shard, entry, quarantined
+    def _write(self, shard: int, listing: Listing, indices: np.ndarray) -> Written:
+        """Where too many samples are quarantined, the shard is not written."""
+        table, quarantined = samples_table(listing, indices, self.config)
+        if len(quarantined) > self.config.max_bad_samples:
+            return shard, None, quarantined
+        count = len(rows_by_picture(table))
+        shared = {"num_pictures": count} if count < table.num_rows else {}
+        entry = self.directory.write_shard(shard, table, self.stamp, quarantined=quarantined, **shared)
+        return shard, entry, quarantined
 
 
 def can_travel(listing: Listing) -> bool:

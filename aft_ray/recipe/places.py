@@ -82,6 +82,17 @@ def num_bytes(place: AnyPath) -> int:
     return place.num_bytes() if isinstance(place, RemotePath) else place.stat().st_size
 
 
+def state_of(place: AnyPath) -> list[Any]:
+    """Size and time of change of a file, and its place in a store; None for a local file that is gone."""
+    if isinstance(place, RemotePath):
+        return place.state()
+    try:
+        found = place.stat()
+    except FileNotFoundError:
+        return [None]
+    return [found.st_size, found.st_mtime_ns]
+
+
 def native_file(place: AnyPath) -> Any:
     """A file as pyarrow reads it."""
     import pyarrow as pa

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
 import signal
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
@@ -18,12 +17,7 @@ from aft_ray.datasets.prepare import prepare
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from tests.helpers.hub_data import png
-
-
-def elsewhere(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
-    """What tasks of a cluster do, without the cluster: everything is sent and sent back."""
-    for given in arguments:
-        yield pickle.loads(pickle.dumps(function(*pickle.loads(pickle.dumps(given)))))
+from tests.helpers.tasks import elsewhere
 
 
 def recipe(workspace: Path, **dataset: Any) -> Recipe:
@@ -81,7 +75,8 @@ def test_tasks_write_the_samples_that_one_process_writes(
     there = prepare(recipe(tmp_path / "there", **keys, distributed="always"), helpers=Helpers(tasks))
     assert here == there or kind == "csv"
     assert files(tmp_path / "here") == files(tmp_path / "there")
-    assert {"write_shards"} <= set(calls) and (kind == "webdataset") == ("scan" in calls)
+    listed = {"scan"} if keys.get("stratify") else {"map_rows", "sort_bucket", "choose_bucket"}
+    assert set(calls) - {"has_label"} == {"write_shards"} | (listed if kind == "webdataset" else set())
 
 
 def test_small_work_and_work_that_cannot_be_shared_start_no_task(tmp_path: Path, image_folder: Path) -> None:
@@ -94,8 +89,11 @@ def test_small_work_and_work_that_cannot_be_shared_start_no_task(tmp_path: Path,
     prepare(recipe(tmp_path / "rows", name="mnist5k", max_samples=100, distributed="always"), helpers=Helpers(never))
 
 
-@pytest.mark.parametrize("lost", ["scan", "write_shards"])
-def test_a_command_whose_tasks_fail_goes_on_where_it_ended(tmp_path: Path, lost: str) -> None:
+@pytest.mark.parametrize("lost", ["map_rows", "sort_bucket", "choose_bucket", "write_shards"])
+def test_a_command_whose_tasks_fail_goes_on_where_it_ended(
+    tmp_path: Path, lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aft_ray.datasets.buckets.BUCKET_ROWS", 50)
     keys: dict[str, Any] = {"source": "webdataset", "path": str(tars(tmp_path / "tars")), "samples_per_shard": 2}
     keys["distributed"] = "always"
 
@@ -108,12 +106,19 @@ def test_a_command_whose_tasks_fail_goes_on_where_it_ended(tmp_path: Path, lost:
     workspace = tmp_path / "work"
     with pytest.raises(OSError, match="was killed"):
         prepare(recipe(workspace, **keys), helpers=Helpers(failing))
-    before = {path: path.stat().st_mtime_ns for path in workspace.rglob("*.parquet")}
-    assert bool(before) == (lost == "write_shards")
-    prepare(recipe(workspace, **keys), helpers=Helpers(elsewhere))
+    found = [*workspace.rglob("*.parquet"), *workspace.rglob("rows-*.arrow")]
+    assert any(path.suffix == ".parquet" for path in found) == (lost == "write_shards") and found
+    before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
+    after: dict[Path, tuple[int, int]] = {}
+
+    def watching(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        yield from elsewhere(function, arguments)
+        after.update({path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in before})
+
+    prepare(recipe(workspace, **keys), helpers=Helpers(watching))
     prepare(recipe(tmp_path / "here", **keys))
     assert files(workspace) == files(tmp_path / "here")
-    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert after == before
 
 
 def test_bad_samples_that_tasks_find_are_told_as_one_process_tells_them(tmp_path: Path, image_folder: Path) -> None:
@@ -138,7 +143,8 @@ def test_tasks_that_are_killed_run_again_and_the_samples_are_the_same(tmp_path: 
     prepare(recipe(tmp_path / "there", **keys), helpers=Helpers(deadly))
     prepare(recipe(tmp_path / "here", **keys))
     assert files(tmp_path / "there") == files(tmp_path / "here")
-    assert (tmp_path / "scan").exists() and (tmp_path / "write_shards").exists()
+    for name in ("map_rows", "sort_bucket", "choose_bucket", "write_shards"):
+        assert (tmp_path / name).exists()
     (tmp_path / "tars" / "1.tar").write_bytes(b"no tar" * 1000)
     with pytest.raises(InputError, match=r"1\.tar is no plain tar"):
         prepare(recipe(tmp_path / "damaged", **keys), helpers=Helpers(in_tasks))

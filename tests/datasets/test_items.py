@@ -11,7 +11,7 @@ import pytest
 
 from aft_ray.datasets.base import Item, Listing
 from aft_ray.datasets.items import CHUNK, Items
-from aft_ray.datasets.prepare import check_ids
+from aft_ray.datasets.samples import check_ids
 from aft_ray.recipe.errors import InputError
 
 

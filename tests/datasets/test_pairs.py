@@ -23,7 +23,7 @@ from tests.helpers.pairs import PAIRS, encoded, recipe, write_pairs
 
 def apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Samples are made as before: in the order of their ids' hashes."""
-    monkeypatch.setattr("aft_ray.datasets.prepare.pictures_of", lambda listing: None)
+    monkeypatch.setattr("aft_ray.datasets.samples.pictures_of", lambda listing: None)
 
 
 def shards(given: Recipe, split: str) -> list[dict[str, Any]]:

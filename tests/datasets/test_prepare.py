@@ -4,12 +4,15 @@ import os
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from aft_ray import datasets
 from aft_ray.datasets import Item, Listing, list_samples
 from aft_ray.datasets.held_out import choose_splits
-from aft_ray.datasets.prepare import prepare, samples_per_shard
+from aft_ray.datasets.prepare import prepare
+from aft_ray.datasets.rows import ListedRows
+from aft_ray.datasets.shard_size import samples_per_shard
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
@@ -67,9 +70,9 @@ def test_a_shard_has_32_mib_or_512_samples(tmp_path: Path, image_folder: Path) -
         items = tuple(Item(str(index), 0, num_bytes) for index in range(1000))
         return Listing("image", ("a",), items, lambda index: b"")
 
-    assert samples_per_shard(listing(300), range(1000)) == 512
-    assert samples_per_shard(listing(110_000), range(1000)) == 305
-    assert samples_per_shard(listing(1 << 30), range(1000)) == 16
+    assert samples_per_shard([ListedRows(listing(300), np.arange(1000))]) == 512
+    assert samples_per_shard([ListedRows(listing(110_000), np.arange(1000))]) == 305
+    assert samples_per_shard([ListedRows(listing(1 << 30), np.arange(1000))]) == 16
     (manifest, *_) = prepare(recipe(tmp_path, source="image_folder", path=str(image_folder))).values()
     assert manifest["fingerprint"]["samples_per_shard"] == 512
 

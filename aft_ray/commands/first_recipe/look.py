@@ -15,7 +15,7 @@ from aft_ray.commands.first_recipe.form import forms_at
 from aft_ray.datasets import list_samples
 from aft_ray.datasets.base import Listing, raise_faults
 from aft_ray.datasets.held_out import choose_splits
-from aft_ray.datasets.prepare import check_ids
+from aft_ray.datasets.samples import check_ids
 from aft_ray.datasets.sources.tables import open_tables, read_rows
 from aft_ray.models.images import open_picture
 from aft_ray.recipe.errors import InputError

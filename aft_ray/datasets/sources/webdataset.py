@@ -18,7 +18,7 @@ import pyarrow as pa
 from aft_ray.cluster.tasks import Helpers
 from aft_ray.datasets.base import Content, Listing, Modality, raise_faults
 from aft_ray.datasets.items import UNKNOWN, Coded, Items, Texts, splits_of
-from aft_ray.datasets.parts import Head, Part, listing_of, scanned
+from aft_ray.datasets.parts import Facts, Head, Part, listing_of, scanned
 from aft_ray.datasets.sources.files import OTHER_SPLITS, DataFiles, find_files, splits_of_files
 from aft_ray.datasets.sources.json_text import decode_text, is_unicode, parse_json
 from aft_ray.datasets.sources.labels import Labels
@@ -27,8 +27,9 @@ from aft_ray.datasets.sources.tabular import check_classes_of_splits
 from aft_ray.datasets.sources.tar_members import members
 from aft_ray.datasets.sources.walk import is_hidden
 from aft_ray.recipe.errors import InputError
-from aft_ray.recipe.places import AnyPath, read_range
+from aft_ray.recipe.places import AnyPath, read_range, state_of
 from aft_ray.recipe.sections import ColumnsConfig, DatasetConfig
+from aft_ray.store.prefetch import prefetched
 
 IMAGES = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -39,6 +40,7 @@ KIND_OF = {**dict.fromkeys(IMAGES, "image"), **dict.fromkeys(TEXTS, "text")}
 AS_JSON = json.JSONEncoder(ensure_ascii=False).encode
 UNREAD = tuple(key for key in ColumnsConfig.model_fields if key != "label")
 """Keys of `dataset.columns` that tars have no use for."""
+THREADS = 16
 PLACE = ("start", "size")
 """Where a member lies in its tar."""
 
@@ -104,7 +106,13 @@ class Tars:
             found.add(sample)
         return found.part(split)
 
-    def head(self, whole: Part, digest: str) -> Head:
+    def states(self) -> list[Any]:
+        return list(prefetched(state_of, self.files, threads=THREADS))
+
+    def name_of(self, part: int) -> str:
+        return str(self.files[part])
+
+    def head(self, whole: Facts, digest: str) -> Head:
         config, modality = self.config, _modality(whole.kinds)
         if not whole.labels.values:
             raise InputError(f"{config.path}: the tars are empty.")
@@ -112,7 +120,7 @@ class Tars:
             raise InputError(f"{config.path}: no member ends in .{', .'.join(IMAGES + TEXTS)}.")
         classes, labels = whole.labels.finish()
         if classes != config.label_names:
-            check_classes_of_splits(whole.items.labels_of(), labels.values, classes)
+            check_classes_of_splits(whole.labels_of, labels.values, classes)
         return Head(
             modality,
             classes,
@@ -187,7 +195,8 @@ class _Columns:
         )
         kinds = frozenset(kind for kind in KINDS if (columns[f"{kind}_size"] != UNKNOWN).any())
         contents = pa.table({"tar": np.full(count, self.tar, np.int32), **columns})
-        return Part(items, self.labels, contents, kinds, self.left_out, ",".join(self.notes).encode())
+        facts = Facts(self.labels, items.labels_of(), kinds, self.left_out, ",".join(self.notes).encode())
+        return Part(items, contents, facts)
 
 
 def _samples(file: AnyPath, tar_name: str, left_out: Counter[str]) -> list[Sample]:

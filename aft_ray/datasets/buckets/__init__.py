@@ -1,0 +1,167 @@
+"""Samples that no process holds in memory: tasks sort them on disk, in buckets by the hash of their ids.
+
+1. `mapping`: a task reads a few parts of the source and writes their samples by hash, with the number in each range of hashes.
+2. Ranges are joined to buckets of some BUCKET_ROWS samples. The counts say how many of each `max_samples` leaves.
+3. `sorting`: a task sorts a bucket, finds ids that are there twice, and gives each sample its split, as `held_out` does.
+4. The counts of each class say how many of each bucket `train_fraction` leaves. A task keeps these, in the order of the splits.
+5. The counts of each split say in which buckets a shard's samples lie. A task reads these and writes a few shards.
+
+The result is the same bit for bit as of samples in memory. A task that runs twice writes the same file twice. Files of the
+first pass serve the next command too; the others are made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from aft_ray.cluster.tasks import Tasks
+from aft_ray.datasets.base import Listing, raise_faults
+from aft_ray.datasets.buckets.files import working_place
+from aft_ray.datasets.buckets.mapping import Mapped, map_parts, mapped_file
+from aft_ray.datasets.buckets.rows import BucketRows
+from aft_ray.datasets.buckets.sorting import Chooser, Sorter, Twice
+from aft_ray.datasets.held_out import TRAIN, Labelled, Rule, classes_of, shares_of
+from aft_ray.datasets.items import UNKNOWN, Coded, Items
+from aft_ray.datasets.parts import Head, Plan, Whole, listing_with
+from aft_ray.datasets.rows import Rows
+from aft_ray.datasets.samples import Manifests, raise_twice
+from aft_ray.datasets.shard_size import samples_per_shard
+from aft_ray.recipe.sections import DatasetConfig
+from aft_ray.store.files import Directory
+from aft_ray.store.sample_recipe import is_of_before
+from aft_ray.store.schema import SPLITS
+
+__all__ = ["Bucketed", "in_buckets", "working_place"]
+
+BUCKET_ROWS = 200_000
+
+
+@dataclass(frozen=True)
+class Bucketed:
+    """The samples of a plan in files. states: of its parts, when they were read. brought: splits that the data set brings."""
+
+    plan: Plan
+    head: Head
+    states: Sequence[Any]
+    mapped: Mapped
+    brought: frozenset[int]
+    tasks: Tasks
+
+    @cached_property
+    def listing(self) -> Listing:
+        return listing_with(self.plan, self.head, Items.of(()), pa.table({}))
+
+    @property
+    def count(self) -> int:
+        return int(self.mapped.sizes.sum())
+
+    def choose(self, config: DatasetConfig, there: Manifests) -> dict[str, Rows]:
+        sorter = self._sorter(config, spares=not any(map(is_of_before, there.values())))
+        twice, counts = Twice(), []
+        for found, own in self.tasks(sorter.sort_bucket, self._each_bucket()):
+            twice += found
+            counts.append(own)
+        raise_twice([(sample_id, times) for sample_id, times, _ in twice.first], twice.count)
+        return self._chosen(sorter.limits, self._shares(counts, config.train_fraction))
+
+    def _each_bucket(self) -> Iterator[tuple[int]]:
+        return ((bucket,) for bucket in range(len(self.mapped.sizes)))
+
+    def _sorter(self, config: DatasetConfig, spares: bool) -> Sorter:
+        """spares: whether samples without a label stay in train, if one has a label."""
+        sizes = self.mapped.sizes
+        left = (self.count if config.max_samples is None else config.max_samples) - (np.cumsum(sizes) - sizes)
+        brought = {None if split == UNKNOWN else SPLITS[split] for split in self.brought}
+        sorter = Sorter(self.mapped, self.head.labels, np.clip(left, 0, sizes), Rule.of(config, brought))
+        if not spares:
+            return sorter
+        has_label = any(self.tasks(sorter.has_label, self._each_bucket()))  # mostly the first has one
+        rule = sorter.rule.sparing(Labelled(has_label, pa.array([], pa.string())))
+        return Sorter(self.mapped, sorter.labels, sorter.limits, rule)
+
+    def _classes(self) -> np.ndarray:
+        return classes_of(Coded(self.head.labels, np.array([], np.int32)))
+
+    def _shares(self, counts: Sequence[np.ndarray], fraction: float) -> Iterator[np.ndarray | None]:
+        """For each bucket, how many train samples of each class are kept; None for all."""
+        if fraction == 1:
+            yield from (None for _ in counts)
+            return
+        classes = self._classes()
+        own = [np.bincount(classes, weights=count[TRAIN]).astype(np.int64) for count in counts]
+        left = shares_of(np.sum(own, axis=0), fraction)
+        for count in own:
+            yield np.maximum(left, 0)
+            left = left - count
+
+    def _chosen(self, limits: np.ndarray, shares: Iterator[np.ndarray | None]) -> dict[str, Rows]:
+        chooser = Chooser(self.mapped.place, self.head.labels, self._classes())
+        digests = [hashlib.sha256() for _ in SPLITS]
+        labels = np.zeros((len(SPLITS), len(self.head.labels)), np.int64)
+        sizes = []
+        given = ((bucket, int(limits[bucket]), most) for bucket, most in enumerate(shares))
+        for lines, counts in self.tasks(chooser.choose_bucket, given):
+            for digest, own in zip(digests, lines, strict=True):
+                digest.update(own)
+            labels += counts
+            sizes.append(counts.sum(axis=1))
+        found = np.array(sizes)
+        offsets = np.cumsum(found, axis=1) - found
+        return {
+            split: BucketRows(
+                self.mapped.place,
+                self.plan,
+                self.head,
+                offsets[:, number],
+                np.cumsum([0, *found[:, number]]),
+                digests[number].hexdigest()[:16],
+                labels[number],
+            )
+            for number, split in enumerate(SPLITS)
+        }
+
+    def samples_per_shard(self, splits: Sequence[Rows]) -> int:
+        return samples_per_shard(splits)
+
+    def check_unchanged(self) -> None:
+        raise_faults(
+            f"{self.plan.name_of(part)} changed while its samples were written. Run 'aft-ray prepare --overwrite'."
+            for part, (before, now) in enumerate(zip(self.states, self.plan.states(), strict=True))
+            if before != now
+        )
+
+
+def in_buckets(plan: Plan, config: DatasetConfig, place: Directory, tasks: Tasks) -> Bucketed:
+    """The samples of a plan, written to `place`. Raises InputError as the plan's parts and its head do."""
+    states = plan.states()
+    names = map_parts(plan, config, states, place, tasks)
+    whole, codes, bins, brought = Whole(), [], [], frozenset[int]()
+    for name in names:
+        file = mapped_file(place, name)
+        codes.append(whole.add(file.facts))
+        bins.append(file.bins)
+        brought |= file.brought
+    head = plan.head(whole.facts(), whole.digest())
+    counts = np.array([file.sum() for file in bins])
+    edges = bucket_edges(np.sum(bins, axis=0), BUCKET_ROWS)
+    bounds = np.array([np.concatenate([[0], np.cumsum(file)])[edges] for file in bins])
+    mapped = Mapped(place, tuple(names), tuple(codes), bounds, np.cumsum(counts) - counts)
+    return Bucketed(plan, head, states, mapped, brought, tasks)
+
+
+def bucket_edges(bins: np.ndarray, rows: int) -> np.ndarray:
+    """Where buckets begin among the bins, then the number of bins: a bucket has the bins that end in the same range of `rows`
+    samples, and a sample at least.
+    """
+    ends = np.cumsum(bins)
+    used = np.flatnonzero(bins)
+    number = (ends[used] - 1) // rows
+    last = used[np.flatnonzero(np.diff(number))]
+    return np.concatenate([[0], last + 1, [len(bins)]])

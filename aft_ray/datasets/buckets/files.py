@@ -1,0 +1,51 @@
+"""Arrow files of a command's working directory: written whole, of which a few rows can be read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+from aft_ray.cluster.lease import lease
+from aft_ray.store.files import Directory
+
+FOLDER = "listing"
+ROWS_OF_BATCH = 1024
+"""A reader of a few rows reads the batches that have them."""
+OWN = re.compile(r"(rows-[0-9a-f]{16}\.(arrow|facts)|(sorted|chosen)-\d{5}\.arrow)")
+
+
+@contextmanager
+def working_place(workspace: Directory) -> Iterator[Directory]:
+    """The workspace's directory of the listing, for this command alone. Its files go when the context ends without an error;
+    else they stay for the next command.
+    """
+    with lease(workspace, FOLDER):
+        place = workspace / FOLDER
+        yield place
+        for name in place.names():
+            if OWN.fullmatch(name):
+                place.delete_file(name)
+        if place.is_local and not place.names() and Path(place.path).is_dir():
+            Path(place.path).rmdir()
+
+
+def write_table(place: Directory, name: str, table: pa.Table) -> None:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks(), max_chunksize=ROWS_OF_BATCH)
+    place.write(name, sink.getvalue())
+
+
+def read_table(place: Directory, name: str, start: int, stop: int) -> pa.Table:
+    """Some rows of a file, without a copy on a local disk."""
+    path = f"{place}/{name}"
+    with pa.memory_map(path) if place.is_local else place.filesystem.open_input_file(path) as source:
+        reader = pa.ipc.open_file(source)
+        first = start // ROWS_OF_BATCH
+        numbers = range(first, max(first, -(-stop // ROWS_OF_BATCH)))
+        table = pa.Table.from_batches(map(reader.get_batch, numbers), reader.schema)
+        return table.slice(start - first * ROWS_OF_BATCH, stop - start)

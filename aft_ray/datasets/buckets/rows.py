@@ -1,0 +1,92 @@
+"""The samples of one split in the files of their buckets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from aft_ray.cluster.tasks import Tasks
+from aft_ray.datasets.base import Listing
+from aft_ray.datasets.buckets.files import read_table
+from aft_ray.datasets.buckets.mapping import CODE, ID, SIZE, SPLIT, items_of
+from aft_ray.datasets.buckets.sorting import chosen_name, codes_of
+from aft_ray.datasets.items import Label
+from aft_ray.datasets.parts import Head, Plan, listing_with
+from aft_ray.datasets.rows import Span
+from aft_ray.datasets.shard_writing import Part, Writer, Written
+from aft_ray.store.files import Directory
+
+
+@dataclass(frozen=True)
+class BucketRows:
+    """The samples of one split. offsets: of each bucket, where the split begins in its file. starts: of each bucket, the
+    split's samples in the buckets before; then their number. lines: the digest of all lines. counts: of each label's samples.
+    """
+
+    place: Directory
+    plan: Plan
+    head: Head
+    offsets: np.ndarray
+    starts: np.ndarray
+    lines: str
+    counts: np.ndarray
+
+    order = None
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    @property
+    def listing(self) -> Listing:
+        return self.part(0, 0)[0]
+
+    def digest(self) -> str:
+        return self.lines
+
+    def bounds(self, rows: int) -> list[int]:
+        return [*range(0, len(self), rows), len(self)]
+
+    def part(self, start: int, stop: int) -> Part:
+        """Reads the samples from their buckets."""
+        tables = [read_table(self.place, chosen_name(bucket), *span) for bucket, *span in self._spans(start, stop)]
+        rows = pa.concat_tables(tables)
+        contents = rows.drop_columns([ID, CODE, SIZE, SPLIT])
+        return listing_with(self.plan, self.head, items_of(rows, self.head.labels), contents), np.arange(len(rows))
+
+    def _spans(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Each bucket that has some of the samples, and their first row and last in its file; one bucket at least."""
+        bucket = min(int(np.searchsorted(self.starts, start, side="right")), len(self.offsets)) - 1
+        while True:
+            first, last = int(self.starts[bucket]), int(self.starts[bucket + 1])
+            offset = int(self.offsets[bucket]) - first
+            yield bucket, offset + max(start, first), offset + min(stop, last)
+            bucket += 1
+            if last >= stop:
+                return
+
+    def written(self, writer: Writer, tasks: Tasks, groups: Sequence[Sequence[Span]]) -> Iterator[list[Written]]:
+        """The tasks read the samples themselves."""
+        return tasks(_Work(self, writer).write_shards, ((group,) for group in groups))
+
+    def labels_without(self, ids: Sequence[str]) -> list[tuple[Label, int]]:
+        counts = self.counts.copy()
+        if ids:
+            given = pa.array(ids)
+            for bucket, start, stop in self._spans(0, len(self)):
+                np.subtract.at(counts, codes_of(self.place, bucket, start, stop, given), 1)
+        return list(zip(self.head.labels, counts.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the tasks of one split do."""
+
+    rows: BucketRows
+    writer: Writer
+
+    def write_shards(self, group: Sequence[Span]) -> list[Written]:
+        spans = {shard: (start, stop) for shard, start, stop in group}
+        return list(self.writer.written([*spans], lambda shard: self.rows.part(*spans[shard])))

@@ -1,0 +1,119 @@
+"""The passes over buckets. A bucket has all samples of a range of hashes; a task sorts one, as a whole data set is sorted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aft_ray.datasets.buckets.files import read_table, write_table
+from aft_ray.datasets.buckets.mapping import CODE, HASH, ID, ROW, SPLIT, Mapped, items_of
+from aft_ray.datasets.held_out import TRAIN, Rule, are_first, by_hash, labelled_in
+from aft_ray.datasets.items import Label
+from aft_ray.datasets.rows import fingerprint_lines
+from aft_ray.datasets.samples import NAMED
+from aft_ray.store.files import Directory
+from aft_ray.store.schema import SPLITS
+
+
+def sorted_name(bucket: int) -> str:
+    return f"sorted-{bucket:05d}.arrow"
+
+
+def chosen_name(bucket: int) -> str:
+    return f"chosen-{bucket:05d}.arrow"
+
+
+@dataclass(frozen=True)
+class Twice:
+    """Ids that are there twice. first: the most frequent, each with its number and the place where it is first. count: of all."""
+
+    first: tuple[tuple[str, int, int], ...] = ()
+    count: int = 0
+
+    def __add__(self, other: Twice) -> Twice:
+        both = sorted((*self.first, *other.first), key=lambda found: (-found[1], found[2]))
+        return Twice(tuple(both[:NAMED]), self.count + other.count)
+
+
+@dataclass(frozen=True)
+class Sorter:
+    """Sorts buckets and gives their samples a split. labels: what their codes mean. limits: samples to keep of each bucket."""
+
+    mapped: Mapped
+    labels: tuple[Label, ...]
+    limits: np.ndarray
+    rule: Rule
+
+    def has_label(self, bucket: int) -> bool:
+        """Whether one of the samples that may be held out has a label."""
+        rows = self.mapped.rows(bucket).slice(0, int(self.limits[bucket]))
+        return labelled_in(items_of(rows, self.labels)).any
+
+    def sort_bucket(self, bucket: int) -> tuple[Twice, np.ndarray]:
+        """Writes the bucket's samples in their order. Returns how many of each split have each label."""
+        rows = self.mapped.rows(bucket)
+        twice = _twice(rows)
+        rows = rows.slice(0, int(self.limits[bucket]))
+        splits = by_hash(items_of(rows, self.labels), self.rule)
+        rows = rows.set_column(rows.schema.get_field_index(SPLIT), SPLIT, pa.array(splits)).drop_columns([HASH, ROW])
+        write_table(self.mapped.place, sorted_name(bucket), rows)
+        return twice, _counts(splits, rows.column(CODE).to_numpy(), len(self.labels))
+
+
+def _counts(splits: np.ndarray, codes: np.ndarray, num_labels: int) -> np.ndarray:
+    """(splits, labels) number of samples."""
+    found = np.bincount(splits.astype(np.int64) * num_labels + codes, minlength=len(SPLITS) * num_labels)
+    return found.reshape(len(SPLITS), num_labels)
+
+
+def _twice(rows: pa.Table) -> Twice:
+    """rows: sorted by hash; where that is the same, by their place in the listing."""
+    hashes = rows.column(HASH).to_numpy()
+    same = hashes[1:] == hashes[:-1]
+    if not same.any():
+        return Twice()
+    alike = rows.filter(pa.array(np.append(same, False) | np.append(False, same)))
+    first: dict[str, int] = {}
+    ids = alike.column(ID).to_pylist()
+    for sample_id, row in zip(ids, alike.column(ROW).to_pylist(), strict=True):
+        first.setdefault(sample_id, row)
+    found = [(sample_id, count, first[sample_id]) for sample_id, count in Counter(ids).items() if count > 1]
+    return sum((Twice((each,), 1) for each in found), Twice())
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """Keeps some of the sorted samples of buckets. classes: for each label the number of its class."""
+
+    place: Directory
+    labels: tuple[Label, ...]
+    classes: np.ndarray
+
+    def choose_bucket(self, bucket: int, count: int, most: np.ndarray | None) -> tuple[list[bytes], np.ndarray]:
+        """Writes the bucket's samples by split. Returns each split's lines for its fingerprint, and how many of each split
+        have each label. count: samples of the bucket. most: train samples of each class to keep; None keeps all.
+        """
+        rows = read_table(self.place, sorted_name(bucket), 0, count)
+        splits = rows.column(SPLIT).to_numpy()
+        if most is not None:
+            kept, train = np.ones(len(splits), bool), np.flatnonzero(splits == TRAIN)
+            kept[train] = are_first(self.classes[rows.column(CODE).to_numpy()[train]], most)
+            rows, splits = rows.filter(pa.array(kept)), splits[kept]
+        rows = rows.take(pa.array(np.argsort(splits, kind="stable")))
+        write_table(self.place, chosen_name(bucket), rows)
+        items, counts = items_of(rows, self.labels), np.bincount(splits, minlength=len(SPLITS))
+        stops = np.cumsum(counts)
+        lines = [
+            fingerprint_lines(items.take(np.arange(stop - own, stop))) for own, stop in zip(counts, stops, strict=True)
+        ]
+        return lines, _counts(rows.column(SPLIT).to_numpy(), rows.column(CODE).to_numpy(), len(self.labels))
+
+
+def codes_of(place: Directory, bucket: int, start: int, stop: int, ids: pa.Array) -> np.ndarray:
+    """The codes of the labels of those samples, of some in a chosen bucket, that have one of these ids."""
+    rows = read_table(place, chosen_name(bucket), start, stop)
+    return rows.column(CODE).to_numpy()[pc.is_in(rows.column(ID), value_set=ids).to_numpy()]

@@ -1,0 +1,63 @@
+"""Where the samples of a data set are kept until they are written: in this process's memory, or in buckets on a disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aft_ray.cluster.tasks import Helpers
+from aft_ray.datasets import list_samples, one_line, plan_of
+from aft_ray.datasets.buckets import in_buckets
+from aft_ray.datasets.parts import Part, Plan, listing_of
+from aft_ray.datasets.samples import Listed, Samples
+from aft_ray.recipe.printable import tell
+from aft_ray.recipe.sections import DatasetConfig
+from aft_ray.store.files import Directory
+
+BYTES_OF_SAMPLE = 230
+"""Memory that a sample takes in a listing."""
+
+
+def find_samples(config: DatasetConfig, helpers: Helpers | None, place: Callable[[], Directory]) -> Samples:
+    """Every sample of the data set, in memory or, where they are work for helpers, in files.
+
+    place: gives the directory for these. Raises InputError if there is nothing to read, or a row is wrong.
+    """
+    if helpers is None:
+        return Listed(list_samples(config))
+    with one_line(config):
+        plan = plan_of(config)
+        reason = _reason(config, plan)
+        if plan is not None and reason is None:
+            parts = _few(plan, helpers)
+            return (
+                in_buckets(plan, config, place(), helpers.tasks) if parts is None else Listed(listing_of(plan, parts))
+            )
+    samples = Listed(list_samples(config, helpers))
+    if helpers.of(samples.count):
+        tell(
+            f"This process keeps all {samples.count:,} samples in its memory, some {BYTES_OF_SAMPLE} bytes each, because"
+            f" {reason}. Other samples are kept on disk (docs/scaling.md)."
+        )
+    return samples
+
+
+def _reason(config: DatasetConfig, plan: Plan | None) -> str | None:
+    """Why samples are kept in memory however many they are; None if they need not be."""
+    if plan is None:
+        return f"{config.name or config.source} is not listed in parts, as source webdataset is"
+    if config.stratify:
+        return "dataset.stratify compares each sample with all others of its class"
+    if config.task not in (None, "classification"):
+        return f"the samples of task {config.task} may all have different labels"
+    return None
+
+
+def _few(plan: Plan, helpers: Helpers) -> list[Part] | None:
+    """All parts; None once they have as many samples as are work for helpers."""
+    parts, count = list[Part](), 0
+    for arguments in plan.parts:
+        if helpers.of(count) is not None:
+            return None
+        parts.append(plan.scan(*arguments))
+        count += len(parts[-1].items)
+    return parts if helpers.of(count) is None else None

@@ -1,0 +1,104 @@
+"""The samples of one split in their order: in this process's memory here, on a disk in `buckets`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aft_ray.cluster.tasks import Tasks
+from aft_ray.datasets.base import Listing
+from aft_ray.datasets.items import CHUNK, UNKNOWN, Items, Label, taken
+from aft_ray.datasets.pairs import cuts
+from aft_ray.datasets.shard_writing import Part, Writer, Written, portion
+
+Span = tuple[int, int, int]
+"""A shard's number, its first row, and the row after its last."""
+
+
+class Rows(Protocol):
+    """The samples of one split in their order."""
+
+    @property
+    def listing(self) -> Listing:
+        """The facts of the whole data set."""
+
+    @property
+    def order(self) -> str | None:
+        """How the samples are ordered; None for the order of their hash."""
+
+    def __len__(self) -> int: ...
+
+    def digest(self) -> str:
+        """Of every sample's id, label and size."""
+
+    def bounds(self, rows: int) -> list[int]:
+        """Where shards of at most `rows` samples begin, then the number of samples."""
+
+    def part(self, start: int, stop: int) -> Part:
+        """Some samples, as places in a listing."""
+
+    def written(self, writer: Writer, tasks: Tasks, groups: Sequence[Sequence[Span]]) -> Iterator[list[Written]]:
+        """Every task writes a group of shards."""
+
+    def labels_without(self, ids: Sequence[str]) -> list[tuple[Label, int]]:
+        """How many samples besides these have each label."""
+
+
+@dataclass(frozen=True)
+class ListedRows:
+    """Rows of a listing in memory, at the places `indices`. pictures: see `pictures_of`."""
+
+    listing: Listing
+    indices: np.ndarray
+    pictures: np.ndarray | None = None
+
+    @property
+    def order(self) -> str | None:
+        return "picture" if self.pictures is not None else None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def digest(self) -> str:
+        digest = hashlib.sha256()
+        for start in range(0, len(self.indices), CHUNK):
+            digest.update(fingerprint_lines(self.listing.columns.take(self.indices[start : start + CHUNK])))
+        return digest.hexdigest()[:16]
+
+    def bounds(self, rows: int) -> list[int]:
+        return cuts(self.indices, self.pictures, rows)
+
+    def part(self, start: int, stop: int) -> Part:
+        return self.listing, self.indices[start:stop]
+
+    def written(self, writer: Writer, tasks: Tasks, groups: Sequence[Sequence[Span]]) -> Iterator[list[Written]]:
+        """The samples' rows of the listing are sent to the tasks."""
+
+        def arguments() -> Iterator[tuple[list[int], Listing, list[int]]]:
+            for group in groups:
+                places = [self.indices[start:stop] for _, start, stop in group]
+                own = portion(self.listing, np.concatenate(places))
+                yield [shard for shard, _, _ in group], own, [*map(len, places)]
+
+        return tasks(writer.write_shards, arguments())
+
+    def labels_without(self, ids: Sequence[str]) -> list[tuple[Label, int]]:
+        labels, codes = self.listing.columns.labels, self.listing.columns.labels.codes[self.indices]
+        if ids:
+            own = taken(self.listing.columns.ids, self.indices)
+            codes = codes[~pc.is_in(own, value_set=pa.array(ids)).to_numpy()]
+        return list(zip(labels.values, np.bincount(codes, minlength=len(labels.values)).tolist(), strict=True))
+
+
+def fingerprint_lines(items: Items) -> bytes:
+    """A line for each sample with all that its split's fingerprint is about: id, label and size."""
+    labels = pa.array([str(label) for label in items.labels.values]).take(pa.array(items.labels.codes))
+    sizes = pc.if_else(pa.array(items.sizes == UNKNOWN), "None", pa.array(items.sizes).cast(pa.string()))
+    lines = pc.binary_join_element_wise(items.ids, labels, sizes, "\t").to_pylist()
+    return "".join(f"{line}\n" for line in lines).encode()
