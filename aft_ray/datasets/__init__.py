@@ -18,7 +18,7 @@ from aft_ray.datasets.named.bundled import BUNDLED_IMAGES
 from aft_ray.datasets.named.bundled_texts import BUNDLED_TEXTS
 from aft_ray.datasets.named.emoji import EMOJI
 from aft_ray.datasets.named.hub_task import KEYS
-from aft_ray.datasets.parts import Plan
+from aft_ray.datasets.parts import Plan, listing_of, scanned
 from aft_ray.datasets.sources.contents import RowContent
 from aft_ray.datasets.sources.hub import check_hub, hub_tables
 from aft_ray.datasets.sources.image_folder import find_image_folder, list_image_folder
@@ -94,7 +94,10 @@ def list_samples(config: DatasetConfig, helpers: Helpers | None = None) -> Listi
     with one_line(config):
         if config.name is None:
             source = _source(config)
-            return _checked(source.list(config, helpers) if source.plan else source.list(config), config)
+            if source.plan:
+                plan = source.plan(config)
+                return listing_of(plan, scanned(plan, helpers))
+            return _checked(source.list(config), config)
         return _named(config).list_samples(config)
 
 
@@ -140,7 +143,7 @@ def _source(config: DatasetConfig) -> Source:
     if name in SOURCES:
         return SOURCES[name]
     own: Any = import_class(name, "dataset.source", ("list_samples",))
-    return Source(own.list_samples, getattr(own, "check", own.list_samples))
+    return Source(own.list_samples, getattr(own, "check", own.list_samples), getattr(own, "plan", None))
 
 
 def _named(config: DatasetConfig) -> NamedDataset:

@@ -11,7 +11,9 @@ Your own class can be a source: `dataset.source: module:Class`. Slides with name
             items = [Item(path.stem, classes.index(name)) for path, name in zip(paths, names)]
             return Listing("image", classes, tuple(items), lambda index: paths[index].read_bytes())
 
-`check(config)`, if there is one, finds faults without looking at every sample. `config.options` holds settings of its own.
+`check(config)`, if there is one, finds faults without looking at every sample. `plan(config)`, if there is one, gives a
+`parts.Plan`, with which tasks of a cluster list the samples; jobs/benchmarks/buckets.py has one. `config.options` holds
+settings of its own.
 Where `path` may be a URL, `find_below(place_at(config.path), (".png",)).files` of `sources.walk` and `recipe.places` lists both.
 """
 
@@ -80,7 +82,8 @@ class Source:
     """A kind of place that samples come from.
 
     list: lists every sample. check: finds faults of the recipe without reading every row. Both raise InputError or
-    FileNotFoundError. plan: how the source is read in parts, which `list` then can read in tasks; None if it is not.
+    FileNotFoundError. plan: how the source is read in parts, from which `list` is made; None if it is
+    not.
     """
 
     list: Callable[..., Listing]

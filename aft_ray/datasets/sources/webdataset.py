@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from aft_ray.cluster.tasks import Helpers
 from aft_ray.datasets.base import Content, Listing, Modality, raise_faults
 from aft_ray.datasets.items import UNKNOWN, Coded, Items, Texts, splits_of
 from aft_ray.datasets.parts import Facts, Head, Part, listing_of, scanned
@@ -56,14 +55,14 @@ class Sample:
     labels: dict[str, bytes] = field(default_factory=dict)
 
 
-def list_webdataset(config: DatasetConfig, helpers: Helpers | None = None) -> Listing:
+def list_webdataset(config: DatasetConfig) -> Listing:
     """The samples of every tar of `path`, with a picture, a text or both; `.cls` or a key of `.json` is the label.
 
     Raises FileNotFoundError if there are no tars, InputError naming damaged tars, members that lead out of one, and wrong
     labels.
     """
     plan = Tars.of(config)
-    return listing_of(plan, scanned(plan, helpers))
+    return listing_of(plan, scanned(plan))
 
 
 def find_tars(config: DatasetConfig) -> tuple[DataFiles, dict[AnyPath, str | None]]:
