@@ -1,39 +1,35 @@
 """The manifest that makes a directory of shards complete, and the keys that every manifest must have.
 
-It lists the shards' checksums, and its digest proves it. Manifests of before have no digest and are checked for form alone.
+It lists the shards' checksums, and its digest proves it. Manifests of before have no digest and are checked for form alone. Of
+many shards it lists the parts that do (`manifest_parts`), which whoever reads `manifest["shards"]` does not notice.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, with_config
+from pydantic import Field, with_config
 from typing_extensions import NotRequired, TypedDict
 
 from aft_ray.recipe.json_files import damaged, sealed
+from aft_ray.store import manifest_parts
 from aft_ray.store.files import Directory
+from aft_ray.store.manifest_parts import (
+    OPEN,
+    Count,
+    PartedShards,
+    PartEntry,
+    ShardEntry,
+    delete_other_parts,
+    shards_text,
+    write_parts,
+)
 
 MANIFEST = "manifest.json"
 WAY_OUT = "Delete this file and run the command that writes it again: whole shards are kept."
-OPEN = ConfigDict(strict=True, extra="allow")
-
-Count = Annotated[int, Field(ge=0)]
-Hash = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
-
-
-@with_config(OPEN)
-class ShardEntry(TypedDict):
-    """What a manifest says of a shard. content: of samples, the digest of all that a teacher sees. num_pictures: of pairs, where
-    some share one."""
-
-    file: str
-    num_bytes: Count
-    sha256: Hash
-    num_samples: Count
-    content: NotRequired[Hash]
-    num_pictures: NotRequired[Count]
 
 
 @with_config(OPEN)
@@ -44,12 +40,14 @@ class QuarantinedSample(TypedDict):
 
 @with_config(OPEN)
 class Manifest(TypedDict):
-    """num_samples: in all shards. quarantined: samples that cannot be used. fingerprint: the settings that made the shards."""
+    """num_samples: in all shards. quarantined: samples that cannot be used. fingerprint: the settings that made the shards.
+    parts: in place of `shards` where they are many."""
 
     num_samples: Count
     quarantined: list[QuarantinedSample]
     fingerprint: dict[str, Any]
-    shards: list[ShardEntry]
+    shards: NotRequired[list[ShardEntry]]
+    parts: NotRequired[list[PartEntry]]
     modality: NotRequired[str]
     task: NotRequired[Literal["classification", "multilabel", "regression"]]
     classes: NotRequired[list[str]]
@@ -58,10 +56,15 @@ class Manifest(TypedDict):
     feature_dim: NotRequired[Annotated[int, Field(ge=1)]]
 
 
-def manifest_bytes(head: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]) -> bytes:
-    """The file's content. `head` has all but the shards, which get a line each."""
-    lines = ",\n  ".join(map(json.dumps, shards))  # millions of shards would be indented in minutes and gigabytes
-    return sealed(f'{json.dumps(head, indent=1)[:-2]},\n "shards": [\n  {lines}\n ]\n}}')
+def write_manifest(directory: Directory, head: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]) -> None:
+    """`head` has all but the shards, which get a line each."""
+    if len(shards) > manifest_parts.PART_SHARDS:
+        parts = write_parts(directory, shards)
+        directory.write_json(MANIFEST, {**head, "parts": parts})
+    else:
+        parts = []
+        directory.write(MANIFEST, sealed(f"{json.dumps(head, indent=1)[:-2]},\n {shards_text(shards)}"))
+    delete_other_parts(directory, parts)
 
 
 def read_manifest(
@@ -76,7 +79,14 @@ def read_manifest(
         return None
     manifest: dict[str, Any] = directory.read_json(MANIFEST, Manifest, WAY_OUT)
     faults = [f"{key}: Field required" for key in facts if key not in manifest]
-    faults += _form_faults(manifest, shard_name)
+    parts = manifest.pop("parts", None)
+    if parts:
+        check = partial(_name_faults, shard_name)
+        manifest["shards"] = PartedShards(directory, tuple(parts), check)
+    if "shards" in manifest:
+        faults += _form_faults(manifest, shard_name, parts)
+    else:
+        faults.append("shards: Field required")
     own = directory.path.rpartition("/")[2]
     if (split := manifest["fingerprint"].get("split", own)) != own:
         faults.append(f"it is of the split {split!r}")
@@ -85,13 +95,11 @@ def read_manifest(
     return manifest
 
 
-def _form_faults(manifest: Mapping[str, Any], shard_name: Callable[[int], str]) -> list[str]:
-    faults = []
-    for number, entry in enumerate(manifest["shards"]):
-        if entry["file"] != shard_name(number):
-            faults.append(f"shards.{number}.file is {entry['file']!r}, not '{shard_name(number)}'")
-            break  # all after it are moved too
-    total = sum(entry["num_samples"] for entry in manifest["shards"])
+def _form_faults(
+    manifest: Mapping[str, Any], shard_name: Callable[[int], str], parts: Sequence[PartEntry] | None
+) -> list[str]:
+    faults = _name_faults(shard_name, manifest["shards"], 0) if not parts else []
+    total = sum(entry["num_samples"] for entry in parts or manifest["shards"])
     if manifest["num_samples"] != total:
         faults.append(f"num_samples is {manifest['num_samples']}, its shards hold {total}")
     classes = manifest.get("classes", [])
@@ -100,3 +108,13 @@ def _form_faults(manifest: Mapping[str, Any], shard_name: Callable[[int], str]) 
     if list(manifest.get("samples_per_class", classes)) != classes:
         faults.append("samples_per_class has other classes than classes")
     return faults
+
+
+def _name_faults(shard_name: Callable[[int], str], shards: Sequence[Mapping[str, Any]], start: int) -> list[str]:
+    """start: number of the first of these shards."""
+    for number, entry in enumerate(shards, start):
+        if entry["file"] != shard_name(number):
+            return [
+                f"shards.{number}.file is {entry['file']!r}, not '{shard_name(number)}'"
+            ]  # all after it are moved too
+    return []

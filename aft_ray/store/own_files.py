@@ -15,12 +15,13 @@ from aft_ray.recipe.json_files import json_or_none
 from aft_ray.store.files import Directory
 from aft_ray.store.kept_entries import NOTE
 from aft_ray.store.manifest import MANIFEST
+from aft_ray.store.manifest_parts import PART
 from aft_ray.store.parquet import FINGERPRINT_KEY
 from aft_ray.store.prefetch import prefetched
 from aft_ray.store.shards import ShardDirectory
 
 SHARD = re.compile(r"part-\d{5,}\.parquet")
-UNFINISHED = re.compile(r"\.(part-\d{5,}\.parquet|manifest\.json)\.[0-9a-f]{8}\.tmp")
+UNFINISHED = re.compile(rf"\.(part-\d{{5,}}\.parquet|manifest\.json|{PART.pattern})\.[0-9a-f]{{8}}\.tmp")
 THREADS = 8
 
 
@@ -52,13 +53,16 @@ def _manifest_first(name: str) -> tuple[bool, str]:
 def _is_own(directory: ShardDirectory, name: str) -> bool:
     if name == MANIFEST:
         return _is_own_manifest(directory)
+    if PART.fullmatch(name):
+        return {"shards", "digest"} == json_object(directory, name).keys()
     if not SHARD.fullmatch(name):
         return any(form.fullmatch(name) for form in (UNFINISHED, NOTE))
     return FINGERPRINT_KEY in parquet_metadata(directory, name)
 
 
 def _is_own_manifest(directory: ShardDirectory) -> bool:
-    return {"fingerprint", "shards", "quarantined"} <= json_object(directory, MANIFEST).keys()
+    keys = json_object(directory, MANIFEST).keys()
+    return {"fingerprint", "quarantined"} <= keys and bool({"shards", "parts"} & keys)
 
 
 def parquet_metadata(place: Directory, name: str) -> Mapping[bytes, bytes]:

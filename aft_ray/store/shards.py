@@ -23,7 +23,8 @@ from aft_ray.recipe.errors import InputError, ObjectStoreError
 from aft_ray.recipe.json_files import damaged
 from aft_ray.recipe.sections import SOURCE_KEYS
 from aft_ray.store.files import Directory
-from aft_ray.store.manifest import MANIFEST, WAY_OUT, manifest_bytes, read_manifest
+from aft_ray.store.manifest import MANIFEST, WAY_OUT, read_manifest, write_manifest
+from aft_ray.store.manifest_parts import part_names
 from aft_ray.store.parquet import (
     FINGERPRINT_KEY,
     NOTES_KEY,
@@ -163,7 +164,7 @@ class ShardDirectory(Directory):
             "fingerprint": dict(fingerprint),
             **facts,
         }
-        self.write(MANIFEST, manifest_bytes(head, shards))
+        write_manifest(self, head, shards)
         self.delete_left_overs()
         return {**head, "shards": shards}
 
@@ -198,8 +199,12 @@ class ShardDirectory(Directory):
                 return f"{self}/{shard['file']} is damaged: its checksum is {found[:12]}, not {shard['sha256'][:12]}."
             return None
 
-        found = [line for line in prefetched(fault, manifest["shards"], threads=THREADS) if line]
-        expected = {shard["file"] for shard in manifest["shards"]} | {MANIFEST}
+        try:
+            shards = [*manifest["shards"]]
+        except InputError as error:
+            return error.faults
+        found = [line for line in prefetched(fault, shards, threads=THREADS) if line]
+        expected = {shard["file"] for shard in shards} | {MANIFEST, *part_names(manifest)}
         strangers = sorted(name for name in there - expected if not name.startswith("."))
         return found + [f"{self}/{name} does not belong here." for name in strangers]
 
@@ -298,5 +303,7 @@ def _identity(fingerprint: Mapping[str, Any], notes: Mapping[str, Any]) -> str:
 
 def samples_fingerprint(manifest: Mapping[str, Any]) -> str:
     """The identity of a split's samples: their content in order, whatever wrote the files."""
-    digests = "".join(shard["content"] for shard in manifest["shards"])
-    return hashlib.sha256(digests.encode()).hexdigest()[:16]
+    digest = hashlib.sha256()
+    for shard in manifest["shards"]:
+        digest.update(shard["content"].encode())
+    return digest.hexdigest()[:16]

@@ -21,7 +21,7 @@ from aft_ray.export.student import load_student
 from aft_ray.models.teachers import describe_teacher
 from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.recipe.errors import InputError
-from aft_ray.store.manifest import MANIFEST, manifest_bytes
+from aft_ray.store.manifest import write_manifest
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.inputs.data import load_data
 from aft_ray.training.runs import SNAPSHOT, RunDirectory
@@ -154,7 +154,7 @@ def test_a_picture_that_one_worker_cannot_decode_ends_a_streamed_run_for_all(rea
     manifest = directory.manifest() or {}
     manifest["shards"][1]["num_bytes"] = file.stat().st_size  # as if `prepare` had written it so
     head = {key: value for key, value in manifest.items() if key != "shards"}
-    directory.write(MANIFEST, manifest_bytes(head, manifest["shards"]))
+    write_manifest(directory, head, manifest["shards"])
     changes = {"train.streaming": True, "train.num_workers": 2, "run": "streamed"}
     with pytest.raises(InputError, match=f"{shard.column('sample_id')[2]} cannot be read: image file is truncated"):
         train(open_setup(override(ready, changes), "train"))
