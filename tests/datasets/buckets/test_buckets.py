@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from aft_ray.cluster.tasks import Helpers
 from aft_ray.datasets import buckets
-from aft_ray.datasets.buckets import files, mapping
+from aft_ray.datasets.buckets import bucket_edges, files, mapping
 from aft_ray.datasets.prepare import prepare
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
@@ -68,22 +69,39 @@ KEYS: dict[str, dict[str, Any]] = {
     "few": {"max_samples": 61},
     "few of each class": {"max_samples": 90, "train_fraction": 0.4, "samples_per_shard": 5},
     "no rows a shard": {"samples_per_shard": None, "train_fraction": 0.01},
+    "no label": {"columns": {"label": []}, "max_samples": 100},
     "one bucket": {"max_samples": 12, "validation_fraction": 0.4, "test_fraction": 0.3},
 }
-SPLITS_AND_LABELS: dict[str, tuple[tuple[str, ...], tuple[str | None, ...]]] = {
+KINDS: dict[str, tuple[tuple[str, ...], tuple[str | None, ...]]] = {
     "classes": (("",), ("a", "b", "c")),
     "numbers": (("",), ("1", "+1", "2", "-1")),
     "some without": (("",), ("a", None, "b", None)),
+    "all without": (("",), (None,)),
     "own splits": (("train", "val", "test"), ("a", "b", None)),
     "own test": (("train", "test"), ("a", "b")),
 }
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("keys", KEYS)
-@pytest.mark.parametrize("kind", SPLITS_AND_LABELS)
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [
+        ("classes", "few of each class"),
+        ("classes", "no rows a shard"),
+        ("classes", "one bucket"),
+        ("numbers", "plain"),
+        ("numbers", "few of each class"),
+        ("some without", "fractions"),
+        ("some without", "few"),
+        ("all without", "plain"),
+        ("all without", "no label"),
+        ("own splits", "few"),
+        ("own splits", "few of each class"),
+        ("own test", "fractions"),
+    ],
+)
 def test_buckets_write_the_samples_that_one_process_writes(tmp_path: Path, kind: str, keys: str) -> None:
-    given = {"path": write_tars(tmp_path / "tars", *SPLITS_AND_LABELS[kind]), "samples_per_shard": 7}
+    given = {"path": write_tars(tmp_path / "tars", *KINDS[kind]), "samples_per_shard": 7}
     given |= {"max_bad_samples": 3, **KEYS[keys]}
     called: list[str] = []
 
@@ -94,6 +112,7 @@ def test_buckets_write_the_samples_that_one_process_writes(tmp_path: Path, kind:
     here = outcome(recipe(tmp_path / "here", **given))
     there = outcome(recipe(tmp_path / "there", **given, distributed="always"), Helpers(tasks))
     assert here == there
+    assert isinstance(here, dict) != ((kind, keys) == ("all without", "plain"))
     if isinstance(here, dict):
         assert samples_of(tmp_path / "here") == samples_of(tmp_path / "there")
         assert {"map_rows", "sort_bucket", "choose_bucket", "write_shards"} <= set(called)
@@ -106,3 +125,91 @@ def outcome(given: Recipe, helpers: Helpers | None = None) -> dict[str, Any] | l
         return prepare(given, helpers=helpers)
     except InputError as error:
         return error.faults
+
+
+@pytest.mark.usefixtures("small")
+def test_ids_that_are_there_twice_are_told_as_one_process_tells_them(tmp_path: Path) -> None:
+    path = Path(write_tars(tmp_path / "tars"))
+    for number in range(8):
+        twice = {f"{number}/{sample}.txt": "a" for sample in range(3)}
+        write_tar(
+            path / "deep.tar", {f"{folder}/{name}": text for folder in "abcdefgh" for name, text in twice.items()}
+        )
+    for folder in "hcb":
+        write_tar(path / "deep" / f"{folder}.tar", {f"7/{sample}.txt": "b" for sample in range(3)})
+    write_tar(path / "deep" / "c" / "7.tar", {"1.txt": "c", "2.txt": "d", "5.txt": "e"})
+    keys: dict[str, Any] = {"path": str(path), "max_samples": 20}
+    here = outcome(recipe(tmp_path / "here", **keys))
+    there = outcome(recipe(tmp_path / "there", **keys, distributed="always"), Helpers(elsewhere))
+    assert here == there
+    assert (
+        "Sample ids must differ: 'deep/c/7/1' (3 times), 'deep/c/7/2' (3 times)" in here[0] and "and 4 more" in here[0]
+    )
+    assert not (tmp_path / "there" / "samples").exists()
+
+
+@pytest.mark.usefixtures("small")
+def test_a_tar_that_changes_while_samples_are_written_is_named_and_listed_again(tmp_path: Path) -> None:
+    path = Path(write_tars(tmp_path / "tars"))
+    keys: dict[str, Any] = {"path": str(path), "distributed": "always", "samples_per_shard": 7, "max_bad_samples": 1}
+    mapped: list[str] = []
+
+    def changing(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        if function.__name__ == "sort_bucket":
+            write_tar(path / "3.tar", {f"{sample}.{kind}": "a" for sample in range(40) for kind in ("txt", "cls")})
+        return elsewhere(function, arguments)
+
+    def watching(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        given = [*arguments]
+        if function.__name__ == "map_rows":
+            mapped.extend(part[3] for _, _, _, parts in given for part in parts)
+        return elsewhere(function, given)
+
+    with pytest.raises(InputError) as told:
+        prepare(recipe(tmp_path / "there", **keys), helpers=Helpers(changing))
+    changed = f"{path}/3.tar changed while its samples were written. Run 'aft-ray prepare --overwrite'."
+    assert told.value.faults == [changed]
+    assert not [*(tmp_path / "there" / "samples").rglob("manifest.json")]
+    prepare(recipe(tmp_path / "there", **keys), overwrite=True, helpers=Helpers(watching))
+    assert mapped == ["2", "3"]  # the group of the tar alone
+    prepare(recipe(tmp_path / "here", **keys))
+    assert samples_of(tmp_path / "here") == samples_of(tmp_path / "there")
+
+
+def test_samples_that_stay_in_memory_are_told_with_the_reason(
+    tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tars = {
+        "source": "webdataset",
+        "path": write_tars(tmp_path / "tars"),
+        "max_bad_samples": 1,
+        "distributed": "always",
+    }
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({**tars, "stratify": True}, "dataset.stratify compares each sample"),
+        ({**tars, "task": "multilabel"}, "task multilabel may all have different labels"),
+        (
+            {"source": "image_folder", "path": str(image_folder), "distributed": "always"},
+            "image_folder is not listed in parts",
+        ),
+        (tars, ""),
+    ]
+    for number, (dataset, reason) in enumerate(cases):
+        prepare(recipe(tmp_path / f"work{number}", **dataset), helpers=Helpers(elsewhere))
+        told = capsys.readouterr().err
+        assert ("in its memory" in told) == bool(reason) and reason in told
+
+
+@pytest.mark.parametrize(
+    ("bins", "edges"),
+    [
+        ([3, 3, 3, 3], [0, 1, 2, 4]),
+        ([0, 0, 5, 0], [0, 4]),
+        ([1, 40, 1, 0, 2], [0, 1, 5]),
+        ([0, 2, 0, 0, 2, 0], [0, 6]),
+    ],
+)
+def test_buckets_have_about_as_many_samples_and_none_has_none(bins: list[int], edges: list[int]) -> None:
+    found = bucket_edges(np.array(bins), 4)
+    assert found.tolist() == edges
+    assert all(sum(bins[start:stop]) for start, stop in zip(found, found[1:], strict=False))
