@@ -45,8 +45,6 @@ def _reason(config: DatasetConfig, plan: Plan | None) -> str | None:
     """Why samples are kept in memory however many they are; None if they need not be."""
     if plan is None:
         return f"{config.name or config.source} is not listed in parts, as source webdataset is"
-    if config.stratify:
-        return "dataset.stratify compares each sample with all others of its class"
     if config.task not in (None, "classification"):
         return f"the samples of task {config.task} may all have different labels"
     return None

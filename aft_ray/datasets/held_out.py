@@ -107,12 +107,20 @@ def by_class(items: Items, rule: Rule) -> np.ndarray:
     ids = np.argsort(pc.array_sort_indices(found.ids.combine_chunks()).to_numpy())  # an id's place among all
     order = np.lexsort((ids, places_of(found, rule.seed)))
     for members in alike(found.labels.codes[order]):
-        left = held_out[order[members]][:-1]  # one stays in train
-        for split in HELD_OUT:
-            least = int(len(members) >= len(SPLITS) and rule.shares[split] > 0)
-            count = max(least, round(rule.shares[split] * len(members)))
+        left = held_out[order[members]]
+        for split, count in zip(HELD_OUT, held_out_of_class(rule, len(members)), strict=True):
             splits[left[:count]], left = split, left[count:]
     return splits
+
+
+def held_out_of_class(rule: Rule, count: int) -> list[int]:
+    """How many samples a class of `count` gives to each split in HELD_OUT. One stays in train."""
+    left, found = max(0, count - 1), []
+    for split in HELD_OUT:
+        least = int(count >= len(SPLITS) and rule.shares[split] > 0)
+        found.append(min(left, max(least, round(rule.shares[split] * count))))
+        left -= found[-1]
+    return found
 
 
 def first_of_each(labels: Coded, splits: np.ndarray, fraction: float) -> np.ndarray:

@@ -75,8 +75,9 @@ def test_tasks_write_the_samples_that_one_process_writes(
     there = prepare(recipe(tmp_path / "there", **keys, distributed="always"), helpers=Helpers(tasks))
     assert here == there or kind == "csv"
     assert files(tmp_path / "here") == files(tmp_path / "there")
-    listed = {"scan"} if keys.get("stratify") else {"map_rows", "sort_bucket", "choose_bucket"}
-    assert set(calls) - {"has_label"} == {"write_shards"} | (listed if kind == "webdataset" else set())
+    listed = {"has_label", "map_rows", "sort_bucket", "choose_bucket"}
+    listed |= {"count_places", "at_edges"} if keys.get("stratify") else set()
+    assert set(calls) == {"write_shards"} | (listed if kind == "webdataset" else set())
 
 
 def test_small_work_and_work_that_cannot_be_shared_start_no_task(tmp_path: Path, image_folder: Path) -> None:

@@ -2,7 +2,8 @@
 
 1. `mapping`: a task reads a few parts of the source and writes their samples by hash, with the number in each range of hashes.
 2. Ranges are joined to buckets of some BUCKET_ROWS samples. The counts say how many of each `max_samples` leaves.
-3. `sorting`: a task sorts a bucket, finds ids that are there twice, and gives each sample its split, as `held_out` does.
+3. `sorting`: a task sorts a bucket, finds ids that are there twice, and gives each sample its split, as `held_out` does. For
+   `stratify`, `strata` has found before how far the places of each class reach that are held out.
 4. The counts of each class say how many of each bucket `train_fraction` leaves. A task keeps these, in the order of the splits.
 5. The counts of each split say in which buckets a shard's samples lie. A task reads these and writes a few shards.
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +28,7 @@ from aft_ray.datasets.buckets.files import working_place
 from aft_ray.datasets.buckets.mapping import Mapped, map_parts, mapped_file
 from aft_ray.datasets.buckets.rows import BucketRows
 from aft_ray.datasets.buckets.sorting import Chooser, Sorter, Twice
+from aft_ray.datasets.buckets.strata import Strata, edges_of
 from aft_ray.datasets.held_out import TRAIN, Labelled, Rule, classes_of, shares_of
 from aft_ray.datasets.items import UNKNOWN, Coded, Items
 from aft_ray.datasets.parts import Head, Plan, Whole, listing_with
@@ -64,6 +66,8 @@ class Bucketed:
 
     def choose(self, config: DatasetConfig, there: Manifests) -> dict[str, Rows]:
         sorter = self._sorter(config, spares=not any(map(is_of_before, there.values())))
+        if config.stratify:
+            sorter = replace(sorter, edges=edges_of(Strata(sorter), self.tasks, [*self._each_bucket()]))
         twice, counts = Twice(), []
         for found, own in self.tasks(sorter.sort_bucket, self._each_bucket()):
             twice += found
@@ -84,7 +88,7 @@ class Bucketed:
             return sorter
         has_label = any(self.tasks(sorter.has_label, self._each_bucket()))  # mostly the first has one
         rule = sorter.rule.sparing(Labelled(has_label, pa.array([], pa.string())))
-        return Sorter(self.mapped, sorter.labels, sorter.limits, rule)
+        return replace(sorter, rule=rule)
 
     def _classes(self) -> np.ndarray:
         return classes_of(Coded(self.head.labels, np.array([], np.int32)))

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 
 from aft_ray.datasets.buckets.files import read_table, write_table
 from aft_ray.datasets.buckets.mapping import CODE, HASH, ID, ROW, SPLIT, Mapped, items_of
+from aft_ray.datasets.buckets.strata import Edges
 from aft_ray.datasets.held_out import TRAIN, Rule, are_first, by_hash, labelled_in
-from aft_ray.datasets.items import Label
+from aft_ray.datasets.items import Items, Label
 from aft_ray.datasets.rows import fingerprint_lines
 from aft_ray.datasets.samples import NAMED
 from aft_ray.store.files import Directory
@@ -41,24 +42,30 @@ class Twice:
 
 @dataclass(frozen=True)
 class Sorter:
-    """Sorts buckets and gives their samples a split. labels: what their codes mean. limits: samples to keep of each bucket."""
+    """Sorts buckets and gives their samples a split. labels: what their codes mean. limits: samples to keep of each bucket.
+    edges: of `dataset.stratify`; None without it.
+    """
 
     mapped: Mapped
     labels: tuple[Label, ...]
     limits: np.ndarray
     rule: Rule
+    edges: Edges | None = None
 
     def has_label(self, bucket: int) -> bool:
         """Whether one of the samples that may be held out has a label."""
-        rows = self.mapped.rows(bucket).slice(0, int(self.limits[bucket]))
-        return labelled_in(items_of(rows, self.labels)).any
+        return labelled_in(self.items(bucket)).any
+
+    def items(self, bucket: int) -> Items:
+        return items_of(self.mapped.rows(bucket).slice(0, int(self.limits[bucket])), self.labels)
 
     def sort_bucket(self, bucket: int) -> tuple[Twice, np.ndarray]:
         """Writes the bucket's samples in their order. Returns how many of each split have each label."""
         rows = self.mapped.rows(bucket)
         twice = _twice(rows)
         rows = rows.slice(0, int(self.limits[bucket]))
-        splits = by_hash(items_of(rows, self.labels), self.rule)
+        items = items_of(rows, self.labels)
+        splits = by_hash(items, self.rule) if self.edges is None else self.edges.splits(items, self.rule)
         rows = rows.set_column(rows.schema.get_field_index(SPLIT), SPLIT, pa.array(splits)).drop_columns([HASH, ROW])
         write_table(self.mapped.place, sorted_name(bucket), rows)
         return twice, _counts(splits, rows.column(CODE).to_numpy(), len(self.labels))

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from aft_ray.cluster.tasks import Helpers
-from aft_ray.datasets import buckets
-from aft_ray.datasets.buckets import bucket_edges, files, mapping
+from aft_ray.datasets import buckets, items
+from aft_ray.datasets.buckets import bucket_edges, files, mapping, strata
 from aft_ray.datasets.prepare import prepare
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
@@ -61,6 +62,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buckets, "BUCKET_ROWS", 17)
     monkeypatch.setattr(files, "ROWS_OF_BATCH", 4)
     monkeypatch.setattr(mapping, "TASKS", 2)
+    monkeypatch.setattr(strata, "CELLS", 10)
 
 
 KEYS: dict[str, dict[str, Any]] = {
@@ -69,6 +71,8 @@ KEYS: dict[str, dict[str, Any]] = {
     "few": {"max_samples": 61},
     "few of each class": {"max_samples": 90, "train_fraction": 0.4, "samples_per_shard": 5},
     "no rows a shard": {"samples_per_shard": None, "train_fraction": 0.01},
+    "shares of each class": {"stratify": True, "split_seed": 2},
+    "few shares": {"stratify": True, "max_samples": 70, "validation_fraction": 0.4, "train_fraction": 0.6},
     "no label": {"columns": {"label": []}, "max_samples": 100},
     "one bucket": {"max_samples": 12, "validation_fraction": 0.4, "test_fraction": 0.3},
 }
@@ -98,6 +102,12 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str | None, ...]]] = {
         ("own splits", "few"),
         ("own splits", "few of each class"),
         ("own test", "fractions"),
+        ("classes", "shares of each class"),
+        ("numbers", "shares of each class"),
+        ("some without", "shares of each class"),
+        ("own test", "few shares"),
+        ("own splits", "few shares"),
+        ("all without", "few shares"),
     ],
 )
 def test_buckets_write_the_samples_that_one_process_writes(tmp_path: Path, kind: str, keys: str) -> None:
@@ -112,11 +122,27 @@ def test_buckets_write_the_samples_that_one_process_writes(tmp_path: Path, kind:
     here = outcome(recipe(tmp_path / "here", **given))
     there = outcome(recipe(tmp_path / "there", **given, distributed="always"), Helpers(tasks))
     assert here == there
-    assert isinstance(here, dict) != ((kind, keys) == ("all without", "plain"))
+    assert isinstance(here, dict) != ((kind, keys) in (("all without", "plain"), ("all without", "few shares")))
     if isinstance(here, dict):
         assert samples_of(tmp_path / "here") == samples_of(tmp_path / "there")
         assert {"map_rows", "sort_bucket", "choose_bucket", "write_shards"} <= set(called)
         assert not (tmp_path / "there" / "listing").exists()
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("keys", ["shares of each class", "few of each class"])
+def test_samples_of_one_hash_lie_in_the_order_of_the_listing(
+    tmp_path: Path, keys: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def coarse(salt: str, texts: pa.ChunkedArray) -> np.ndarray:
+        return np.round(items.unit_hashes(salt, texts), 1)
+
+    monkeypatch.setattr("aft_ray.datasets.held_out.unit_hashes", coarse)
+    monkeypatch.setattr(items.Items, "hashes", property(lambda self: coarse("order", self.ids)))
+    given = {"path": write_tars(tmp_path / "tars"), "samples_per_shard": 7, "max_bad_samples": 1, **KEYS[keys]}
+    here = prepare(recipe(tmp_path / "here", **given))
+    there = prepare(recipe(tmp_path / "there", **given, distributed="always"), helpers=Helpers(elsewhere))
+    assert here == there and samples_of(tmp_path / "here") == samples_of(tmp_path / "there")
 
 
 def outcome(given: Recipe, helpers: Helpers | None = None) -> dict[str, Any] | list[str]:
@@ -186,7 +212,6 @@ def test_samples_that_stay_in_memory_are_told_with_the_reason(
         "distributed": "always",
     }
     cases: list[tuple[dict[str, Any], str]] = [
-        ({**tars, "stratify": True}, "dataset.stratify compares each sample"),
         ({**tars, "task": "multilabel"}, "task multilabel may all have different labels"),
         (
             {"source": "image_folder", "path": str(image_folder), "distributed": "always"},
