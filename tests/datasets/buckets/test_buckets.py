@@ -156,11 +156,7 @@ def outcome(given: Recipe, helpers: Helpers | None = None) -> dict[str, Any] | l
 @pytest.mark.usefixtures("small")
 def test_ids_that_are_there_twice_are_told_as_one_process_tells_them(tmp_path: Path) -> None:
     path = Path(write_tars(tmp_path / "tars"))
-    for number in range(8):
-        twice = {f"{number}/{sample}.txt": "a" for sample in range(3)}
-        write_tar(
-            path / "deep.tar", {f"{folder}/{name}": text for folder in "abcdefgh" for name, text in twice.items()}
-        )
+    write_tar(path / "deep.tar", {f"{folder}/7/{sample}.txt": "a" for folder in "abcdefgh" for sample in range(3)})
     for folder in "hcb":
         write_tar(path / "deep" / f"{folder}.tar", {f"7/{sample}.txt": "b" for sample in range(3)})
     write_tar(path / "deep" / "c" / "7.tar", {"1.txt": "c", "2.txt": "d", "5.txt": "e"})
@@ -168,9 +164,8 @@ def test_ids_that_are_there_twice_are_told_as_one_process_tells_them(tmp_path: P
     here = outcome(recipe(tmp_path / "here", **keys))
     there = outcome(recipe(tmp_path / "there", **keys, distributed="always"), Helpers(elsewhere))
     assert here == there
-    assert (
-        "Sample ids must differ: 'deep/c/7/1' (3 times), 'deep/c/7/2' (3 times)" in here[0] and "and 4 more" in here[0]
-    )
+    assert isinstance(here, list) and "and 4 more" in here[0]
+    assert "Sample ids must differ: 'deep/c/7/1' (3 times), 'deep/c/7/2' (3 times)" in here[0]
     assert not (tmp_path / "there" / "samples").exists()
 
 
