@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import stat
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -121,10 +122,11 @@ class Directory:
             temporary.unlink(missing_ok=True)
 
     def _check_is_file(self, name: str) -> None:
-        """An object store holds nothing but files and needs no question."""
+        """An object store holds nothing but files and needs no question. Another process may delete the file at any time."""
         path = Path(self.path, name)
-        with self._asked("read", name):
-            is_other = self.is_local and path.exists() and not path.is_file()
+        is_other = False
+        with self._asked("read", name), suppress(FileNotFoundError):
+            is_other = self.is_local and not stat.S_ISREG(path.stat().st_mode)
         if is_other:
             raise InputError(f"{path} is no file. Move it away, then run the command that writes it again.")
 

@@ -186,3 +186,20 @@ def test_a_workspace_without_permission_is_wrong_input(tmp_path: Path, capsys: p
     with ordinary_user():
         assert main(["prepare", str(tmp_path / "recipe.yaml")]) == 2
     assert "Permission denied" in capsys.readouterr().err
+
+
+def test_a_file_that_another_process_deletes_while_it_is_read_is_gone_and_not_of_a_wrong_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a claim is whose owner leaves just then: who waits for it went on before, unless it looked at the wrong moment."""
+    (tmp_path / "claim").write_text("mine")
+    look = os.stat
+
+    def then_deleted(path: Any, **options: Any) -> os.stat_result:
+        found = look(path, **options)
+        Path(tmp_path / "claim").unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(os, "stat", then_deleted)
+    with pytest.raises(FileNotFoundError):
+        Directory(pafs.LocalFileSystem(), str(tmp_path)).read("claim")
