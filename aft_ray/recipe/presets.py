@@ -30,11 +30,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "augment": "strong",
     },
 }
-WARMUP_SHARE = 0.1
+WARMUP_SHARE = 0.25
 """Of the steps: a preset warms up for at most this share, so that a short training has its learning rate for most of them."""
 ABOUT = (
     "Several keys of this section by one name: `paper`, `finetune` for a pretrained student, `from_scratch`. Keys beside it"
-    " replace its own. `finetune` and `from_scratch` warm up for 50 steps, at most a tenth of `steps`."
+    " replace its own. `finetune` and `from_scratch` warm up for 50 steps, at most a quarter of `steps`."
 )
 
 

@@ -54,8 +54,8 @@ def test_a_misspelt_preset_is_told_the_right_name(file: Path) -> None:
         load(file, ["train.presett=paper"])
 
 
-@pytest.mark.parametrize(("steps", "warmup"), [(None, 50), (2000, 50), (500, 50), (300, 30), (12, 1), (5, 0)])
-def test_a_preset_warms_up_for_a_tenth_of_a_short_training(steps: int | None, warmup: int) -> None:
+@pytest.mark.parametrize(("steps", "warmup"), [(None, 50), (2000, 50), (200, 50), (120, 30), (12, 3), (3, 0)])
+def test_a_preset_warms_up_for_a_quarter_of_a_short_training(steps: int | None, warmup: int) -> None:
     given = f"steps: {steps}, " if steps else ""
     for preset in ("finetune", "from_scratch"):
         recipe = load_text(TEXT.replace("preset: finetune", f"{given}preset: {preset}"))
@@ -64,7 +64,7 @@ def test_a_preset_warms_up_for_a_tenth_of_a_short_training(steps: int | None, wa
 
 
 def test_an_override_of_the_steps_counts_and_a_warm_up_beside_the_preset_stays(file: Path) -> None:
-    assert load(file, ["train.steps=100"]).train.warmup_steps == 10
+    assert load(file, ["train.steps=100"]).train.warmup_steps == 25
     assert load(file, ["train.steps=100", "train.warmup_steps=40"]).train.warmup_steps == 40
     saved = override(load(file), {"train.steps": 100})
     assert saved.train.warmup_steps == 50, "its preset has become keys"
