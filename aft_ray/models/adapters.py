@@ -17,13 +17,14 @@ TRACKER = "wandb"
 
 def import_adapter(name: str) -> ModuleType:
     """The module of this package that imports a library."""
-    with _hidden(TRACKER):
+    with hidden(TRACKER):
         return importlib.import_module(name)
 
 
 @contextmanager
-def _hidden(module: str) -> Iterator[None]:
-    """Inside, the module is as if it were not installed, unless it has been imported."""
+def hidden(module: str) -> Iterator[None]:
+    """Inside, the module is as if it were not installed, unless it has been imported: a library that has a use of its own for it,
+    and not ours, does without."""
     if module in sys.modules:
         yield
         return

@@ -11,6 +11,7 @@ import pyarrow as pa
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.places import filesystem_of, is_url, place_at
 from aft_ray.store.files import Directory
+from aft_ray.store.parquet import numbers_of
 from aft_ray.store.prefetch import attempted
 
 PICTURE_COLUMNS = ("image", "image_uri")
@@ -36,7 +37,7 @@ def rows_by_picture(samples: pa.Table) -> list[np.ndarray]:
     column = samples.column(names[0] if names else "sample_id").combine_chunks()
     if not (len(column) and pa.types.is_dictionary(column.type)):
         return list(np.arange(len(column))[:, None])
-    codes = column.indices.to_numpy()
+    codes = numbers_of(column.indices)
     order = np.argsort(codes, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
 

@@ -64,6 +64,11 @@ def features_table(
     return pa.table([pa.array(sample_ids, pa.string()), values], schema=schema)
 
 
+def numbers_of(column: pa.Array) -> np.ndarray:
+    """A read-only view of a column of numbers, none of which is missing. pyarrow's own `to_numpy` would import pandas."""
+    return np.from_dlpack(column)
+
+
 def features_array(table: pa.Table) -> np.ndarray:
     """(n, T) of a features table in the stored type, without a copy. Raises ValueError if they are no such features."""
     column = table.column("features").combine_chunks()
@@ -73,7 +78,7 @@ def features_array(table: pa.Table) -> np.ndarray:
     numbers = column.flatten()
     if column.null_count or numbers.null_count:
         raise ValueError("features are missing in it")
-    return numbers.to_numpy(zero_copy_only=True).reshape(len(column), kind.list_size)
+    return numbers_of(numbers).reshape(len(column), kind.list_size)
 
 
 def sealed_table(table: pa.Table, metadata: Mapping[bytes, bytes]) -> bytes:

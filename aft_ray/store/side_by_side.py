@@ -18,6 +18,7 @@ import pyarrow as pa
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.contents import IMAGE_COLUMNS, contents, rows_by_picture
 from aft_ray.store.manifest import MANIFEST
+from aft_ray.store.parquet import numbers_of
 from aft_ray.store.prefetch import prefetched
 from aft_ray.store.schema import UNLABELED
 from aft_ray.store.shards import ShardDirectory, check_fingerprint, samples_fingerprint, shard_identity
@@ -139,8 +140,9 @@ def _sample_fault(samples: pa.Table, manifest: Mapping[str, Any]) -> str | None:
         return "it has no column 'sample_id' of texts"
     kind, num_classes = kinds.get("label"), len(manifest["classes"])
     if kind == pa.int64():
-        labels = samples.column("label").to_numpy()
-        wrong = samples.column("label").null_count or ((labels < UNLABELED) | (labels >= num_classes)).any()
+        column = samples.column("label").combine_chunks()
+        labels = numbers_of(column) if not column.null_count else None
+        wrong = labels is None or ((labels < UNLABELED) | (labels >= num_classes)).any()
         return f"a label is no number from {UNLABELED} to {num_classes - 1}" if wrong else None
     if kind is None or not pa.types.is_fixed_size_list(kind) or kind.list_size != num_classes:
         return f"it has no column 'label' of classes, or of {num_classes} numbers"
@@ -169,7 +171,7 @@ class _Writable:
 def _labels(samples: pa.Table) -> np.ndarray:
     column = samples.column("label").combine_chunks()
     if pa.types.is_integer(column.type):
-        return column.to_numpy()
+        return numbers_of(column)
     width = column.type.list_size
     return np.array([[np.nan] * width if label is None else label for label in column.to_pylist()], np.float32)
 

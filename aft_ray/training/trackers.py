@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from typing_extensions import TypedDict
 
+from aft_ray.models.adapters import hidden
 from aft_ray.recipe.config import Recipe, fingerprint
 from aft_ray.regularizers.distributed import rank
 from aft_ray.store.files import Directory
@@ -74,7 +75,8 @@ class TensorBoard:
     """One file of events in `tensorboard/`, complete after every line; begun anew by a run that goes on."""
 
     def __init__(self, run: Directory) -> None:
-        from tensorboardX.event_file_writer import EventsWriter
+        with hidden("boto3"):  # it would write to buckets; our own files do
+            from tensorboardX.event_file_writer import EventsWriter
 
         self.place = run / "tensorboard"
         for name in self.place.names():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,18 @@ def test_teachers_are_read_side_by_side_in_the_order_asked_for(workspace: Worksp
     assert shard["features"].dtype == np.float32
     expected = np.concatenate([features_of(1, 2), features_of(1, 4)], axis=1)
     np.testing.assert_allclose(shard["features"], expected, rtol=1e-3)
+
+
+def test_reading_a_shard_does_not_import_pandas(workspace: Workspace) -> None:
+    """pyarrow does it for most ways to a NumPy array; every training would wait for it."""
+    code = f"""
+import sys
+from aft_ray.store import open_store
+
+shard = open_store({str(workspace)!r}, "train", ["one", "two"]).read_shard(0, side_by_side=False)
+sys.exit("pandas" in sys.modules or len(shard["features"]) != 2)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_opening_names_every_fault_at_once(workspace: Workspace) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -34,6 +36,21 @@ def shown(folder: Path) -> dict[str, list[tuple[int, float]]]:
         for value in event.summary.value:
             points[value.tag].append((event.step, value.simple_value))
     return points
+
+
+def test_tensorboard_does_not_import_the_library_of_a_store_that_is_reached_without_it(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from aft_ray.store.workspace import Workspace
+from aft_ray.training.trackers import TensorBoard
+
+board = TensorBoard(Workspace.at({str(tmp_path)!r}))
+board.log(1, {{"loss": 0.5}})
+board.close()
+sys.exit("boto3" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert shown(tmp_path / "tensorboard") == {"loss": [(1, 0.5)]}
 
 
 def test_tensorboard_has_every_evaluation_once_also_after_a_crash(tmp_path: Path) -> None:
