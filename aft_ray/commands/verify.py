@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from aft_ray.store.workspace import Workspace
 
 SUMMARY = "re-read everything that a workspace holds: by checksum where there is one, else by form"
-NOT_CHECKED = "report/, tensorboard/, logs/ and leases/, which no command reads results from"
+NOT_CHECKED = "report/, tensorboard/, logs/, leases/ and listing/, which no command reads results from"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -86,7 +86,7 @@ MAKERS: dict[str, Callable[[Path, int], None]] = {
 
 def measure(kind: str, count: int, place: str) -> dict[str, float]:
     """CPU microseconds a sample of each step, and the rise of the peak memory, in this process."""
-    from aft_ray.datasets import prepare as module
+    from aft_ray.datasets import finding, prepare, samples
     from aft_ray.recipe.config import Recipe
 
     pa.array(np.zeros(1))  # imports what Arrow imports at first use
@@ -99,7 +99,7 @@ def measure(kind: str, count: int, place: str) -> dict[str, float]:
         found[name] = 1e6 * (time.process_time() - cpu) / count
         found[f"{name}_s"] = time.perf_counter() - wall
 
-    def watched(name: str) -> None:
+    def watched(module: Any, name: str) -> None:
         function = getattr(module, name)
 
         def call(*arguments: Any, **keys: Any) -> Any:
@@ -108,15 +108,21 @@ def measure(kind: str, count: int, place: str) -> dict[str, float]:
 
         setattr(module, name, call)
 
-    for name in ("list_samples", "check_apart", "check_ids", "choose_splits", "data_check"):
-        watched(name)
+    for module, name in (
+        (finding, "list_samples"),
+        (prepare, "check_apart"),
+        (samples, "check_ids"),
+        (samples, "choose_splits"),
+        (prepare, "data_check"),
+    ):
+        watched(module, name)
     dataset: dict[str, Any] = {"source": kind, "path": f"{place}/data"}
     if kind in ("parquet", "jsonl"):
         dataset["columns"] = COLUMNS
     content = {"workspace": f"{place}/work", "dataset": dataset, "student": {"model": "tiny:cnn"}}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with measured("all"):
-        module.prepare(Recipe.model_validate(content))
+        prepare.prepare(Recipe.model_validate(content))
     found["memory"] = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6
     return found
 

@@ -21,6 +21,8 @@ from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.files import Directory
 
+FORMAT = 1
+"""Of the files: a version that writes others raises it, and finds none of those before."""
 BINS = 4096
 """Equal ranges of hashes, whose samples are counted. A bucket is one or several of them."""
 TASKS = 256
@@ -48,9 +50,9 @@ def map_parts(plan: Plan, config: DatasetConfig, states: Sequence[Any], place: D
     arguments = plan.parts
     size = max(1, min(PARTS_OF_TASK, len(arguments) // TASKS))
     groups = [range(start, min(start + size, len(arguments))) for start in range(0, len(arguments), size)]
+    made_of = [FORMAT, config.model_dump(mode="json")]
     names = [
-        f"rows-{fingerprint([config.model_dump(mode='json'), [[plan.name_of(part), states[part]] for part in group]])}"
-        for group in groups
+        f"rows-{fingerprint([*made_of, [[plan.name_of(part), states[part]] for part in group]])}" for group in groups
     ]
     there = set(place.names())
     todo = [(name, group) for name, group in zip(names, groups, strict=True) if f"{name}.facts" not in there]
