@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,10 +23,10 @@ student: {{model: "tiny:cnn"}}
 """
 
 
-def aft_ray(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    command = [sys.executable, "-m", "aft_ray.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=500)
+def said_by(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """The status of a verb that runs in this process, and what it wrote to stderr."""
+    capsys.readouterr()
+    return main(arguments), capsys.readouterr().err
 
 
 @pytest.fixture
@@ -38,7 +37,9 @@ def recipe(tmp_path: Path, image_folder: Path) -> Path:
 
 
 def test_wrong_input_exits_with_2_and_one_line_per_fault(recipe: Path) -> None:
-    done = aft_ray("prepare", str(recipe), "train.stepps=3", "regularizer.beta=-1")
+    """Of the command's own process; the tests below call `main`."""
+    command = [sys.executable, "-m", "aft_ray.cli", "prepare", str(recipe), "train.stepps=3", "regularizer.beta=-1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.splitlines() == [
         "aft-ray: regularizer.beta must be greater than or equal to 0, got -1.",
@@ -47,19 +48,19 @@ def test_wrong_input_exits_with_2_and_one_line_per_fault(recipe: Path) -> None:
     assert "Unknown key 'train.stepps'. Did you mean 'steps'?" in done.stderr
 
 
-def test_changes_count_on_both_sides_of_an_option(recipe: Path) -> None:
-    done = aft_ray("prepare", str(recipe), "train.steps=-1", "--overwrite", "regularizer.beta=-1")
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 2
-    assert "train.steps" in done.stderr and "regularizer.beta" in done.stderr
+def test_changes_count_on_both_sides_of_an_option(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, told = said_by(capsys, "prepare", str(recipe), "train.steps=-1", "--overwrite", "regularizer.beta=-1")
+    assert status == 2 and len(told.splitlines()) == 2
+    assert "train.steps" in told and "regularizer.beta" in told
 
 
-def test_prepare_then_verify_then_damage(recipe: Path, tmp_path: Path) -> None:
-    assert aft_ray("prepare", str(recipe)).returncode == 0
-    assert aft_ray("verify", str(recipe)).returncode == 0
+def test_prepare_then_verify_then_damage(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", str(recipe)]) == 0
+    assert main(["verify", str(recipe)]) == 0
     shard = tmp_path / "work" / "samples" / "train" / "part-00001.parquet"
     shard.write_bytes(shard.read_bytes()[:-10])
-    done = aft_ray("verify", str(tmp_path / "work"))
-    assert done.returncode == 1 and "train/part-00001.parquet is damaged" in done.stderr
+    status, told = said_by(capsys, "verify", str(tmp_path / "work"))
+    assert status == 1 and "train/part-00001.parquet is damaged" in told
 
 
 @pytest.mark.parametrize(
@@ -95,16 +96,14 @@ def test_what_extraction_lacks_is_told_before_ray_starts(recipe: Path, capsys: p
     ]
 
 
-def test_verify_of_an_empty_place_is_wrong_input(tmp_path: Path) -> None:
-    done = aft_ray("verify", str(tmp_path))
-    assert done.returncode == 2 and "holds neither samples nor features" in done.stderr
+def test_verify_of_an_empty_place_is_wrong_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, told = said_by(capsys, "verify", str(tmp_path))
+    assert status == 2 and "holds neither samples nor features" in told
 
 
-def test_a_path_that_does_not_exist_is_wrong_input(tmp_path: Path) -> None:
-    done = aft_ray("train", str(tmp_path / "nowhere.yaml"))
-    assert (
-        done.returncode == 2 and f"aft-ray: Recipe {tmp_path}/nowhere.yaml does not exist." in done.stderr.splitlines()
-    )
+def test_a_path_that_does_not_exist_is_wrong_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, told = said_by(capsys, "train", str(tmp_path / "nowhere.yaml"))
+    assert status == 2 and f"aft-ray: Recipe {tmp_path}/nowhere.yaml does not exist." in told.splitlines()
 
 
 @pytest.mark.parametrize(

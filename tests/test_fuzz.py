@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.helpers import ROOT
 
 
+@pytest.mark.processes
 def test_no_mutation_ends_in_a_traceback_a_hang_a_wrong_number_or_a_loss() -> None:
     command = [sys.executable, "jobs/benchmarks/fuzz.py", "--mutations", "40", "--verbs", "1", "--seed", "3"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

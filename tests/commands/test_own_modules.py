@@ -69,6 +69,7 @@ def aft_ray(folder: Path, *arguments: str, command: tuple[str, ...] = ("-m", "af
     return done.stdout + done.stderr
 
 
+@pytest.mark.processes
 def test_modules_beside_the_recipe_do_not_hide_python_s_own(folder: Path) -> None:
     job = (str(ROOT / "jobs" / "prepare.py"),)
     aft_ray(folder, "recipe.yaml", command=job)
@@ -78,6 +79,7 @@ def test_modules_beside_the_recipe_do_not_hide_python_s_own(folder: Path) -> Non
     aft_ray(folder, "recipe.yaml", own_teacher, "workspace=other", command=job)
 
 
+@pytest.mark.processes
 def test_a_setting_of_a_study_starts_where_every_module_of_python_s_is_hidden(tmp_path: Path) -> None:
     """`python -m` stops there at its own first import."""
     for name in sys.stdlib_module_names:

@@ -147,12 +147,14 @@ def logits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torc
     return {name: {**own, "library": load_file(root / f"{name}.logits")["logits"]} for name, own in found.items()}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", OF_LIBRARIES)
 def test_the_library_alone_gives_the_same_logits(name: str, logits: dict[str, dict[str, torch.Tensor]]) -> None:
     assert logits[name]["run"].abs().max() > 0.01
     torch.testing.assert_close(logits[name]["library"], logits[name]["run"], rtol=0, atol=1e-6)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", OF_LIBRARIES)
 def test_load_student_needs_nothing_but_the_export(name: str, logits: dict[str, dict[str, torch.Tensor]]) -> None:
     assert torch.equal(logits[name]["export"], logits[name]["run"])

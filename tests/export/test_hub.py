@@ -125,6 +125,7 @@ logits = torch.tensor([[row[name] for _, name in sorted(ask.model.config.id2labe
 }
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("kind", LOADED)
 def test_the_library_s_own_loader_gives_the_logits_of_a_pushed_student(kind: str, server: Hub, tmp_path: Path) -> None:
     """In a process that knows the server as HF_ENDPOINT, as a user's does, and has no aft_ray."""
@@ -234,6 +235,7 @@ def test_a_token_that_the_hub_refuses_is_a_line_without_it(
     assert (tmp_path / "work" / "runs" / "best" / "export" / "README.md").exists()
 
 
+@pytest.mark.processes
 def test_the_command_line_pushes(server: Hub, tmp_path: Path) -> None:
     recipe = trained("tiny:cnn", tmp_path)
     file = tmp_path / "recipe.yaml"

@@ -191,6 +191,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.processes
 def test_a_large_table_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
     noise = np.random.default_rng(0)
 
