@@ -37,7 +37,7 @@ reference: $(INSTALLED)  ## writes the page and the schema of all keys of a reci
 
 results: $(INSTALLED) $(REVIEWS)  ## do the claims hold? hours; again to go on; writes docs/results.md
 	$(BIN)/python jobs/recipes/results/prepare.py
-	for study in scratch pretrained methods new teachers ablations; do \
+	for study in scratch pretrained ours teachers ablations; do \
 		$(BIN)/aft-ray study jobs/recipes/results/$$study.yaml --skip-faulty || exit; done
 	$(BIN)/python jobs/recipes/results/page.py
 

@@ -1,6 +1,6 @@
-"""Writes docs/results.md from the records of our studies, and no number from anywhere else.
+"""Writes docs/results.md and two tables elsewhere from the records of our studies, and no number from anywhere else.
 
-python jobs/recipes/results/page.py            docs/results.md, of all our studies
+python jobs/recipes/results/page.py            docs/results.md, of all our studies, and tables of README.md and docs/methods.md
 python jobs/recipes/results/page.py --quick    work/results/quick.md, of quick
 """
 
@@ -15,7 +15,10 @@ from aft_ray.report.words import CLEAR
 from aft_ray.study.config import load_study
 from aft_ray.study.found import Found, read_study
 from aft_ray.study.splits import over_splits
-from jobs.recipes.results.methods import methods_in_short, methods_section, new_section, protocol_section, verdicts
+from jobs.recipes.results.claims import claims_section
+from jobs.recipes.results.expect import expect_in_short, expect_section, situations_table
+from jobs.recipes.results.methods import earlier_section, methods_in_short, protocol_section, short_table
+from jobs.recipes.results.ours import ours_section
 from jobs.recipes.results.teachers import (
     better_section,
     controls_missing,
@@ -26,21 +29,34 @@ from jobs.recipes.results.teachers import (
 from jobs.recipes.results.text import Settings, accuracy, chance, compared, table
 
 HERE = Path(__file__).parent
-STUDIES = ("methods", "new", "teachers", "ablations", "scratch", "pretrained")
+STUDIES = {
+    "protocol": ("scratch", "pretrained"),
+    "ours": ("ours",),
+    "teachers": ("teachers",),
+    "ablations": ("ablations",),
+    "earlier": ("methods", "new"),
+}
+"""The studies of each part of the page."""
 PAGE, QUICK_PAGE = Path("docs/results.md"), Path("work/results/quick.md")
 RECORDS = "[`results/`](results)"
 HEAD = """# Results: do the claims hold here?
 
 Written by `{command}`, which runs the studies of `jobs/recipes/results/`; every number is computed from their records in
 {records}, one for each setting with a line for each of its trainings. After another run `git diff` shows what changed.
-Real data and real pretrained teachers, all from registry packages.
-
-In each setting every method has the same number of strengths (beta) to choose from by its mean validation accuracy; then come
-fresh seeds, five in `make results`, which alone see the test split. A seed sets initial weights, the order of samples and which
-labels are kept, and is the same for all methods, so gains are paired by seed; p is that of a two-sided paired t-test. ± is a
-standard error over seeds and does not include the choice of the split. *Relative error* is the test error divided by that of
-standard transfer learning, as in the paper's Figure 1b: below 1 is better, and its ± is that of the paired gain. A difference
-with p above {clear} is noise until more seeds say otherwise, and among so many comparisons some below it are noise as well."""
+Real data and real pretrained teachers, all from registry packages."""
+PROTOCOL = f"""- **Every method has the same budget**: eight settings of its own four strengths, three rates of the student and
+  two lengths of training, drawn so that no value comes more often than another, each with one seed; the best two get two seeds
+  more. Standard transfer has no strength; all its six settings are tried. The best mean on validation goes on.
+- **Test is seen once**: three fresh seeds of that setting, and of each of three splits of the samples, which are tuned apart.
+  The column *splits* says how many have been run.
+- A seed sets initial weights, the order of samples and which labels are kept, and is the same for all methods, so gains are
+  paired by split and seed; p is that of a two-sided paired t-test, ± a standard error over splits and seeds.
+- *Relative error* is the test error divided by that of standard transfer, as in the paper's Figure 1b: below 1 is better, and its
+  ± is that of the paired gain. Means over data sets count each data set once, with a bootstrap over data sets.
+- A difference with p above {CLEAR} is noise until more seeds say otherwise, and among so many comparisons some below it are
+  noise as well: Holm's correction says how many gains are left.
+- Digits, clothes, reviews and glosses had a part in finding our methods (on validation, with other splits and seeds); the other
+  data sets had none."""
 
 VARIANTS = {
     "frozen-gates": "frozen gates",
@@ -58,22 +74,24 @@ TIMED = ("digits-100", "reviews-100", "reviews-100-pretrained")
 
 
 def write_page(page: Path, studies: Mapping[str, Settings], command: str, records: str) -> None:
-    """Writes the page and the pictures beside it. studies: their settings by name; those without trials count as missing.
-    records: where the page says that they lie."""
+    """Writes the page and the pictures beside it. studies: their settings by part of the page; those without trials count as
+    missing. records: where the page says that they lie."""
     page.parent.mkdir(parents=True, exist_ok=True)
-    there = {study: {name: one for name, one in found.items() if one.rows} for study, found in studies.items()}
-    parts = [HEAD.format(command=command, clear=CLEAR, records=records), conditions(there)]
-    short = methods_in_short(there.get("methods", {}))
-    new = "On data that took no part in finding our methods, with pretrained students:"
-    short += [f"{new} {line}" for line in verdicts(there.get("new", {}))]
-    short += teachers_in_short(there.get("teachers", {}))
+    there = {part: {name: one for name, one in found.items() if one.rows} for part, found in studies.items()}
+    protocol, teachers = there.get("protocol", {}), there.get("teachers", {})
+    short = [*methods_in_short(protocol), *expect_in_short(protocol), *teachers_in_short(teachers)]
+    parts = [HEAD.format(command=command, records=records), conditions(there)]
+    parts += ["## Protocol", PROTOCOL] if "earlier" in studies else []
     parts += ["## In short", "\n".join(f"- {sentence}" for sentence in short)] if short else []
-    for study, title, section in SECTIONS:
-        if study in studies and (there[study] or section is not protocol_section):
-            parts += [f"## {title}", *section(there[study], page.parent)]
-            missing = controls_missing(studies[study]) if section is controls_section else []
-            missing += _missing(studies[study]) if section in (methods_section, new_section, _ablations) else []
-            parts += [f"Not run yet: {', '.join(missing)}."] if missing else []
+    claims = claims_section(there) if "teachers" in studies else []
+    parts += ["## The paper's claims", *claims] if claims else []
+    for part, title, section in SECTIONS:
+        if part in studies:
+            missing = _missing(studies[part]) if section in (protocol_section, earlier_section, _ablations) else []
+            missing += controls_missing(studies[part]) if section is controls_section else []
+            told = section(there[part], page.parent)
+            told += [f"Not run yet: {', '.join(missing)}."] if missing else []
+            parts += [f"## {title}", *told] if told else []
     page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
@@ -145,32 +163,45 @@ def _overhead(found: Settings, folder: Path) -> list[str]:
 
 
 SECTIONS: tuple[tuple[str, str, Callable[[Settings, Path], list[str]]], ...] = (
-    ("scratch", "One protocol for all methods: students without pretraining", protocol_section),
-    ("pretrained", "One protocol for all methods: pretrained students", protocol_section),
-    ("methods", "AFT against the alternatives", methods_section),
-    ("new", "Pretrained students on new data", new_section),
+    ("protocol", "What to expect", expect_section),
+    ("protocol", "Every method in every setting", protocol_section),
+    ("ours", "What of our methods matters", ours_section),
     ("teachers", "Controls: transfer or pseudo-labelling?", controls_section),
     ("teachers", "Do better teachers make better students?", better_section),
     ("teachers", "Several teachers, and a harmful one", several_section),
     ("ablations", "What of AFT is needed", _ablations),
-    ("methods", "What a step costs", _overhead),
+    ("earlier", "What a step costs", _overhead),
+    ("earlier", "Earlier runs", earlier_section),
 )
 
 
-def read(study: str) -> Settings:
-    """The settings of one of our studies, each over its splits."""
-    return {found.name: found for found in over_splits(read_study(load_study(HERE / f"{study}.yaml")))}
+def put(file: Path, name: str, content: str) -> None:
+    """Writes the content between the two comments of that name in a page that is otherwise written by hand."""
+    before, start, rest = file.read_text(encoding="utf-8").partition(f"<!-- {name}, written by make results -->\n")
+    _, end, after = rest.partition(f"\n<!-- end of {name} -->")
+    if not start or not end:
+        raise ValueError(f"{file} has no place for {name}.")
+    file.write_text(f"{before}{start}{content}{end}{after}", encoding="utf-8")
+
+
+def read(*studies: str) -> Settings:
+    """The settings of some of our studies, each over its splits."""
+    found = [one for study in studies for one in over_splits(read_study(load_study(HERE / f"{study}.yaml")))]
+    return {one.name: one for one in found}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the page of the quick study")
     if parser.parse_args().quick:
-        write_page(QUICK_PAGE, {"methods": read("quick")}, "make results-quick", "`work/results/studies/quick/`")
+        write_page(QUICK_PAGE, {"protocol": read("quick")}, "make results-quick", "`work/results/studies/quick/`")
         print(f"page: {QUICK_PAGE}")
     else:
-        write_page(PAGE, {name: read(name) for name in STUDIES}, "make results", RECORDS)
-        print(f"page: {PAGE}")
+        studies = {part: read(*names) for part, names in STUDIES.items()}
+        write_page(PAGE, studies, "make results", RECORDS)
+        put(Path("README.md"), "results", short_table(studies["protocol"]))
+        put(Path("docs/methods.md"), "situations", situations_table(studies["protocol"]))
+        print(f"page: {PAGE}, and a table each in README.md and docs/methods.md")
 
 
 if __name__ == "__main__":

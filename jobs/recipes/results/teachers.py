@@ -53,7 +53,7 @@ def better_section(found: Settings, folder: Path) -> list[str]:
     """Single teachers by how much they know, and their students."""
     if (digits := found.get("digits")) is None or "none" not in digits.chosen:
         return []
-    probes = {names: 100 * digits.probes[names] for names in _singles(digits)}
+    probes = {names: 100 * digits.probes[names] for names in singles(digits)}
     ordered = sorted(probes, key=lambda names: probes[names])
     students = {method: [digits.by_teachers(method)[names] for names in ordered] for method in ("kd", "aft")}
     standard = digits.chosen["none"]
@@ -174,7 +174,7 @@ def _gain(entry: Entry, reference: Entry) -> str:
     return f"{100 * gain:+.2f}, p {chance(p_value)}"
 
 
-def _singles(digits: Found) -> list[Set]:
+def singles(digits: Found) -> list[Set]:
     """Teachers whose students are known with AFT and KD."""
     both = digits.by_teachers("aft").keys() & digits.by_teachers("kd").keys()
     return [names for names in teacher_subsets(digits.recipe) if len(names) == 1 and names in both]
@@ -182,9 +182,9 @@ def _singles(digits: Found) -> list[Set]:
 
 def _correlations(digits: Found) -> str:
     """Of teachers and their students, of all and without the noise; nothing for fewer than three."""
-    singles = _singles(digits)
-    real = [names for names in singles if names != (NOISE,)]
-    groups = {f"over {len(singles)} teachers": singles, "without the noise": real}
+    every = singles(digits)
+    real = [names for names in every if names != (NOISE,)]
+    groups = {f"over {len(every)} teachers": every, "without the noise": real}
     return "; ".join(
         f"{title}: {', '.join(_correlation(digits, group, method) for method in ('aft', 'kd'))}"
         for title, group in groups.items()
