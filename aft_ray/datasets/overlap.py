@@ -22,9 +22,9 @@ WALKED = ("image_folder", "parquet", "csv", "jsonl", "webdataset", "hub")
 """Sources that read every file of their kind below a folder. The others know the names of their files."""
 
 
-def check_apart(listing: Listing, config: DatasetConfig, workspace: Workspace) -> None:
+def check_apart(listing: Listing | None, config: DatasetConfig, workspace: Workspace) -> None:
     """Raises InputError if raw data and the workspace's samples overlap, through links too: raw data lies where samples are
-    written or made, or a folder that is read whole has the samples inside.
+    written or made, or a folder that is read whole has the samples inside. listing: None where it names no files of samples.
     """
     if not workspace.is_local:
         _check_apart_in_store(config, workspace)
@@ -74,13 +74,13 @@ def _is_inside(inner: str, outer: str) -> bool:
     return inner == outer or inner.startswith(outer.rstrip(os.sep) + os.sep)
 
 
-def _places(listing: Listing, config: DatasetConfig) -> Iterator[str]:
+def _places(listing: Listing | None, config: DatasetConfig) -> Iterator[str]:
     """Real paths of the files and folders that the samples come from."""
     for root in _roots(config):
         yield os.path.realpath(root)
-        if listing.uri is None and root.is_dir():
+        if (listing is None or listing.uri is None) and root.is_dir():
             yield from map(os.path.realpath, _links(root))
-    if listing.uri is not None:
+    if listing is not None and listing.uri is not None:
         yield from _real_files(map(listing.uri, range(len(listing.items))))
 
 

@@ -197,6 +197,14 @@ def test_a_tar_that_changes_while_samples_are_written_is_named_and_listed_again(
     assert samples_of(tmp_path / "here") == samples_of(tmp_path / "there")
 
 
+def test_tars_that_hold_the_workspace_are_refused_before_a_file_is_written(tmp_path: Path) -> None:
+    path = write_tars(tmp_path / "tars")
+    inside = recipe(tmp_path / "tars" / "work", path=path, distributed="always")
+    with pytest.raises(InputError, match="must lie apart"):
+        prepare(inside, helpers=Helpers(elsewhere))
+    assert not (tmp_path / "tars" / "work").exists()
+
+
 def test_samples_that_stay_in_memory_are_told_with_the_reason(
     tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
