@@ -58,12 +58,12 @@ def _prepared(recipe: Recipe, overwrite: bool, helpers: Helpers | None, stack: E
         check_sample_recipe(config, manifest, workspace)
         config = as_made(config, manifest)
 
-    def place() -> Directory:
+    def working() -> Directory:
         check_apart(None, config, workspace)  # before the first file is written, not after hours of listing
         return stack.enter_context(working_place(workspace))
 
     try:
-        samples = find_samples(config, helpers, place)
+        samples = find_samples(config, helpers, working)
     except InputError as error:
         if len(there) < len(SPLITS) or not _need_no_source(config, there):
             raise
