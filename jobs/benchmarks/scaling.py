@@ -154,7 +154,7 @@ class Costs:
         return max(vars(self), key=lambda name: getattr(self, name))
 
 
-def extraction_costs(measured: dict[str, float], samples: float, gpus: int) -> Costs:
+def extraction_costs(measured: dict[str, float], samples: float, gpus: int, pipelines: int = 1) -> Costs:
     """All of PUBLISHED's teachers in one pass; pools sized to their cost, so that the GPUs finish together."""
     nodes, rows = max(1, gpus // GPUS_PER_NODE), samples / SHARD_SAMPLES
     crops = [3 * size**2 for _, size, _ in PUBLISHED.values()]
@@ -166,7 +166,7 @@ def extraction_costs(measured: dict[str, float], samples: float, gpus: int) -> C
         cpus=samples * cpu_s / (gpus * (CPUS_PER_GPU - 1)),  # one CPU of each GPU's share feeds its actor
         network=samples * travels / (nodes * NETWORK_BYTES_PER_S),
         storage=samples * PICTURE_BYTES / (nodes * STORAGE_BYTES_PER_S),
-        pipeline=rows * (one + (len(PUBLISHED) - 1) * max(0.0, two - one)),
+        pipeline=rows * (one + (len(PUBLISHED) - 1) * max(0.0, two - one)) / pipelines,
     )
 
 
@@ -192,6 +192,7 @@ def predict(measured: dict[str, float]) -> None:
         ("ImageNet, 200 trials", search_costs(measured, 1_281_167, 200, 8), 8),
         ("ImageNet, 200 trials", search_costs(measured, 1_281_167, 200, 64), 64),
         ("1e9 pictures, 3 teachers", extraction_costs(measured, 1e9, 512), 512),
+        ("1e9 pictures, 3 teachers, 64 ranges", extraction_costs(measured, 1e9, 512, 64), 512),
     ):
         hours = [f"{seconds / 3600:.2f}" for seconds in vars(costs).values()]
         print(f"| {what} | {gpus} | {costs.gpus * gpus / 3600:.0f} | {' | '.join(hours)} | {costs.first} |")
