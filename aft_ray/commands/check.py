@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def faults_and_absent(recipe: Recipe) -> tuple[list[str], list[str]]:
     """Faults of the recipe for `pipeline`, and lines on models and data that are only not at hand here."""
     from aft_ray.models.model_files import NOT_AT_HAND
 
-    found = [fault for part in (_teacher_faults, _training_faults, _search_faults) for fault in part(recipe)]
+    found = [fault for part in (_teacher_faults, _trial_faults, _search_faults) for fault in part(recipe)]
     if all(NOT_AT_HAND in fault for fault in found):
         found += _variant_faults(recipe)
     absent = [fault for fault in found if NOT_AT_HAND in fault]
@@ -87,6 +87,15 @@ def _training_faults(recipe: Recipe) -> list[str]:
     return training.faults(recipe)
 
 
+def _trial_faults(recipe: Recipe) -> list[str]:
+    """Faults of a search's trainings, with its first combination of teachers: it may never train with all at once."""
+    from aft_ray.search.space import teacher_subsets
+
+    first = next(iter(teacher_subsets(recipe)), ())
+    teachers = [teacher.model_dump(mode="json") for teacher in recipe.teachers if teacher.name in first]
+    return _training_faults(override(recipe, {"teachers": teachers, "search": {}}))
+
+
 def _search_faults(recipe: Recipe) -> list[str]:
     from aft_ray.search import check as searching
 
@@ -113,6 +122,6 @@ PARTS = {
     "extract": (_lacking_teachers, _lacking_samples, _teacher_faults),
     "rank": (_teacher_faults,),
     "train": (_training_faults,),
-    "search": (_teacher_faults, _training_faults, _search_faults),
-    "pipeline": (_dataset_faults, _teacher_faults, _training_faults, _search_faults),
+    "search": (_teacher_faults, _trial_faults, _search_faults),
+    "pipeline": (_dataset_faults, _teacher_faults, _trial_faults, _search_faults),
 }

@@ -77,8 +77,8 @@ def build_regularizer(
 ) -> Regularizer:
     """The regularizer ``name`` for a student of width ``student_dim`` and teachers of widths ``teacher_dims``.
 
-    ``options`` are the keyword arguments of its class in `REGULARIZERS`. ``student_dim`` is a tuple, one width per modality,
-    with ``combine="product"``.
+    ``options`` are the keyword arguments of its class in `REGULARIZERS`. ``student_dim`` is a tuple, one width per tower, with
+    ``combine="product"``; ``towers`` then says which teachers belong to which.
     """
     kind = regularizer_class(name)
     known = kind.options()
@@ -100,6 +100,8 @@ def fit_regularizer(name: str, data: FittingData, *, student_dim: StudentDim, **
     """`build_regularizer` with options that the method fits to ``data`` before training, beside the recipe's ``options``."""
     kind = regularizer_class(name)
     fitted = kind.fitted_options(data)
+    if "towers" in kind.options():
+        fitted = {**fitted, "towers": data.towers}
     for option in sorted(fitted.keys() & options.keys()):
         raise ValueError(f"Option {option!r} of regularizer {name!r} is fitted to the data. Leave it out.")
     _check_known(name, options, [option for option in kind.options() if option not in fitted])

@@ -50,12 +50,13 @@ class GatedRegularizer(KernelRegularizer):
         teacher_dims: Sequence[int],
         *,
         combine: Combine = "concat",
+        towers: Sequence[int] | None = None,
         normalize: Normalize = "none",
         learn_gates: bool = True,
         scope: Scope = "global",
     ) -> None:
         """``normalize="per_teacher"`` first gives every teacher the same spread over the batch, whatever its norms."""
-        super().__init__(student_dim, teacher_dims, combine=combine, scope=scope)
+        super().__init__(student_dim, teacher_dims, combine=combine, towers=towers, scope=scope)
         check_choice("normalize", normalize, Normalize)
         self.normalize: Normalize = normalize
         self.gate_logits = nn.Parameter(torch.zeros(self.teacher_dim), requires_grad=learn_gates)
@@ -80,8 +81,8 @@ class GatedRegularizer(KernelRegularizer):
 class Aft(GatedRegularizer):
     """Adaptive Feature Transfer: distance of the linear kernels of student and gated teacher features.
 
-    ``combine="product"`` is for models with one feature vector per modality: the features compared are the flattened outer
-    products over modalities, on either side, which `kernels.product_kernel` never forms.
+    ``combine="product"`` is for models with one feature vector per tower: the features compared are the flattened outer
+    products over towers, on either side, which `kernels.product_kernel` never forms. Teachers of one tower are side by side.
     """
 
     name = "aft"
@@ -107,6 +108,6 @@ class Aft(GatedRegularizer):
     def _teacher_kernel(self, teacher_BT: Tensor, rows: Rows) -> Tensor:
         teacher_BT, gates_T = self._gated(teacher_BT)
         if self.combine == "product":
-            parts, gates = (x.split(self.teacher_dims, dim=-1) for x in (teacher_BT, gates_T))
+            parts, gates = self.by_tower(teacher_BT), self.by_tower(gates_T)
             return kernels.product_kernel(parts, rows.own, rows.gather, gates)
         return kernels.cosine_kernel(teacher_BT, rows.own, gates_T)

@@ -30,8 +30,8 @@ from aft_ray.regularizers.probe import Probe
 class AftProbe(Aft):
     """AFT with each teacher's predictions of the labels in its target; leaves out teachers that know nothing (ours).
 
-    With ``combine="product"`` the raw block is the outer product of the modalities, and one probe sees both teachers side by
-    side. It adds up the knowledge of each and misses interactions.
+    With ``combine="product"`` the raw block is the outer product of the towers' teachers, and one probe sees all teachers side by
+    side. It adds up the knowledge of each, misses interactions, and leaves out all teachers or none.
     """
 
     name = "aft_probe"
@@ -46,12 +46,19 @@ class AftProbe(Aft):
         probes: Sequence[Probe],
         raw_weight: float = 0.5,
         combine: Combine = "concat",
+        towers: Sequence[int] | None = None,
         learn_gates: bool = True,
         scope: Scope = "global",
     ) -> None:
-        """``probes`` has one of each teacher, or with ``combine="product"`` one of both; ``raw_weight`` is w."""
+        """``probes`` has one of each teacher, or with ``combine="product"`` one of all; ``raw_weight`` is w."""
         super().__init__(
-            student_dim, teacher_dims, combine=combine, normalize="per_teacher", learn_gates=learn_gates, scope=scope
+            student_dim,
+            teacher_dims,
+            combine=combine,
+            towers=towers,
+            normalize="per_teacher",
+            learn_gates=learn_gates,
+            scope=scope,
         )
         if raw_weight < 0:
             raise ValueError(f"raw_weight must be >= 0, got {raw_weight}.")
@@ -98,7 +105,7 @@ class AftProbe(Aft):
         predicted_BC = kernels.equalise_spread(torch.cat(predicted, 1), [self.probes.num_outputs] * len(predicted))
         probe_gates_C = self.probe_gate_logits.sigmoid().to(gates_T)
         if self.combine == "product":
-            parts, gates = (x.split(self.teacher_dims, dim=-1) for x in (raw_BT, gates_T))
+            parts, gates = self.by_tower(raw_BT), self.by_tower(gates_T)
             return kernels.product_kernel(
                 parts, rows.own, rows.gather, gates, beside_BD=predicted_BC * probe_gates_C, weight=self.raw_weight
             )

@@ -50,9 +50,14 @@ class Regularizer(nn.Module, ABC):
         teacher_dims: Sequence[int],
         *,
         combine: Combine = "concat",
+        towers: Sequence[int] | None = None,
         scope: Scope = "global",
     ) -> None:
-        """``student_dim`` is S, or one width per modality with ``combine="product"``; ``teacher_dims`` sum to T."""
+        """``student_dim`` is S, or one width per tower with ``combine="product"``; ``teacher_dims`` sum to T.
+
+        ``towers``, with ``combine="product"``, has the number of each teacher's tower, from 0: teachers of one tower are side
+        by side, and the towers are multiplied. None gives every teacher a tower of its own, in their order.
+        """
         super().__init__()
         check_choice("combine", combine, Combine)
         check_choice("scope", scope, Scope)
@@ -60,6 +65,7 @@ class Regularizer(nn.Module, ABC):
         self.teacher_dims = _checked_dims("teacher_dims", teacher_dims, at_least=1 if self.needs_teachers else 0)
         self.teacher_dim = sum(self.teacher_dims)
         self.combine: Combine = combine
+        self.towers = tuple(range(len(self.teacher_dims)) if towers is None else towers)
         self.scope: Scope = scope
         self._saw_finite_features = False
         if combine == "product" and min(len(self.student_dims), len(self.teacher_dims)) < 2:
@@ -69,6 +75,8 @@ class Regularizer(nn.Module, ABC):
             )
         if combine == "concat" and not isinstance(student_dim, int):
             raise ValueError(f"student_dim must be an int unless combine='product', got {student_dim}.")
+        if towers is not None:
+            _check_towers(towers, combine, len(self.student_dims), len(self.teacher_dims))
 
     @classmethod
     def options(cls) -> dict[str, Any]:
@@ -80,7 +88,7 @@ class Regularizer(nn.Module, ABC):
     def recipe_options(cls, num_teachers: int) -> dict[str, Any]:
         """Defaults of a recipe, where they differ from the constructor's.
 
-        ``num_teachers`` of one modality: where features are multiplied, each modality has one.
+        ``num_teachers`` are side by side: where towers are multiplied, the most that one tower has.
         """
         return {}
 
@@ -130,8 +138,24 @@ class Regularizer(nn.Module, ABC):
         """
         teacher_BT = equalise_spread(teacher_BT, self.teacher_dims)
         if self.combine == "product":
-            return product_kernel(teacher_BT.split(self.teacher_dims, dim=1))
+            return product_kernel(self.by_tower(teacher_BT))
         return cosine_kernel(teacher_BT)
+
+    @property
+    def tower_dims(self) -> list[int]:
+        """Width of the teacher features of each tower."""
+        return [
+            sum(dim for dim, own in zip(self.teacher_dims, self.towers, strict=True) if own == tower)
+            for tower in sorted(set(self.towers))
+        ]
+
+    def by_tower(self, x: Tensor) -> list[Tensor]:
+        """``x`` (..., T), a column for each teacher feature, in a block for each tower."""
+        blocks = x.split(self.teacher_dims, dim=-1)
+        of_tower = [
+            [blocks[k] for k, own in enumerate(self.towers) if own == tower] for tower in sorted(set(self.towers))
+        ]
+        return [parts[0] if len(parts) == 1 else torch.cat(parts, -1) for parts in of_tower]
 
     @abstractmethod
     def _value(self, student: tuple[Tensor, ...], teacher_bT: Tensor, rows: Rows) -> Tensor:
@@ -174,6 +198,16 @@ def _checked_dims(name: str, dims: Sequence[int], *, at_least: int = 1) -> tuple
     if len(dims) < at_least or not all(isinstance(dim, int) and dim > 0 for dim in dims):
         raise ValueError(f"{name} must be positive integers{', at least one' if at_least else ''}, got {dims!r}.")
     return tuple(dims)
+
+
+def _check_towers(towers: Sequence[int], combine: Combine, num_towers: int, num_teachers: int) -> None:
+    if combine != "product":
+        raise ValueError(f"towers are for combine='product', got {list(towers)} with combine={combine!r}.")
+    if len(towers) != num_teachers or set(towers) != set(range(num_towers)):
+        raise ValueError(
+            f"towers must be a number from 0 to {num_towers - 1} for each of the {num_teachers} teachers, every tower with a"
+            f" teacher, got {list(towers)}."
+        )
 
 
 def check_shape(name: str, features: Tensor, dim: int) -> None:

@@ -47,16 +47,16 @@ class FittedProbes(nn.Module):
         return not any(self.useful_r2)
 
     def facts(self, num_teachers: int) -> dict[str, float]:
-        """R2 of every teacher and the least R2 to believe; two modalities share one probe."""
+        """R2 of every teacher and the least R2 to believe; two towers share one probe."""
         blocks = range(num_teachers) if len(self.dims) == num_teachers else [0] * num_teachers
         numbers = {f"r2/{k}": self.r2[block] for k, block in enumerate(blocks)}
         return numbers | {f"least_r2/{k}": self.least_r2[block] for k, block in enumerate(blocks)}
 
 
 def fit_probes(data: FittingData) -> list[Probe]:
-    """One probe for each teacher; where teachers' features are multiplied, one of both teachers side by side."""
+    """One probe for each teacher; where towers are multiplied, one of all teachers side by side."""
     every = range(len(data.teacher_dims))
-    return [_fit(data, block) for block in ([every] if data.two_towers else [[k] for k in every])]
+    return [_fit(data, block) for block in ([every] if data.towers else [[k] for k in every])]
 
 
 def _fit(data: FittingData, teachers: Sequence[int]) -> Probe:

@@ -23,14 +23,15 @@ class FittingData(Protocol):
         """C, the student's logits."""
 
     @property
-    def student_dim(self) -> int: ...
+    def student_dim(self) -> int:
+        """Width of the features that the method compares with the teachers'; where towers are multiplied it has none."""
 
     @property
     def teacher_dims(self) -> Sequence[int]: ...
 
     @property
-    def two_towers(self) -> bool:
-        """Whether there are two modalities with one teacher each, and their features are multiplied."""
+    def towers(self) -> Sequence[int] | None:
+        """The number of each teacher's tower, where the features of the student's towers are multiplied; else None."""
 
     @property
     def device(self) -> torch.device | str: ...
@@ -68,8 +69,8 @@ class MadeUpData:
     device = "cpu"
     weights_follow = True
 
-    def __init__(self, num_teachers: int, *, task: str = "classification", two_towers: bool = False) -> None:
-        self.task, self.two_towers = task, two_towers
+    def __init__(self, num_teachers: int, *, task: str = "classification", towers: Sequence[int] | None = None) -> None:
+        self.task, self.towers = task, towers
         self.teacher_dims = (2,) * num_teachers
 
     def teacher_rows(self, teachers: Sequence[int]) -> RowBatches:

@@ -45,10 +45,11 @@ class ProbeKd(Regularizer):
         probes: Sequence[Probe],
         task: Task = "classification",
         combine: Combine = "concat",
+        towers: Sequence[int] | None = None,
         scope: Scope = "global",
     ) -> None:
-        """``probes`` has one per teacher, or with ``combine="product"`` one for both; ``task`` is the kind of labels."""
-        super().__init__(student_dim, teacher_dims, combine=combine, scope=scope)
+        """``probes`` has one per teacher, or with ``combine="product"`` one for all; ``task`` is the kind of labels."""
+        super().__init__(student_dim, teacher_dims, combine=combine, towers=towers, scope=scope)
         check_choice("task", task, Task)
         self.task: Task = task
         self.probes = FittedProbes(probes, [self.teacher_dim] if combine == "product" else self.teacher_dims)

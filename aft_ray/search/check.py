@@ -5,30 +5,23 @@ from __future__ import annotations
 import math
 
 from aft_ray.models import students
-from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.model import is_own_class
 from aft_ray.recipe.own_class import import_class
 from aft_ray.search import proposals
 from aft_ray.search.space import space_faults, spaces, strengths, teacher_subsets, top_by_rank
 from aft_ray.training import check as training
-from aft_ray.training.check import has_two_towers
 from aft_ray.training.inputs.stores import class_faults, needs_classes
 
 MOST_TRIALS = 100_000
 """More than a search of days on a large cluster; a slip of the keyboard is told at once."""
 
 
-def compared_teachers(recipe: Recipe) -> list[tuple[str, ...]]:
-    """The combinations of teachers that a search compares: a student with two towers always needs both of its teachers."""
-    return [recipe.teacher_names()] if has_two_towers(recipe) else teacher_subsets(recipe)
-
-
 def faults(recipe: Recipe) -> list[str]:
     """One line per fault of the methods that are compared, their strengths, teachers and resources, and of the search's size."""
     found = [
         *_method_faults(recipe),
-        *_teacher_faults(recipe),
         *_resource_faults(recipe),
         *final_faults(recipe),
         *proposals.faults(recipe),
@@ -67,17 +60,11 @@ def task_faults(recipe: Recipe, task: str | None) -> list[str]:
 def _method_faults(recipe: Recipe) -> list[str]:
     found = []
     for method in recipe.search.methods(recipe.regularizer.name):
-        of_method = training.method_faults(recipe, method)
+        of_method = training.method_faults(recipe, method, teacher_subsets(recipe))
         if not of_method and not strengths(recipe, method):
             of_method = [f"search.beta has no strengths for '{method}' and no 'all'."]
         found += of_method
     return found
-
-
-def _teacher_faults(recipe: Recipe) -> list[str]:
-    if has_two_towers(recipe) and recipe.search.teachers not in ("all_subsets", (recipe.teacher_names(),)):
-        return ["search.teachers has no effect on a student with two towers, which needs both. Leave it out."]
-    return []
 
 
 def final_faults(recipe: Recipe) -> list[str]:
@@ -142,8 +129,11 @@ def _variant_faults(recipe: Recipe, variant: Recipe) -> list[str]:
     """Faults of the recipe with a searched value in place."""
     if "linear_probe" in {variant.student.model, recipe.student.model} and variant.student != recipe.student:
         return ["a linear probe cannot be searched beside other students; give it a separate recipe."]
+    found = students.faults(variant.student)
+    if variant.student != recipe.student:
+        found += _method_faults(override(recipe, {"student": variant.student.model_dump(mode="json")}))
     return [
-        *students.faults(variant.student),
+        *found,
         *training.regularizer_faults(variant),
         *training.setting_faults(variant),
     ]

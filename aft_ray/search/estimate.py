@@ -12,7 +12,7 @@ from typing import Any
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.search.best import group_of
 from aft_ray.search.search import plan_search
-from aft_ray.search.space import Trial
+from aft_ray.search.space import Trial, teacher_subsets
 from aft_ray.search.trials import TrialDirectory
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.checkpoint import TrainingState
@@ -100,7 +100,10 @@ def _probe(recipe: Recipe) -> tuple[float, float]:
         "trackers": [],
         "streaming": False,
     }
-    short_recipe = override(recipe, {f"train.{key}": value for key, value in short.items()} | {"train.warmup_steps": 0})
+    largest = max(teacher_subsets(recipe), key=len, default=())
+    teachers = [teacher.model_dump(mode="json") for teacher in recipe.teachers if teacher.name in largest]
+    changes = {f"train.{key}": value for key, value in short.items()} | {"train.warmup_steps": 0, "teachers": teachers}
+    short_recipe = override(recipe, changes | {"search": {}})
     data = load_data(short_recipe, open_setup(short_recipe).stores)
     seen: list[tuple[float, float]] = []
 

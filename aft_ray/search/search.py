@@ -24,11 +24,21 @@ from aft_ray.recipe.own_class import import_class, own_faults
 from aft_ray.recipe.reference import schema_line
 from aft_ray.recipe.search_section import Range
 from aft_ray.search.best import best_of_each, best_settings, winner
-from aft_ray.search.check import compared_teachers, final_faults
+from aft_ray.search.check import final_faults
 from aft_ray.search.kept import drop_students
 from aft_ray.search.proposals import Learned, Listed, Proposals
 from aft_ray.search.rank import rank
-from aft_ray.search.space import Setting, Space, Trial, final_trials, finalist_trials, plan_trials, spaces, top_by_rank
+from aft_ray.search.space import (
+    Setting,
+    Space,
+    Trial,
+    final_trials,
+    finalist_trials,
+    plan_trials,
+    spaces,
+    teacher_subsets,
+    top_by_rank,
+)
 from aft_ray.search.teacher_heads import heads_on_test, stores_of_heads, write_heads
 from aft_ray.search.trial import Shared, data_key
 from aft_ray.search.trials import TrialRow, claim_search, search_id
@@ -105,7 +115,7 @@ def _subsets(setup: Setup) -> list[tuple[str, ...]]:
     """The combinations of teachers to try."""
     count = top_by_rank(setup.recipe)
     if count is None:
-        return compared_teachers(setup.recipe)
+        return teacher_subsets(setup.recipe)
     return [tuple(row["teachers"]) for row in rank(setup).rows[:count]]
 
 

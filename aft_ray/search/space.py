@@ -286,6 +286,7 @@ def _key_faults(
 ) -> list[str]:
     """Faults of the searched keys at `place` of the recipe. A key is tried with the methods of `methods` that have it."""
     faults: list[str] = []
+    first = next(iter(teacher_subsets(recipe)), ())  # a method may take no more of them at once
     for key, values in keys.items():
         fitting = [method for method in methods if applies(key, method)]
         if key in ELSEWHERE:
@@ -296,7 +297,7 @@ def _key_faults(
             faults.append(f"{place} has {key}, which is no key of {', '.join(methods)}.")
         else:
             for value in (values.min, values.max) if isinstance(values, Range) else values:
-                trial = Trial("search", Setting(fitting[0], 1.0, recipe.teacher_names(), ((key, value),)), 0)
+                trial = Trial("search", Setting(fitting[0], 1.0, first, ((key, value),)), 0)
                 try:
                     found = check(trial.recipe(recipe))
                 except InputError as error:

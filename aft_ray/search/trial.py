@@ -47,7 +47,7 @@ class Shared:
         resources = {"cpus_per_worker": self.recipe.search.cpus_per_trial}
         changes = {"train.streaming": self.recipe.train.streaming, "resources": resources}
         recipe = override(trial.recipe(self.recipe), changes)
-        return with_defaults(recipe, self.directory(trial.name).inputs())
+        return with_defaults(recipe, self.directory(trial.name).inputs(), self.stores["train"].modalities)
 
     def inputs_of(self, recipe: Recipe) -> dict[str, Any]:
         """Everything that determines a trial's numbers."""

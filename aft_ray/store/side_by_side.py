@@ -7,7 +7,7 @@ teachers is reading k files and comparing one column of ids: no shuffle, no inde
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,14 @@ from aft_ray.store.workspace import Workspace
 
 @dataclass(frozen=True)
 class Store:
-    """One split's samples and the features of some teachers, in the order given."""
+    """One split's samples and the features of some teachers, in the order given.
+
+    modalities: what these teachers read, `image` or `text`, as far as whoever opened the store knows.
+    """
 
     samples: ShardDirectory
     features: tuple[ShardDirectory, ...]
+    modalities: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:

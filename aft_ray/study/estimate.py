@@ -16,9 +16,8 @@ from aft_ray.datasets import NAMED
 from aft_ray.models.sizes import Size, reads_texts, size_of
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.sections import DatasetConfig
-from aft_ray.search.check import compared_teachers
 from aft_ray.search.estimate import num_finals, num_of_finalists
-from aft_ray.search.space import plan_trials, top_by_rank
+from aft_ray.search.space import plan_trials, teacher_subsets, top_by_rank
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.workspace import Workspace
 from aft_ray.study.config import Study
@@ -95,7 +94,7 @@ def plan_study(study: Study, nodes: Nodes) -> StudyPlan:
 
 
 def _setting(name: str, recipe: Recipe) -> SettingCost:
-    trials = plan_trials(recipe, compared_teachers(recipe)[: top_by_rank(recipe)])
+    trials = plan_trials(recipe, teacher_subsets(recipe)[: top_by_rank(recipe)])
     further, finals = num_of_finalists(recipe, trials), num_finals(recipe, trials)
     steps = [dict(trial.setting.others).get("train.steps", recipe.train.steps) for trial in trials]
     total_steps = sum(steps) + (further + finals) * max(steps)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from aft_ray.recipe.config import Recipe
-from aft_ray.search.check import compared_teachers
 from aft_ray.search.estimate import num_finals
-from aft_ray.search.space import plan_trials, top_by_rank
+from aft_ray.search.space import plan_trials, teacher_subsets, top_by_rank
 from aft_ray.search.trial import needed
 from aft_ray.study.config import Study
 
@@ -31,6 +30,6 @@ def _slots(recipe: Recipe, nodes: Sequence[Mapping[str, float]]) -> int:
 
 def _final_runs(recipe: Recipe) -> int:
     """Final runs of a setting that may run at the same time."""
-    trials = plan_trials(recipe, compared_teachers(recipe)[: top_by_rank(recipe)])
+    trials = plan_trials(recipe, teacher_subsets(recipe)[: top_by_rank(recipe)])
     finals = num_finals(recipe, trials)
     return min(finals, recipe.search.max_concurrent_trials or finals)

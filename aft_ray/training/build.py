@@ -21,20 +21,15 @@ from aft_ray.training.fitting import TrainingData
 from aft_ray.training.inputs.batches import Samples
 from aft_ray.training.inputs.data import Data
 from aft_ray.training.task import TransferTask
+from aft_ray.training.towers import Towers, towers_of
 
 logger = logging.getLogger(__name__)
 
 
-def regularizer_arguments(recipe: Recipe, student_dim: int | tuple[int, ...]) -> dict[str, Any]:
+def regularizer_arguments(recipe: Recipe, towers: Towers, student_dim: int | tuple[int, ...]) -> dict[str, Any]:
     """Arguments of the recipe's regularizer for a student of width `student_dim`, one width per tower."""
-    if isinstance(student_dim, int):
-        return {"student_dim": student_dim, **recipe.regularizer.options}
-    if not regularizer_class(recipe.regularizer.name).needs_teachers:
-        return {
-            "student_dim": student_dim[0],
-            **recipe.regularizer.options,
-        }  # `none` reads no features: one tower will do
-    return {"student_dim": student_dim, "combine": "product", **recipe.regularizer.options}
+    combine = {"combine": "product"} if towers.of_teachers else {}
+    return {"student_dim": towers.read(student_dim), **combine, **recipe.regularizer.options}
 
 
 def build_task(recipe: Recipe, data: Data, device: torch.device, *, weights_follow: bool) -> TransferTask:
@@ -46,16 +41,21 @@ def build_task(recipe: Recipe, data: Data, device: torch.device, *, weights_foll
     train = data.train
     input_dims = [train.feature_dims[name] for name in train.input_teachers]
     student = build_student(recipe.student, len(train.classes), teacher_dims=input_dims, for_inference=weights_follow)
-    regularizer = _fitted_regularizer(recipe, data, student, device, weights_follow=weights_follow)
+    needs_teachers = regularizer_class(recipe.regularizer.name).needs_teachers
+    towers = towers_of(recipe.student, recipe.teacher_names() if needs_teachers else (), train.modalities)
+    regularizer = _fitted_regularizer(recipe, data, student, towers, device, weights_follow=weights_follow)
     facts = regularizer.facts()
     if regularizer.is_off:
-        regularizer = _no_regularizer(student)
+        towers = towers_of(recipe.student, (), train.modalities)
+        width = towers.read(student.feature_dim)
+        regularizer = build_regularizer("none", student_dim=width, teacher_dims=())
     settings = recipe.train
     task = TransferTask(
         student,
         regularizer,
         recipe.regularizer.beta,
         teachers=recipe.teacher_names() if regularizer.needs_teachers else (),
+        towers=towers,
         facts=facts,
         kind=train.task,
         label_smoothing=settings.label_smoothing,
@@ -70,12 +70,13 @@ def build_task(recipe: Recipe, data: Data, device: torch.device, *, weights_foll
 
 
 def _fitted_regularizer(
-    recipe: Recipe, data: Data, student: Student, device: torch.device, *, weights_follow: bool
+    recipe: Recipe, data: Data, student: Student, towers: Towers, device: torch.device, *, weights_follow: bool
 ) -> Regularizer:
     """The recipe's regularizer, fitted to the data if its method needs that."""
     needs_teachers = regularizer_class(recipe.regularizer.name).needs_teachers
     fitting = TrainingData(
         student=student,
+        reads=towers,
         train=data.train,
         validation=data.validation,
         teachers=recipe.teacher_names() if needs_teachers else (),
@@ -84,7 +85,9 @@ def _fitted_regularizer(
         workspace=Workspace.at(recipe.workspace) if data.origin else None,
         made_of=data.origin,
     )
-    return fit_regularizer(recipe.regularizer.name, fitting, **regularizer_arguments(recipe, student.feature_dim))
+    return fit_regularizer(
+        recipe.regularizer.name, fitting, **regularizer_arguments(recipe, towers, student.feature_dim)
+    )
 
 
 def _class_weights(train: Samples) -> torch.Tensor:
@@ -92,11 +95,6 @@ def _class_weights(train: Samples) -> torch.Tensor:
     counts = np.bincount(train.labels[train.labels != UNLABELED], minlength=len(train.classes))
     weights = counts.sum() / (max(1, np.count_nonzero(counts)) * np.maximum(counts, 1))
     return torch.from_numpy(weights.astype(np.float32))
-
-
-def _no_regularizer(student: Student) -> Regularizer:
-    width = student.feature_dim if isinstance(student.feature_dim, int) else student.feature_dim[0]
-    return build_regularizer("none", student_dim=width, teacher_dims=())
 
 
 def device_of(settings: TrainConfig) -> torch.device:

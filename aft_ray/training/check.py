@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aft_ray.models import students, teachers
 from aft_ray.models.students.base import has_batch_norm
 from aft_ray.recipe.config import Recipe
@@ -12,6 +14,7 @@ from aft_ray.training import trackers
 from aft_ray.training.build import regularizer_arguments
 from aft_ray.training.inputs.order import row_counts
 from aft_ray.training.inputs.stores import class_faults
+from aft_ray.training.towers import Towers, towers_of
 
 
 def faults(recipe: Recipe) -> list[str]:
@@ -20,7 +23,7 @@ def faults(recipe: Recipe) -> list[str]:
     return [
         *teachers.faults(used),
         *students.faults(recipe.student),
-        *(_tower_faults(recipe) or regularizer_faults(recipe)),
+        *regularizer_faults(recipe),
         *setting_faults(recipe),
         *class_faults(recipe, recipe.dataset.task),
     ]
@@ -31,36 +34,44 @@ def has_two_towers(recipe: Recipe) -> bool:
     return not students.faults(recipe.student) and students.modality(recipe.student) == "image+text"
 
 
-def _tower_faults(recipe: Recipe) -> list[str]:
-    """A student with two towers needs a teacher for each: kernels of one modality each are multiplied."""
-    if not recipe.used_teachers() or not has_two_towers(recipe) or teachers.faults(recipe.teachers):
-        return []
-    found = [teachers.describe_teacher(teacher).modality for teacher in recipe.teachers]
-    if found == ["image", "text"]:
-        return []
-    return [
-        f"Student '{recipe.student.model}' has two towers: 'teachers' must be one of images and then one of texts, got"
-        f" {', then '.join(found)}."
-    ]
-
-
-def method_faults(recipe: Recipe, method: str) -> list[str]:
-    """Faults of `method` with the recipe's teachers and student, whatever its options."""
+def method_faults(recipe: Recipe, method: str, combinations: Sequence[Sequence[str]] | None = None) -> list[str]:
+    """Faults of `method` with the recipe's student and combinations of its teachers, all of them by default, whatever its
+    options."""
     try:
         kind = regularizer_class(method)
     except ValueError as error:
         return [str(error)]
     if kind.needs_teachers and not recipe.teachers:
         return ["'teachers' is empty: every regularizer but 'none' needs at least one."]
-    if has_two_towers(recipe) and kind.needs_teachers and "combine" not in kind.options():
-        fitting = [
-            name for name, other in REGULARIZERS.items() if other.needs_teachers and "combine" in other.options()
-        ]
+    if kind.needs_teachers and "towers" not in kind.options() and has_two_towers(recipe):
+        return _tower_faults(recipe, method, combinations or [recipe.teacher_names()])
+    return []
+
+
+def _tower_faults(recipe: Recipe, method: str, combinations: Sequence[Sequence[str]]) -> list[str]:
+    """The first combination with teachers of both of the student's towers, which a method without `towers` cannot take, but for
+    one teacher of each in the towers' order if it has `combine`."""
+    modalities = _modalities(recipe)
+    takes_two = "combine" in regularizer_class(method).options()
+    for names in combinations if modalities else ():
+        of_teachers = towers_of(recipe.student, names, modalities).of_teachers
+        if of_teachers is None or (takes_two and of_teachers == (0, 1)):
+            continue
+        fitting = [name for name, other in REGULARIZERS.items() if other.needs_teachers and "towers" in other.options()]
+        named = ", ".join(f"{name} ({modalities[name]})" for name in names)
         return [
-            f"Regularizer '{method}' is for students with one tower, '{recipe.student.model}' has two. Take"
-            f" {', '.join(fitting)}."
+            f"Regularizer '{method}' cannot compare both towers of '{recipe.student.model}' with their teachers at once, got"
+            f" {named}. Take {', '.join(fitting)}, or teachers of images or of texts alone."
         ]
     return []
+
+
+def _modalities(recipe: Recipe) -> dict[str, str]:
+    """The input of each teacher by name; empty if a teacher has a fault of its own."""
+    try:
+        return {teacher.name: teachers.describe_teacher(teacher).modality for teacher in recipe.teachers}
+    except InputError:
+        return {}
 
 
 def regularizer_faults(recipe: Recipe) -> list[str]:
@@ -68,12 +79,14 @@ def regularizer_faults(recipe: Recipe) -> list[str]:
     name = recipe.regularizer.name
     if (found := method_faults(recipe, name)) or not recipe.teachers:
         return found
-    two_towers = has_two_towers(recipe)
-    width = (MadeUpData.student_dim,) * 2 if two_towers else MadeUpData.student_dim
+    modalities = _modalities(recipe) if has_two_towers(recipe) else {}
+    names = recipe.teacher_names() if regularizer_class(name).needs_teachers else ()
+    towers = towers_of(recipe.student, names, modalities) if modalities else Towers()
+    width = (MadeUpData.student_dim,) * 2 if modalities else MadeUpData.student_dim
     try:
-        data = MadeUpData(len(recipe.teachers), two_towers=two_towers)
+        data = MadeUpData(len(recipe.teachers), towers=towers.of_teachers)
         with own_faults(name, "regularizer.name"):
-            regularizer = fit_regularizer(name, data, **regularizer_arguments(recipe, width))
+            regularizer = fit_regularizer(name, data, **regularizer_arguments(recipe, towers, width))
     except InputError as error:
         return error.faults
     except ValueError as error:

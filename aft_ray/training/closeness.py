@@ -31,8 +31,9 @@ def closeness(task: TransferTask, split: Samples, device: torch.device) -> dict[
 
     student_head, teachers_head: leave-one-out R2 of a ridge head on the features of each, the teachers side by side.
     student_labels, target_labels: debiased alignment (CKA) of the student's kernel, and of its target, with the labels'.
-    student_target, kernel_distance: alignment and root-mean-square difference of the student's kernel and its target. The
-    numbers of teachers and target are missing where the method has no teachers, and None where nothing can be compared.
+    student_target, kernel_distance: alignment and root-mean-square difference of the student's kernel and its target; where all
+    teachers are of one tower, of this tower's kernel. The numbers of teachers and target are missing where the method has no
+    teachers, and None where nothing can be compared.
     """
     targets_nC = as_targets(split.labels, len(split.classes))
     rows = np.flatnonzero(~np.isnan(targets_nC).any(1))
@@ -43,7 +44,7 @@ def closeness(task: TransferTask, split: Samples, device: torch.device) -> dict[
     student, teachers_nT = _features(task, split, rows, device)
     if not all(part.isfinite().all() for part in (*student, teachers_nT)):
         return {}  # the student is as it is: no reason to lose the run
-    student_nn = product_kernel(student) if len(student) > 1 else cosine_kernel(student[0])
+    student_nn = _kernel(student)
     labels_nn = _label_kernel(targets_nC)
     found = {
         "student_head": _head(student, targets_nC),
@@ -51,6 +52,8 @@ def closeness(task: TransferTask, split: Samples, device: torch.device) -> dict[
     }
     if task.teachers:
         target_nn = task.regularizer.target_kernel(teachers_nT)
+        if task.towers.only is not None:
+            student_nn = _kernel((student[task.towers.only],))
         found |= {
             "teachers_head": _head(teachers_nT.split(task.regularizer.teacher_dims, dim=1), targets_nC),
             "target_labels": kernel_alignment(_array(target_nn), labels_nn),
@@ -70,6 +73,10 @@ def _features(
     task.student.train()
     student = features if isinstance(features, tuple) else (features,)
     return tuple(part.float() for part in student), batch.teacher_features
+
+
+def _kernel(student: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return product_kernel(student) if len(student) > 1 else cosine_kernel(student[0])
 
 
 def _head(parts: Sequence[torch.Tensor], targets_nC: np.ndarray) -> float:

@@ -18,6 +18,7 @@ from aft_ray.regularizers.fitting import RowBatches
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.checkpoint import read_tensors
 from aft_ray.training.inputs.batches import Samples, evaluation_batches
+from aft_ray.training.towers import Towers
 
 BATCH_SIZE = 512
 
@@ -26,11 +27,13 @@ BATCH_SIZE = 512
 class TrainingData:
     """One run's data, the same on every worker; DDP then sends out the main worker's tensors.
 
-    train: with the labels that training keeps. teachers: their names, in the recipe's order. workspace: where fitted tensors
-    are kept, None keeps none. made_of: fingerprints of the samples and of each teacher's features.
+    reads: which of the student's features the regularizer reads. train: with the labels that training keeps. teachers: their
+    names, in the recipe's order. workspace: where fitted tensors are kept, None keeps none. made_of: fingerprints of the samples
+    and of each teacher's features.
     """
 
     student: Student
+    reads: Towers
     train: Samples
     validation: Samples | None
     teachers: Sequence[str]
@@ -49,16 +52,17 @@ class TrainingData:
 
     @property
     def student_dim(self) -> int:
-        assert isinstance(self.student.feature_dim, int), "methods for two towers do not ask"
-        return self.student.feature_dim
+        width = self.reads.read(self.student.feature_dim)
+        assert isinstance(width, int), "methods that multiply towers do not ask"
+        return width
 
     @property
     def teacher_dims(self) -> tuple[int, ...]:
         return tuple(self.train.feature_dims[name] for name in self.teachers)
 
     @property
-    def two_towers(self) -> bool:
-        return not isinstance(self.student.feature_dim, int)
+    def towers(self) -> tuple[int, ...] | None:
+        return self.reads.of_teachers
 
     def teacher_rows(self, teachers: Sequence[int]) -> RowBatches:
         names = [self.teachers[number] for number in teachers]
@@ -70,7 +74,9 @@ class TrainingData:
         self.student.to(self.device).eval()
         for indices in evaluation_batches(self.train, BATCH_SIZE, rank=0, world_size=1):
             batch = self.train.batch(indices, (), self.device)
-            yield self.student(batch.inputs)[1].float().cpu().numpy(), self.train.labels[indices]
+            features = self.reads.read(self.student(batch.inputs)[1])
+            assert isinstance(features, torch.Tensor), "methods that multiply towers do not ask"
+            yield features.float().cpu().numpy(), self.train.labels[indices]
         self.student.train()
 
     def train_features(self) -> np.ndarray:

@@ -67,8 +67,7 @@ def backward(
 def regularizer_backward(task: TransferTask, batch: Batch, *, seed: int) -> None:
     """Adds the gradients of the weighted regularizer, averaged over workers, to its own parameters; the student rests."""
     logits, *features = _outputs(task, batch, seed)
-    student_features = features[0] if len(features) == 1 else tuple(features)
-    regularization = task.regularizer(student_features, batch.teacher_features, logits)
+    regularization = task.regularization(logits, features[0] if len(features) == 1 else tuple(features), batch)
     own = task.own_parameters()
     for parameter, gradient in zip(own, torch.autograd.grad(task.beta * regularization, own), strict=True):
         parameter.grad = sum_over_workers(gradient) / world_size()

@@ -9,36 +9,38 @@ from typing import Any
 from pydantic import ConfigDict, with_config
 from typing_extensions import NotRequired, TypedDict
 
-from aft_ray.models.students import modality, recorded, resolved
+from aft_ray.models.students import recorded, resolved
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.sections import TrainConfig
 from aft_ray.regularizers import regularizer_class
 from aft_ray.store.sample_recipe import DECODING
 from aft_ray.store.shards import as_now, without_place
 from aft_ray.store.side_by_side import Store
+from aft_ray.training.towers import towers_of
 
 MAY_CHANGE = ("num_workers", "use_gpu", "max_failures", "trackers")
 """Settings of `train` that do not change a run's numbers."""
 
 
-def with_defaults(recipe: Recipe, started: Mapping[str, Any] | None) -> Recipe:
+def with_defaults(recipe: Recipe, started: Mapping[str, Any] | None, modalities: Mapping[str, str]) -> Recipe:
     """The recipe with the defaults that depend on its method, its teachers and its student, where it gives no others.
 
-    started: provenance of the run that is to go on, which keeps the values that it was started with.
+    started: provenance of the run that is to go on, which keeps the values that it was started with. modalities: what each
+    teacher reads.
     """
     before = started["recipe"] if started else None
     student = resolved(recipe.student)
     if before is not None and recipe.student.pooling is None and before["student"]["model"] == student.model:
         student = student.model_copy(update={"pooling": recorded(before["student"]).pooling})
-    return override(recipe, {"student.pooling": student.pooling} | _method_options(recipe, before))
+    return override(recipe, {"student.pooling": student.pooling} | _method_options(recipe, before, modalities))
 
 
-def _method_options(recipe: Recipe, before: Mapping[str, Any] | None) -> dict[str, Any]:
+def _method_options(recipe: Recipe, before: Mapping[str, Any] | None, modalities: Mapping[str, str]) -> dict[str, Any]:
     """Options that the recipe's method has with these teachers, by their dotted keys. before: recipe of a started run."""
-    if not recipe.used_teachers():
+    if not (names := recipe.used_teachers()):
         return {}
-    towers = len(modality(recipe.student).split("+"))
-    options = regularizer_class(recipe.regularizer.name).recipe_options(len(recipe.teachers) // towers)
+    side_by_side = towers_of(recipe.student, names, modalities).most_teachers(len(names))
+    options = regularizer_class(recipe.regularizer.name).recipe_options(side_by_side)
     return {
         f"regularizer.{name}": value
         for name, value in options.items()

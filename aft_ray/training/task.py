@@ -14,6 +14,7 @@ from aft_ray.regularizers import Regularizer
 from aft_ray.regularizers.distributed import begin_sum_of_losses
 from aft_ray.training.inputs.batch import Batch
 from aft_ray.training.metrics import task_errors
+from aft_ray.training.towers import Towers
 
 Inputs: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...]
 Features: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...]
@@ -35,21 +36,23 @@ class TransferTask(nn.Module):
         beta: float,
         *,
         teachers: Sequence[str] = (),
+        towers: Towers | None = None,
         facts: Mapping[str, float] | None = None,
         kind: str = "classification",
         label_smoothing: float = 0.0,
         class_weights: torch.Tensor | None = None,
         precision: str = "fp32",
     ) -> None:
-        """teachers: names of the teachers whose features the regularizer reads. facts: numbers fitted before training.
-        kind: a schema.Task. class_weights: (C,), for classification. precision: of the student; the losses are always
-        float32.
+        """teachers: names of the teachers whose features the regularizer reads. towers: which of the student's features it
+        reads. facts: numbers fitted before training. kind: a schema.Task. class_weights: (C,), for classification. precision: of
+        the student; the losses are always float32.
         """
         super().__init__()
         self.student = student
         self.regularizer = regularizer
         self.beta = beta
         self.teachers = tuple(teachers)
+        self.towers = towers or Towers()
         self.facts = dict(facts or {})
         self.kind = kind
         self.label_smoothing = label_smoothing
@@ -87,9 +90,7 @@ class TransferTask(nn.Module):
             class_weights=self.class_weights,
         )
         over_workers = begin_sum_of_losses(errors, count)
-        if isinstance(features, tuple) and not self.regularizer.needs_teachers:
-            features = features[0]  # a regularizer that reads no features is given one tower
-        regularization = self.regularizer(features, batch.teacher_features, logits)
+        regularization = self.regularization(logits, features, batch)
         error_sum, num_labeled = over_workers()
         task_loss = error_sum / num_labeled.clamp(min=1)
         return {
@@ -97,6 +98,11 @@ class TransferTask(nn.Module):
             "task_loss": task_loss,
             "regularization": regularization,
         }
+
+    def regularization(self, logits: torch.Tensor, features: Features, batch: Batch) -> torch.Tensor:
+        """The unweighted regularizer."""
+        value: torch.Tensor = self.regularizer(self.towers.read(features), batch.teacher_features, logits)
+        return value
 
     def own_parameters(self) -> list[nn.Parameter]:
         """The trained parameters of the regularizer."""

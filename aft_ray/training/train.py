@@ -53,7 +53,8 @@ def train(setup: Setup) -> Directory:
     with lease(workspace, f"runs/{recipe.run}"), Progress("train", recipe.train.steps, "steps") as progress:
         if run.has(STOP):  # an interrupted command asked for it
             run.delete_file(STOP)
-        recipe = with_defaults(decide_streaming(recipe, stores, run), RunDirectory(run).inputs())
+        started, modalities = RunDirectory(run).inputs(), stores["train"].modalities
+        recipe = with_defaults(decide_streaming(recipe, stores, run), started, modalities)
 
         def show(line: dict[str, Any], num_steps: int) -> None:
             progress.advance(num_steps, _note(line))

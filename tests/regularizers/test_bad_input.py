@@ -58,7 +58,7 @@ def test_values_are_checked_on_the_first_call_only(good: tuple[Tensor, Tensor]) 
         (
             "aft",
             {"learn_gate": True},
-            r"Unknown option 'learn_gate' for regularizer 'aft'\. Known: combine, normalize, learn_gates, scope\.",
+            r"Unknown option 'learn_gate' for regularizer 'aft'\. Known: combine, towers, normalize, learn_gates, scope\.",
         ),
         ("aft_rbf", {"combine": "product"}, r"Unknown option 'combine' for regularizer 'aft_rbf'\."),
         ("btune", {}, r"Regularizer 'btune' needs the options student_weights, teacher_weights, scores\."),
@@ -76,7 +76,18 @@ def test_values_are_checked_on_the_first_call_only(good: tuple[Tensor, Tensor]) 
         (
             "kd",
             {"combine": "product", "student_dim": (3, 4, 5)},
-            r"kd with combine='product' needs one teacher per student modality",
+            r"kd with combine='product' needs one teacher per tower of the student, or 'towers', got student_dim=\(3, 4, 5\)",
+        ),
+        ("aft", {"towers": [0, 0]}, r"towers are for combine='product', got \[0, 0\] with combine='concat'\."),
+        (
+            "aft",
+            {"combine": "product", "student_dim": (3, 4), "towers": [0, 0]},
+            r"towers must be a number from 0 to 1 for each of the 2 teachers, every tower with a teacher, got \[0, 0\]\.",
+        ),
+        (
+            "kd",
+            {"combine": "product", "student_dim": (3, 4), "towers": [0, 1, 1]},
+            r"towers must be a number from 0 to 1 for each of the 2 teachers, .* got \[0, 1, 1\]\.",
         ),
         ("ft", {"encoder": FeatureEncoder([4])}, r"encoder must be fitted to teachers of widths \[2, 2\], got \[4\]\."),
         (

@@ -79,7 +79,7 @@ def test_only_methods_are_registered() -> None:
     ],
 )
 def test_options_that_are_fitted_to_the_data_are_not_offered(name: str, message: str) -> None:
-    data = MadeUpData(1, two_towers=False)
+    data = MadeUpData(1)
     with pytest.raises(ValueError) as refused:
         fit_regularizer(name, data, student_dim=MadeUpData.student_dim, gate=1, width=2)
     assert str(refused.value).endswith(message)

@@ -24,7 +24,9 @@ CASES: dict[str, dict[str, Any]] = {name: {"name": name} for name in REGULARIZER
     "aft product": {"name": "aft", "combine": "product"},
     "aft per teacher": {"name": "aft", "normalize": "per_teacher"},
     "aft fixed gates": {"name": "aft", "learn_gates": False},
+    "aft of two and one teacher": {"name": "aft", "combine": "product", "teacher_dims": [4, 9, 6], "towers": [0, 1, 0]},
     "kd product": {"name": "kd", "combine": "product"},
+    "kd of two and one teacher": {"name": "kd", "combine": "product", "teacher_dims": [4, 9, 6], "towers": [0, 1, 0]},
     "ft encoder": {"name": "ft"},
     "aft_probe product": {"name": "aft_probe", "combine": "product"},
     "aft_probe with noise": {"name": "aft_probe"},
@@ -56,7 +58,7 @@ class Model(nn.Module):
         self.dims = MODALITY_DIMS if "combine" in options else (STUDENT_DIM,)
         self.student = nn.Linear(INPUT_DIM, sum(self.dims))
         student_dim = self.dims if len(self.dims) > 1 else self.dims[0]
-        built = build_regularizer(student_dim=student_dim, teacher_dims=TEACHER_DIMS, scope=scope, **options)
+        built = build_regularizer(student_dim=student_dim, scope=scope, **{"teacher_dims": TEACHER_DIMS, **options})
         self.regularizer = with_logits(built)
         for parameter in self.parameters():  # no zeros: the last layer of ft would hide the others' gradients
             with torch.no_grad():  # but a gate that is closed for good stays so

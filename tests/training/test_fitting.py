@@ -35,6 +35,8 @@ from tests.helpers.training import (
 
 CPU = torch.device("cpu")
 PROBE_METHODS = ("aft_probe", "probe_kd")
+PAIR = {"one": "image", "two": "text"}
+"""What the teachers of a student with two towers read."""
 
 
 def with_noise(split: Split, *teachers: str) -> Split:
@@ -181,7 +183,7 @@ def paired(num_samples: int, seed: int) -> Split:
     split, random = made_split(num_samples, seed), np.random.default_rng(seed)
     assert isinstance(split.inputs, np.ndarray)
     words = random.integers(1, 50, (num_samples, 8)) + 100 * split.labels[:, None]
-    return replace(split, inputs=(split.inputs, words.astype(np.int32)))
+    return replace(split, inputs=(split.inputs, words.astype(np.int32)), modalities=PAIR)
 
 
 @pytest.mark.parametrize("method", PROBE_METHODS)
@@ -222,9 +224,9 @@ def test_a_search_can_vary_the_weight_of_the_raw_block() -> None:
 
 def test_several_teachers_of_aft_have_the_same_say_unless_the_recipe_says_otherwise() -> None:
     several = recipe("aft")
-    assert with_defaults(several, None).regularizer.options == {"normalize": "per_teacher"}
+    assert with_defaults(several, None, PAIR).regularizer.options == {"normalize": "per_teacher"}
     papers = override(several, {"regularizer.normalize": "none"})
-    assert with_defaults(papers, None) == papers
+    assert with_defaults(papers, None, PAIR) == papers
     for one in (
         override(several, {"teachers": [{"name": "one", "model": "timm:one"}]}),
         override(several, {"student.model": "tiny:pair"}),
@@ -232,12 +234,12 @@ def test_several_teachers_of_aft_have_the_same_say_unless_the_recipe_says_otherw
         recipe("aft_rbf"),
         recipe("aft_probe"),
     ):
-        assert with_defaults(one, None) == one
+        assert with_defaults(one, None, PAIR) == one
 
 
 def test_a_run_goes_on_with_the_options_that_it_was_started_with() -> None:
     given = recipe("aft")
     before = run_inputs(given, {})  # as the code before this default wrote it
-    assert with_defaults(given, before) == given
-    started = with_defaults(given, None)
-    assert with_defaults(given, run_inputs(started, {})) == started
+    assert with_defaults(given, before, PAIR) == given
+    started = with_defaults(given, None, PAIR)
+    assert with_defaults(given, run_inputs(started, {}), PAIR) == started

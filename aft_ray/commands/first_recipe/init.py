@@ -12,8 +12,7 @@ from aft_ray.commands.first_recipe.models import Choice, choose
 from aft_ray.commands.first_recipe.write import METHODS, SEEDS, recipe_text
 from aft_ray.recipe.config import Recipe, load_text
 from aft_ray.recipe.places import place_at
-from aft_ray.search.check import compared_teachers
-from aft_ray.search.space import plan_trials
+from aft_ray.search.space import plan_trials, teacher_subsets
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def _name(path: str) -> str:
 
 
 def _cost(recipe: Recipe, found: Found, choice: Choice, machine: Machine) -> str:
-    trainings = len(plan_trials(recipe, compared_teachers(recipe))) + SEEDS * len(METHODS) + 1
+    trainings = len(plan_trials(recipe, teacher_subsets(recipe))) + SEEDS * len(METHODS) + 1
     if machine.has_hub:  # the models would have to be fetched
         return f"It trains {trainings} times. 'aft-ray plan FILE' fetches the teachers and says what extraction takes."
     from aft_ray.commands.first_recipe.cost import estimate

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Protocol, TypeVar
@@ -44,13 +44,15 @@ class Samples(ABC):
     """One split.
 
     sample_ids: N strings. labels: (N,) int64, or (N, C) float32 unless `task` is classification. classes: names of the C
-    outputs. input_teachers: whose features are the student's input, where it takes no image and no text.
+    outputs. modalities: what each teacher reads, `image` or `text`; students with two towers need it. input_teachers: whose
+    features are the student's input, where it takes no image and no text.
     """
 
     sample_ids: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
     task: str = "classification"
+    modalities: Mapping[str, str] = field(default_factory=dict)
     input_teachers: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -197,7 +199,8 @@ def split_facts(store: Store, sample_ids: np.ndarray, labels: np.ndarray) -> dic
             f"{store.samples}: the labels are of {found} classes, its manifest names {len(classes)}."
             " Run 'aft-ray prepare --overwrite'."
         )
-    return {"sample_ids": sample_ids, "labels": labels, "classes": classes, "task": task}
+    facts = {"sample_ids": sample_ids, "labels": labels, "classes": classes, "task": task}
+    return facts | {"modalities": store.modalities}
 
 
 def _read_arrays(store: Store, transforms: Sequence[InputTransform], max_bad_samples: int) -> dict[str, np.ndarray]:

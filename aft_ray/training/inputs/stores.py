@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aft_ray.models import students, teachers
@@ -45,12 +45,14 @@ def open_stores(recipe: Recipe, names: Sequence[str], with_features: Sequence[st
     reading = [teacher.reading(samples) for teacher in recipe.teachers if teacher.name in names]
     described = teachers.describe_views(reading, samples, recipe.train.views, flip=recipe.train.flip)
     expected = {name: description.fingerprint for name, description in described.items()}
+    modalities = {name: description.modality for name, description in described.items()}
     with_features = with_features or recipe.splits_with_features()
     stores: dict[str, Store] = {}
     faults: list[str] = []
     for split in SPLITS:
         try:
-            stores[split] = open_store(recipe.workspace, split, names if split in with_features else (), expected)
+            store = open_store(recipe.workspace, split, names if split in with_features else (), expected)
+            stores[split] = replace(store, modalities=modalities)
         except InputError as error:
             faults += error.faults
     if faults:

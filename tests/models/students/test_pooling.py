@@ -152,14 +152,14 @@ def test_a_run_of_before_goes_on_with_the_head_that_it_had(tmp_path: Path) -> No
 
 def test_a_run_that_was_killed_before_goes_on_with_the_same_recipe(tmp_path: Path) -> None:
     given = override(recipe(), {"student": small_config("bert", tmp_path).model_dump()})
-    fresh = with_defaults(given, None)
+    fresh = with_defaults(given, None, {})
     assert fresh.student.pooling == "mean"
     before = run_inputs(override(given, {"student.pooling": "head"}), {})
     del before["recipe"]["student"]["pooling"], before["recipe"]["student"]["options"]
-    assert with_defaults(given, before).student.pooling == "head"
-    assert with_defaults(given, run_inputs(fresh, {})) == fresh
-    assert with_defaults(override(given, {"student.pooling": "cls"}), before).student.pooling == "cls"
-    assert with_defaults(recipe(), before).student == recipe().student
+    assert with_defaults(given, before, {}).student.pooling == "head"
+    assert with_defaults(given, run_inputs(fresh, {}), {}) == fresh
+    assert with_defaults(override(given, {"student.pooling": "cls"}), before, {}).student.pooling == "cls"
+    assert with_defaults(recipe(), before, {}).student == recipe().student
 
 
 def test_what_a_run_of_another_student_recorded_is_read_as_it_is() -> None:
