@@ -13,6 +13,7 @@ from aft_ray.datasets.base import Listing
 from aft_ray.datasets.items import Item
 from aft_ray.datasets.pairs import cuts, pairs_per_picture, pictures_of, side_by_side
 from aft_ray.datasets.prepare import prepare
+from aft_ray.datasets.sources.contents import Spool
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.schema import SPLITS
@@ -56,6 +57,36 @@ def test_a_picture_is_stored_once_and_the_samples_are_the_same(
     first = [(tmp_path / name / "samples/train/part-00000.parquet").stat().st_size for name in ("now", "before")]
     pictures = sum(map(len, set(shards(now, "train")[0]["image"])))
     assert pictures < first[0] < 1.3 * pictures and first[1] > 5 * first[0]
+
+
+def copied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of contents that are copied to temporary files from now on."""
+    sizes: list[int] = []
+    write = Spool._write
+
+    def counted(self: Spool, content: bytes) -> int:
+        sizes.append(len(content))
+        return write(self, content)
+
+    monkeypatch.setattr(Spool, "_write", counted)
+    return sizes
+
+
+def test_a_picture_is_copied_once_on_the_way_and_the_store_is_the_same_bit_for_bit(
+    tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = encoded(image_folder)
+    file = write_pairs(tmp_path / "raw" / "pairs.parquet", pictures)
+    now, before = (recipe(tmp_path / name, file, samples_per_shard=100) for name in ("now", "before"))
+    sizes = copied(monkeypatch)
+    prepare(now)
+    of_texts = sum(size for size in sizes if size < 60)
+    assert sum(sizes) - of_texts == sum(len(picture) + 1 for picture in set(pictures.values()))
+    monkeypatch.setattr("aft_ray.datasets.sources.contents.MOST_REMEMBERED", 0)
+    sizes.clear()
+    prepare(before)
+    assert len(sizes) == 2 * PAIRS * len(pictures), "as it once was"
+    assert files(tmp_path / "now") == files(tmp_path / "before")
 
 
 def test_samples_without_a_common_picture_are_written_as_before(

@@ -1,7 +1,7 @@
-"""The content of tables' rows: copied once into a temporary file, then read in any order by any thread.
+"""The content of tables' rows: copied once into temporary files, then read in any order by any thread.
 
-A shard is a random sample of the whole, but tables are read from the first row to the last. The copy keeps memory
-independent of the data's size; it lies where TMPDIR says and goes when the process ends.
+A shard is a random sample of the whole, but tables are read from the first row to the last. The copies keep memory
+independent of the data's size; they lie where TMPDIR says and go when the process ends. Pairs share the copy of their picture.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import tempfile
 from array import array
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from threading import Lock
 from typing import Any
 
@@ -25,19 +27,43 @@ GOOD, BAD = b"+", b"-"
 """The first byte of a part: its content follows, or the reason why it has none."""
 
 
-class Spool:
-    """Byte strings in one temporary file, appended in order."""
+MOST_REMEMBERED = 2**17
+"""Pictures whose next pair is recognised: 25 MB. Pairs of a picture are rarely this far apart, and else it is copied again."""
 
-    def __init__(self) -> None:
+
+class Spool:
+    """Byte strings in one temporary file, appended in order. once: equal ones share their place, unless they are far apart."""
+
+    def __init__(self, *, once: bool = False) -> None:
         self.file = tempfile.TemporaryFile(prefix="aft-ray-")
         self.bounds = array("q", [0])
+        self.places = array("q") if once else None
+        self.remembered = OrderedDict[bytes, int]()
 
     def append(self, content: bytes) -> None:
+        if self.places is None:
+            self._write(content)
+            return
+        digest = blake2b(content, digest_size=16).digest()
+        place = self.remembered.pop(digest, None)
+        self.remembered[digest] = place = self._write(content) if place is None else place
+        self.places.append(place)
+        if len(self.remembered) > MOST_REMEMBERED:
+            self.remembered.popitem(last=False)
+
+    def _write(self, content: bytes) -> int:
         self.file.write(content)
         self.bounds.append(self.bounds[-1] + len(content))
+        return len(self.bounds) - 2
+
+    def finish(self) -> None:
+        """Everything is there: it can be read."""
+        self.file.flush()
+        self.remembered.clear()
 
     def read(self, index: int) -> bytes:
-        start, stop = self.bounds[index], self.bounds[index + 1]
+        place = index if self.places is None else self.places[index]
+        start, stop = self.bounds[place], self.bounds[place + 1]
         return os.pread(self.file.fileno(), stop - start, start)
 
 
@@ -114,31 +140,32 @@ class Contents:
 
     def __init__(self, rows: Callable[[], Iterable[Sequence[bytes]]], num_parts: int) -> None:
         self.rows, self.num_parts = rows, num_parts
-        self.spool: Spool | None = None
+        self.spools: list[Spool] | None = None
         self.failed: InputError | None = None
         self.lock = Lock()
 
     def fill(self, rows: Iterable[Sequence[bytes]]) -> None:
-        spool = Spool()
+        spools = [Spool(once=part + 1 < self.num_parts) for part in range(self.num_parts)]  # the picture of a pair
         for parts in rows:
-            for part in parts:
+            for spool, part in zip(spools, parts, strict=True):
                 spool.append(part)
-        spool.file.flush()
-        self.spool = spool
+        for spool in spools:
+            spool.finish()
+        self.spools = spools
 
     def read(self, index: int) -> list[bytes]:
         """The parts of row `index`. Raises ValueError, with the reason, if one is missing; InputError if the table is damaged."""
         with self.lock:
             if self.failed is not None:
                 raise self.failed
-            if self.spool is None:
+            if self.spools is None:
                 try:
                     self.fill(self.rows())
                 except InputError as error:
                     self.failed = error
                     raise
-        assert self.spool is not None
-        parts = [self.spool.read(index * self.num_parts + part) for part in range(self.num_parts)]
+        assert self.spools is not None
+        parts = [spool.read(index) for spool in self.spools]
         for part in parts:
             if part[:1] == BAD:
                 raise ValueError(part[1:].decode())
