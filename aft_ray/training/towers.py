@@ -1,8 +1,7 @@
 """Which tower of a student its teachers are compared with, where the student has a tower of images and one of texts.
 
-Teachers of both towers: the regularizer gets the features of both, which its method multiplies or takes side by side. Teachers of
-one tower: the method compares that tower with them as it would a student of this tower alone, and the other tower learns from the
-task loss.
+With teachers for both towers, the regularizer gets the features of both and multiplies them. With teachers for one tower, it
+compares this tower with them as it would a student that has no other, and the other tower learns from the task loss alone.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import torch
 
 from aft_ray.commands.check import open_setup
 from aft_ray.datasets.prepare import prepare
+from aft_ray.export.evaluate import evaluate
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.sections import StudentConfig
 from aft_ray.regularizers import REGULARIZERS, build_regularizer
@@ -151,21 +152,32 @@ def test_teachers_side_by_side_have_the_same_say_unless_the_recipe_says_otherwis
 # ---- from files to a run ----------------------------------------------------------------------------------------------
 
 
-def test_a_run_learns_from_its_store_which_tower_a_teacher_belongs_to(tmp_path: Path, image_folder: Path) -> None:
-    """The teacher of texts is the recipe's first; every student of these teachers is trained from memory and from shards."""
-    file = write_pairs(tmp_path / "raw" / "pairs.parquet", encoded(image_folder), pairs=4)
-    teachers: list[dict[str, Any]] = [LENGTHS, MEANS, {**MEANS, "name": "others"}]
-    whole = recipe_of_pairs(tmp_path / "work", file, teachers, validation_fraction=0.3, test_fraction=0.2)
+IN_FILES: list[dict[str, Any]] = [LENGTHS, MEANS, {**MEANS, "name": "others"}]
+"""A teacher of texts, and then two of pictures."""
+
+
+def made_pairs(place: Path, image_folder: Path) -> Recipe:
+    """A recipe of pairs with its samples and features on disk."""
+    file = write_pairs(place / "raw" / "pairs.parquet", encoded(image_folder), pairs=4)
+    given = recipe_of_pairs(place / "work", file, IN_FILES, validation_fraction=0.3, test_fraction=0.2)
     settings = {"steps": 2, "global_batch_size": 16, "evaluate_every": 1}
-    whole = override(whole, {"train": settings, "student.max_length": 8})
-    prepare(whole)
-    extract_here(whole)
+    given = override(given, {"train": settings, "student.max_length": 8})
+    prepare(given)
+    extract_here(given)
+    return given
+
+
+def test_a_run_learns_from_its_store_which_tower_a_teacher_belongs_to(tmp_path: Path, image_folder: Path) -> None:
+    """Trained from memory and from shards, and evaluated without any teacher."""
+    whole = made_pairs(tmp_path, image_folder)
     for names in (["lengths", "means", "others"], ["means", "others"], ["lengths"]):
-        own = [teacher for teacher in teachers if teacher["name"] in names]
+        own = [teacher for teacher in IN_FILES if teacher["name"] in names]
         for streaming in (False, True):
             changes = {"teachers": own, "train.streaming": streaming, "run": f"{'-'.join(names)}-{streaming}"}
-            place = train(open_setup(override(whole, changes), "train"))
+            given = override(whole, changes)
+            place = train(open_setup(given, "train"))
             last = RunDirectory(place).history()[-1]
             assert last["regularization"] > 0 and {f"gate_mean/{name}" for name in names} < last.keys()
             started = RunDirectory(place).inputs()
             assert started is not None and ("normalize" in started["recipe"]["regularizer"]) == (len(names) > 1)
+            assert evaluate(given)["accuracy"] == pytest.approx(last["test_accuracy"])
