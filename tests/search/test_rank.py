@@ -52,6 +52,7 @@ def recipe(tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
 class _Described:
     fingerprint: dict = {}
+    modality = "image"
 
 
 def test_the_teacher_that_knows_the_class_comes_before_noise(recipe: Recipe) -> None:
