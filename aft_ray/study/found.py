@@ -80,15 +80,15 @@ class Found:
         return paired_test(entries[teachers].finals, best.finals, self.measure)
 
 
-def read_study(study: Study) -> list[Found]:
-    """The findings of every setting so far."""
-    known = {name: read_setting(study, name) for name in study.settings}
+def read_study(study: Study, *, of_records: bool = False) -> list[Found]:
+    """The findings of every setting so far. of_records: without searches that are not finished."""
+    known = {name: read_setting(study, name, of_records=of_records) for name in study.settings}
     reference = known[study.reference].rows if study.reference else []
     standard = [row for row in reference if row["regularizer.name"] == STANDARD]
     return [_with_standard(found, standard) for found in known.values()]
 
 
-def read_setting(study: Study, name: str) -> Found:
+def read_setting(study: Study, name: str, *, of_records: bool = False) -> Found:
     """The findings of one setting so far, without those that the recipe's own cannot be compared with.
 
     Methods that the recipe does not compare count if they were trained with this very recipe. Findings of compared methods from
@@ -96,7 +96,8 @@ def read_setting(study: Study, name: str) -> Found:
     """
     recipe, record = study.settings[name], read_record(study.records, name)
     missing = record.missing(recipe)
-    live = [row for row in (read_trials(place_of(recipe)) if missing else []) if row["regularizer.name"] in missing]
+    trials = read_trials(place_of(recipe)) if missing and not of_records else []
+    live = [row for row in trials if row["regularizer.name"] in missing]
     left_out = {*record.outdated(recipe), *(missing if live else [])}
     rows = [row for row in record.rows if row["regularizer.name"] not in left_out] + live
     return Found(name, recipe, record, missing, rows, summarize(rows, recipe.search.metric))

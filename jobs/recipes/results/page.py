@@ -185,8 +185,9 @@ def put(file: Path, name: str, content: str) -> None:
 
 
 def read(*studies: str) -> Settings:
-    """The settings of some of our studies, each over its splits."""
-    found = [one for study in studies for one in over_splits(read_study(load_study(HERE / f"{study}.yaml")))]
+    """The settings of some of our studies, each over its splits, as their records have them."""
+    loaded = [load_study(HERE / f"{study}.yaml") for study in studies]
+    found = [one for study in loaded for one in over_splits(read_study(study, of_records=True))]
     return {one.name: one for one in found}
 
 
