@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from aft_ray.cluster import claims as module
 from aft_ray.cluster.lease import lease
 from aft_ray.store.files import STALE_AFTER_S
 from aft_ray.store.workspace import Workspace
-from tests.helpers.turns import assert_the_second_waits
+from tests.helpers.turns import assert_the_second_waits, left_before
 
 COUNT = """
 import sys, time
@@ -92,19 +91,9 @@ def test_a_silent_owner_elsewhere_is_waited_for_by_name_until_it_counts_as_dead(
 def test_a_living_owner_is_waited_for_however_long_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (("DEAD_AFTER_S", 0.3), ("RENEWED_EVERY_S", 0.05), ("LOOKED_EVERY_S", 0.02)):
         monkeypatch.setattr(module, name, seconds)
-    place, order = Workspace.at(tmp_path), []
-
-    def second() -> None:
-        with lease(place, "runs/main"):
-            order.append("second")
-
-    with lease(place, "runs/main"), lease(place, "runs/other"):
-        thread = threading.Thread(target=second)
-        thread.start()
-        thread.join(1.0)
-        order.append("first")
-    thread.join()
-    assert order == ["first", "second"]
+    place = Workspace.at(tmp_path)
+    with lease(place, "runs/other"):
+        assert left_before(lease(place, "runs/main"), lambda: lease(place, "runs/main"), stays_s=1.0)
 
 
 def test_an_owner_that_was_taken_for_dead_is_interrupted(

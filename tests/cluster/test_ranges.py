@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from aft_ray.cluster.lease import lease
 from aft_ray.cluster.ranges import Range, range_lease, whole_lease
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.workspace import Workspace
+from tests.helpers.turns import left_before
 
 HOLD = """
 import sys, time
@@ -45,23 +46,6 @@ def killed(place: Path) -> Iterator[Path]:
     process.communicate()
     (claim,) = (place / "leases/features-ranges").iterdir()
     yield claim
-
-
-def left_before(first: AbstractContextManager[None], second: Callable[[], AbstractContextManager[None]]) -> bool:
-    """Whether the first had left before the second, which came later, was inside."""
-    order = []
-
-    def come() -> None:
-        with second():
-            order.append("second")
-
-    with first:
-        thread = threading.Thread(target=come)
-        thread.start()
-        thread.join(0.5)
-        order.append("first")
-    thread.join()
-    return order == ["first", "second"]
 
 
 @pytest.mark.parametrize("of", [1, 2, 3, 8])
