@@ -10,11 +10,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from aft_ray.cluster.lease import lease
+from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory
 
 FOLDER = "listing"
 ROWS_OF_BATCH = 1024
 """A reader of a few rows reads the batches that have them."""
+MARK = b"aft_ray.listing"
+"""In the schema of every table that we write."""
 OWN = re.compile(r"(rows-[0-9a-f]{16}\.(arrow|facts)|(sorted|chosen)-\d{5}\.arrow)")
 
 
@@ -22,9 +25,15 @@ OWN = re.compile(r"(rows-[0-9a-f]{16}\.(arrow|facts)|(sorted|chosen)-\d{5}\.arro
 def working_place(workspace: Directory) -> Iterator[Directory]:
     """The workspace's directory of the listing, for this command alone. Its files go when the context ends without an error;
     else they stay for the next command.
+
+    Raises InputError if a file has the name of one of ours and is none: it would be replaced.
     """
     with lease(workspace, FOLDER):
         place = workspace / FOLDER
+        if strangers := [name for name in place.names() if OWN.fullmatch(name) and not _is_own(place, name)]:
+            raise InputError(
+                [f"{place}/{name} was not written by 'aft-ray prepare'. Move it away." for name in strangers]
+            )
         yield place
         for name in place.names():
             if OWN.fullmatch(name):
@@ -33,8 +42,19 @@ def working_place(workspace: Directory) -> Iterator[Directory]:
             Path(place.path).rmdir()
 
 
+def _is_own(place: Directory, name: str) -> bool:
+    """Facts have no mark, and are written after the table of the same name."""
+    table = f"{name.partition('.')[0]}.arrow"
+    try:
+        with place.filesystem.open_input_file(f"{place.path}/{table}") as source:
+            return MARK in (pa.ipc.open_file(source).schema.metadata or {})
+    except (OSError, pa.ArrowInvalid):
+        return False
+
+
 def write_table(place: Directory, name: str, table: pa.Table) -> None:
     sink = pa.BufferOutputStream()
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), MARK: b""})
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks(), max_chunksize=ROWS_OF_BATCH)
     place.write(name, sink.getvalue())

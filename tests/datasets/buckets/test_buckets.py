@@ -205,6 +205,16 @@ def test_tars_that_hold_the_workspace_are_refused_before_a_file_is_written(tmp_p
     assert not (tmp_path / "tars" / "work").exists()
 
 
+def test_a_file_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
+    other = tmp_path / "work" / "listing" / "sorted-00000.arrow"
+    other.parent.mkdir(parents=True)
+    other.write_text("mine")
+    given = recipe(tmp_path / "work", path=write_tars(tmp_path / "tars"), distributed="always")
+    with pytest.raises(InputError, match="sorted-00000.arrow was not written by 'aft-ray prepare'. Move it away."):
+        prepare(given, helpers=Helpers(elsewhere))
+    assert other.read_text() == "mine"
+
+
 def test_samples_that_stay_in_memory_are_told_with_the_reason(
     tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
