@@ -13,7 +13,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "head_learning_rate": 1e-3,
         "weight_decay": 0.05,
         "layer_decay": 0.9,
-        "warmup_steps": 50,
+        "warmup_steps": None,
         "clip_norm": 1.0,
         "label_smoothing": 0.1,
         "ema": 0.99,
@@ -23,18 +23,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer": "adamw",
         "learning_rate": 3e-3,
         "weight_decay": 0.05,
-        "warmup_steps": 50,
+        "warmup_steps": None,
         "clip_norm": 1.0,
         "label_smoothing": 0.1,
         "ema": 0.99,
         "augment": "strong",
     },
 }
-WARMUP_SHARE = 0.25
-"""Of the steps: a preset warms up for at most this share, so that a short training has its learning rate for most of them."""
 ABOUT = (
     "Several keys of this section by one name: `paper`, `finetune` for a pretrained student, `from_scratch`. Keys beside it"
-    " replace its own. `finetune` and `from_scratch` warm up for 50 steps, at most a quarter of `steps`."
+    " replace its own."
 )
 
 
@@ -52,15 +50,7 @@ def resolve_preset(content: dict[str, Any], changes: Mapping[str, Any]) -> list[
     if not isinstance(name, str) or name not in PRESETS:
         return [f"train.preset must be one of {', '.join(PRESETS)}, got {name!r}."]
     replaces = "train.preset" in changes
-    for key, value in _keys(name, train.get("steps")).items():
+    for key, value in PRESETS[name].items():
         if key not in train or (replaces and f"train.{key}" not in changes):
             train[key] = value
     return []
-
-
-def _keys(name: str, steps: Any) -> dict[str, Any]:
-    """A preset's keys for a training of `steps`, which may still be absent or wrong."""
-    keys = dict(PRESETS[name])
-    if "warmup_steps" in keys and isinstance(steps, (int, float)):
-        keys["warmup_steps"] = int(max(0, min(keys["warmup_steps"], steps * WARMUP_SHARE)))
-    return keys

@@ -20,6 +20,9 @@ LARGEST_BATCH, MOST_PIXELS = 1_000_000, 2**31 - 1
 MOST_PROCESSES = 10_000
 """Larger numbers are slips of the hand: pixels per side, tokens, samples of a batch, processes or CPUs."""
 
+WARMUP_STEPS, WARMUP_SHARE = 50, 0.25
+"""Steps of a warm-up that the recipe leaves open; at most this share, so that a short training has its learning rate for long."""
+
 
 class ColumnsConfig(Model):
     """Names of a table's columns, or of a JSON object's keys."""
@@ -327,8 +330,8 @@ class TrainConfig(Model):
     """Steps at the start in which only the student's last layer and the regularizer learn."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Weight decay of the student; the regularizer's parameters do not decay."""
-    warmup_steps: int = Field(default=0, ge=0)
-    """Steps of linear warm-up."""
+    warmup_steps: int | None = Field(default=0, ge=0)
+    """Steps of linear warm-up; null takes 50, at most a quarter of `steps`, also where a search or a study changes `steps`."""
     clip_norm: float | None = Field(default=None, gt=0)
     """Maximum norm of the student's gradient; null disables clipping."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
@@ -376,6 +379,11 @@ class TrainConfig(Model):
     """One GPU per worker."""
     max_failures: int = Field(default=3, ge=0)
     """Times that killed workers are replaced; training continues from the last checkpoint."""
+
+    @property
+    def num_warmup_steps(self) -> int:
+        """`warmup_steps`, or the number that null stands for."""
+        return int(min(WARMUP_STEPS, self.steps * WARMUP_SHARE)) if self.warmup_steps is None else self.warmup_steps
 
 
 class ResourcesConfig(Model):

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import NotRequired, TypedDict
 
-from aft_ray.recipe.config import Recipe, fingerprint
+from aft_ray.recipe.config import Recipe, fingerprint, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.json_files import sealed
 from aft_ray.search.trials import COLUMNS, TrialRow
@@ -105,6 +105,7 @@ class Record:
 
 def identity(recipe: Recipe, method: str) -> str:
     """The recipe as `method` sees it, hashed. A workspace may be moved, a cluster may be another, other methods may come."""
+    recipe = override(recipe, {"train.warmup_steps": recipe.train.num_warmup_steps})  # as presets of before wrote it
     content = recipe.model_dump(mode="json", exclude={"workspace", "resources", "run"}, exclude_defaults=True)
     search = content.setdefault("search", {})
     betas, keys = search.get("beta", {}), search.get("per_method", {})

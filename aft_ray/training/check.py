@@ -125,7 +125,7 @@ def setting_faults(recipe: Recipe) -> list[str]:
             f"resources.min_workers is {recipe.resources.min_workers}: it must be at most train.num_workers,"
             f" {settings.num_workers}."
         )
-    if settings.warmup_steps > settings.steps:
+    if settings.num_warmup_steps > settings.steps:
         faults.append(
             f"train.warmup_steps is {settings.warmup_steps}: the training ends after {settings.steps} steps and never has its"
             " learning rate. Set train.warmup_steps below train.steps."

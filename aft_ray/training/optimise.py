@@ -148,9 +148,10 @@ def layer_depths(student: Student) -> dict[str, int]:
 
 def learning_rate_factor(step: int, settings: TrainConfig) -> float:
     """Linear warm-up to 1, then the named `schedule`; a function of the step alone."""
-    if step < settings.warmup_steps:
-        return (step + 1) / settings.warmup_steps
-    progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    warmup = settings.num_warmup_steps
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, settings.steps - warmup)
     if settings.schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * progress))
     if settings.schedule == "linear":

@@ -23,7 +23,7 @@ MAY_CHANGE = ("num_workers", "use_gpu", "max_failures", "trackers")
 
 
 def with_defaults(recipe: Recipe, started: Mapping[str, Any] | None, modalities: Mapping[str, str]) -> Recipe:
-    """The recipe with the defaults that depend on its method, its teachers and its student, where it gives no others.
+    """The recipe with the defaults that depend on its steps, method, teachers and student, where it gives no others.
 
     started: provenance of the run that is to go on, which keeps the values that it was started with. modalities: what each
     teacher reads.
@@ -32,7 +32,15 @@ def with_defaults(recipe: Recipe, started: Mapping[str, Any] | None, modalities:
     student = resolved(recipe.student)
     if before is not None and recipe.student.pooling is None and before["student"]["model"] == student.model:
         student = student.model_copy(update={"pooling": recorded(before["student"]).pooling})
-    return override(recipe, {"student.pooling": student.pooling} | _method_options(recipe, before, modalities))
+    changes = {"student.pooling": student.pooling, "train.warmup_steps": _warmup_steps(recipe.train, before)}
+    return override(recipe, changes | _method_options(recipe, before, modalities))
+
+
+def _warmup_steps(train: TrainConfig, before: Mapping[str, Any] | None) -> int:
+    """before: recipe of a started run."""
+    if train.warmup_steps is None and before is not None and before.get("train", {}).get("steps") == train.steps:
+        return int(before["train"].get("warmup_steps", 0))
+    return train.num_warmup_steps
 
 
 def _method_options(recipe: Recipe, before: Mapping[str, Any] | None, modalities: Mapping[str, str]) -> dict[str, Any]:

@@ -59,15 +59,19 @@ def test_a_preset_warms_up_for_a_quarter_of_a_short_training(steps: int | None, 
     given = f"steps: {steps}, " if steps else ""
     for preset in ("finetune", "from_scratch"):
         recipe = load_text(TEXT.replace("preset: finetune", f"{given}preset: {preset}"))
-        assert recipe.train.warmup_steps == warmup
-        assert load_text(dump(recipe)) == recipe, "the saved recipe has the number itself"
+        assert recipe.train.num_warmup_steps == warmup
+        assert load_text(dump(recipe)) == recipe
 
 
-def test_an_override_of_the_steps_counts_and_a_warm_up_beside_the_preset_stays(file: Path) -> None:
-    assert load(file, ["train.steps=100"]).train.warmup_steps == 25
-    assert load(file, ["train.steps=100", "train.warmup_steps=40"]).train.warmup_steps == 40
-    saved = override(load(file), {"train.steps": 100})
-    assert saved.train.warmup_steps == 50, "its preset has become keys"
+def test_the_warm_up_of_a_preset_follows_later_steps_and_one_beside_the_preset_stays(file: Path) -> None:
+    for shorter in (
+        load(file, ["train.steps=100"]),
+        override(load(file), {"train.steps": 100}),
+        load_text(dump(load(file)).replace("steps: 1000", "steps: 100")),  # as `submit` sends it
+    ):
+        assert shorter.train.num_warmup_steps == 25
+    assert load(file, ["train.steps=100", "train.warmup_steps=40"]).train.num_warmup_steps == 40
+    assert override(load(file, ["train.warmup_steps=40"]), {"train.steps": 100}).train.num_warmup_steps == 40
 
 
 @pytest.mark.parametrize("steps", ["many", "-3", ".inf", "-.inf", ".nan", "[1]"])

@@ -23,6 +23,7 @@ from aft_ray.search.space import (
     teacher_subsets,
     top_by_rank,
 )
+from aft_ray.training.check import setting_faults
 
 
 def planned(**section: Any) -> Recipe:
@@ -69,6 +70,15 @@ def test_any_key_is_searched_with_the_methods_that_have_it() -> None:
     assert len(of_aft) == 4 and {setting["regularizer.learn_gates"] for setting in of_aft} == {True, False}
     recipe = next(t for t in found if dict(t.setting.others).get("regularizer.learn_gates") is False).recipe(planned())
     assert recipe.regularizer.options == {"learn_gates": False} and recipe.train.learning_rate == 1e-3
+
+
+def test_a_trial_of_fewer_steps_warms_up_for_its_own_share_of_them() -> None:
+    given = override(planned(space={"train.steps": [40, 400]}), {"train.preset": "finetune", "train.steps": 400})
+    found = {trial.recipe(given).train.steps: trial.recipe(given).train.num_warmup_steps for trial in trials(given)}
+    assert found == {40: 10, 400: 50}
+    assert space_faults(given, setting_faults) == []
+    fixed = override(given, {"train.warmup_steps": 50})
+    assert "train.warmup_steps is 50" in space_faults(fixed, setting_faults)[0], "a number in the recipe stays"
 
 
 def test_a_method_has_values_of_its_own_which_replace_those_of_all() -> None:

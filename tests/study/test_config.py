@@ -48,6 +48,15 @@ def test_settings_are_all_combinations_and_share_the_workspace_of_their_samples(
     assert str(study.place) == f"{tmp_path}/place/studies/small"
 
 
+def test_the_warm_up_of_a_study_s_preset_follows_the_steps_of_each_setting(tmp_path: Path) -> None:
+    preset = ("settings:\n", "train: {preset: finetune, steps: 400}\nsettings:\n")
+    file = written(tmp_path, preset, ("    digits: {}\n", "    digits: {train.steps: 40}\n"))
+    warmups = {name: recipe.train.num_warmup_steps for name, recipe in load_study(file).settings.items()}
+    assert warmups == {"digits-few": 10, "digits-all": 10, "scans-few": 50, "scans-all": 50}
+    shorter = load_study(file, ["train.steps=80"]).settings.values()
+    assert {recipe.train.num_warmup_steps for recipe in shorter} == {20}
+
+
 def test_another_study_of_the_same_samples_finds_them_in_the_same_workspace(tmp_path: Path) -> None:
     first = load_study(written(tmp_path))
     second = load_study(written(tmp_path, ("run: small", "run: other"), ("    digits: {}\n", "")))

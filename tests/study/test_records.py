@@ -59,6 +59,8 @@ def test_only_a_method_whose_part_of_the_recipe_changed_is_missing(tmp_path: Pat
     assert known.missing(recipe) == []
     assert known.missing(override(recipe, {"search.compare": ["none", "aft", "kd"]})) == ["kd"]
     assert known.missing(override(recipe, {"workspace": "moved", "run": "other", "resources.wait_s": 9})) == []
+    with_preset = override(recipe, {"train.preset": "finetune"})
+    assert identity(with_preset, "aft") == identity(override(with_preset, {"train.warmup_steps": 50}), "aft")
     assert known.missing(override(recipe, {"search.per_method": {"aft": {"train.steps": 9}}})) == ["aft"]
     assert known.missing(override(recipe, {"train.steps": 9})) == ["none", "aft"]
     one, other = (override(recipe, {**more, "search.beta": {"all": [1, 2], "kd": [beta]}}) for beta in (3, 4))
