@@ -23,7 +23,7 @@ from aft_ray.datasets.sources.contents import RowContent
 from aft_ray.datasets.sources.hub import check_hub, hub_tables
 from aft_ray.datasets.sources.image_folder import find_image_folder, list_image_folder
 from aft_ray.datasets.sources.tables import open_tables
-from aft_ray.datasets.sources.tabular import check_columns, list_tables
+from aft_ray.datasets.sources.tabular import check_columns, list_tables, tables_in_parts
 from aft_ray.datasets.sources.torchvision_source import check_torchvision, list_torchvision
 from aft_ray.datasets.sources.webdataset import Tars, find_tars, list_webdataset
 from aft_ray.datasets.unlabelled_tables import PLAIN, RowForm
@@ -57,6 +57,7 @@ NAMED: dict[str, NamedDataset] = {
 TABLES = Source(
     lambda config: list_tables(open_tables(config), config),
     lambda config: check_columns(open_tables(config).tables, config),
+    lambda config: tables_in_parts(open_tables(config), config),
 )
 SOURCES = {
     "image_folder": Source(list_image_folder, find_image_folder),
@@ -65,7 +66,9 @@ SOURCES = {
     "jsonl": TABLES,
     "webdataset": Source(list_webdataset, find_tars, Tars.of),
     "hub": Source(
-        lambda config: list_tables(hub_tables(config), config), lambda config: check_columns(check_hub(config), config)
+        lambda config: list_tables(hub_tables(config), config),
+        lambda config: check_columns(check_hub(config), config),
+        lambda config: tables_in_parts(hub_tables(config), config),
     ),
     "torchvision": Source(list_torchvision, check_torchvision),
 }
@@ -93,11 +96,10 @@ def list_samples(config: DatasetConfig, helpers: Helpers | None = None) -> Listi
     """
     with one_line(config):
         if config.name is None:
-            source = _source(config)
-            if source.plan:
-                plan = source.plan(config)
+            plan = plan_of(config)
+            if plan is not None:
                 return listing_of(plan, scanned(plan, helpers))
-            return _checked(source.list(config), config)
+            return _checked(_source(config).list(config), config)
         return _named(config).list_samples(config)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from aft_ray.cluster.tasks import Helpers
 from aft_ray.datasets import list_samples, one_line, plan_of
 from aft_ray.datasets.buckets import in_buckets
-from aft_ray.datasets.parts import Part, Plan, listing_of
+from aft_ray.datasets.parts import Part, Plan, listing_of, scanned
 from aft_ray.datasets.samples import Listed, Samples
 from aft_ray.recipe.printable import tell
 from aft_ray.recipe.sections import DatasetConfig
@@ -32,7 +32,8 @@ def find_samples(config: DatasetConfig, helpers: Helpers | None, place: Callable
             return (
                 in_buckets(plan, config, place(), helpers.tasks) if parts is None else Listed(listing_of(plan, parts))
             )
-    samples = Listed(list_samples(config, helpers))
+        whole = list_samples(config) if plan is None else listing_of(plan, scanned(plan, helpers))
+    samples = Listed(whole)
     if helpers.of(samples.count):
         tell(
             f"This process keeps all {samples.count:,} samples in its memory, some {BYTES_OF_SAMPLE} bytes each, because"
@@ -44,7 +45,9 @@ def find_samples(config: DatasetConfig, helpers: Helpers | None, place: Callable
 def _reason(config: DatasetConfig, plan: Plan | None) -> str | None:
     """Why samples are kept in memory however many they are; None if they need not be."""
     if plan is None:
-        return f"{config.name or config.source} is not listed in parts, as source webdataset is"
+        return f"{config.name or config.source} is not listed in parts"
+    if plan.why_in_memory is not None:
+        return plan.why_in_memory
     if config.task not in (None, "classification"):
         return f"the samples of task {config.task} may all have different labels"
     return None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,8 @@ from aft_ray.datasets.sources.labels import Labels
 @dataclass(frozen=True)
 class Facts:
     """What some samples have in common. labels: without their rows. labels_of: as `Items.labels_of`. kinds: the contents that
-    some sample has. note: JSON values with commas between, for the digest of the whole.
+    some sample has. note: JSON values with commas between, for the digest of the whole. outside: the first picture of a table
+    whose path leads outside its folder; num_outside: how many do.
     """
 
     labels: Labels
@@ -29,6 +31,8 @@ class Facts:
     kinds: frozenset[str]
     left_out: Counter[str] = field(default_factory=Counter)
     note: bytes = b""
+    outside: str = ""
+    num_outside: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,28 +59,48 @@ class Head:
     left_out: Mapping[str, int]
 
 
-class Plan(Protocol):
+class Plan(ABC):
     """How a source is read in parts. It travels to other processes."""
 
+    copied: tuple[str, ...] = ()
+    """The contents, `image` or `text`, that cannot be read in any order. A task that lists a part gives `scan` `Spools` too,
+    which get them sample by sample; in this process `reader` finds another way."""
+    is_lasting: bool = True
+    """Whether `states` tell every change, so that the next command can use the samples which this one has listed."""
+    why_in_memory: str | None = None
+    """The reason why this process must hold all samples, if there is one."""
+    has_uris: bool = False
+    """Whether every sample is a file of its own."""
+
     @property
+    @abstractmethod
     def parts(self) -> Sequence[tuple[Any, ...]]:
         """The arguments of `scan` for each part, in their order."""
 
     @staticmethod
+    @abstractmethod
     def scan(*arguments: Any) -> Part:
         """Raises InputError as the source does."""
 
+    @abstractmethod
     def states(self) -> Sequence[Any]:
         """For each part a JSON value that changes when its data does."""
 
+    @abstractmethod
     def name_of(self, part: int) -> str:
-        """Names a part for a person."""
+        """Names the place of a part for a person."""
 
+    @abstractmethod
     def head(self, whole: Facts, digest: str) -> Head:
         """digest: of the notes. Raises InputError where the parts make no data set."""
 
+    @abstractmethod
     def reader(self, modality: Modality, contents: pa.Table) -> Callable[[int], Content]:
         """As `Listing.read`, of the samples with these contents."""
+
+    def uri(self, contents: pa.Table) -> Callable[[int], str]:
+        """As `Listing.uri`, of the samples with these contents."""
+        raise NotImplementedError("a plan that has URIs gives them")
 
 
 class Whole:
@@ -87,6 +111,7 @@ class Whole:
         self.labels_of: dict[int, set[int]] = {}
         self.kinds: frozenset[str] = frozenset()
         self.left_out = Counter[str]()
+        self.outside, self.num_outside = "", 0
         self._digest, self._between = hashlib.sha256(b"["), b""
 
     def add(self, part: Facts) -> np.ndarray:
@@ -98,6 +123,8 @@ class Whole:
             self.labels_of.setdefault(split, set()).update(codes[[*own]].tolist())
         self.kinds |= part.kinds
         self.left_out += part.left_out
+        self.outside = self.outside or part.outside
+        self.num_outside += part.num_outside
         if part.note:
             self._digest.update(self._between + part.note)
             self._between = b","
@@ -105,7 +132,8 @@ class Whole:
 
     def facts(self) -> Facts:
         assert self.labels is not None, "a plan has a part at least"
-        return Facts(self.labels, self.labels_of, self.kinds, self.left_out)
+        found = (self.labels, self.labels_of, self.kinds, self.left_out)
+        return Facts(*found, outside=self.outside, num_outside=self.num_outside)
 
     def digest(self) -> str:
         """The `fingerprint` of the list that the parts' notes make up."""
@@ -126,20 +154,24 @@ def gathered(parts: Iterable[Part], whole: Whole) -> tuple[Items, pa.Table]:
     return Items.joined(items, Coded((), np.concatenate(codes))), pa.concat_tables(contents)
 
 
-def listing_of(plan: Plan, parts: Iterable[Part]) -> Listing:
-    """The listing of a data set whose `parts` are all that the plan has, in their order."""
+def listing_of(plan: Plan, parts: Iterable[Part], read: Callable[[int], Content] | None = None) -> Listing:
+    """The listing of a data set whose `parts` are all that the plan has, in their order. read: instead of the plan's."""
     whole = Whole()
     items, contents = gathered(parts, whole)
-    return listing_with(plan, plan.head(whole.facts(), whole.digest()), items, contents)
+    head = plan.head(whole.facts(), whole.digest())
+    if read is None:
+        read = plan.reader(head.modality, contents) if plan.copied else Lookup(Reader(plan, head.modality), contents)
+    return listing_with(plan, head, items, contents, read)
 
 
-def listing_with(plan: Plan, head: Head, items: Items, contents: pa.Table) -> Listing:
+def listing_with(plan: Plan, head: Head, items: Items, contents: pa.Table, read: Callable[[int], Content]) -> Listing:
     """A listing of some samples of a plan. items: their labels' codes are places in `head.labels`."""
     return Listing(
         modality=head.modality,
         classes=head.classes,
         items=items.labelled(head.labels),
-        read=Lookup(Reader(plan, head.modality), contents),
+        read=read,
+        uri=Lookup(plan.uri, contents) if plan.has_uris else None,
         task=head.task,
         truncation_side=head.truncation_side,
         facts=head.facts,

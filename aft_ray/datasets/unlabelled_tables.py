@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from aft_ray.datasets.sources.contents import RowContent
 from aft_ray.datasets.sources.pictures import picture_path
+from aft_ray.datasets.sources.table_rows import sample_id
 from aft_ray.datasets.sources.tables import SUFFIXES, open_table, read_rows
-from aft_ray.datasets.sources.tabular import sample_id
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.places import AnyPath
 

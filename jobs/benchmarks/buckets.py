@@ -29,7 +29,7 @@ import pyarrow as pa
 from aft_ray.cluster.tasks import Helpers
 from aft_ray.datasets import Listing
 from aft_ray.datasets.items import UNKNOWN, Coded, Items
-from aft_ray.datasets.parts import Facts, Head, Part, listing_of, scanned
+from aft_ray.datasets.parts import Facts, Head, Part, Plan, listing_of, scanned
 from aft_ray.datasets.sources.labels import Labels
 from aft_ray.recipe.sections import DatasetConfig
 from jobs.benchmarks.child import child
@@ -38,7 +38,7 @@ PART, CLASSES, AHEAD = 10_000, 1_000, 4
 
 
 @dataclass(frozen=True)
-class MadePlan:
+class MadePlan(Plan):
     """Texts that are made from their numbers."""
 
     count: int

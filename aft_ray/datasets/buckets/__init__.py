@@ -14,7 +14,7 @@ first pass serve the next command too; the others are made anew.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -23,15 +23,18 @@ import numpy as np
 import pyarrow as pa
 
 from aft_ray.cluster.tasks import Tasks
-from aft_ray.datasets.base import Listing, raise_faults
+from aft_ray.datasets.base import Content, Listing, raise_faults
+from aft_ray.datasets.buckets.copies import CopyReader
 from aft_ray.datasets.buckets.files import working_place
+from aft_ray.datasets.buckets.groups import mixed_groups
 from aft_ray.datasets.buckets.mapping import Mapped, map_parts, mapped_file
 from aft_ray.datasets.buckets.rows import BucketRows
 from aft_ray.datasets.buckets.sorting import Chooser, Sorter, Twice
 from aft_ray.datasets.buckets.strata import Strata, edges_of
 from aft_ray.datasets.held_out import TRAIN, Labelled, Rule, classes_of, shares_of
 from aft_ray.datasets.items import UNKNOWN, Coded, Items
-from aft_ray.datasets.parts import Head, Plan, Whole, listing_with
+from aft_ray.datasets.lookup import Lookup
+from aft_ray.datasets.parts import Head, Plan, Reader, Whole, listing_with
 from aft_ray.datasets.rows import Rows
 from aft_ray.datasets.samples import Manifests, raise_twice
 from aft_ray.datasets.shard_size import samples_per_shard
@@ -58,7 +61,15 @@ class Bucketed:
 
     @cached_property
     def listing(self) -> Listing:
-        return listing_with(self.plan, self.head, Items.of(()), pa.table({}))
+        return listing_with(self.plan, self.head, Items.of(()), pa.table({}), Lookup(self._reader(), pa.table({})))
+
+    def _reader(self) -> Callable[[pa.Table], Callable[[int], Content]]:
+        modality, copied = self.head.modality, self.plan.copied
+        return (
+            CopyReader(self.mapped.place, self.mapped.files, copied, modality)
+            if copied
+            else Reader(self.plan, modality)
+        )
 
     @property
     def count(self) -> int:
@@ -87,8 +98,9 @@ class Bucketed:
         if not spares:
             return sorter
         has_label = any(self.tasks(sorter.has_label, self._each_bucket()))  # mostly the first has one
-        rule = sorter.rule.sparing(Labelled(has_label, pa.array([], pa.string())))
-        return replace(sorter, rule=rule)
+        has_groups = has_label and self.mapped.has_groups
+        groups = mixed_groups(sorter, self.tasks) if has_groups else pa.array([], pa.string())
+        return replace(sorter, rule=sorter.rule.sparing(Labelled(has_label, groups)))
 
     def _classes(self) -> np.ndarray:
         return classes_of(Coded(self.head.labels, np.array([], np.int32)))
@@ -127,6 +139,7 @@ class Bucketed:
                 np.cumsum([0, *found[:, number]]),
                 digests[number].hexdigest()[:16],
                 labels[number],
+                self._reader(),
             )
             for number, split in enumerate(SPLITS)
         }
@@ -135,10 +148,11 @@ class Bucketed:
         return samples_per_shard(splits)
 
     def check_unchanged(self) -> None:
+        states = zip(self.states, self.plan.states(), strict=True)
+        changed = (self.plan.name_of(part) for part, (before, now) in enumerate(states) if before != now)
         raise_faults(
-            f"{self.plan.name_of(part)} changed while its samples were written. Run 'aft-ray prepare --overwrite'."
-            for part, (before, now) in enumerate(zip(self.states, self.plan.states(), strict=True))
-            if before != now
+            f"{name} changed while its samples were written. Run 'aft-ray prepare --overwrite'."
+            for name in dict.fromkeys(changed)
         )
 
 
@@ -146,9 +160,10 @@ def in_buckets(plan: Plan, config: DatasetConfig, place: Directory, tasks: Tasks
     """The samples of a plan, written to `place`. Raises InputError as the plan's parts and its head do."""
     states = plan.states()
     names = map_parts(plan, config, states, place, tasks)
-    whole, codes, bins, brought = Whole(), [], [], frozenset[int]()
+    whole, codes, bins, brought, has_groups = Whole(), [], [], frozenset[int](), False
     for name in names:
         file = mapped_file(place, name)
+        has_groups |= file.has_groups
         codes.append(whole.add(file.facts))
         bins.append(file.bins)
         brought |= file.brought
@@ -156,7 +171,8 @@ def in_buckets(plan: Plan, config: DatasetConfig, place: Directory, tasks: Tasks
     counts = np.array([file.sum() for file in bins])
     edges = bucket_edges(np.sum(bins, axis=0), BUCKET_ROWS)
     bounds = np.array([np.concatenate([[0], np.cumsum(file)])[edges] for file in bins])
-    mapped = Mapped(place, tuple(names), tuple(codes), bounds, np.cumsum(counts) - counts)
+    starts = np.cumsum(counts) - counts
+    mapped = Mapped(place, tuple(names), tuple(codes), bounds, starts, has_groups, bool(plan.copied))
     return Bucketed(plan, head, states, mapped, brought, tasks)
 
 

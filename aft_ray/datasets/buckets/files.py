@@ -1,11 +1,14 @@
-"""Arrow files of a command's working directory: written whole, of which a few rows can be read."""
+"""Files of a command's working directory: Arrow files, of which a few rows can be read, and copies of samples' content."""
 
 from __future__ import annotations
 
+import os
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -17,8 +20,10 @@ FOLDER = "listing"
 ROWS_OF_BATCH = 1024
 """A reader of a few rows reads the batches that have them."""
 MARK = b"aft_ray.listing"
-"""In the schema of every table that we write."""
-OWN = re.compile(r"(rows-[0-9a-f]{16}\.(arrow|facts)|(sorted|chosen)-\d{5}\.arrow)")
+"""In the schema of every table that we write, and at the start of every copy."""
+OWN = re.compile(r"(rows-[0-9a-f]{16}\.(arrow|facts|image|text)|(sorted|chosen)-\d{5}\.arrow)")
+LEFT_OVER = re.compile(rf"\.{OWN.pattern}\.[0-9a-f]{{8}}\.tmp")
+"""A file that a killed process has not finished."""
 
 
 @contextmanager
@@ -30,6 +35,8 @@ def working_place(workspace: Directory) -> Iterator[Directory]:
     """
     with lease(workspace, FOLDER):
         place = workspace / FOLDER
+        for name in filter(LEFT_OVER.fullmatch, place.names()):
+            place.delete_file(name)
         if strangers := [name for name in place.names() if OWN.fullmatch(name) and not _is_own(place, name)]:
             raise InputError(
                 [f"{place}/{name} was not written by 'aft-ray prepare'. Move it away." for name in strangers]
@@ -44,6 +51,8 @@ def working_place(workspace: Directory) -> Iterator[Directory]:
 
 def _is_own(place: Directory, name: str) -> bool:
     """Facts have no mark, and are written after the table of the same name."""
+    if not name.endswith((".arrow", ".facts")):
+        return read_bytes(place, name, 0, len(MARK)) == MARK
     table = f"{name.partition('.')[0]}.arrow"
     try:
         with place.filesystem.open_input_file(f"{place.path}/{table}") as source:
@@ -69,3 +78,23 @@ def read_table(place: Directory, name: str, start: int, stop: int) -> pa.Table:
         numbers = range(first, max(first, -(-stop // ROWS_OF_BATCH)))
         table = pa.Table.from_batches(map(reader.get_batch, numbers), reader.schema)
         return table.slice(start - first * ROWS_OF_BATCH, stop - start)
+
+
+@contextmanager
+def new_copy(place: Directory, name: str) -> Iterator[Any]:
+    """A file for content that has no room in memory. It is there, whole, when the context ends without an error."""
+    path = Path(place.path, name)
+    part = f"{place}/.{name}.{uuid.uuid4().hex[:8]}.tmp" if place.is_local else f"{place}/{name}"
+    if place.is_local:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with place.filesystem.open_output_stream(part, compression=None) as stream:
+        stream.write(MARK)
+        yield stream
+    if place.is_local:
+        os.replace(part, path)
+
+
+def read_bytes(place: Directory, name: str, start: int, size: int) -> bytes:
+    """Some bytes of a file, fewer at its end."""
+    with place.filesystem.open_input_file(f"{place}/{name}") as file:
+        return bytes(file.read_at(size, start))

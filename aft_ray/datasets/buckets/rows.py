@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from aft_ray.cluster.tasks import Tasks
-from aft_ray.datasets.base import Listing
+from aft_ray.datasets.base import Content, Listing
 from aft_ray.datasets.buckets.files import read_table
 from aft_ray.datasets.buckets.mapping import CODE, ID, SIZE, SPLIT, items_of
 from aft_ray.datasets.buckets.sorting import chosen_name, codes_of
 from aft_ray.datasets.items import Label
+from aft_ray.datasets.lookup import Lookup
 from aft_ray.datasets.parts import Head, Plan, listing_with
 from aft_ray.datasets.rows import Span
 from aft_ray.datasets.shard_writing import Part, Writer, Written
@@ -24,6 +25,7 @@ from aft_ray.store.files import Directory
 class BucketRows:
     """The samples of one split. offsets: of each bucket, where the split begins in its file. starts: of each bucket, the
     split's samples in the buckets before; then their number. lines: the digest of all lines. counts: of each label's samples.
+    reader: makes the function that reads samples from their contents.
     """
 
     place: Directory
@@ -33,6 +35,7 @@ class BucketRows:
     starts: np.ndarray
     lines: str
     counts: np.ndarray
+    reader: Callable[[pa.Table], Callable[[int], Content]]
 
     order = None
 
@@ -54,7 +57,10 @@ class BucketRows:
         tables = [read_table(self.place, chosen_name(bucket), *span) for bucket, *span in self._spans(start, stop)]
         rows = pa.concat_tables(tables)
         contents = rows.drop_columns([ID, CODE, SIZE, SPLIT])
-        return listing_with(self.plan, self.head, items_of(rows, self.head.labels), contents), np.arange(len(rows))
+        read = Lookup(self.reader, contents)
+        return listing_with(self.plan, self.head, items_of(rows, self.head.labels), contents, read), np.arange(
+            len(rows)
+        )
 
     def _spans(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """Each bucket that has some of the samples, and their first row and last in its file; one bucket at least."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aft_ray.datasets.buckets.files import read_table, write_table
-from aft_ray.datasets.buckets.mapping import CODE, HASH, ID, ROW, SPLIT, Mapped, items_of
+from aft_ray.datasets.buckets.mapping import CODE, GROUP, HASH, ID, ROW, SPLIT, Mapped, items_of
 from aft_ray.datasets.buckets.strata import Edges
 from aft_ray.datasets.held_out import TRAIN, Rule, are_first, by_hash, labelled_in
 from aft_ray.datasets.items import Items, Label
@@ -66,7 +66,8 @@ class Sorter:
         rows = rows.slice(0, int(self.limits[bucket]))
         items = items_of(rows, self.labels)
         splits = by_hash(items, self.rule) if self.edges is None else self.edges.splits(items, self.rule)
-        rows = rows.set_column(rows.schema.get_field_index(SPLIT), SPLIT, pa.array(splits)).drop_columns([HASH, ROW])
+        rows = rows.set_column(rows.schema.get_field_index(SPLIT), SPLIT, pa.array(splits))
+        rows = rows.drop_columns([HASH, ROW, *([GROUP] if GROUP in rows.column_names else [])])
         write_table(self.mapped.place, sorted_name(bucket), rows)
         return twice, _counts(splits, rows.column(CODE).to_numpy(), len(self.labels))
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from aft_ray.datasets.base import LISTED
+from aft_ray.datasets.base import LISTED, Label, raise_faults
 from aft_ray.recipe.errors import InputError
-from aft_ray.store.schema import UNLABELED
+from aft_ray.store.schema import SPLITS, UNLABELED
 
 Key = int | str
 """A label as the data has it: a number from a typed column, or a text."""
@@ -138,3 +138,17 @@ def short(value: object) -> str:
 def short_name(name: str) -> str:
     """A name for a message or a table: a label can have thousands of digits."""
     return name if len(name) <= SHOWN else f"{name[: SHOWN - 3]}..."
+
+
+def check_classes_of_splits(labels_of: Mapping[int, set[int]], labels: Sequence[Label], classes: Sequence[str]) -> None:
+    """Raises InputError naming the classes of a split that the train split has not. labels_of: by split, codes of `labels`."""
+    found = {
+        split: {label for code in labels_of.get(number, ()) if isinstance(label := labels[code], int) and label >= 0}
+        for number, split in enumerate(SPLITS)
+    }
+    raise_faults(
+        f"Split {split} has classes that train has not: {', '.join(short_name(classes[label]) for label in strange[:5])}"
+        f"{', ...' if len(strange) > 5 else ''}. Name all classes in dataset.label_names if that is meant."
+        for split in SPLITS
+        if (strange := sorted(found[split] - found["train"]))
+    )

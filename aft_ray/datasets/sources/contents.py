@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from threading import Lock
-from typing import Any
+from typing import Any, BinaryIO
 
-from aft_ray.datasets.base import Content
+import numpy as np
+
+from aft_ray.datasets.base import Content, Modality
 from aft_ray.datasets.sources.pictures import picture_path, read_named_picture
 from aft_ray.datasets.sources.tables import Row
 from aft_ray.recipe.errors import InputError
@@ -32,11 +34,11 @@ MOST_REMEMBERED = 2**17
 
 
 class Spool:
-    """Byte strings in one temporary file, appended in order. once: equal ones share their place, unless they are far apart."""
+    """Byte strings in one file, appended in order. once: equal ones share their place, unless they are far apart."""
 
-    def __init__(self, *, once: bool = False) -> None:
-        self.file = tempfile.TemporaryFile(prefix="aft-ray-")
-        self.bounds = array("q", [0])
+    def __init__(self, file: BinaryIO, *, once: bool = False) -> None:
+        self.file = file
+        self.bounds = array("q", [file.tell()])
         self.places = array("q") if once else None
         self.remembered = OrderedDict[bytes, int]()
 
@@ -66,6 +68,51 @@ class Spool:
         start, stop = self.bounds[place], self.bounds[place + 1]
         return os.pread(self.file.fileno(), stop - start, start)
 
+    def spans(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each byte string, its start in the file and its size."""
+        bounds = np.array(self.bounds, np.int64)
+        places = slice(None) if self.places is None else np.array(self.places, np.int64)
+        return bounds[:-1][places], np.diff(bounds)[places]
+
+
+class Spools:
+    """The parts of samples' content, each kind in a file of its own. Of pairs, the first is the picture."""
+
+    def __init__(self, files: Sequence[BinaryIO]) -> None:
+        self.spools = [Spool(file, once=number + 1 < len(files)) for number, file in enumerate(files)]
+
+    @classmethod
+    def temporary(cls, num_parts: int) -> Spools:
+        """In files that go with this process."""
+        return cls([tempfile.TemporaryFile(prefix="aft-ray-") for _ in range(num_parts)])
+
+    def append(self, parts: Sequence[bytes]) -> None:
+        for spool, part in zip(self.spools, parts, strict=True):
+            spool.append(part)
+
+    def finish(self) -> None:
+        for spool in self.spools:
+            spool.finish()
+
+    def read(self, index: int) -> list[bytes]:
+        """The parts of a sample. Raises ValueError, with the reason, if one is missing."""
+        return checked(spool.read(index) for spool in self.spools)
+
+
+def checked(parts: Iterable[bytes]) -> list[bytes]:
+    """Parts without their first byte. Raises ValueError, with the reason, if one is missing."""
+    found = [*parts]
+    for part in found:
+        if part[:1] == BAD:
+            raise ValueError(part[1:].decode())
+    return [part[1:] for part in found]
+
+
+def content_of(parts: Sequence[bytes], modality: Modality) -> Content:
+    if modality == "image":
+        return parts[0]
+    return parts[0].decode() if modality == "text" else (parts[0], parts[1].decode())
+
 
 @dataclass(frozen=True)
 class RowContent:
@@ -80,8 +127,8 @@ class RowContent:
         return (*((self.image,) if self.image else ()), *self.texts)
 
     @property
-    def num_parts(self) -> int:
-        return bool(self.image) + bool(self.texts)
+    def kinds(self) -> tuple[str, ...]:
+        return (*(("image",) if self.image else ()), *(("text",) if self.texts else ()))
 
     def parts(self, row: Row, folder: AnyPath) -> list[bytes]:
         """The encoded picture, the text or both, each after the byte GOOD; where one is missing, the reason after BAD."""
@@ -92,10 +139,9 @@ class RowContent:
             makers.append(lambda: self.text(row).encode())
         return [_attempt(make) for make in makers]
 
-    def content(self, parts: Sequence[bytes]) -> Content:
-        if self.image is None:
-            return parts[0].decode()
-        return (parts[0], parts[1].decode()) if self.texts else parts[0]
+    @property
+    def modality(self) -> Modality:
+        return "text" if self.image is None else "image+text" if self.texts else "image"
 
     def text(self, row: Row) -> str:
         """The columns of texts as one text. Raises ValueError if there is none."""
@@ -136,37 +182,30 @@ def image_bytes(value: Any, folder: AnyPath) -> bytes:
 
 
 class Contents:
-    """The content of rows in any order. `rows` yields each row's parts in order; it is called at the first read."""
+    """The content of samples in any order. `rows` yields each sample's parts in order; it is called at the first read."""
 
     def __init__(self, rows: Callable[[], Iterable[Sequence[bytes]]], num_parts: int) -> None:
         self.rows, self.num_parts = rows, num_parts
-        self.spools: list[Spool] | None = None
+        self.spools: Spools | None = None
         self.failed: InputError | None = None
         self.lock = Lock()
 
-    def fill(self, rows: Iterable[Sequence[bytes]]) -> None:
-        spools = [Spool(once=part + 1 < self.num_parts) for part in range(self.num_parts)]  # the picture of a pair
-        for parts in rows:
-            for spool, part in zip(spools, parts, strict=True):
-                spool.append(part)
-        for spool in spools:
-            spool.finish()
-        self.spools = spools
+    def _fill(self) -> Spools:
+        spools = Spools.temporary(self.num_parts)
+        for parts in self.rows():
+            spools.append(parts)
+        spools.finish()
+        return spools
 
     def read(self, index: int) -> list[bytes]:
-        """The parts of row `index`. Raises ValueError, with the reason, if one is missing; InputError if the table is damaged."""
+        """The parts of sample `index`. Raises ValueError, with the reason, if one is missing; InputError for a damaged table."""
         with self.lock:
             if self.failed is not None:
                 raise self.failed
             if self.spools is None:
                 try:
-                    self.fill(self.rows())
+                    self.spools = self._fill()
                 except InputError as error:
                     self.failed = error
                     raise
-        assert self.spools is not None
-        parts = [spool.read(index) for spool in self.spools]
-        for part in parts:
-            if part[:1] == BAD:
-                raise ValueError(part[1:].decode())
-        return [part[1:] for part in parts]
+        return self.spools.read(index)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
@@ -51,6 +52,8 @@ class Table:
     name: begins the ids of its rows. split: one of ours. read: rows with (at least) the columns that are named.
     folder: where relative paths start. class_names: by column, where the format brings them. num_bytes: identifies the
     file, where it is one. again: whether reading twice costs little.
+    file, kind: how `open_table` opens it; None where there is no file. groups: rows of each of its row groups, where it has
+    some. count: its rows, where that is known without reading them.
     """
 
     name: str
@@ -61,6 +64,10 @@ class Table:
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     num_bytes: int | None = None
     again: bool = True
+    file: AnyPath | None = None
+    kind: str = ""
+    groups: tuple[int, ...] = ()
+    count: Callable[[], int] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,9 +93,17 @@ def open_tables(config: DatasetConfig) -> Tables:
     return Tables(tables, +(found.left_out + Counter({OTHER_SPLITS: len(found.files) - len(splits)})))
 
 
-def open_table(file: AnyPath, kind: str) -> Table:
-    """A file as a table with no split. Raises InputError if it is damaged, or of another kind than its name says."""
-    readers = {"parquet": _parquet, "arrow": _arrow, "csv": _csv, "jsonl": _jsonl}
+def open_table(file: AnyPath, kind: str, groups: range | None = None) -> Table:
+    """A file as a table with no split. Raises InputError if it is damaged, or of another kind than its name says.
+
+    groups: of a Parquet file, the row groups to read.
+    """
+    readers: dict[str, Callable[[AnyPath], Table]] = {
+        "parquet": partial(_parquet, groups=groups),
+        "arrow": _arrow,
+        "csv": _csv,
+        "jsonl": _jsonl,
+    }
     try:
         table = readers[kind](file)
     except ObjectStoreError:
@@ -98,7 +113,7 @@ def open_table(file: AnyPath, kind: str) -> Table:
     twice = sorted({name for name in table.columns if name.strip() and table.columns.count(name) > 1})
     if twice:
         raise InputError(f"{file}: column {', '.join(twice)} is there twice.")
-    return replace(table, folder=file.parent, num_bytes=num_bytes(file))
+    return replace(table, folder=file.parent, num_bytes=num_bytes(file), file=file, kind=kind)
 
 
 def _one_line(error: BaseException) -> str:
@@ -107,18 +122,21 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
-def _parquet(file: AnyPath) -> Table:
-    """A Parquet file. Reading takes the memory of a few pages; a page of the hub's has 100 pictures."""
+def _parquet(file: AnyPath, groups: range | None = None) -> Table:
+    """A Parquet file, or some of its row groups. It takes the memory of a few pages; a page of the hub's has 100 pictures."""
 
     def read(columns: Sequence[str]) -> Iterator[Row]:
         with native_file(file) as source:
             opened = pq.ParquetFile(source, buffer_size=BUFFER_BYTES, pre_buffer=False)
-            for batch in opened.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False):
+            wanted = range(opened.num_row_groups) if groups is None else groups
+            for batch in opened.iter_batches(BATCH_ROWS, list(wanted), list(columns), use_threads=False):
                 yield from batch.to_pylist()
 
     with native_file(file) as source:
-        schema = pq.read_schema(source)
-    return _from_schema(file, schema, read)
+        opened = pq.ParquetFile(source)
+        found = tuple(opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups))
+        table = _from_schema(file, opened.schema_arrow, read)
+    return replace(table, groups=found, count=lambda: sum(found))
 
 
 def _arrow(file: AnyPath) -> Table:
@@ -140,7 +158,8 @@ def _arrow(file: AnyPath) -> Table:
                 yield from wanted.slice(start, BATCH_ROWS).to_pylist()
 
     first = next(batches(), None)
-    return _from_schema(file, first.schema if first is not None else pa.schema([]), read)
+    table = _from_schema(file, first.schema if first is not None else pa.schema([]), read)
+    return replace(table, count=lambda: sum(batch.num_rows for batch in batches()))
 
 
 def _from_schema(file: AnyPath, schema: pa.Schema, read: Callable[[Sequence[str]], Iterator[Row]]) -> Table:

@@ -17,12 +17,12 @@ import pyarrow as pa
 
 from aft_ray.datasets.base import Content, Listing, Modality, raise_faults
 from aft_ray.datasets.items import UNKNOWN, Coded, Items, Texts, splits_of
-from aft_ray.datasets.parts import Facts, Head, Part, listing_of, scanned
+from aft_ray.datasets.parts import Facts, Head, Part, Plan, listing_of, scanned
+from aft_ray.datasets.sources.classes import check_classes_of_splits
 from aft_ray.datasets.sources.files import OTHER_SPLITS, DataFiles, find_files, splits_of_files
 from aft_ray.datasets.sources.json_text import decode_text, is_unicode, parse_json
 from aft_ray.datasets.sources.labels import Labels
 from aft_ray.datasets.sources.pictures import SUFFIXES
-from aft_ray.datasets.sources.tabular import check_classes_of_splits
 from aft_ray.datasets.sources.tar_members import members
 from aft_ray.datasets.sources.walk import is_hidden
 from aft_ray.recipe.errors import InputError
@@ -72,7 +72,7 @@ def find_tars(config: DatasetConfig) -> tuple[DataFiles, dict[AnyPath, str | Non
 
 
 @dataclass(frozen=True)
-class Tars:
+class Tars(Plan):
     """The tars of a data set, each a part. names: below its root, without the suffix. left_out: files beside them."""
 
     config: DatasetConfig

@@ -11,14 +11,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from aft_ray.cluster.tasks import Helpers
 from aft_ray.datasets import buckets, items
 from aft_ray.datasets.buckets import bucket_edges, files, mapping, strata
 from aft_ray.datasets.prepare import prepare
+from aft_ray.datasets.sources import tabular
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
+from tests.helpers.tables import WRITERS
 from tests.helpers.tasks import elsewhere
 
 
@@ -56,13 +59,45 @@ def write_tars(folder: Path, splits: tuple[str, ...] = ("",), labels: tuple[str 
     return str(folder)
 
 
+def write_tables(
+    folder: Path, source: str, splits: tuple[str, ...] = ("",), labels: tuple[str | None, ...] = ("a", "b", "c")
+) -> dict[str, Any]:
+    """The same samples as rows, of which four follow one another in a group. Returns how a recipe reads them."""
+    suffix = {"hub": "parquet"}.get(source, source)
+    for place, split in enumerate(splits):
+        for number in range(5):
+            chosen, name = random.Random(10 * place + number), f"{split or 'part'}-{number:05d}-of-00005.{suffix}"
+            rows = [
+                {
+                    "text": f"text {number} {sample}" if (number, sample) != (4, 7) else " ",
+                    "label": chosen.choice(labels),
+                    "page": f"{number} {sample // 4}" if sample % 9 else None,
+                    "fold": ("train", "test", "spare")[sample % 3],
+                }
+                for sample in range(30 if number else 3)
+            ]
+            (folder / split).mkdir(parents=True, exist_ok=True)
+            if suffix == "parquet":
+                schema = pa.schema([(key, pa.string()) for key in rows[0]])
+                pq.write_table(pa.Table.from_pylist(rows, schema), folder / split / name, row_group_size=7)
+            else:
+                WRITERS[source](folder / split / name, rows)
+    return {
+        "source": source,
+        "path": str(folder),
+        "columns": {"text": "text"},
+        **({"repo": "a/b"} if source == "hub" else {}),
+    }
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several buckets, batches, and tars of a task, for 120 samples."""
+    """Several buckets, batches, tars of a task, and parts of a table, for 120 samples."""
     monkeypatch.setattr(buckets, "BUCKET_ROWS", 17)
     monkeypatch.setattr(files, "ROWS_OF_BATCH", 4)
     monkeypatch.setattr(mapping, "TASKS", 2)
     monkeypatch.setattr(strata, "CELLS", 10)
+    monkeypatch.setattr(tabular, "PART_ROWS", 10)
 
 
 KEYS: dict[str, dict[str, Any]] = {
@@ -75,6 +110,13 @@ KEYS: dict[str, dict[str, Any]] = {
     "few shares": {"stratify": True, "max_samples": 70, "validation_fraction": 0.4, "train_fraction": 0.6},
     "no label": {"columns": {"label": []}, "max_samples": 100},
     "one bucket": {"max_samples": 12, "validation_fraction": 0.4, "test_fraction": 0.3},
+    "groups": {"columns": {"text": "text", "group": "page"}, "validation_fraction": 0.3},
+    "few of some groups": {"columns": {"text": "text", "group": "page"}, "max_samples": 70, "validation_fraction": 0.3},
+    "column of splits": {
+        "columns": {"text": "text", "split": "fold", "id": "text"},
+        "splits": {"train": ("train",), "test": ("test",)},
+        "validation_fraction": 0.4,
+    },
 }
 KINDS: dict[str, tuple[tuple[str, ...], tuple[str | None, ...]]] = {
     "classes": (("",), ("a", "b", "c")),
@@ -88,31 +130,50 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str | None, ...]]] = {
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
-    ("kind", "keys"),
+    ("kind", "keys", "source"),
     [
-        ("classes", "few of each class"),
-        ("classes", "no rows a shard"),
-        ("classes", "one bucket"),
-        ("numbers", "plain"),
-        ("numbers", "few of each class"),
-        ("some without", "fractions"),
-        ("some without", "few"),
-        ("all without", "plain"),
-        ("all without", "no label"),
-        ("own splits", "few"),
-        ("own splits", "few of each class"),
-        ("own test", "fractions"),
-        ("classes", "shares of each class"),
-        ("numbers", "shares of each class"),
-        ("some without", "shares of each class"),
-        ("own test", "few shares"),
-        ("own splits", "few shares"),
-        ("all without", "few shares"),
+        ("classes", "few of each class", "parquet"),
+        ("numbers", "no rows a shard", "parquet"),
+        ("some without", "groups", "parquet"),
+        ("some without", "few of some groups", "parquet"),
+        ("all without", "groups", "jsonl"),
+        ("classes", "groups", "csv"),
+        ("some without", "column of splits", "parquet"),
+        ("some without", "few shares", "parquet"),
+        ("own splits", "few of each class", "hub"),
+        ("own test", "fractions", "hub"),
+        ("own splits", "few shares", "csv"),
+        *(
+            (*case, "webdataset")
+            for case in (
+                ("classes", "few of each class"),
+                ("classes", "no rows a shard"),
+                ("classes", "one bucket"),
+                ("numbers", "plain"),
+                ("numbers", "few of each class"),
+                ("some without", "fractions"),
+                ("some without", "few"),
+                ("all without", "plain"),
+                ("all without", "no label"),
+                ("own splits", "few"),
+                ("own splits", "few of each class"),
+                ("own test", "fractions"),
+                ("classes", "shares of each class"),
+                ("numbers", "shares of each class"),
+                ("some without", "shares of each class"),
+                ("own test", "few shares"),
+                ("own splits", "few shares"),
+                ("all without", "few shares"),
+            )
+        ),
     ],
 )
-def test_buckets_write_the_samples_that_one_process_writes(tmp_path: Path, kind: str, keys: str) -> None:
-    given = {"path": write_tars(tmp_path / "tars", *KINDS[kind]), "samples_per_shard": 7}
-    given |= {"max_bad_samples": 3, **KEYS[keys]}
+def test_buckets_write_the_samples_that_one_process_writes(tmp_path: Path, kind: str, keys: str, source: str) -> None:
+    if source == "webdataset":
+        given: dict[str, Any] = {"path": write_tars(tmp_path / "tars", *KINDS[kind])}
+    else:
+        given = write_tables(tmp_path / "tables", source, *KINDS[kind])
+    given |= {"samples_per_shard": 7, "max_bad_samples": 3, **KEYS[keys]}
     called: list[str] = []
 
     def tasks(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
@@ -122,7 +183,7 @@ def test_buckets_write_the_samples_that_one_process_writes(tmp_path: Path, kind:
     here = outcome(recipe(tmp_path / "here", **given))
     there = outcome(recipe(tmp_path / "there", **given, distributed="always"), Helpers(tasks))
     assert here == there
-    assert isinstance(here, dict) != ((kind, keys) in (("all without", "plain"), ("all without", "few shares")))
+    assert isinstance(here, dict) != (kind == "all without" and keys != "no label")
     if isinstance(here, dict):
         assert samples_of(tmp_path / "here") == samples_of(tmp_path / "there")
         assert {"map_rows", "sort_bucket", "choose_bucket", "write_shards"} <= set(called)
@@ -183,7 +244,7 @@ def test_a_tar_that_changes_while_samples_are_written_is_named_and_listed_again(
     def watching(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
         given = [*arguments]
         if function.__name__ == "map_rows":
-            mapped.extend(part[3] for _, _, _, parts in given for part in parts)
+            mapped.extend(part[3] for _, _, _, parts, _ in given for part in parts)
         return elsewhere(function, given)
 
     with pytest.raises(InputError) as told:
