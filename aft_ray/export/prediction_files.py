@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 from aft_ray.cluster.lease import lease
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import STALE_AFTER_S, TEMPORARY, Directory
-from aft_ray.store.own_files import json_object, parquet_metadata
 from aft_ray.store.prefetch import prefetched
+from aft_ray.store.unknown_files import json_object, parquet_metadata
 from aft_ray.store.workspace import Workspace
 
 SUMMARY = "predictions.json"

@@ -32,7 +32,7 @@ from aft_ray.extraction.log import Tally
 from aft_ray.extraction.plan import Plan, plan_extraction
 from aft_ray.extraction.reading import MissingShard, ReadShard
 from aft_ray.recipe.config import Recipe
-from aft_ray.store.kept_entries import delete_kept_entries, keep_entries, kept_entries
+from aft_ray.store.kept_entries import check_note, delete_kept_entries, keep_entries, kept_entries
 from aft_ray.store.manifest import MANIFEST
 from aft_ray.store.own_files import delete_own_files
 from aft_ray.store.quarantine import check_quarantined
@@ -73,6 +73,9 @@ def extract_range(recipe: Recipe, only: Range) -> dict[str, int]:
     workspace = Workspace.at(recipe.workspace)
     with range_lease(workspace, "features", only):
         plan = plan_extraction(recipe, only)
+        for view, splits in plan.fingerprints.items():
+            for split in splits:
+                check_note(workspace.features(view, split), only.number, only.of)
         entries = _run(recipe, plan)
         for (view, split), made in entries.items():
             keep_entries(workspace.features(view, split), only.number, only.of, plan.fingerprints[view][split], made)

@@ -1,20 +1,23 @@
 """Entries of shards that are written long before their manifest, by other processes than the one that writes it.
 
-They are kept in a hidden file beside the shards, so that nobody must read all shards again for their checksums. An entry counts
-while the shard is the file that it was made from, by its size and its time.
+They are kept in a hidden file beside the shards, a note, so that nobody must read all shards again for their checksums. An entry
+counts while the shard is the file that it was made from, by its size and its time. Other people's files with a note's name are
+neither replaced nor deleted.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow.fs as pafs
 from typing_extensions import TypedDict
 
+from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory
 from aft_ray.store.manifest import ShardEntry
+from aft_ray.store.unknown_files import json_object
 
 NOTE = re.compile(r"\.entries-\d+-of-\d+\.json")
 WAY_OUT = "Delete it: its shards are then read again."
@@ -35,7 +38,7 @@ class _Note(TypedDict):
 
 def keep_entries(directory: Directory, number: int, of: int, fingerprint: Mapping[str, Any], entries: Entries) -> None:
     """Keeps the entries of shards just written by the process that has range `number` of `of`, beside its earlier ones."""
-    name, files = f".entries-{number}-of-{of}.json", _files(directory)
+    name, files = _name(number, of), _files(directory)
     before = _counting(directory, name, files, fingerprint) if name in files else ()
     shards = {
         index: {"written_ns": file.mtime_ns, "entry": entry}
@@ -46,15 +49,38 @@ def keep_entries(directory: Directory, number: int, of: int, fingerprint: Mappin
 
 
 def kept_entries(directory: Directory, fingerprint: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
-    """The entries of all ranges that still count, by shard. Raises InputError if a file with them is damaged."""
+    """The entries of all ranges that still count, by shard. Raises InputError if a note is damaged."""
     files = _files(directory)
-    notes = filter(NOTE.fullmatch, files)
-    return {index: entry for name in notes for index, entry in _counting(directory, name, files, fingerprint)}
+    return {
+        index: entry
+        for name in _own_notes(directory, files)
+        for index, entry in _counting(directory, name, files, fingerprint)
+    }
 
 
 def delete_kept_entries(directory: Directory) -> None:
-    for name in filter(NOTE.fullmatch, _files(directory)):
+    for name in _own_notes(directory, _files(directory)):
         directory.delete_file(name)
+
+
+def check_note(directory: Directory, number: int, of: int) -> None:
+    """Raises InputError if somebody else's file has the name of this range's note."""
+    name = _name(number, of)
+    if directory.has(name) and not is_own_note(directory, name):
+        raise InputError(f"{directory}/{name} was not written by 'aft-ray extract'. Move it away.")
+
+
+def is_own_note(directory: Directory, name: str) -> bool:
+    """Whether a file with the name of a note has the content of one."""
+    return json_object(directory, name).keys() == {"fingerprint", "shards", "digest"}
+
+
+def _name(number: int, of: int) -> str:
+    return f".entries-{number}-of-{of}.json"
+
+
+def _own_notes(directory: Directory, files: Iterable[str]) -> list[str]:
+    return [name for name in files if NOTE.fullmatch(name) and is_own_note(directory, name)]
 
 
 def _files(directory: Directory) -> dict[str, pafs.FileInfo]:

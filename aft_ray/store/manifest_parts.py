@@ -18,6 +18,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from aft_ray.recipe.json_files import damaged, sealed
 from aft_ray.store.files import Directory
+from aft_ray.store.unknown_files import json_object
 
 PART_SHARDS = 100_000
 """Shards of a part. Manifests of no more have no parts: 15 MB."""
@@ -79,10 +80,15 @@ def write_parts(directory: Directory, shards: Sequence[Mapping[str, Any]]) -> li
 
 def delete_other_parts(directory: Directory, parts: Sequence[PartEntry]) -> None:
     """Deletes the parts of manifests of before."""
-    own = {part["file"] for part in parts}
+    kept = {part["file"] for part in parts}
     for name in directory.names():
-        if PART.fullmatch(name) and name not in own:
+        if PART.fullmatch(name) and name not in kept and is_own_part(directory, name):
             directory.delete_file(name)
+
+
+def is_own_part(directory: Directory, name: str) -> bool:
+    """Whether a file with the name of a part has the content of one."""
+    return json_object(directory, name).keys() == {"shards", "digest"}
 
 
 @dataclass(frozen=True, eq=False)

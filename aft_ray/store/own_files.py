@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
-import pyarrow as pa
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 
-from aft_ray.recipe.errors import InputError, ObjectStoreError
-from aft_ray.recipe.json_files import json_or_none
-from aft_ray.store.files import Directory
-from aft_ray.store.kept_entries import NOTE
+from aft_ray.store.kept_entries import NOTE, is_own_note
 from aft_ray.store.manifest import MANIFEST
-from aft_ray.store.manifest_parts import PART
+from aft_ray.store.manifest_parts import PART, is_own_part
 from aft_ray.store.parquet import FINGERPRINT_KEY
 from aft_ray.store.prefetch import prefetched
 from aft_ray.store.shards import ShardDirectory
+from aft_ray.store.unknown_files import json_object, parquet_metadata
 
 SHARD = re.compile(r"part-\d{5,}\.parquet")
 UNFINISHED = re.compile(rf"\.(part-\d{{5,}}\.parquet|manifest\.json|{PART.pattern})\.[0-9a-f]{{8}}\.tmp")
@@ -54,33 +48,14 @@ def _is_own(directory: ShardDirectory, name: str) -> bool:
     if name == MANIFEST:
         return _is_own_manifest(directory)
     if PART.fullmatch(name):
-        return {"shards", "digest"} == json_object(directory, name).keys()
+        return is_own_part(directory, name)
+    if NOTE.fullmatch(name):
+        return is_own_note(directory, name)
     if not SHARD.fullmatch(name):
-        return any(form.fullmatch(name) for form in (UNFINISHED, NOTE))
+        return UNFINISHED.fullmatch(name) is not None
     return FINGERPRINT_KEY in parquet_metadata(directory, name)
 
 
 def _is_own_manifest(directory: ShardDirectory) -> bool:
     keys = json_object(directory, MANIFEST).keys()
     return {"fingerprint", "quarantined"} <= keys and bool({"shards", "parts"} & keys)
-
-
-def parquet_metadata(place: Directory, name: str) -> Mapping[bytes, bytes]:
-    """The metadata of a Parquet file of unknown origin; empty if the file is damaged or not Parquet."""
-    try:
-        return pq.read_schema(f"{place}/{name}", filesystem=place.filesystem).metadata or {}
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and not place.is_local:
-            place.read(name)  # raises if the store failed, not the content
-        return {}
-
-
-def json_object(place: Directory, name: str) -> dict[str, Any]:
-    """The object in a JSON file of unknown origin; empty if the file is damaged or holds no object."""
-    try:
-        found = json_or_none(place.read(name))
-    except ObjectStoreError:
-        raise
-    except (OSError, InputError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -163,6 +163,15 @@ def test_ranges_with_other_settings_are_found_out_before_a_manifest_is_written(g
     assert f"one/train/{MANIFEST}" not in features(given)
 
 
+def test_a_file_of_somebody_else_with_the_name_of_a_range_s_note_is_named_before_the_work(given: Recipe) -> None:
+    other = Path(given.workspace, "features", "one", "train", ".entries-1-of-4.json")
+    other.parent.mkdir(parents=True)
+    other.write_text("mine")
+    with pytest.raises(InputError, match=".entries-1-of-4.json was not written by 'aft-ray extract'. Move it away."):
+        extract_range(given, Range(1, 4))
+    assert list(features(given).values()) == [b"mine"]
+
+
 def test_overwrite_with_a_range_is_refused_together_with_a_wrong_range(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

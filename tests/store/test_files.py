@@ -18,10 +18,10 @@ from PIL import UnidentifiedImageError
 from aft_ray.cli import main
 from aft_ray.recipe.errors import InputError, ObjectStoreError
 from aft_ray.store.files import Directory
-from aft_ray.store.own_files import parquet_metadata
 from aft_ray.store.parquet import features_table
 from aft_ray.store.quarantine import quarantined_sample
 from aft_ray.store.shards import ShardDirectory
+from aft_ray.store.unknown_files import parquet_metadata
 
 NOBODY = 65534
 """The user id of `nobody`."""

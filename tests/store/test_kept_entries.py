@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from aft_ray.recipe.errors import InputError
-from aft_ray.store.kept_entries import delete_kept_entries, keep_entries, kept_entries
+from aft_ray.store.kept_entries import check_note, delete_kept_entries, keep_entries, kept_entries
 from aft_ray.store.own_files import delete_own_files
 from aft_ray.store.parquet import features_table
 from aft_ray.store.shards import ShardDirectory
@@ -56,3 +56,21 @@ def test_a_damaged_file_is_named_with_the_way_out_and_new_features_delete_it(dir
         kept_entries(directory, FINGERPRINT)
     delete_own_files(directory)
     assert directory.names() == []
+
+
+def test_a_file_of_somebody_else_with_a_note_s_name_is_named_and_neither_replaced_nor_deleted(
+    directory: ShardDirectory,
+) -> None:
+    written = {shard: write(directory, shard) for shard in range(2)}
+    keep_entries(directory, 0, 2, FINGERPRINT, {0: written[0]})
+    other = Path(directory.path, ".entries-1-of-2.json")
+    other.write_text('{"mine": 1}')
+    assert kept_entries(directory, FINGERPRINT) == {0: written[0]}
+    check_note(directory, 0, 2)
+    with pytest.raises(InputError, match=r"entries-1-of-2.json was not written by 'aft-ray extract'. Move it away."):
+        check_note(directory, 1, 2)
+    with pytest.raises(InputError):
+        keep_entries(directory, 1, 2, FINGERPRINT, {1: written[1]})
+    delete_kept_entries(directory)
+    delete_own_files(directory)
+    assert directory.names() == [other.name] and other.read_text() == '{"mine": 1}'

@@ -130,6 +130,7 @@ def test_only_parts_that_aft_ray_wrote_are_deleted(parted: Workspace) -> None:
     directory = train_of(parted)
     foreign = "shards-00000-0123456789abcdef.json"
     directory.write(foreign, b'{"shards": []}')
+    directory.write_manifest(5, {"split": "train"}, modality="image", classes=["a", "b"])
     delete_own_files(directory)
     assert directory.names() == [foreign]
 
