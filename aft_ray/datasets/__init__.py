@@ -21,7 +21,7 @@ from aft_ray.datasets.named.hub_task import KEYS
 from aft_ray.datasets.parts import Plan, listing_of, scanned
 from aft_ray.datasets.sources.contents import RowContent
 from aft_ray.datasets.sources.hub import check_hub, hub_tables
-from aft_ray.datasets.sources.image_folder import find_image_folder, list_image_folder
+from aft_ray.datasets.sources.image_folder import find_image_folder, image_folder_in_parts, list_image_folder
 from aft_ray.datasets.sources.tables import open_tables
 from aft_ray.datasets.sources.tabular import check_columns, list_tables, tables_in_parts
 from aft_ray.datasets.sources.torchvision_source import check_torchvision, list_torchvision
@@ -60,7 +60,7 @@ TABLES = Source(
     lambda config: tables_in_parts(open_tables(config), config),
 )
 SOURCES = {
-    "image_folder": Source(list_image_folder, find_image_folder),
+    "image_folder": Source(list_image_folder, find_image_folder, image_folder_in_parts),
     "parquet": TABLES,
     "csv": TABLES,
     "jsonl": TABLES,

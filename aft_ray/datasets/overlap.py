@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 
@@ -96,8 +97,14 @@ def _roots(config: DatasetConfig) -> Iterator[Path]:
 
 def _links(root: Path) -> Iterator[str]:
     """Links at any depth below a folder."""
-    for folder, folders, files in os.walk(root):
-        yield from (path for name in (*folders, *files) if os.path.islink(path := os.path.join(folder, name)))
+    waiting = [os.fspath(root)]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    yield entry.path
+                elif entry.is_dir():
+                    waiting.append(entry.path)
 
 
 def _real_files(paths: Iterable[str]) -> Iterator[str]:

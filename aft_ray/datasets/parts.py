@@ -57,6 +57,7 @@ class Head:
     truncation_side: Literal["left", "right"] | None
     facts: Mapping[str, Any]
     left_out: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
 
 class Plan(ABC):
@@ -176,6 +177,7 @@ def listing_with(plan: Plan, head: Head, items: Items, contents: pa.Table, read:
         truncation_side=head.truncation_side,
         facts=head.facts,
         left_out=head.left_out,
+        notes=head.notes,
     )
 
 

@@ -1,9 +1,10 @@
 """What `prepare` costs where samples are sorted on disk: memory of the driver, CPU time of the driver and of its tasks.
 
-    python jobs/benchmarks/buckets.py [--counts 10000 100000 1000000] [--in-memory]
+    python jobs/benchmarks/buckets.py [--counts 10000 100000 1000000] [--in-memory] [--source made|parquet|image_folder]
 
-The samples are made: a source that is listed in parts of 10,000 short texts, so that reading tars hides nothing. Tasks run one
-after another in one other process, without Ray. Each case is a process of its own.
+The samples are made: a source that is listed in parts of 10,000 short texts, so that reading hides nothing; files of 100,000 rows
+with these texts; or pictures of 1 pixel, 1,000 to a class, most of them hard links. Tasks run one after another in one other
+process, without Ray. Each case is a process of its own.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
 
 from aft_ray.cluster.tasks import Helpers
 from aft_ray.datasets import Listing
@@ -35,6 +38,7 @@ from aft_ray.recipe.sections import DatasetConfig
 from jobs.benchmarks.child import child
 
 PART, CLASSES, AHEAD = 10_000, 1_000, 4
+ROWS_OF_FILE, LINKS = 100_000, 30_000
 
 
 @dataclass(frozen=True)
@@ -120,13 +124,44 @@ def _timed(path: str, given: tuple[Any, ...]) -> tuple[Any, float]:
     return _function(path)(*given), time.process_time() - started
 
 
+def write_tables(count: int, folder: Path) -> dict[str, Any]:
+    folder.mkdir()
+    for start in range(0, count, ROWS_OF_FILE):
+        numbers = range(start, min(start + ROWS_OF_FILE, count))
+        rows = {"text": [f"the text of row {number}" for number in numbers]}
+        rows["label"] = [f"class {number * 7919 % CLASSES}" for number in numbers]
+        pq.write_table(pa.table(rows), folder / f"{start:010d}.parquet")
+    return {"source": "parquet", "path": str(folder), "columns": {"text": "text"}}
+
+
+def write_pictures(count: int, folder: Path) -> dict[str, Any]:
+    folder.mkdir()
+    Image.new("RGB", (1, 1)).save(folder / "first.png")
+    for number in range(count):
+        if number % LINKS == 0:  # a file system allows so many links to a file
+            source = folder / f"source-{number:010d}"
+            source.write_bytes((folder / "first.png").read_bytes())
+        if number % CLASSES == 0:
+            (folder / "data" / f"{number // CLASSES:06d}").mkdir(parents=True)
+        os.link(source, folder / "data" / f"{number // CLASSES:06d}" / f"{number:010d}.png")
+    return {"source": "image_folder", "path": str(folder / "data")}
+
+
 def resident(key: str) -> float:
     """MB of this process: VmRSS now, or VmHWM at its peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) / 1e3
 
 
-def measure(count: int, place: str, in_memory: bool, size: int | None) -> dict[str, Any]:
+def dataset_of(source: str, count: int, place: str) -> dict[str, Any]:
+    """The recipe's data set, whose files lie below `place`."""
+    if source == "made":
+        return {"source": "jobs.benchmarks.buckets:Made", "path": place, "options": {"count": count}}
+    writer = write_tables if source == "parquet" else write_pictures
+    return writer(count, Path(place, "data"))
+
+
+def measure(source: str, count: int, place: str, in_memory: bool, size: int | None) -> dict[str, Any]:
     """CPU microseconds a sample of the driver and of the tasks, and the rise of the driver's peak memory."""
     from aft_ray.datasets.prepare import prepare
     from aft_ray.models.students import student_transforms
@@ -136,8 +171,7 @@ def measure(count: int, place: str, in_memory: bool, size: int | None) -> dict[s
     student_transforms(StudentConfig(model="tiny:cnn"))  # imports torch, which the data check needs
     pa.array(np.zeros(1))  # imports what Arrow imports at first use
     way = "never" if in_memory else "always"
-    source = {"source": "jobs.benchmarks.buckets:Made", "path": place, "options": {"count": count}}
-    dataset = {**source, "distributed": way, "samples_per_shard": size}
+    dataset = {**dataset_of(source, count, place), "distributed": way, "samples_per_shard": size}
     content = {"workspace": f"{place}/work", "dataset": dataset, "student": {"model": "tiny:cnn"}}
     tasks = OneProcess(place)
     Path("/proc/self/clear_refs").write_text("5")  # the peak from now on
@@ -155,13 +189,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--counts", nargs="+", type=int, default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--in-memory", action="store_true", help="in one process, which sorts them in its memory")
+    parser.add_argument("--source", choices=["made", "parquet", "image_folder"], default="made")
     parser.add_argument("--rows", type=int, help="of a shard")
     parser.add_argument("--measure", nargs=2, metavar=("COUNT", "FOLDER"), help=argparse.SUPPRESS)
     parsed = parser.parse_args()
     if parsed.measure:
-        print(json.dumps(measure(int(parsed.measure[0]), parsed.measure[1], parsed.in_memory, parsed.rows)))
+        count, place = parsed.measure
+        print(json.dumps(measure(parsed.source, int(count), place, parsed.in_memory, parsed.rows)))
         return
-    options = [*(["--in-memory"] if parsed.in_memory else []), *(["--rows", str(parsed.rows)] if parsed.rows else [])]
+    options = [
+        "--source",
+        parsed.source,
+        *(["--in-memory"] if parsed.in_memory else []),
+        *(["--rows", str(parsed.rows)] if parsed.rows else []),
+    ]
     print(f"load {os.getloadavg()[0]:.1f}; MB, CPU microseconds a sample, seconds of wall time\n")
     print("| samples | driver's memory | driver | tasks: map, sort, choose, write | wall |\n|---|---|---|---|---|")
     for count in parsed.counts:

@@ -89,7 +89,7 @@ def test_tasks_write_the_samples_that_one_process_writes(
     assert files(tmp_path / "here") == files(tmp_path / "there")
     listed = {"has_label", "map_rows", "sort_bucket", "choose_bucket"}
     listed |= {"count_places", "at_edges"} if keys.get("stratify") else set()
-    assert set(calls) == {"write_shards"} | (listed if kind in ("webdataset", "csv", "parquet") else set())
+    assert set(calls) == {"write_shards"} | listed
 
 
 def test_small_work_and_work_that_cannot_be_shared_start_no_task(tmp_path: Path, image_folder: Path) -> None:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-
 from aft_ray.datasets.base import Listing, raise_faults
-from aft_ray.datasets.items import UNKNOWN, Coded, Items, Texts, sizes_of, splits_of
-from aft_ray.datasets.lookup import Lookup
+from aft_ray.datasets.items import splits_of
+from aft_ray.datasets.parts import listing_of, scanned
 from aft_ray.datasets.sources.files import OTHER_SPLITS, raise_missing_splits
 from aft_ray.datasets.sources.folder_splits import NAMED, Parts, shared_classes, splits_of_folders
-from aft_ray.datasets.sources.pictures import SUFFIXES, picture_sizes, read_picture
+from aft_ray.datasets.sources.picture_parts import Folder, Folders, Pictures
+from aft_ray.datasets.sources.pictures import SUFFIXES
 from aft_ray.datasets.sources.splits import named_split, split_names
-from aft_ray.datasets.sources.walk import Found, existing_folder, find_below
+from aft_ray.datasets.sources.walk import count_below, existing_folder, find_below
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.places import AnyPath
 from aft_ray.recipe.sections import DatasetConfig
@@ -34,81 +30,41 @@ def list_image_folder(config: DatasetConfig) -> Listing:
     folder the class. Links to folders are followed.
     Raises as `find_image_folder` does.
     """
-    found, folders = find_image_folder(config)
-    of_picture = folders.read[folders.of_picture]
-    names = Texts(name for name, is_read in zip(found.names, of_picture, strict=True) if is_read).column()
-    own = folders.of_picture[of_picture]
-    references, places = pa.table({"name": names}), Places(found.root)
-    known = found.sizes and [size for size, is_read in zip(found.sizes, of_picture, strict=True) if is_read]
-    uri = Lookup(places.uri, references)
-    return Listing(
-        modality="image",
-        classes=folders.classes,
-        items=Items(
-            names,
-            Coded(tuple(range(len(folders.classes))), folders.labels[own]),
-            sizes_of(known or picture_sizes(map(uri, range(len(names))))),
-            folders.splits[own].astype(np.int8),
-        ),
-        read=Lookup(places.read, references),
-        uri=uri,
-        left_out=found.left_out + folders.left_out,
-        notes=folders.notes,
-    )
+    plan = image_folder_in_parts(config)
+    return listing_of(plan, scanned(plan))
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where pictures lie whose names are below a folder."""
-
-    root: AnyPath
-
-    def uri(self, references: pa.Table) -> Callable[[int], str]:
-        names, root = references.column("name"), self.root
-        if isinstance(root, Path):
-            start = os.path.join(root, "")
-            return lambda index: start + names[index].as_py()
-        return lambda index: str(root / names[index].as_py())
-
-    def read(self, references: pa.Table) -> Callable[[int], bytes]:
-        uri = self.uri(references)
-        return lambda index: read_picture(uri(index))
+def image_folder_in_parts(config: DatasetConfig) -> Pictures:
+    """The parts of `list_image_folder`: folders. A store is asked once for all names."""
+    root = _root(config)
+    if isinstance(root, Path):
+        return Pictures.on_disk(root, _folders(config, root, *count_below(root, SUFFIXES)))
+    found = find_below(root, SUFFIXES)
+    counts = Counter(name.rpartition("/")[0] for name in found.names)
+    return Pictures.listed(found, _folders(config, root, counts, found.left_out))
 
 
-@dataclass(frozen=True)
-class Folders:
-    """The folders that hold pictures. of_picture: the number of each picture's. read: whether its pictures are samples.
-
-    labels, splits: of each folder; a split is its place in SPLITS, or UNKNOWN. left_out: pictures that are none.
-    """
-
-    classes: tuple[str, ...]
-    of_picture: np.ndarray
-    read: np.ndarray
-    labels: np.ndarray
-    splits: np.ndarray
-    left_out: Counter[str]
-    notes: tuple[str, ...]
-
-
-def find_image_folder(config: DatasetConfig) -> tuple[Found, Folders]:
-    """The pictures below `path`, and what their folders mean.
+def find_image_folder(config: DatasetConfig) -> Folders:
+    """What the folders below `path` mean that hold pictures.
 
     Raises FileNotFoundError if `path` is no directory, InputError if there are not at least two classes with images, not
     the same ones in every split, or the first folders are neither all splits nor all classes.
     """
-    root = existing_folder(config.path or "", "set dataset.path to one that has a folder per class.")
-    found = find_below(root, SUFFIXES)
-    numbers: dict[str, int] = {}
-    own_folders = (name.rpartition("/")[0] for name in found.names)
-    of_picture = np.fromiter((numbers.setdefault(folder, len(numbers)) for folder in own_folders), np.int32)
-    parts: list[Parts] = [
-        (*folder.split("/"), "") if folder else ("",) for folder in numbers
-    ]  # as of a picture in each
+    root = _root(config)
+    return _folders(config, root, *count_below(root, SUFFIXES))
+
+
+def _root(config: DatasetConfig) -> AnyPath:
+    return existing_folder(config.path or "", "set dataset.path to one that has a folder per class.")
+
+
+def _folders(config: DatasetConfig, root: AnyPath, counts: Mapping[str, int], left_out: Counter[str]) -> Folders:
+    """counts: pictures of each folder. left_out: other files."""
+    parts: list[Parts] = [(*folder.split("/"), "") if folder else ("",) for folder in counts]  # as of a picture in each
     own = _splits(config, [part for part in parts if len(part) > 1], root)
     depth = 2 if own else 1
-    inside = np.array([len(part) > depth for part in parts], bool)
-    read = inside & np.array([not own or part[0] in own for part in parts], bool)
+    inside = [len(part) > depth for part in parts]
+    read = [is_in and (not own or part[0] in own) for is_in, part in zip(inside, parts, strict=True)]
     kept = [part for part, is_read in zip(parts, read, strict=True) if is_read]
     splits = [own.get(part[0]) for part in kept]
     raise_missing_splits(config, {split for split in splits if split}, root)
@@ -124,23 +80,20 @@ def find_image_folder(config: DatasetConfig) -> tuple[Found, Folders]:
             f" found {len(classes)}.{hint}"
         )
     _check_splits(splits, labels, root)
-    counts = np.bincount(of_picture, minlength=len(parts))
-    return found, Folders(
+    of_class = {name: number for number, name in enumerate(classes)}
+    names = [name for name, is_read in zip(counts, read, strict=True) if is_read]
+    numbers = splits_of(splits).tolist()
+    outside = sum(count for count, is_in in zip(counts.values(), inside, strict=True) if not is_in)
+    others = sum(counts.values()) - outside - sum(counts[name] for name in names)
+    return Folders(
         classes,
-        of_picture,
-        read,
-        _filled(read, [classes.index(label) for label in labels]),
-        _filled(read, splits_of(splits)),
-        Counter({OUTSIDE: int(counts[~inside].sum()), OTHER_SPLITS: int(counts[inside & ~read].sum())}),
+        tuple(
+            Folder(name, of_class[label], split, counts[name])
+            for name, label, split in zip(names, labels, numbers, strict=True)
+        ),
+        left_out + Counter({OUTSIDE: outside, OTHER_SPLITS: others}),
         () if own else _notes(classes, [part for part in parts if len(part) > 1]),
     )
-
-
-def _filled(where: np.ndarray, values: Sequence[int] | np.ndarray) -> np.ndarray:
-    """The values at the places where `where` is true, UNKNOWN at the others."""
-    found = np.full(len(where), UNKNOWN, np.int32)
-    found[where] = values
-    return found
 
 
 def _notes(classes: Sequence[str], parts: Sequence[Parts]) -> tuple[str, ...]:

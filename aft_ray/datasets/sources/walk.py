@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import NoReturn
@@ -63,9 +63,26 @@ def _find_in_store(root: RemotePath, suffixes: Sequence[str]) -> Found:
 
 
 def _find_on_disk(root: Path, suffixes: Sequence[str]) -> Found:
-    wanted, start = tuple(suffixes), len(os.path.join(root, ""))
-    found: list[str] = []
     left_out: Counter[str] = Counter()
+    found = [below + name for below, names in walked(root, suffixes, left_out) for name in names]
+    return Found(root, sorted(found, key=_parts), +left_out)
+
+
+def count_below(root: AnyPath, suffixes: Sequence[str]) -> tuple[dict[str, int], Counter[str]]:
+    """As `find_below`, how many files each folder has that has one, by its path below `root`, and how many are left out."""
+    left_out: Counter[str] = Counter()
+    if not isinstance(root, RemotePath):
+        of_folder = ((below, len(names)) for below, names in walked(root, suffixes, left_out))
+        return {below.removesuffix("/"): count for below, count in of_folder if count}, +left_out
+    found = find_below(root, suffixes)
+    return dict(Counter(name.rpartition("/")[0] for name in found.names)), found.left_out
+
+
+def walked(root: Path, suffixes: Sequence[str], left_out: Counter[str]) -> Iterator[tuple[str, list[str]]]:
+    """Each folder, as what its files' paths below `root` begin with, in the order of their parts; and the names of its files with
+    one of the suffixes. Adds to `left_out`, and raises as `find_below` does at the end.
+    """
+    wanted, start = tuple(suffixes), len(os.path.join(root, ""))
     first: dict[str, str] = {}
     faults = []
     for folder, folders, names in os.walk(root, followlinks=True, onerror=_refuse):
@@ -77,14 +94,15 @@ def _find_on_disk(root: Path, suffixes: Sequence[str]) -> Found:
             continue
         left_out["hidden"] += sum(map(is_hidden, folders))
         folders[:] = sorted(name for name in folders if not is_hidden(name))
-        below = os.path.join(folder, "")[start:]
-        for name in names:
-            if not is_hidden(name) and name.lower().endswith(wanted):
-                found.append(below + name)
-            else:
-                left_out[_kind(Path(folder, name))] += 1
+        own = [name for name in names if is_wanted(name, wanted)]
+        if len(own) < len(names):
+            left_out.update(_kind(Path(folder, name)) for name in names if not is_wanted(name, wanted))
+        yield os.path.join(folder, "")[start:], own
     raise_faults(faults)
-    return Found(root, sorted(found, key=_parts), +left_out)
+
+
+def is_wanted(name: str, suffixes: tuple[str, ...]) -> bool:
+    return not is_hidden(name) and name.lower().endswith(suffixes)
 
 
 def _parts(name: str) -> str:

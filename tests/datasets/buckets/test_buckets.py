@@ -18,10 +18,11 @@ from aft_ray.cluster.tasks import Helpers
 from aft_ray.datasets import buckets, items
 from aft_ray.datasets.buckets import bucket_edges, files, mapping, strata
 from aft_ray.datasets.prepare import prepare
-from aft_ray.datasets.sources import tabular
+from aft_ray.datasets.sources import picture_parts, tabular
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
-from tests.helpers.tables import WRITERS
+from tests.helpers.hub_data import png
+from tests.helpers.tables import WRITERS, write_csv
 from tests.helpers.tasks import elsewhere
 
 
@@ -90,6 +91,20 @@ def write_tables(
     }
 
 
+def write_pictures(
+    folder: Path, splits: tuple[str, ...] = ("",), labels: tuple[str | None, ...] = ("a", "b", "c")
+) -> dict[str, Any]:
+    """Folders of classes, some with folders inside, and an empty file."""
+    for place, split in enumerate(splits):
+        for label in filter(None, labels):
+            for sample in range(40):
+                picture = folder / split / label / ("", "deep", "deep/er")[sample % 3] / f"{sample}.png"
+                picture.parent.mkdir(parents=True, exist_ok=True)
+                picture.write_bytes(png(1000 * place + sample) if (label, sample) != ("a", 7) else b"")
+    (folder / "readme.md").write_text("none")
+    return {"source": "image_folder", "path": str(folder)}
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several buckets, batches, tars of a task, and parts of a table, for 120 samples."""
@@ -98,6 +113,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapping, "TASKS", 2)
     monkeypatch.setattr(strata, "CELLS", 10)
     monkeypatch.setattr(tabular, "PART_ROWS", 10)
+    monkeypatch.setattr(picture_parts, "PART_FILES", 5)
+    monkeypatch.setattr(picture_parts, "PIECE_FILES", 9)
 
 
 KEYS: dict[str, dict[str, Any]] = {
@@ -110,6 +127,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "few shares": {"stratify": True, "max_samples": 70, "validation_fraction": 0.4, "train_fraction": 0.6},
     "no label": {"columns": {"label": []}, "max_samples": 100},
     "one bucket": {"max_samples": 12, "validation_fraction": 0.4, "test_fraction": 0.3},
+    "in place": {"copy": False, "max_samples": 80},
     "groups": {"columns": {"text": "text", "group": "page"}, "validation_fraction": 0.3},
     "few of some groups": {"columns": {"text": "text", "group": "page"}, "max_samples": 70, "validation_fraction": 0.3},
     "column of splits": {
@@ -143,6 +161,9 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str | None, ...]]] = {
         ("own splits", "few of each class", "hub"),
         ("own test", "fractions", "hub"),
         ("own splits", "few shares", "csv"),
+        ("numbers", "few of each class", "image_folder"),
+        ("classes", "in place", "image_folder"),
+        ("own splits", "few shares", "image_folder"),
         *(
             (*case, "webdataset")
             for case in (
@@ -171,6 +192,8 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str | None, ...]]] = {
 def test_buckets_write_the_samples_that_one_process_writes(tmp_path: Path, kind: str, keys: str, source: str) -> None:
     if source == "webdataset":
         given: dict[str, Any] = {"path": write_tars(tmp_path / "tars", *KINDS[kind])}
+    elif source == "image_folder":
+        given = write_pictures(tmp_path / "pictures", *KINDS[kind])
     else:
         given = write_tables(tmp_path / "tables", source, *KINDS[kind])
     given |= {"samples_per_shard": 7, "max_bad_samples": 3, **KEYS[keys]}
@@ -258,6 +281,35 @@ def test_a_tar_that_changes_while_samples_are_written_is_named_and_listed_again(
     assert samples_of(tmp_path / "here") == samples_of(tmp_path / "there")
 
 
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("source", ["parquet", "image_folder"])
+def test_a_table_or_a_folder_that_changes_is_named_and_listed_again(tmp_path: Path, source: str) -> None:
+    folder = tmp_path / "data"
+    given = write_tables(folder, source) if source == "parquet" else write_pictures(folder)
+    given |= {"samples_per_shard": 7, "max_bad_samples": 1}
+    table = folder / "part-00003-of-00005.parquet"
+
+    def change() -> None:
+        if source == "parquet":
+            pq.write_table(pq.read_table(table).slice(2), table)
+        else:
+            (folder / "b" / "deep" / "new.png").write_bytes(png(1))
+
+    def changing(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        if function.__name__ == "sort_bucket":
+            change()
+        return elsewhere(function, arguments)
+
+    there = recipe(tmp_path / "there", **given, distributed="always")
+    told = outcome(there, Helpers(changing))
+    name = table if source == "parquet" else folder / "b" / "deep"
+    assert told == [f"{name} changed while its samples were written. Run 'aft-ray prepare --overwrite'."]
+    (folder / "b").is_dir() and (folder / "b" / "0.png").write_bytes(png(2) + b"in the same folder, larger than before")
+    prepare(there, overwrite=True, helpers=Helpers(elsewhere))
+    prepare(recipe(tmp_path / "here", **given))
+    assert samples_of(tmp_path / "here") == samples_of(tmp_path / "there")
+
+
 def test_tars_that_hold_the_workspace_are_refused_before_a_file_is_written(tmp_path: Path) -> None:
     path = write_tars(tmp_path / "tars")
     inside = recipe(tmp_path / "tars" / "work", path=path, distributed="always")
@@ -285,12 +337,20 @@ def test_samples_that_stay_in_memory_are_told_with_the_reason(
         "max_bad_samples": 1,
         "distributed": "always",
     }
+    rows = [
+        {"image": f"{label}/{sample:02d}.png", "text": f"text {sample}", "label": label}
+        for label in ("top", "bottom")
+        for sample in range(30)
+    ]
+    write_csv(image_folder / "pairs.csv", rows)
+    pairs = {"source": "csv", "path": str(image_folder / "pairs.csv"), "columns": {"image": "image", "text": "text"}}
     cases: list[tuple[dict[str, Any], str]] = [
         ({**tars, "task": "multilabel"}, "task multilabel may all have different labels"),
         (
-            {"source": "image_folder", "path": str(image_folder), "distributed": "always"},
-            "image_folder is not listed in parts",
+            {"source": None, "name": "mnist5k", "max_samples": 100, "distributed": "always"},
+            "mnist5k is not listed in parts",
         ),
+        ({**pairs, "distributed": "always"}, "pairs of one picture lie side by side"),
         (tars, ""),
     ]
     for number, (dataset, reason) in enumerate(cases):
