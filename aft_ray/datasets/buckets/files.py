@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from aft_ray.cluster.claims import Claims
 from aft_ray.cluster.lease import lease
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory
@@ -42,11 +43,41 @@ def working_place(workspace: Directory) -> Iterator[Directory]:
                 [f"{place}/{name} was not written by 'aft-ray prepare'. Move it away." for name in strangers]
             )
         yield place
-        for name in place.names():
-            if OWN.fullmatch(name):
-                place.delete_file(name)
-        if place.is_local and not place.names() and Path(place.path).is_dir():
-            Path(place.path).rmdir()
+        _delete_own(place)
+
+
+def left_overs(workspace: Directory) -> dict[str, int]:
+    """Bytes of each file that a failed command keeps here for its next start, by name.
+
+    Raises InputError while a command is at work here.
+    """
+    claims = Claims(workspace / "leases" / FOLDER)
+    if at_work := claims.living(claims.all()):
+        raise InputError(f"{workspace}/{FOLDER} is in use: {at_work[1]}. Wait for its end.")
+    place = workspace / FOLDER
+    return {name: place.size(name) for name in _own_files(place)}
+
+
+def delete_left_overs(workspace: Directory) -> dict[str, int]:
+    """Deletes the files of `left_overs` and returns them. Raises InputError as it does."""
+    if found := left_overs(workspace):
+        with lease(workspace, FOLDER):
+            _delete_own(workspace / FOLDER)
+    return found
+
+
+def _delete_own(place: Directory) -> None:
+    """Deletes our files, and then the directory if it is empty."""
+    for name in _own_files(place):
+        place.delete_file(name)
+    if place.is_local and not place.names() and Path(place.path).is_dir():
+        Path(place.path).rmdir()
+
+
+def _own_files(place: Directory) -> list[str]:
+    """Our files, whole or not. Facts come before the table that shows whose they are: a kill between them leaves no stranger."""
+    names = sorted(place.names(), reverse=True)
+    return [n for n in names if LEFT_OVER.fullmatch(n) or (OWN.fullmatch(n) and _is_own(place, n))]
 
 
 def _is_own(place: Directory, name: str) -> bool:
