@@ -35,24 +35,24 @@ def cluster_place() -> Iterator[str | None]:
     if not make_own_folder(place):
         yield None
         return
-    _delete_stale(place)
+    delete_unused(place, STALE_AFTER_S)
     own = Path(tempfile.mkdtemp(prefix="", dir=place))
-    with _locked(own):
+    with locked(own):
         yield str(own)
     shutil.rmtree(own, ignore_errors=True)  # a process of Ray may still be ending: the rest goes a day later
 
 
-def _delete_stale(place: Path) -> None:
-    """Deletes the directories that no process has used for a day."""
+def delete_unused(place: Path, after_s: float) -> None:
+    """Deletes the directories below `place` that no process uses and that nobody has changed for some seconds."""
     for folder in place.iterdir():
         with suppress(OSError):  # another command is using or deleting it
-            if time.time() - folder.stat().st_mtime > STALE_AFTER_S:
-                with _locked(folder):
+            if time.time() - folder.stat().st_mtime > after_s:
+                with locked(folder):
                     shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Raises BlockingIOError if another process holds the lock."""
     lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

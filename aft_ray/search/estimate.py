@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from typing import Any
 
+from aft_ray.cluster.scratch import scratch
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.search.best import group_of
 from aft_ray.search.search import plan_search
@@ -110,7 +110,7 @@ def _probe(recipe: Recipe) -> tuple[float, float]:
     def note(metrics: dict[str, Any], state: TrainingState) -> None:
         seen.append((time.perf_counter(), metrics["samples_per_s"]))
 
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         history = fit(short_recipe, data, directory=Workspace.at(folder), report=note, evaluate_test=False)
     (before, _), (after, samples_per_s) = seen[:2]
     rows = history[0]["epoch"] * len(data.train) / PROBE_STEPS

@@ -7,7 +7,6 @@ trial's outcome is written before Tune hears of it.
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pyarrow.fs as pafs
 import ray
 from ray import tune
 
+from aft_ray.cluster.scratch import scratch
 from aft_ray.recipe.config import Recipe, dump, fingerprint, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.secrets import redacted
@@ -107,8 +107,8 @@ def _train_trial(trial: Trial, directory: TrialDirectory, shared: Shared) -> Non
             saved_at = time.monotonic()
         if not is_population:
             return tell(metrics)
-        with tempfile.TemporaryDirectory() as folder:
-            state.save(Directory(pafs.LocalFileSystem(), folder))
+        with scratch() as folder:
+            state.save(Directory(pafs.LocalFileSystem(), str(folder)))
             tell(metrics, tune.Checkpoint.from_directory(folder))
 
     resume, taken_over = directory.checkpoint(), tune.get_checkpoint() if is_population else None
