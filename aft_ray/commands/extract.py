@@ -23,11 +23,13 @@ SECTIONS = ("dataset", "teachers", "resources")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     add_overrides(parser)
-    parser.add_argument("--overwrite", action="store_true", help="compute features again that are there already")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="delete the features of these teachers and compute all of them again"
+    )
     parser.add_argument(
         "--range",
         metavar="i/N",
-        help="compute only every N-th shard, from shard i on, beside processes that compute the others; i counts from 0",
+        help="compute shards i, i+N, i+2N and so on alone; other processes compute the rest; i is 0 to N-1",
     )
 
 

@@ -6,8 +6,16 @@ import argparse
 
 from aft_ray.recipe.printable import tell
 
-SUMMARY = "look at your data and write a recipe that runs as it is: aft-ray init PATH > recipe.yaml"
-COLUMNS = ("label", "text", "image", "id", "split", "group")
+SUMMARY = "look at your data and print a recipe that runs as it is: aft-ray init PATH > recipe.yaml"
+COLUMNS = {
+    "label": "the label; guessed by default",
+    "text": "the text; guessed by default",
+    "image": "the picture: a path or the bytes of a file; guessed by default",
+    "id": "the samples' unique names; guessed by default, else rows are numbered",
+    "split": "each row's split: train, validation or test; guessed by default",
+    "group": "each row's group, such as a patient, whose rows stay in one split; none by default",
+}
+"""Columns of a table that an option names, and their meaning."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,9 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "a folder with one folder of pictures per class, a table (.csv, .tsv, .jsonl, .parquet), or tars; a path or URL"
     )
     parser.add_argument("path", metavar="PATH", help=about)
-    for name in COLUMNS:
-        parser.add_argument(f"--{name}", metavar="COLUMN", help=f"a table's column of the {name}; guessed by default")
-    parser.add_argument("--workspace", help="a directory or URL for everything that is written; work/NAME by default")
+    for name, about in COLUMNS.items():
+        parser.add_argument(f"--{name}", metavar="COLUMN", help=f"a table's column of {about}")
+    parser.add_argument(
+        "--workspace",
+        metavar="PLACE",
+        help="the recipe's workspace, a directory or URL for everything that is written; work/NAME by default",
+    )
 
 
 def run(parsed: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from aft_ray.recipe.config import Recipe
 if TYPE_CHECKING:
     from aft_ray.search.rank import Ranking
 
-SUMMARY = "show how much each combination of teachers knows about the task, before training"
+SUMMARY = "show how much each set of teachers knows of the labels, by a linear head on their features; no training"
 SECTIONS = ("teachers", "train", "search")
 
 

@@ -15,14 +15,16 @@ from aft_ray.recipe.config import Recipe
 if TYPE_CHECKING:
     from aft_ray.search.estimate import SearchPlan
 
-SUMMARY = "search beta, teachers and methods on one cache, then compare the best on test"
+SUMMARY = "try strengths (beta), sets of teachers and methods on the same features; test the best of each method"
 SECTIONS = ("teachers", "student", "regularizer", "train", "search", "resources")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     add_overrides(parser)
-    parser.add_argument("--dry-run", action="store_true", help="print the trials and their cost; start nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the trials and their time, from a few steps here; write nothing"
+    )
 
 
 def run(parsed: argparse.Namespace) -> None:

@@ -26,31 +26,38 @@ GOES_ON = "The page has the other settings; the same command goes on from here."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("study", metavar="STUDY", help="a YAML file: a recipe with 'settings'; see jobs/recipes/paper/")
+    parser.add_argument("study", metavar="STUDY", help="a YAML file or its URL: a recipe with the key 'settings'")
     add_overrides(parser)
-    parser.add_argument("--dry-run", action="store_true", help="print trainings, rough hours and bytes; start nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the trainings, their rough hours and bytes; run none of them"
+    )
     parser.add_argument(
         "--only",
         action="append",
         metavar="SETTING",
         default=[],
-        help="run this setting alone; may be given several times",
+        help="run this setting and no other; give it several times for several settings",
     )
     parser.add_argument(
-        "--skip-faulty", action="store_true", help="name settings that cannot run, such as for want of data, and go on"
+        "--skip-faulty",
+        action="store_true",
+        help="name the settings that cannot run, such as those without data, and run the others",
     )
     parser.add_argument(
-        "--at-once", type=_count, metavar="N", help="settings to run side by side; by default as the cluster has room"
+        "--at-once",
+        type=_count,
+        metavar="N",
+        help="settings to run side by side; by default as many as the cluster has room for",
     )
     parser.add_argument("--with-parent", action="store_true", help=argparse.SUPPRESS)  # for `study_children`
     parser.add_argument(
         "--gpus",
         type=_devices,
         metavar="N",
-        help="for --dry-run: GPUs of the cluster, 8 on a node; this machine's by default",
+        help="with --dry-run: plan for a cluster of N GPUs, 8 on a node; for this machine by default",
     )
     parser.add_argument(
-        "--cpus", type=_devices, metavar="N", help="for --dry-run: CPUs of the cluster; 8 for each GPU by default"
+        "--cpus", type=_devices, metavar="N", help="with --dry-run: CPUs of that cluster; 8 for each GPU by default"
     )
 
 
