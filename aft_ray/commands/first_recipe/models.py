@@ -32,7 +32,7 @@ WITH_GPU: dict[str, tuple[dict[str, Any], ...]] = {
     ),
     "text": (
         {"name": "mpnet", "model": "transformers:sentence-transformers/all-mpnet-base-v2"},
-        {"name": "clip", "model": "open_clip:ViT-L-14/laion2b_s32b_b82k", "tower": "text"},
+        {"name": "clip-text", "model": "open_clip:ViT-L-14/laion2b_s32b_b82k", "tower": "text"},
     ),
 }
 ON_CPU: dict[str, tuple[dict[str, Any], ...]] = {
@@ -61,23 +61,20 @@ def choose(found: Found, machine: Machine) -> Choice:
     """Raises InputError, saying what to install, if there is no teacher here for the data's modality."""
     kinds = found.listing.modality.split("+")
     if machine.gpus and machine.has_hub:
-        teachers = [teacher | ON_GPU for kind in kinds for teacher in _of(WITH_GPU[kind], alone=len(kinds) == 1)]
+        teachers = [teacher | ON_GPU for kind in kinds for teacher in WITH_GPU[kind]]
         return Choice(teachers, STUDENTS_WITH_GPU[found.listing.modality], _gpu_training(found, machine), ())
     packaged = [(package, teacher) for kind in kinds for package, teacher in PACKAGED[kind]]
     missing = [package for package, _ in packaged if not package.is_here]
     if machine.has_hub:
         teachers = [teacher for kind in kinds for teacher in ON_CPU[kind]]
     else:
-        teachers = [teacher for kind in kinds for teacher in _packaged(kind, found, alone=len(kinds) == 1)]
+        here = [_packaged(kind, found) for kind in kinds]
+        teachers = [teacher for of_kind in here for teacher in (of_kind if len(kinds) == 1 else of_kind[:1])]
     return Choice(teachers, _laptop_student(found), _laptop_training(found), missing)
 
 
-def _of(teachers: Sequence[Mapping[str, Any]], *, alone: bool) -> list[dict[str, Any]]:
-    """All of them, or the first where pictures and texts have one each."""
-    return [dict(teacher) for teacher in (teachers if alone else teachers[:1])]
-
-
-def _packaged(kind: str, found: Found, *, alone: bool) -> list[dict[str, Any]]:
+def _packaged(kind: str, found: Found) -> list[dict[str, Any]]:
+    """The teachers for pictures or for texts that installed packages bring. Raises InputError if there is none."""
     here = [_with_weights(package, teacher, found) for package, teacher in PACKAGED[kind] if package.is_here]
     if not here:
         ways = " or ".join(f"'{package.install}' ({package.brings})" for package, _ in PACKAGED[kind])
@@ -85,7 +82,7 @@ def _packaged(kind: str, found: Found, *, alone: bool) -> list[dict[str, Any]]:
             f"There is no teacher for {kind}s here: the model hub cannot be reached, and no installed package brings one."
             f" Run {ways}."
         )
-    return _of(here, alone=alone)
+    return here
 
 
 def _with_weights(package: Package, teacher: Mapping[str, Any], found: Found) -> dict[str, Any]:

@@ -111,6 +111,11 @@ def test_with_the_hub_published_models_are_named(
     texts(tmp_path) if kind == "texts" else pairs(tmp_path, image_folder)
     given = tmp_path / "things.csv" if kind == "texts" else path
     recipe = init(str(given), {}, machine=machine).recipe
+    if machine.gpus:
+        own = {"pictures": ("dinov2", "clip"), "texts": ("mpnet", "clip-text")}
+        assert recipe.teacher_names() == own.get(kind, own["pictures"] + own["texts"])
+    elif kind == "pairs":
+        assert recipe.teacher_names() == ("dinov2", "minilm")
     assert recipe.train.use_gpu is (machine.gpus > 0) and recipe.train.num_workers == max(1, machine.gpus)
     published = set(timm.list_models(pretrained=True)), set(open_clip.list_pretrained())
     for model in (*(teacher.model for teacher in recipe.teachers), recipe.student.model):
