@@ -3,6 +3,7 @@
     python jobs/benchmarks/scaling.py constants > constants.json    seconds and bytes, measured on this machine
     python jobs/benchmarks/scaling.py predict constants.json        the tables for 8, 64 and 512 GPUs
     python jobs/benchmarks/scaling.py simulate                      sleeping teachers on fake GPUs: predicted and measured
+    python jobs/benchmarks/scaling.py ranges                        one, two and four ranges side by side in one cluster
 
 A stage takes as long as its slowest part, since all work side by side: GPUs, CPUs, network, storage, and the process that
 drives the pipeline. Speeds of teachers on GPUs are published, not measured: see PUBLISHED.
@@ -11,14 +12,16 @@ drives the pipeline. Speeds of teachers on GPUs are published, not measured: see
 from __future__ import annotations
 
 import json
+import os
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -30,6 +33,9 @@ from aft_ray.store.shards import MANIFEST
 from aft_ray.store.workspace import Workspace
 from jobs.benchmarks.child import child
 from jobs.benchmarks.extraction_made import SLEEPING, prepared, write_pictures, write_recipe
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 PUBLISHED = {"dinov2-g": (35.02, 518, 1536), "bit-101x3": (152.4, 448, 6144), "clip-g": (258.64, 224, 1408)}
 """Samples/s of one RTX 4090 (timm's benchmark-infer-amp table, AMP), pixels, width of the features."""
@@ -246,29 +252,70 @@ def simulate(folder: Path) -> None:
 
 
 def measure_simulation(recipe_path: str, gpus: str, log: str) -> dict[str, float]:
-    """Shards per second of the last pool, from when all its actors have begun until one has nothing more to begin."""
-    set_environment()
+    """Shards per second of the last pool."""
+    cluster = _nodes(3, -(-int(gpus) // 3), 2)
     import ray
-    from ray.cluster_utils import Cluster
 
     from aft_ray.extraction.extract import extract
     from aft_ray.recipe.config import load
 
-    per_node = -(-int(gpus) // 3)
-    node = {"num_cpus": per_node + 2, "num_gpus": per_node, "object_store_memory": 100 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args=node)
-    for _ in range(2):
-        cluster.add_node(**node)
     ray.init(address=cluster.address, log_to_driver=False)
     extract(load(recipe_path))
     ray.shutdown()
     cluster.shutdown()
+    return {"shards_per_s": _speed(log)}
+
+
+def _nodes(count: int, gpus: int, readers: int) -> Cluster:
+    """A local cluster of nodes with so many fake GPUs each, and CPUs for them and for readers."""
+    set_environment()
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": gpus + readers, "num_gpus": gpus, "object_store_memory": 100 << 20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    for _ in range(count - 1):
+        cluster.add_node(**node)
+    return cluster
+
+
+def _speed(log: str) -> float:
+    """Shards per second from when all actors have begun until one has nothing more to begin."""
     calls = [(pid, float(start), float(end)) for pid, start, end in map(str.split, Path(log).read_text().splitlines())]
     pids = {pid for pid, _, _ in calls}
     first = max(min(start for other, start, _ in calls if other == pid) for pid in pids)
     last = min(max(end for other, _, end in calls if other == pid) for pid in pids)
-    share = sum(max(0.0, min(end, last) - max(start, first)) / (end - start) for _, start, end in calls)
-    return {"shards_per_s": share / (last - first)}
+    return sum(max(0.0, min(end, last) - max(start, first)) / (end - start) for _, start, end in calls) / (last - first)
+
+
+# Ranges side by side in one cluster.
+
+SECONDS, SHARDS = 0.5, 150
+"""Of each range: seconds that its teacher's one actor takes for a shard, shards."""
+
+
+def ranges(folder: Path) -> None:
+    print("| ranges | predicted shards/s | measured | ratio |\n|---|---|---|---|")
+    for count in (1, 2, 4):
+        log = str(folder / f"ranges-{count}.log")
+        recipe = prepared(folder, f"ranges-{count}", SHARDS * count, 16, [sleeper("t", SECONDS, 1, log=log)], 1)
+        predicted = count / SECONDS
+        speed = child_of_ours("measure_ranges", recipe, str(count), log)["shards_per_s"]
+        print(f"| {count} | {predicted:.2f} | {speed:.2f} | {speed / predicted:.2f} |", flush=True)
+
+
+def measure_ranges(recipe_path: str, count: str, log: str) -> dict[str, float]:
+    """Shards per second of all ranges, each a command of its own; a node has room for one."""
+    cluster = _nodes(int(count), 1, 1)
+    command = [sys.executable, "-m", "aft_ray.cli", "extract", recipe_path, "--range"]
+    own = {**os.environ, "RAY_ADDRESS": cluster.address}
+    started = [
+        subprocess.Popen([*command, f"{number}/{count}"], env=own, stdout=subprocess.DEVNULL)
+        for number in range(int(count))
+    ]
+    if any([process.wait() for process in started]):
+        raise SystemExit("a range has failed")
+    cluster.shutdown()
+    return {"shards_per_s": _speed(log)}
 
 
 def main() -> None:
@@ -277,7 +324,7 @@ def main() -> None:
         print(json.dumps(globals()[command](*arguments)))
     elif command == "predict":
         predict(json.loads(Path(arguments[0]).read_text()))
-    elif command in ("constants", "simulate"):
+    elif command in ("constants", "simulate", "ranges"):
         with tempfile.TemporaryDirectory() as folder:
             if found := globals()[command](Path(folder)):
                 print(json.dumps(found, indent=1))

@@ -21,9 +21,10 @@ SIZE = 8
 class Means:
     """The pixels of an 8 x 8 crop as 192 features.
 
-    Options: `log`, a file that gets a line `pid samples` per batch; `pause_s` per batch; `room`, the batch size that the
-    device's memory has room for; `largest_file`, the bytes after which the disk is full; `deadly` and `deadly_to_crop`,
-    the pixels of a crop, as hexadecimal, that ends this process or the one that makes it. None changes the features.
+    Options: `log`, a file that gets a line `pid samples` per batch; `beside`, the number of processes that must be in the
+    log before a batch goes on; `pause_s` per batch; `room`, the batch size that the device's memory has room for;
+    `largest_file`, the bytes after which the disk is full; `deadly` and `deadly_to_crop`, the pixels of a crop, as
+    hexadecimal, that ends this process or the one that makes it. None changes the features.
     """
 
     def __init__(self, config: TeacherConfig, device: torch.device) -> None:
@@ -42,10 +43,15 @@ class Means:
         if "log" in self.options:
             with Path(self.options["log"]).open("a") as log:
                 log.write(f"{os.getpid()} {len(inputs)}\n")
+        while "beside" in self.options and self._at_work() < self.options["beside"]:
+            time.sleep(0.05)
         time.sleep(self.options.get("pause_s", 0))
         for crop in np.array(inputs):
             end_at(crop, self.options.get("deadly"))
         return torch.from_numpy(np.array(inputs)).flatten(1).float() / 255
+
+    def _at_work(self) -> int:
+        return len({pid for pid, _ in calls(Path(self.options["log"]))})
 
 
 class Place(Means):
