@@ -6,7 +6,7 @@ NEIGHBOURS train rows vote by their similarity: nothing is chosen on the rows th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +66,15 @@ def columns_of(names: Sequence[str], widths: Sequence[int]) -> dict[str, np.ndar
     """The columns of each teacher's features, side by side."""
     bounds = np.cumsum([0, *widths])
     return {name: np.arange(bounds[k], bounds[k + 1]) for k, name in enumerate(names)}
+
+
+def rows_with(labels: np.ndarray, store: Store) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The features (n, T) of each shard of a split in turn, with their part of `labels` (N,), which need not be the store's."""
+    start = 0
+    for index in range(store.num_shards):
+        features = store.read_shard(index, columns=())["features"]
+        yield features, labels[start : start + len(features)]
+        start += len(features)
 
 
 def labelled_rows(store: Store) -> tuple[np.ndarray, np.ndarray]:

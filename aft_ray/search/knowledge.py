@@ -12,6 +12,7 @@ from aft_ray.recipe.sections import TrainConfig
 from aft_ray.regularizers.alignment import label_alignment
 from aft_ray.regularizers.fitted_probes import as_targets
 from aft_ray.regularizers.probe import solve_probe, sum_rows
+from aft_ray.search.heads import rows_with
 from aft_ray.store.schema import UNLABELED
 from aft_ray.store.side_by_side import Store
 from aft_ray.training.inputs.order import kept_labels
@@ -64,11 +65,8 @@ def knowledge_of(train: Store, names: Sequence[str], settings: TrainConfig) -> l
 
 def _rows(store: Store, labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Features and targets, a shard at a time."""
-    start = 0
-    for index in range(store.num_shards):
-        features = store.read_shard(index, columns=())["features"]
-        yield features, as_targets(labels[start : start + len(features)], len(store.manifest["classes"]))
-        start += len(features)
+    for features, own in rows_with(labels, store):
+        yield features, as_targets(own, len(store.manifest["classes"]))
 
 
 def train_labels(store: Store, settings: TrainConfig) -> np.ndarray:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aft_ray.recipe.errors import InputError
-from aft_ray.search.heads import Heads, columns_of, labelled_rows
+from aft_ray.search.heads import Heads, columns_of, labelled_rows, rows_with
 from aft_ray.search.knowledge import Knowledge, advice, knowledge_of, train_labels
 from aft_ray.search.rank_picture import rank_picture
 from aft_ray.search.space import teacher_subsets
@@ -75,12 +75,9 @@ def ranking_of(setup: Setup) -> Ranking:
 
     heads = Heads(columns, subsets, len(train.manifest["classes"]), validation)
     second_moments = _Covariance(sum(train.teacher_dims))
-    start = 0
-    for index in range(train.num_shards):
-        features = train.read_shard(index, columns=())["features"]
+    for features, own_labels in rows_with(labels, train):
         second_moments.update(features)
-        heads.update(features, labels[start : start + len(features)])
-        start += len(features)
+        heads.update(features, own_labels)
 
     rows: list[dict[str, Any]] = []
     for subset in subsets:

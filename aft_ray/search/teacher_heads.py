@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from aft_ray.recipe.config import Recipe
-from aft_ray.search.heads import Heads, columns_of, labelled_rows
+from aft_ray.search.heads import Heads, columns_of, labelled_rows, rows_with
 from aft_ray.search.knowledge import train_labels
 from aft_ray.search.trials import read_sealed, write_sealed
 from aft_ray.store.files import Directory
@@ -55,11 +55,8 @@ def heads_on_test(recipe: Recipe, stores: dict[str, Store]) -> list[TeacherHead]
     singles = [(name,) for name in names]
     held_out = np.concatenate([validation, test])
     heads = Heads(columns_of(names, train.teacher_dims), singles, len(train.manifest["classes"]), held_out)
-    labels, start = train_labels(train, recipe.train), 0
-    for index in range(train.num_shards):
-        features = train.read_shard(index, columns=())["features"]
-        heads.update(features, labels[start : start + len(features)])
-        start += len(features)
+    for features, labels in rows_with(train_labels(train, recipe.train), train):
+        heads.update(features, labels)
 
     found = []
     for name in names:
