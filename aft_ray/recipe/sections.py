@@ -16,8 +16,7 @@ from aft_ray.recipe.model import Model, checked_name, is_own_class, named_or_own
 from aft_ray.recipe.places import is_url
 
 LARGEST_IMAGE, LONGEST_TEXT = 8192, 1_000_000
-LARGEST_BATCH, MOST_PIXELS = 1_000_000, 2**31 - 1
-MOST_PROCESSES = 10_000
+LARGEST_BATCH, MOST_PIXELS, MOST_PROCESSES = 1_000_000, 2**31 - 1, 10_000
 """Larger numbers are slips of the hand: pixels per side, tokens, samples of a batch, processes or CPUs."""
 
 WARMUP_STEPS, WARMUP_SHARE = 50, 0.25
