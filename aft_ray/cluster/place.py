@@ -43,10 +43,11 @@ def cluster_place() -> Iterator[str | None]:
 
 
 def delete_unused(place: Path, after_s: float) -> None:
-    """Deletes the directories below `place` that no process uses and that nobody has changed for some seconds."""
+    """Deletes the directories below `place` that no process uses and that nobody has changed for some seconds. Without a lock
+    inside, a directory is none of ours."""
     for folder in place.iterdir():
         with suppress(OSError):  # another command is using or deleting it
-            if time.time() - folder.stat().st_mtime > after_s:
+            if (folder / LOCK).exists() and time.time() - folder.stat().st_mtime > after_s:
                 with locked(folder):
                     shutil.rmtree(folder, ignore_errors=True)
 

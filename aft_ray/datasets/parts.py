@@ -63,15 +63,26 @@ class Head:
 class Plan(ABC):
     """How a source is read in parts. It travels to other processes."""
 
-    copied: tuple[str, ...] = ()
-    """The contents, `image` or `text`, that cannot be read in any order. A task that lists a part gives `scan` `Spools` too,
-    which get them sample by sample; in this process `reader` finds another way."""
-    is_lasting: bool = True
-    """Whether `states` tell every change, so that the next command can use the samples which this one has listed."""
-    why_in_memory: str | None = None
-    """The reason why this process must hold all samples, if there is one."""
-    has_uris: bool = False
-    """Whether every sample is a file of its own."""
+    @property
+    def copied(self) -> tuple[str, ...]:
+        """The contents, `image` or `text`, that cannot be read in any order. A task that lists a part gives `scan` `Spools` too,
+        which get them sample by sample; in this process `reader` finds another way."""
+        return ()
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether `states` tell every change, so that the next command can use the samples which this one has listed."""
+        return True
+
+    @property
+    def why_in_memory(self) -> str | None:
+        """The reason why this process must hold all samples, if there is one."""
+        return None
+
+    @property
+    def uris(self) -> Callable[[pa.Table], Callable[[int], str]] | None:
+        """Makes `Listing.uri` of the samples with some contents, if every sample is a file of its own."""
+        return None
 
     @property
     @abstractmethod
@@ -98,10 +109,6 @@ class Plan(ABC):
     @abstractmethod
     def reader(self, modality: Modality, contents: pa.Table) -> Callable[[int], Content]:
         """As `Listing.read`, of the samples with these contents."""
-
-    def uri(self, contents: pa.Table) -> Callable[[int], str]:
-        """As `Listing.uri`, of the samples with these contents."""
-        raise NotImplementedError("a plan that has URIs gives them")
 
 
 class Whole:
@@ -172,7 +179,7 @@ def listing_with(plan: Plan, head: Head, items: Items, contents: pa.Table, read:
         classes=head.classes,
         items=items.labelled(head.labels),
         read=read,
-        uri=Lookup(plan.uri, contents) if plan.has_uris else None,
+        uri=None if plan.uris is None else Lookup(plan.uris, contents),
         task=head.task,
         truncation_side=head.truncation_side,
         facts=head.facts,

@@ -42,6 +42,17 @@ def test_a_killed_process_s_directory_goes_and_one_that_is_in_use_stays(place: P
     assert list(place.iterdir()) == [young]
 
 
+def test_a_directory_without_our_lock_is_somebody_s_and_stays(place: Path) -> None:
+    place.mkdir(mode=0o700)
+    theirs = left_by_a_killed_process(place, "theirs", age_s=2 * GRACE_S)
+    (theirs / "in-use").unlink()
+    then = time.time() - 2 * GRACE_S
+    os.utime(theirs, (then, then))
+    with scratch():
+        pass
+    assert [path.name for path in theirs.rglob("*")] == ["content", "weights"]
+
+
 def test_a_link_with_the_name_is_not_followed(place: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     theirs = left_by_a_killed_process(elsewhere, "theirs", age_s=2 * GRACE_S)

@@ -95,7 +95,6 @@ class Pictures(Plan):
     notes: tuple[str, ...]
 
     is_lasting = False  # a folder's state does not tell when a picture in it is written anew
-    has_uris = True
 
     @classmethod
     def on_disk(cls, root: Path, folders: Folders) -> Pictures:
@@ -112,7 +111,7 @@ class Pictures(Plan):
         return cls(found.root, (tuple(known),), folders.classes, folders.left_out, folders.notes)
 
     @property
-    def why_in_memory(self) -> str | None:  # type: ignore[override]
+    def why_in_memory(self) -> str | None:
         return None if isinstance(self.root, Path) else "a folder in a store is listed at once"
 
     @property
@@ -150,7 +149,11 @@ class Pictures(Plan):
         labels = tuple(whole.labels.values)
         return Head("image", self.classes, labels, "classification", None, {}, self.left_out, self.notes)
 
-    def uri(self, contents: pa.Table) -> Callable[[int], str]:
+    @property
+    def uris(self) -> Callable[[pa.Table], Callable[[int], str]]:
+        return self._uri
+
+    def _uri(self, contents: pa.Table) -> Callable[[int], str]:
         names, root = contents.column(NAME), self.root
         if isinstance(root, Path):
             start = os.path.join(root, "")
@@ -158,7 +161,7 @@ class Pictures(Plan):
         return lambda index: str(root / names[index].as_py())
 
     def reader(self, modality: Modality, contents: pa.Table) -> Callable[[int], bytes]:
-        uri = self.uri(contents)
+        uri = self._uri(contents)
         return lambda index: read_picture(uri(index))
 
 

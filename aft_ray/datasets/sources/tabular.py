@@ -104,20 +104,20 @@ class TableParts(Plan):
         return cls(Form.of(opened.tables, config), tuple(_pieces(opened.tables)), sizes, opened.left_out)
 
     @property
-    def copied(self) -> tuple[str, ...]:  # type: ignore[override]
+    def copied(self) -> tuple[str, ...]:
         return self.form.copied.kinds
 
     @property
-    def is_lasting(self) -> bool:  # type: ignore[override]
+    def is_lasting(self) -> bool:
         """The state of a table does not tell the sizes of pictures in files of their own."""
         return not self.form.has_paths
 
     @property
-    def has_uris(self) -> bool:  # type: ignore[override]
-        return self.form.has_paths
+    def uris(self) -> Callable[[pa.Table], Callable[[int], str]] | None:
+        return _uri if self.form.has_paths else None
 
     @property
-    def why_in_memory(self) -> str | None:  # type: ignore[override]
+    def why_in_memory(self) -> str | None:
         content = self.form.content
         may_share = self.form.has_paths or self.form.config.columns.group is not None
         return "pairs of one picture lie side by side" if content.modality == "image+text" and may_share else None
@@ -162,14 +162,10 @@ class TableParts(Plan):
             Counter(self.left_out) + whole.left_out,
         )
 
-    def uri(self, contents: pa.Table) -> Callable[[int], str]:
-        uris = contents.column(URI)
-        return lambda index: uris[index].as_py()
-
     def reader(self, modality: Modality, contents: pa.Table) -> Callable[[int], Content]:
         """What is copied is read a second time, as a whole, at the first read."""
         contained = Contents(lambda: self._kept(contents), len(self.copied)) if self.copied else None
-        uri = self.uri(contents) if self.form.has_paths else None
+        uri = _uri(contents) if self.form.has_paths else None
 
         def read(index: int) -> Content:
             parts = [] if contained is None else contained.read(index)
@@ -214,6 +210,11 @@ def _row_groups(table: Table) -> Iterator[tuple[range | None, int]]:
         if rows - first >= PART_ROWS or group == len(table.groups):
             yield range(start, group), first
             start, first = group, rows
+
+
+def _uri(contents: pa.Table) -> Callable[[int], str]:
+    uris = contents.column(URI)
+    return lambda index: uris[index].as_py()
 
 
 def _picture(path: str) -> bytes:
