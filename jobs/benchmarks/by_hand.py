@@ -81,7 +81,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=200, help="of each training")
     parser.add_argument("--folder", type=Path, help="where everything is written; a temporary directory by default")
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument(
+        "--stages", nargs="+", choices=STAGES, default=STAGES, help="each needs those before it in the folder"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         compare(arguments.folder or Path(temporary), arguments.steps, arguments.stages)
