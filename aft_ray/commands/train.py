@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from contextlib import nullcontext
+from typing import Any
 
 from aft_ray.commands.check import open_setup
 from aft_ray.commands.ending import show_next
@@ -30,7 +32,13 @@ def run(parsed: argparse.Namespace) -> None:
     last = RunDirectory(place).history()[-1]
     for sentence in probes_in_words(last):
         console.print(sentence, soft_wrap=True)
-    accuracy = last["test_accuracy"]
-    score = f"test loss {last['test_loss']:.4f}" if accuracy is None else f"test accuracy {100 * accuracy:.2f} %"
-    console.print(f"{score}  ->  {place}", soft_wrap=True)
+    console.print(f"{_score(last)}  ->  {place}", soft_wrap=True)
     show_next(parsed, "evaluate", "predict PATH", "export")
+
+
+def _score(last: Mapping[str, Any]) -> str:
+    """The score on test in words. last: the run's last line of metrics."""
+    accuracy, loss = last["test_accuracy"], last["test_loss"]
+    if loss is None:
+        return "no sample of the test split has a label"
+    return f"test loss {loss:.4f}" if accuracy is None else f"test accuracy {100 * accuracy:.2f} %"

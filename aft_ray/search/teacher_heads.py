@@ -6,6 +6,7 @@ these are wanted, they see the test split when nothing is left to choose.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +28,8 @@ TITLES = {"linear": "teacher's linear head", "neighbours": "teacher's neighbours
 
 @dataclass(frozen=True)
 class TeacherHead:
-    """head: `linear` or `neighbours`, on the features of one teacher; no student is trained."""
+    """head: `linear` or `neighbours`, on the features of one teacher; no student is trained. An accuracy is NaN where no sample
+    of the split has a label."""
 
     teacher: str
     head: str
@@ -63,7 +65,8 @@ def heads_on_test(recipe: Recipe, stores: dict[str, Store]) -> list[TeacherHead]
         answers = heads.answers((name,))
         for head, classes in (("linear", answers.linear), ("neighbours", answers.neighbours)):
             right = classes == np.concatenate([val_labels, test_labels])
-            scores = (float(part.mean()) for part in np.split(right, [len(val_labels)]))
+            parts = np.split(right, [len(val_labels)])
+            scores = (float(part.mean()) if len(part) else math.nan for part in parts)
             found.append(TeacherHead(name, head, *scores))
     return sorted(found, key=lambda head: -head.test_accuracy)
 

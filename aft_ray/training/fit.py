@@ -195,7 +195,7 @@ def weights_of(task: TransferTask) -> Tensors:
 
 
 def validate(task: TransferTask, split: Samples | None, device: torch.device) -> dict[str, float | None]:
-    """`val_accuracy` and `val_loss`, None where there is none."""
+    """`val_accuracy` and `val_loss`; None without a validation split, and the accuracy of a regression."""
     found = evaluate(task, split, device).result("val_") if split is not None else {}
     return {"val_accuracy": None, "val_loss": None, **found}
 

@@ -77,9 +77,10 @@ class Metrics:
             there = ~labels.isnan()
             self.add("accuracy", (((logits > 0) == (labels > 0.5)) & there).sum(), there.sum())
 
-    def result(self, prefix: str = "") -> dict[str, float]:
-        """Means over this worker's batches."""
-        return {prefix + name: float(self.sums[name] / self.counts[name]) for name in sorted(self.sums)}
+    def result(self, prefix: str = "") -> dict[str, float | None]:
+        """Means over this worker's batches; None where nothing was counted, as on a split without labels."""
+        counts = {name: float(self.counts[name]) for name in sorted(self.sums)}
+        return {prefix + name: float(self.sums[name]) / count if count else None for name, count in counts.items()}
 
     def reduced(self) -> Metrics:
         """The sums over all workers. Every worker must call it, with the same names."""

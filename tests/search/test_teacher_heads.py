@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from aft_ray.commands.check import open_setup
@@ -15,7 +18,7 @@ from aft_ray.search.rank import rank
 from aft_ray.search.teacher_heads import TeacherHead, heads_on_test, read_heads, stores_of_heads, write_heads
 from aft_ray.store.workspace import Workspace
 from tests.helpers.report import recipe_at, write_everything
-from tests.helpers.training import TEST, made_workspace
+from tests.helpers.training import DATA, TEST, made_workspace
 
 ASKED = {"search.final.teacher_heads": True}
 HEADS = [TeacherHead("small", "linear", 0.71, 0.6944), TeacherHead("large", "neighbours", 0.5, 0.4321)]
@@ -35,6 +38,15 @@ def test_each_teacher_has_both_heads_fitted_as_rank_fits_them(tmp_path: Path) ->
     for head in found:
         key = "val_accuracy" if head.head == "linear" else "knn_accuracy"
         assert head.val_accuracy == ranked[head.teacher][key]
+
+
+def test_a_test_split_without_labels_leaves_the_heads_accuracy_there_unknown(tmp_path: Path) -> None:
+    unlabelled = replace(TEST, labels=np.full_like(TEST.labels, -1))
+    given = override(made_workspace(tmp_path, data=replace(DATA, test=unlabelled)), ASKED)
+    stores = stores_of_heads(given)
+    assert stores is not None
+    found = heads_on_test(given, stores)
+    assert len(found) == 4 and all(math.isnan(head.test_accuracy) and head.val_accuracy > 0 for head in found)
 
 
 def test_teachers_run_over_the_test_split_where_their_heads_are_asked_for(tmp_path: Path) -> None:

@@ -20,9 +20,22 @@ from aft_ray.regularizers import REGULARIZERS
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.checkpoint import TrainingState
 from aft_ray.training.fit import fit
+from aft_ray.training.inputs.data import Data
 from aft_ray.training.inputs.order import BatchOrder
 from aft_ray.training.optimise import learning_rate_factor
-from tests.helpers.training import DATA, TEACHERS, TEST, TRAIN, VALIDATION, killed_after, recipe, run, timeless
+from aft_ray.training.runs import RunDirectory
+from tests.helpers.training import (
+    DATA,
+    TEACHERS,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    killed_after,
+    made_split,
+    recipe,
+    run,
+    timeless,
+)
 
 PLAIN = {"learning_rate": 0.0005}
 """So low that rounding stays rounding: Adam makes a whole step of a gradient that is nothing else."""
@@ -153,6 +166,16 @@ def test_unlabelled_samples_change_the_regularized_student_only(tmp_path: Path) 
     changed[unlabelled] = 255 - changed[unlabelled]
     assert weights("none", TRAIN.inputs) == weights("none", changed)
     assert weights("aft", TRAIN.inputs) != weights("aft", changed)
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_test_split_without_labels_leaves_a_run_that_can_be_read(task: str, tmp_path: Path) -> None:
+    train, validation, test = (made_split(40, seed, task) for seed in range(3))
+    none = np.full_like(test.labels, -1 if task == "classification" else np.nan)
+    run(recipe("none", steps=2), tmp_path, Data(train, validation, replace(test, labels=none)))
+    last = RunDirectory(Workspace.at(tmp_path)).history()[-1]
+    assert last["test_accuracy"] is None and last["test_loss"] is None
+    assert last["val_loss"] > 0
 
 
 def test_the_kept_student_is_the_one_of_the_best_validation_accuracy(tmp_path: Path) -> None:

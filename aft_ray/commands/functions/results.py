@@ -46,10 +46,11 @@ class Result:
 
 @dataclass(frozen=True, repr=False)
 class Run(Result):
-    """A training. rows: its evaluations. directory: its files. score: on test, the accuracy, or the loss of a regression."""
+    """A training. rows: its evaluations. directory: its files. score: on test, the accuracy, or the loss of a
+    regression; None if no sample of the test split has a label."""
 
     directory: str
-    score: float
+    score: float | None
 
     def student(self) -> nn.Module:
         """The trained student, in evaluation mode: uint8 images or texts' ids -> logits."""
