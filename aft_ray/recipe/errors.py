@@ -34,7 +34,7 @@ def faults_of(*checks: Callable[[], object]) -> list[str]:
 
 
 class ClusterError(RuntimeError):
-    """Ray did not start, or a cluster did not let us in. The text is one line."""
+    """Ray did not start, did not let us in, or ended before its work. The text is one line."""
 
 
 class ObjectStoreError(OSError):

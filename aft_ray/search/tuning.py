@@ -17,10 +17,11 @@ from ray import tune
 from aft_ray.cluster.gauges import show_gauges
 from aft_ray.cluster.progress import Progress
 from aft_ray.recipe.config import Recipe
-from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.errors import ClusterError, InputError
 from aft_ray.recipe.model import is_own_class
 from aft_ray.recipe.own_class import import_class, own_faults
 from aft_ray.recipe.sections import MOST_PROCESSES
+from aft_ray.search.interrupt import interrupted_by_ctrl_c
 from aft_ray.search.proposals import Listed, Proposals
 from aft_ray.search.schedulers import AshaPerMethod, population, reports
 from aft_ray.search.space import Space, Trial
@@ -50,18 +51,28 @@ class Round:
     best: tuple[float, str] = (-math.inf, "")
 
     def run(self, *, of_all: bool = False) -> list[TrialRow]:
-        """Runs the trials that have not ended; returns this round's rows, with `of_all` also the earlier rounds'."""
+        """Runs the trials that have not ended; returns this round's rows, with `of_all` also the earlier rounds'.
+
+        Raises KeyboardInterrupt after Ctrl-C, and ClusterError if Tune returns before all trials are over.
+        """
         recipe = self.shared.recipe
         scheduler = self._scheduler()
         with self._searcher_named():
             first = self.next()
         if first is not None:
             self._tune(first, scheduler)
-            if any(self.shared.directory(name).outcome() is None for name in self.names):
-                raise KeyboardInterrupt  # Tune takes Ctrl-C for the end of its trials
+            self._check_ended()
         own = known_rows(self.shared.place / "trials", self.names, recipe.search.metric)
         write_table(self.shared.place, [*self.earlier, *own])
         return [*self.earlier, *own] if of_all else own
+
+    def _check_ended(self) -> None:
+        """Raises ClusterError if Tune has given up trials, as a scheduler that pauses trials for ever makes it do."""
+        if left := [name for name in self.names if self.shared.directory(name).outcome() is None]:
+            raise ClusterError(
+                f"Ray Tune returned while {len(left)} of {len(self.names)} trials had not ended, the first {left[0]}. Its"
+                f" directory is in {self.shared.place}/trials, Ray's logs say more. The same command runs these trials again."
+            )
 
     def _searcher_named(self) -> AbstractContextManager[None]:
         return own_faults(self.shared.recipe.search.searcher, "search.searcher")
@@ -171,9 +182,12 @@ class Round:
                     verbose=0,
                 ),
             )
-            with own_faults(recipe.search.scheduler, "search.scheduler"), self._searcher_named():
-                tuner.fit()
-        delete_state_of_tune(self.shared.place)
+            named = own_faults(recipe.search.scheduler, "search.scheduler")
+            try:
+                with interrupted_by_ctrl_c(), named, self._searcher_named():
+                    tuner.fit()
+            finally:
+                delete_state_of_tune(self.shared.place)
 
     def _num_trials(self) -> int:
         """How many there will be, as far as that is known."""
