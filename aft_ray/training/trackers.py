@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from typing_extensions import TypedDict
 
+from aft_ray.cluster.scratch import scratch
 from aft_ray.models.adapters import hidden
 from aft_ray.recipe.config import Recipe, fingerprint
 from aft_ray.regularizers.distributed import rank
@@ -31,7 +30,8 @@ EVENTS = "events.out.tfevents."
 class Tracker(Protocol):
     def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self, *, failed: bool = False) -> None:
+        """Ends the run there, as finished or as failed."""
 
 
 def faults(recipe: Recipe) -> list[str]:
@@ -45,19 +45,25 @@ def faults(recipe: Recipe) -> list[str]:
 
 @contextmanager
 def open_trackers(recipe: Recipe, run: Directory, history: Sequence[Mapping[str, Any]]) -> Iterator[Trackers]:
-    """The trackers of a run that goes on after the lines of `history`; of the main worker only, the others' are silent."""
+    """The trackers of a run that goes on after the lines of `history`; of the main worker only, the others' are silent.
+
+    All are closed at the end, also where one cannot be; an exception inside ends the run as failed there.
+    """
     kinds: dict[str, type[MlflowTracker | WandbTracker]] = {"mlflow": MlflowTracker, "wandb": WandbTracker}
     trackers = Trackers([])
-    try:
+    with ExitStack() as ends:
+
+        def add(tracker: Tracker) -> None:
+            trackers.all.append(tracker)
+            ends.push(lambda kind, error, trace: tracker.close(failed=kind is not None))
+
         if rank() == 0:
-            trackers.all.append(TensorBoard(run))
-            trackers.all.extend(kinds[name](recipe, run) for name in recipe.train.trackers)
+            add(TensorBoard(run))
+            for name in recipe.train.trackers:
+                add(kinds[name](recipe, run))
         for line in history:
             trackers.log(line)
         yield trackers
-    finally:
-        for tracker in trackers.all:
-            tracker.close()
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,8 @@ class TensorBoard:
         for name in self.place.names():
             if name.startswith(EVENTS):
                 self.place.delete_file(name)
-        self.folder = Path(self.place.path if run.is_local else tempfile.mkdtemp())
+        self.ends = ExitStack()
+        self.folder = Path(self.place.path) if run.is_local else self.ends.enter_context(scratch())
         self.folder.mkdir(parents=True, exist_ok=True)
         self.writer = EventsWriter(str(self.folder / "events"))
 
@@ -97,10 +104,9 @@ class TensorBoard:
             for path in self.folder.iterdir():
                 self.place.write(path.name, path.read_bytes())
 
-    def close(self) -> None:
+    def close(self, *, failed: bool = False) -> None:
         self.writer.close()
-        if not self.place.is_local:
-            shutil.rmtree(self.folder)
+        self.ends.close()
 
 
 class LoggedRun(TypedDict):
@@ -127,6 +133,8 @@ class MlflowTracker:
         self.client = mlflow.MlflowClient()
         self.step: int = known.get("step", 0)
         self.run_id: str = known.get("run_id") or self._create(recipe)
+        if known:  # an earlier process has ended it
+            self.client.update_run(self.run_id, status="RUNNING")
 
     def _create(self, recipe: Recipe) -> str:
         name = "aft_ray"
@@ -144,8 +152,8 @@ class MlflowTracker:
             self.step = step
             self.run.write_json("mlflow.json", {"run_id": self.run_id, "step": step})
 
-    def close(self) -> None:
-        self.client.set_terminated(self.run_id)
+    def close(self, *, failed: bool = False) -> None:
+        self.client.set_terminated(self.run_id, "FAILED" if failed else "FINISHED")
 
 
 class WandbTracker:
@@ -161,8 +169,8 @@ class WandbTracker:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self.wandb_run.log(dict(metrics), step=step)
 
-    def close(self) -> None:
-        self.wandb_run.finish()
+    def close(self, *, failed: bool = False) -> None:
+        self.wandb_run.finish(exit_code=int(failed))
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:

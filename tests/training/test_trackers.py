@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from collections import defaultdict
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
 from aft_ray.training import trackers
-from aft_ray.training.trackers import WandbTracker, open_trackers
+from aft_ray.training.trackers import TensorBoard, WandbTracker, open_trackers
 from tests.helpers.training import Killed, killed_after, recipe, run
 
 
@@ -71,10 +72,43 @@ def test_to_an_object_store_the_files_are_copied(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Directory, "is_local", property(lambda self: False))
     place = Workspace.at(tmp_path)
     (tmp_path / "tensorboard").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
     with open_trackers(recipe(), place, []) as opened:
         opened.log({"step": 3, "loss": 0.5, "val_accuracy": None})
         assert shown(tmp_path / "tensorboard")["loss"] == [(3, 0.5)]
-    assert set(shown(tmp_path / "tensorboard")) == {"loss"}
+        (folder,) = (tmp_path / "temporary").iterdir()
+        assert folder.name.startswith("aft-scratch-"), "the next process deletes what a killed one leaves there"
+    assert set(shown(tmp_path / "tensorboard")) == {"loss"} and not [*folder.iterdir()]
+
+
+def test_every_tracker_is_closed_also_where_one_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[tuple[str, bool]] = []
+
+    class Broken:
+        def __init__(self, *_: object) -> None: ...
+
+        def log(self, step: int, metrics: object) -> None: ...
+
+        def close(self, *, failed: bool = False) -> None:
+            ended.append((type(self).__name__, failed))
+            raise ConnectionError("no server")
+
+    class Second(Broken):
+        pass
+
+    class Board(TensorBoard):
+        def close(self, *, failed: bool = False) -> None:
+            super().close(failed=failed)
+            ended.append((type(self).__name__, failed))
+
+    monkeypatch.setattr(trackers, "TensorBoard", Board)
+    monkeypatch.setattr(trackers, "MlflowTracker", Broken)
+    monkeypatch.setattr(trackers, "WandbTracker", Second)
+    given = recipe(trackers=["mlflow", "wandb"])
+    with pytest.raises(ConnectionError), open_trackers(given, Workspace.at(tmp_path), []):
+        raise Killed
+    assert ended == [("Second", True), ("Broken", True), ("Board", True)]
 
 
 def test_mlflow_goes_on_with_its_run_and_repeats_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,8 +125,9 @@ def test_mlflow_goes_on_with_its_run_and_repeats_no_step(tmp_path: Path, monkeyp
     client = mlflow.MlflowClient()
     experiment = client.get_experiment_by_name("aft_ray")
     (cut,) = client.search_runs([experiment.experiment_id])
-    assert cut.info.status == "FINISHED", "a run that fails is closed too"
+    assert cut.info.status == "FAILED" and cut.info.end_time, "a run that fails is closed too"
     with open_trackers(given, Workspace.at(tmp_path), lines[:1]) as opened:
+        assert client.get_run(cut.info.run_id).info.status == "RUNNING"
         opened.log(lines[1])
         opened.log(lines[2])
     (found,) = client.search_runs([experiment.experiment_id])
