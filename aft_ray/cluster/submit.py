@@ -11,7 +11,6 @@ import logging
 import os
 import shlex
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 import aft_ray
+from aft_ray.cluster.scratch import scratch
 from aft_ray.cluster.upload import check_hides_nothing, travelling, write_zip
 from aft_ray.recipe.config import Recipe, dump, fingerprint
 from aft_ray.recipe.errors import InputError
@@ -76,8 +76,8 @@ def submit(client: JobSubmissionClient, file: JobFile, verb: str, arguments: Seq
     Raises InputError if the file's workspace would end with the job, or the upload is too large; ClusterGone.
     """
     check_outlives_job("workspace", file.workspace)
-    with tempfile.TemporaryDirectory() as place:
-        upload = pack(file, directory, Path(place))
+    with scratch() as place:
+        upload = pack(file, directory, place)
         try:
             return client.submit_job(
                 entrypoint=shlex.join(["python", "-m", "aft_ray.cli", verb, RECIPE, *arguments]),

@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from aft_ray.cluster.scratch import scratch
 from aft_ray.commands.own_modules import command_of_own
 
 if TYPE_CHECKING:
@@ -35,8 +34,8 @@ def run_side_by_side(study: Study, names: Sequence[str], announce: Callable[[str
     environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     announce(f"{len(names)} settings, {at_once} side by side")
     faults: list[str] = []
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "study.yaml"
+    with scratch() as folder:
+        file = folder / "study.yaml"
         file.write_text(study.text(), encoding="utf-8")
         told = [str(file), *study.overrides, "--at-once", "1", "--with-parent", "--only"]
         command = [*command_of_own(), "study", *told]

@@ -16,11 +16,11 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from typing_extensions import TypedDict
 
+from aft_ray.cluster.scratch import scratch
 from aft_ray.recipe.json_files import json_or_none
 from aft_ray.recipe.printable import tell
 from aft_ray.store.exchange import exchange
@@ -52,8 +52,8 @@ def file_hashes(folder: Path) -> dict[str, str]:
 def staging(target: Directory) -> Iterator[Path]:
     """A local folder to fill for `publish`. One command at a time may be inside: it deletes the leftovers of killed commands."""
     if not target.is_local:
-        with TemporaryDirectory() as name:
-            yield Path(name)
+        with scratch() as folder:
+            yield folder
         return
     parent = Path(target.path).parent
     for path in parent.glob(".export-*"):

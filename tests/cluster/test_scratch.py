@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 
 import pytest
 
 from aft_ray.cluster.scratch import GRACE_S, scratch
+from tests.helpers import ROOT
 
 
 @pytest.fixture
@@ -66,3 +68,19 @@ def test_an_error_inside_leaves_nothing(place: Path) -> None:
     with pytest.raises(RuntimeError), scratch():
         raise RuntimeError
     assert list(place.iterdir()) == []
+
+
+def test_no_other_module_makes_temporary_directories_that_outlive_a_kill() -> None:
+    delete_left_overs = {
+        "cluster/scratch.py",
+        "cluster/place.py",
+        "models/fetched.py",
+        "training/inputs/machine_cache.py",
+    }
+    package = ROOT / "aft_ray"
+    found = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if re.search(r"mkdtemp|mkstemp|TemporaryDirectory|NamedTemporaryFile", path.read_text(encoding="utf-8"))
+    }
+    assert found == delete_left_overs
