@@ -20,7 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from aft_ray.cluster.gang import Bundle, named, nodes_resources, total
 from aft_ray.cluster.waves import waves
 from aft_ray.recipe.config import Recipe
-from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.errors import InputError, in_a_line
 from aft_ray.store.files import STALE_AFTER_S
 from aft_ray.store.manifest import MANIFEST
 from aft_ray.store.workspace import Workspace
@@ -139,7 +139,7 @@ def node_faults(workspace: Workspace) -> list[str]:
             try:
                 found = ray.get(answer)
             except ray.exceptions.RayError as error:
-                faults.append(f"{name}: {str(error).strip().splitlines()[-1]}")
+                faults.append(f"{name}: {in_a_line(error, last=True)}")
                 continue
             if not found["sees_driver"] or not place.has(node["NodeID"]):
                 faults.append(

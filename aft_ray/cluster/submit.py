@@ -28,7 +28,7 @@ import aft_ray
 from aft_ray.cluster.scratch import scratch
 from aft_ray.cluster.upload import check_hides_nothing, travelling, write_zip
 from aft_ray.recipe.config import Recipe, dump, fingerprint
-from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.errors import InputError, in_a_line
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ def connect(address: str) -> JobSubmissionClient:
         return JobSubmissionClient(address)
     except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
         raise InputError(
-            f"No Ray cluster takes jobs at {address} ({_reason(error)}). Give the head's dashboard, --address http://HEAD:8265,"
+            f"No Ray cluster takes jobs at {address} ({in_a_line(error)}). Give the head's dashboard, --address http://HEAD:8265,"
             " and on a cluster with tokens set RAY_AUTH_MODE=token."
         ) from error
 
@@ -90,7 +90,7 @@ def submit(client: JobSubmissionClient, file: JobFile, verb: str, arguments: Seq
                 },
             )
         except (OSError, RuntimeError) as error:
-            raise ClusterGone(_reason(error)) from error
+            raise ClusterGone(in_a_line(error)) from error
 
 
 def check_outlives_job(key: str, place: str) -> None:
@@ -186,9 +186,5 @@ def _answer(ask: Callable[[], T]) -> T:
             RuntimeError,
         ) as error:  # requests raises OSErrors, Ray turns any other answer into RuntimeError
             if time.monotonic() > until:
-                raise ClusterGone(_reason(error)) from error
+                raise ClusterGone(in_a_line(error)) from error
             time.sleep(RECONNECT_S)
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -52,7 +52,7 @@ def list_regularizers() -> None:
     from aft_ray.regularizers import REGULARIZERS
 
     rows = [
-        [name, (kind.__doc__ or "").splitlines()[0], ", ".join(f"{beta:g}" for beta in kind.betas)]
+        [name, (kind.__doc__ or "").partition("\n")[0], ", ".join(f"{beta:g}" for beta in kind.betas)]
         for name, kind in REGULARIZERS.items()
     ]
     print_table("Regularizers", ["name", "summary", "beta, by default"], rows)

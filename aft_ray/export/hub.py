@@ -15,7 +15,7 @@ from typing import Any
 from aft_ray.export.replacement import RECORD
 from aft_ray.models.hub_connection import answers, is_offline
 from aft_ray.models.model_files import check_connection, repository
-from aft_ray.recipe.errors import InputError, faults_of
+from aft_ray.recipe.errors import InputError, faults_of, in_a_line
 from aft_ray.recipe.json_files import json_or_none
 from aft_ray.recipe.printable import tell
 from aft_ray.store.files import Directory
@@ -145,7 +145,7 @@ def _asked(name: str, export: Directory) -> Iterator[None]:
         raise
     except Exception as error:  # each version of the hub's client has network errors of its own
         status = getattr(getattr(error, "response", None), "status_code", None)
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = in_a_line(error)
         way_out = "Run the same command again."
         if status in (401, 403):
             way_out = "Set HF_TOKEN to a token that may write there."

@@ -16,7 +16,7 @@ import torch
 
 from aft_ray.models.images import ImageTransform
 from aft_ray.models.students import Student
-from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.errors import InputError, in_a_line
 
 NEEDED = ("onnx", "onnxruntime", "onnxscript")
 TOLERANCE = 1e-4
@@ -61,7 +61,7 @@ def write_onnx(student: Student, path: Path, facts: Mapping[str, Any] | None = N
                 external_data=size > LARGEST_FILE,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        raise InputError(f"This student cannot be written as ONNX: {str(error).strip().splitlines()[0]}") from error
+        raise InputError(f"This student cannot be written as ONNX: {in_a_line(error)}") from error
     _write_facts(path, facts or {})
     difference = max(_difference(student, path, count) for count in CHECKED_WITH)
     if not difference <= TOLERANCE:

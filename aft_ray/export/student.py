@@ -16,7 +16,7 @@ from aft_ray.export.hub import SCHEME, downloaded
 from aft_ray.export.run_files import EXPORT_AGAIN, TRAIN_AGAIN, damaged, student_facts
 from aft_ray.models.images import ImageTransform
 from aft_ray.models.students import LibraryStudent, Student, build_student, recorded, saved_in
-from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.errors import InputError, in_a_line
 from aft_ray.recipe.own_class import own_faults
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
@@ -73,9 +73,7 @@ def _of_run(directory: Directory, facts: Mapping[str, Any]) -> Student:
     try:
         student = build_student(config, len(facts["classes"]), teacher_dims=widths, for_inference=True)
     except (RuntimeError, MemoryError) as error:  # of torch, for sizes that cannot be
-        raise damaged(
-            directory, FACTS, f"no student can be made from it ({str(error).splitlines()[0]})", TRAIN_AGAIN
-        ) from error
+        raise damaged(directory, FACTS, f"no student can be made from it ({in_a_line(error)})", TRAIN_AGAIN) from error
     student.load_state_dict(_read_weights(directory, facts, student.state_dict()))
     return student
 

@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 from aft_ray.models.hub_connection import answers, is_offline
 from aft_ray.models.weights import locate, sha256
 from aft_ray.models.weights_file import check_weights_file
-from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.errors import InputError, in_a_line
 from aft_ray.recipe.json_files import checked_json
 
 VOCABULARIES = (
@@ -199,7 +199,7 @@ class Repository(ModelFiles):
 
     def out_of_reach(self, error: Exception) -> InputError:
         """The error for a file that neither the cache nor the hub gives."""
-        reason = str(error).strip().splitlines()[0]
+        reason = in_a_line(error)
         return InputError(f"{self} {NOT_AT_HAND}, and the hub does not give it ({reason}).{self.way_out}")
 
 

@@ -22,6 +22,13 @@ class InputError(ValueError):
         return InputError, (self.faults,)  # Ray carries it from a worker to the driver
 
 
+def in_a_line(error: BaseException, *, last: bool = False) -> str:
+    """The first line of an error's text, or the last, without its full stop; where there is no text, as in a MemoryError, its
+    class."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1 if last else 0].rstrip(".")
+
+
 def faults_of(*checks: Callable[[], object]) -> list[str]:
     """The faults that the checks raise as InputErrors, in order."""
     faults: list[str] = []

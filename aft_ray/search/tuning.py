@@ -17,7 +17,7 @@ from ray import tune
 from aft_ray.cluster.gauges import show_gauges
 from aft_ray.cluster.progress import Progress
 from aft_ray.recipe.config import Recipe
-from aft_ray.recipe.errors import ClusterError, InputError
+from aft_ray.recipe.errors import ClusterError, InputError, in_a_line
 from aft_ray.recipe.model import is_own_class
 from aft_ray.recipe.own_class import import_class, own_faults
 from aft_ray.recipe.sections import MOST_PROCESSES
@@ -257,7 +257,8 @@ class _Recorder(tune.Callback):
         self._advance("on test" if self.round.title == "finals" else self.round.best_so_far())
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        reason = str(trial.get_error() or "its process died").strip().splitlines()[-1]
+        error = trial.get_error()
+        reason = in_a_line(error, last=True) if error else "its process died"
         self.round.over(trial.custom_trial_name, "failed", reason)
         self._advance("a trial failed")
 

@@ -19,7 +19,7 @@ from aft_ray.models.images import ImageTransform
 from aft_ray.models.teachers.base import Teacher, TeacherDescription, refuse
 from aft_ray.models.views import View
 from aft_ray.models.weights_file import library_fault
-from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.errors import InputError, in_a_line
 from aft_ray.recipe.model import view_name
 from aft_ray.recipe.own_class import own_faults
 from aft_ray.recipe.sections import TeacherConfig
@@ -143,7 +143,7 @@ def _faults_named(config: TeacherConfig) -> Iterator[None]:
     except InputError as error:
         raise InputError([f"Teacher '{config.name}': {fault}" for fault in error.faults]) from error
     except FileNotFoundError as error:
-        raise InputError(f"Teacher '{config.name}': {str(error).strip().splitlines()[0]}") from error
+        raise InputError(f"Teacher '{config.name}': {in_a_line(error)}.") from error
     except Exception as error:
         fault = library_fault(error, config.model, "or name a local file or directory")
         if fault is None:
