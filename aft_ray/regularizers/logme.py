@@ -157,6 +157,10 @@ def _evidence(s: Float64, z: Float64, y_square: float, num_samples: int, feature
         beta = (num_samples - gamma) / (residual_square + EPSILON)
         if abs(alpha / beta - t) <= TOLERANCE * t:
             break
-    evidence = feature_dim * np.log(alpha) + num_samples * np.log(beta) - np.sum(np.log(alpha + beta * s))
+    with np.errstate(
+        divide="ignore"
+    ):  # where all features are 0, so is alpha: they explain nothing, and score -infinity
+        log_alpha = np.log(alpha)
+    evidence = feature_dim * log_alpha + num_samples * np.log(beta) - np.sum(np.log(alpha + beta * s))
     evidence -= beta * residual_square + alpha * w_square + num_samples * np.log(2 * np.pi)
     return float(evidence / 2), float(t)

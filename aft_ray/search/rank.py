@@ -24,6 +24,7 @@ from aft_ray.search.knowledge import Knowledge, advice, knowledge_of, train_labe
 from aft_ray.search.rank_picture import rank_picture
 from aft_ray.search.space import teacher_subsets
 from aft_ray.store.workspace import Workspace
+from aft_ray.training.inputs.order import has_label
 from aft_ray.training.inputs.stores import Setup
 
 
@@ -58,7 +59,7 @@ def rank(setup: Setup) -> Ranking:
 def ranking_of(setup: Setup) -> Ranking:
     """The ranking of the combinations that `search.teachers` names.
 
-    Raises InputError if the recipe names no teachers, or samples do not have one class each.
+    Raises InputError if the recipe names no teachers, samples do not have one class each, or a split has no label.
     """
     recipe, stores = setup.recipe, setup.stores
     if not recipe.teachers:
@@ -72,6 +73,12 @@ def ranking_of(setup: Setup) -> Ranking:
     subsets = teacher_subsets(recipe)
     validation, validation_labels = labelled_rows(stores["validation"])
     labels = train_labels(train, recipe.train)
+    if without := [
+        name for name, own in (("train", labels), ("validation", validation_labels)) if not has_label(own).any()
+    ]:
+        raise InputError(
+            [f"No sample of the {name} split has a label: there is nothing to rank teachers by." for name in without]
+        )
 
     heads = Heads(columns, subsets, len(train.manifest["classes"]), validation)
     second_moments = _Covariance(sum(train.teacher_dims))
@@ -112,7 +119,7 @@ class _Covariance:
         """Linear CKA of every two groups of features: |X'Y|^2 / (|X'X| |Y'Y|), Frobenius norms of centred products."""
         centred = self.products - np.outer(self.sums, self.sums) / max(1, self.count)
         norms = np.array([[np.linalg.norm(centred[np.ix_(x, y)]) for y in parts] for x in parts])
-        own = np.maximum(norms.diagonal(), 1e-300)
+        own = np.maximum(norms.diagonal(), 1e-150)  # its square is no zero: features that never change are like nothing
         return norms**2 / np.outer(own, own)
 
 

@@ -38,13 +38,19 @@ def record_of(setup: Setup, recipe: Recipe, rows: Sequence[TrialRow]) -> Record:
 
 
 def code() -> str:
-    """The commit of the package, or its version outside a clone."""
-    command = ["git", "-C", str(Path(aft_ray.__file__).parent), "rev-parse", "--short", "HEAD"]
+    """The commit of the package, or its version outside a clone. An installed package may lie inside another project's clone."""
+    file = Path(aft_ray.__file__)
+    is_of_clone = _git(file.parent, "ls-files", file.name) == file.name
+    return (is_of_clone and _git(file.parent, "rev-parse", "--short", "HEAD")) or aft_ray.__version__
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """The output of a git command; empty where it fails, or there is no git."""
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     except OSError:
-        found = ""
-    return found or aft_ray.__version__
+        return ""
 
 
 def machine() -> str:

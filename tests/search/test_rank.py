@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,13 @@ from aft_ray.datasets.prepare import prepare
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.regularizers import log_me
-from aft_ray.search.rank import _Covariance, rank
+from aft_ray.search.rank import _Covariance, rank, ranking_of
 from aft_ray.store.parquet import features_table
 from aft_ray.store.shards import samples_fingerprint
 from aft_ray.store.side_by_side import open_store
 from aft_ray.store.workspace import Workspace
 from aft_ray.training import check
+from tests.helpers.training import DATA, TEST, TRAIN, VALIDATION, made_workspace
 
 
 @pytest.fixture
@@ -115,3 +118,23 @@ def test_without_teachers_there_is_nothing_to_rank(recipe: Recipe) -> None:
     )
     with pytest.raises(InputError, match="there is nothing to rank"):
         rank(open_setup(none, "rank"))
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_split_without_labels_is_told_in_a_line(split: str, tmp_path: Path) -> None:
+    without = getattr(DATA, split)
+    without = replace(without, labels=np.full_like(without.labels, -1))
+    given = made_workspace(tmp_path, data=replace(DATA, **{split: without}))
+    with pytest.raises(InputError, match=f"^No sample of the {split} split has a label: there is nothing to rank"):
+        rank(open_setup(given, "rank"))
+
+
+def test_a_teacher_whose_features_are_all_zero_is_the_last_and_like_nothing(tmp_path: Path) -> None:
+    dead = {
+        name: replace(split, features={**split.features, "one": np.zeros_like(split.features["one"])})
+        for name, split in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))
+    }
+    given = made_workspace(tmp_path, {"search.teachers": "singles"}, replace(DATA, **dead))
+    ranking = ranking_of(open_setup(given, "rank"))
+    assert [row["teachers"] for row in ranking.rows] == [["two"], ["one"]]
+    assert ranking.rows[-1]["log_me"] == -math.inf and ranking.cka.tolist() == [[0.0, 0.0], [0.0, 1.0]]
