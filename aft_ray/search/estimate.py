@@ -19,6 +19,7 @@ from aft_ray.training.checkpoint import TrainingState
 from aft_ray.training.fit import fit, next_evaluation
 from aft_ray.training.inputs.data import load_data
 from aft_ray.training.inputs.stores import Setup, open_setup
+from aft_ray.training.train import decide_streaming
 
 PROBE_STEPS = 4
 
@@ -92,19 +93,16 @@ def _seconds(recipe: Recipe, step_s: float, evaluation_s: float) -> float:
 
 
 def _probe(recipe: Recipe) -> tuple[float, float]:
-    """Seconds of a step and of an evaluation, after the first few steps."""
-    short = {
-        "steps": 3 * PROBE_STEPS,
-        "evaluate_every": PROBE_STEPS,
-        "num_workers": 1,
-        "trackers": [],
-        "streaming": False,
-    }
+    """Seconds of a step and of an evaluation, after the first few steps. Samples that have no room in memory are streamed, as in
+    the search."""
+    short = {"steps": 3 * PROBE_STEPS, "evaluate_every": PROBE_STEPS, "num_workers": 1, "trackers": []}
     largest = max(teacher_subsets(recipe), key=len, default=())
     teachers = [teacher.model_dump(mode="json") for teacher in recipe.teachers if teacher.name in largest]
     changes = {f"train.{key}": value for key, value in short.items()} | {"train.warmup_steps": 0, "teachers": teachers}
     short_recipe = override(recipe, changes | {"search": {}})
-    data = load_data(short_recipe, open_setup(short_recipe).stores)
+    stores = open_setup(short_recipe).stores
+    short_recipe = decide_streaming(short_recipe, stores)
+    data = load_data(short_recipe, stores)
     seen: list[tuple[float, float]] = []
 
     def note(metrics: dict[str, Any], state: TrainingState) -> None:

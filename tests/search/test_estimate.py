@@ -2,11 +2,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from aft_ray.commands.check import open_setup
 from aft_ray.recipe.config import override
 from aft_ray.search.check import num_trials
 from aft_ray.search.estimate import estimate_search, num_finals, num_of_finalists
 from aft_ray.search.search import plan_search
+from aft_ray.training import train
+from aft_ray.training.inputs import data
 from tests.helpers.training import made_workspace
 
 
@@ -26,3 +30,10 @@ def test_a_dry_run_counts_trials_and_their_time_and_writes_nothing(tmp_path: Pat
     assert plan.step_s > 0 and plan.evaluation_s > 0
     per_run = 100 * plan.step_s + 2 * plan.evaluation_s
     assert abs(plan.hours * 3600 / ((14 + 6) * per_run) - 1) < 1e-9
+
+
+def test_a_dry_run_streams_samples_that_have_no_room_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = made_workspace(tmp_path, {"search": {"compare": ["none"], "final": {"seeds": 0}}})
+    monkeypatch.setattr(train, "nodes_resources", lambda: [{"CPU": 1.0, "memory": 1000.0}])
+    monkeypatch.setattr(data, "load_split", None)  # reads the whole split
+    assert estimate_search(open_setup(given, "search")).step_s > 0
