@@ -11,7 +11,7 @@ from pydantic import ConfigDict, with_config
 from typing_extensions import NotRequired, TypedDict
 
 from aft_ray.recipe.config import Recipe, dump
-from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.errors import InputError, faults_of
 from aft_ray.recipe.json_files import damaged
 from aft_ray.recipe.strict_yaml import parse
 from aft_ray.store.files import Directory
@@ -31,6 +31,8 @@ STOP = "stop"
 """A file that asks a run to end at its next evaluation."""
 FAULTS = "faults.json"
 """Errors seen by a single worker; they end the run for all."""
+REPLACED = {CONFIG, METRICS, STOP, FAULTS, "checkpoints", "student", "tensorboard"}
+"""Files and directories of a run whose content is replaced or deleted."""
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 """Ray Train's own list of checkpoints, which it does not write atomically."""
 
@@ -57,9 +59,14 @@ class RunDirectory:
         return f"Restore it from a copy, or delete the directory {self.place} and train again."
 
     def check_claim(self, inputs: Mapping[str, Any]) -> bool:
-        """Whether the directory is claimed already. Raises InputError if that is by a run with other `inputs`."""
+        """Whether the directory is claimed already.
+
+        Raises InputError if that is by a run with other `inputs`, or if nobody has claimed it and it holds files which a run
+        would replace or delete.
+        """
         claimed = self.inputs()
         if claimed is None:
+            self._check_is_free()
             return False
         if differing := differing_inputs(claimed, inputs):
             raise InputError(
@@ -67,6 +74,15 @@ class RunDirectory:
                 " with run=NAME, or delete the directory."
             )
         return True
+
+    def _check_is_free(self) -> None:
+        """Other programs call a directory `runs` too, and a file in it `config.yaml` or `checkpoints`."""
+        theirs = sorted(REPLACED & set(self.place.names()))
+        if theirs and faults_of(self.config):  # a recipe of ours shows a claim that was killed half-way, or of before
+            raise InputError(
+                f"{self.place} holds {', '.join(theirs)} and no {self.kind} of ours, which would replace or delete that. Move it"
+                f" away, or give this {self.named} a name with run=NAME."
+            )
 
     def claim(self, recipe: Recipe, inputs: Mapping[str, Any]) -> None:
         """Writes the resolved recipe and the run's provenance. Raises InputError if another run is there."""

@@ -51,9 +51,9 @@ def train(setup: Setup) -> Directory:
     workspace = Workspace.at(recipe.workspace)
     run = workspace.run(recipe.run)
     with lease(workspace, f"runs/{recipe.run}"), Progress("train", recipe.train.steps, "steps") as progress:
-        if run.has(STOP):  # an interrupted command asked for it
-            run.delete_file(STOP)
         started, modalities = RunDirectory(run).inputs(), stores["train"].modalities
+        if started and run.has(STOP):  # an interrupted command asked for it
+            run.delete_file(STOP)
         recipe = with_defaults(decide_streaming(recipe, stores, run), started, modalities)
 
         def show(line: dict[str, Any], num_steps: int) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -130,7 +131,7 @@ def test_a_split_without_labels_is_told_in_a_line(split: str, tmp_path: Path) ->
 
 
 def test_a_teacher_whose_features_are_all_zero_is_the_last_and_like_nothing(tmp_path: Path) -> None:
-    dead = {
+    dead: dict[str, Any] = {
         name: replace(split, features={**split.features, "one": np.zeros_like(split.features["one"])})
         for name, split in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))
     }
