@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from aft_ray.cluster.tasks import Helpers
-from aft_ray.datasets import buckets, items
-from aft_ray.datasets.buckets import bucket_edges, files, mapping, strata
+from aft_ray.datasets import items
+from aft_ray.datasets.buckets import bucket_edges
 from aft_ray.datasets.prepare import prepare
-from aft_ray.datasets.sources import picture_parts, tabular
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from tests.helpers.hub_data import png
+from tests.helpers.small_buckets import SMALL
 from tests.helpers.tables import WRITERS, write_csv
 from tests.helpers.tasks import elsewhere
 
@@ -107,14 +107,8 @@ def write_pictures(
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several buckets, batches, tars of a task, and parts of a table, for 120 samples."""
-    monkeypatch.setattr(buckets, "BUCKET_ROWS", 17)
-    monkeypatch.setattr(files, "ROWS_OF_BATCH", 4)
-    monkeypatch.setattr(mapping, "TASKS", 2)
-    monkeypatch.setattr(strata, "CELLS", 10)
-    monkeypatch.setattr(tabular, "PART_ROWS", 10)
-    monkeypatch.setattr(picture_parts, "PART_FILES", 5)
-    monkeypatch.setattr(picture_parts, "PIECE_FILES", 9)
+    for module, name, value in SMALL:
+        monkeypatch.setattr(module, name, value)
 
 
 KEYS: dict[str, dict[str, Any]] = {

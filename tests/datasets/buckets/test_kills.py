@@ -1,0 +1,82 @@
+"""A command that is killed in any phase goes on when it is started again: the samples are those of one that was not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from aft_ray.cli import main
+from aft_ray.commands import prepare
+from aft_ray.store.files import TEMPORARY
+from tests.datasets.buckets.test_buckets import samples_of, write_tables
+from tests.helpers import ROOT
+from tests.helpers.small_buckets import SMALL, helpers_here
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    table = write_tables(tmp_path_factory.mktemp("tables"), "parquet")
+    return {**table, "samples_per_shard": 7, "max_bad_samples": 1, "train_fraction": 0.7, "stratify": True}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, given: dict[str, Any]) -> dict[str, bytes]:
+    """The samples that one process makes in its memory."""
+    place = tmp_path_factory.mktemp("undisturbed")
+    assert main(["prepare", recipe(place, {**given, "distributed": "never"})]) == 0
+    return samples_of(place / "work")
+
+
+def recipe(place: Path, dataset: dict[str, Any]) -> str:
+    content = {"workspace": str(place / "work"), "dataset": dataset, "student": {"model": "tiny:cnn"}}
+    (place / "recipe.yaml").write_text(yaml.safe_dump(content))
+    return str(place / "recipe.yaml")
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("event", "pattern", "number", "whole"),
+    [
+        ("write", "rows-*.text", 2, "rows-*.facts"),
+        ("write", "rows-*.facts", 2, "rows-*.facts"),
+        ("write", "sorted-*.arrow", 2, "sorted-*.arrow"),
+        ("write", "chosen-*.arrow", 2, "chosen-*.arrow"),
+        ("write", "part-*.parquet", 3, "part-*.parquet"),
+        ("write", "manifest.json", 2, "manifest.json"),
+        ("delete", "rows-*", 3, "manifest.json"),
+    ],
+    ids=["copying", "listing", "sorting", "choosing", "writing", "manifests", "deleting"],
+)
+def test_a_command_that_is_killed_in_any_phase_goes_on_when_it_is_started_again(
+    tmp_path: Path,
+    given: dict[str, Any],
+    undisturbed: dict[str, bytes],
+    event: str,
+    pattern: str,
+    number: int,
+    whole: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = recipe(tmp_path, {**given, "distributed": "always"})
+    killed = [sys.executable, "-m", "tests.helpers.small_buckets", event, pattern, str(number), file]
+    ended = subprocess.run(killed, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == -9, ended.stderr
+    before = [*(tmp_path / "work").rglob(whole)]
+    assert len(before) == (number - 1 if event == "write" else 3) and (tmp_path / "work" / "listing").exists()
+    for module, name, value in SMALL:
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(prepare, "helpers_of", helpers_here)
+    assert main(["prepare", file]) == 0
+    found = {name: content for name, content in samples_of(tmp_path / "work").items() if not is_temporary(name)}
+    assert found == undisturbed
+    assert not (tmp_path / "work" / "listing").exists()
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a killed process left it, as an hour shows; earlier a task may still write it."""
+    return TEMPORARY.fullmatch(Path(name).name) is not None
