@@ -9,21 +9,23 @@ import pytest
 
 from aft_ray.cli import main
 from aft_ray.cluster.lease import lease
-from aft_ray.datasets.buckets.files import FOLDER, write_table
+from aft_ray.datasets.buckets.files import FOLDER, write_bytes, write_table
 from aft_ray.store.workspace import Workspace
 
 NAME = f"rows-{16 * '0'}"
 UNFINISHED = f".{NAME}.image.{8 * '0'}.tmp"
+OTHERS = [f".sorted-00000.arrow.{8 * '1'}.tmp", "sorted-00000.arrow"]
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    """As a command that failed while it listed tars leaves it, beside a file of somebody else with such a name."""
+    """As a command that failed while it listed tars leaves it, beside files of somebody else with such names."""
     workspace = Workspace.at(tmp_path / "work")
     write_table(workspace / FOLDER, f"{NAME}.arrow", pa.table({"row": [1]}))
-    (workspace / FOLDER).write(f"{NAME}.facts", b"facts")
-    (workspace / FOLDER).write(UNFINISHED, b"part of a copy")
-    (workspace / FOLDER).write("sorted-00000.arrow", b"mine")
+    write_bytes(workspace / FOLDER, f"{NAME}.facts", b"facts")
+    write_bytes(workspace / FOLDER, UNFINISHED, b"part of a copy")
+    for name in OTHERS:
+        (workspace / FOLDER).write(name, b"mine")
     return workspace
 
 
@@ -40,7 +42,7 @@ def test_own_files_are_listed_then_deleted_and_the_others_stay(
     assert "Would be deleted" in shown and f"{NAME}.arrow" in shown and f"{NAME}.facts" in shown and UNFINISHED in shown
     assert "sorted-00000" not in shown and names(workspace) == before
     assert main(["clean", str(workspace)]) == 0
-    assert "Deleted from" in capsys.readouterr().out and names(workspace) == ["sorted-00000.arrow"]
+    assert "Deleted from" in capsys.readouterr().out and names(workspace) == OTHERS
     assert main(["clean", str(workspace)]) == 0
     assert "holds no working files" in capsys.readouterr().out
 

@@ -21,10 +21,12 @@ FOLDER = "listing"
 ROWS_OF_BATCH = 1024
 """A reader of a few rows reads the batches that have them."""
 MARK = b"aft_ray.listing"
-"""In the schema of every table that we write, and at the start of every copy."""
+"""In the schema of every table that we write, and at the start of every other file."""
+HEAD_BYTES = 1 << 16
+"""The first bytes of a file, with the mark."""
 OWN = re.compile(r"(rows-[0-9a-f]{16}\.(arrow|facts|image|text)|(sorted|chosen)-\d{5}\.arrow)")
 LEFT_OVER = re.compile(rf"\.{OWN.pattern}\.[0-9a-f]{{8}}\.tmp")
-"""A file that a killed process has not finished."""
+"""The name of a file that a killed process has not finished."""
 
 
 @contextmanager
@@ -36,7 +38,7 @@ def working_place(workspace: Directory) -> Iterator[Directory]:
     """
     with lease(workspace, FOLDER):
         place = workspace / FOLDER
-        for name in filter(LEFT_OVER.fullmatch, place.names()):
+        for name in _unfinished(place):
             place.delete_file(name)
         if strangers := [name for name in place.names() if OWN.fullmatch(name) and not _is_own(place, name)]:
             raise InputError(
@@ -75,20 +77,20 @@ def _delete_own(place: Directory) -> None:
 
 
 def _own_files(place: Directory) -> list[str]:
-    """Our files, whole or not. Facts come before the table that shows whose they are: a kill between them leaves no stranger."""
-    names = sorted(place.names(), reverse=True)
-    return [n for n in names if LEFT_OVER.fullmatch(n) or (OWN.fullmatch(n) and _is_own(place, n))]
+    """Our files, whole or not."""
+    return [*_unfinished(place), *(name for name in place.names() if OWN.fullmatch(name) and _is_own(place, name))]
+
+
+def _unfinished(place: Directory) -> list[str]:
+    """Our files that are not whole. One that has no byte yet is nobody's loss."""
+    names = filter(LEFT_OVER.fullmatch, place.names())
+    return [name for name in names if not place.size(name) or _is_own(place, name)]
 
 
 def _is_own(place: Directory, name: str) -> bool:
-    """Facts have no mark, and are written after the table of the same name."""
-    if not name.endswith((".arrow", ".facts")):
-        return read_bytes(place, name, 0, len(MARK)) == MARK
-    table = f"{name.partition('.')[0]}.arrow"
     try:
-        with place.filesystem.open_input_file(f"{place.path}/{table}") as source:
-            return MARK in (pa.ipc.open_file(source).schema.metadata or {})
-    except (OSError, pa.ArrowInvalid):
+        return MARK in read_bytes(place, name, 0, HEAD_BYTES)
+    except OSError:  # a folder
         return False
 
 
@@ -98,6 +100,15 @@ def write_table(place: Directory, name: str, table: pa.Table) -> None:
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks(), max_chunksize=ROWS_OF_BATCH)
     place.write(name, sink.getvalue())
+
+
+def write_bytes(place: Directory, name: str, content: bytes) -> None:
+    place.write(name, MARK + content)
+
+
+def read_whole(place: Directory, name: str) -> bytes:
+    """The content that `write_bytes` has written."""
+    return place.read(name).removeprefix(MARK)
 
 
 def read_table(place: Directory, name: str, start: int, stop: int) -> pa.Table:
@@ -122,6 +133,8 @@ def new_copy(place: Directory, name: str) -> Iterator[Any]:
         stream.write(MARK)
         yield stream
     if place.is_local:
+        with open(part, "rb") as written:
+            os.fsync(written.fileno())
         os.replace(part, path)
 
 

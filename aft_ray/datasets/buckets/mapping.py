@@ -14,7 +14,7 @@ import pyarrow as pa
 from aft_ray.cluster.progress import Progress
 from aft_ray.cluster.tasks import Tasks
 from aft_ray.datasets.buckets.copies import FILE, copying, spans
-from aft_ray.datasets.buckets.files import read_table, write_table
+from aft_ray.datasets.buckets.files import read_table, read_whole, write_bytes, write_table
 from aft_ray.datasets.items import Coded, Items
 from aft_ray.datasets.parts import Facts, Part, Plan, Whole, gathered
 from aft_ray.datasets.sources.labels import Labels
@@ -22,7 +22,7 @@ from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.files import Directory
 
-FORMAT = 2
+FORMAT = 3
 """Of the files: a version that writes others raises it, and finds none of those before."""
 BINS = 4096
 """Equal ranges of hashes, whose samples are counted. A bucket is one or several of them."""
@@ -112,11 +112,11 @@ def map_rows(
         "num_outside": facts.num_outside,
     }
     note = b",".join(filter(None, notes))
-    place.write(f"{name}.facts", json.dumps(head).encode() + b"\n" + note)
+    write_bytes(place, f"{name}.facts", json.dumps(head).encode() + b"\n" + note)
 
 
 def mapped_file(place: Directory, name: str) -> MappedFile:
-    text, _, note = place.read(f"{name}.facts").partition(b"\n")
+    text, _, note = read_whole(place, f"{name}.facts").partition(b"\n")
     head = json.loads(text)
     task, columns, names, numbered = head["form"]
     labels = Labels(task, tuple(columns), tuple(names), numbered)

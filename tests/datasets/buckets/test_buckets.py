@@ -17,6 +17,7 @@ import pytest
 from aft_ray.cluster.tasks import Helpers
 from aft_ray.datasets import items
 from aft_ray.datasets.buckets import bucket_edges
+from aft_ray.datasets.buckets.files import MARK
 from aft_ray.datasets.prepare import prepare
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
@@ -320,6 +321,16 @@ def test_a_file_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="sorted-00000.arrow was not written by 'aft-ray prepare'. Move it away."):
         prepare(given, helpers=Helpers(elsewhere))
     assert other.read_text() == "mine"
+
+
+@pytest.mark.parametrize("rest", [b"", b"ARROW1", MARK + b"the first bytes of a copy"])
+def test_what_a_killed_process_has_not_finished_is_deleted_if_it_is_ours(tmp_path: Path, rest: bytes) -> None:
+    unfinished = tmp_path / "work" / "listing" / f".sorted-00000.arrow.{8 * '0'}.tmp"
+    unfinished.parent.mkdir(parents=True)
+    unfinished.write_bytes(rest)
+    given = {"path": write_tars(tmp_path / "tars"), "distributed": "always", "max_bad_samples": 1}
+    prepare(recipe(tmp_path / "work", **given), helpers=Helpers(elsewhere))
+    assert unfinished.exists() == (rest == b"ARROW1")  # a file of another program may begin so
 
 
 def test_samples_that_stay_in_memory_are_told_with_the_reason(
