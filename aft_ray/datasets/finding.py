@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aft_ray.cluster.tasks import Helpers
-from aft_ray.datasets import list_samples, one_line, plan_of
+from aft_ray.datasets import Listing, list_samples, one_line, plan_of
 from aft_ray.datasets.buckets import in_buckets
 from aft_ray.datasets.parts import Part, Plan, listing_of, scanned
 from aft_ray.datasets.samples import Listed, Samples
+from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.printable import tell
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.files import Directory
@@ -20,12 +21,17 @@ BYTES_OF_SAMPLE = 230
 def find_samples(config: DatasetConfig, helpers: Helpers | None, place: Callable[[], Directory]) -> Samples:
     """Every sample of the data set, in memory or, where they are work for helpers, in files.
 
-    place: gives the directory for these. Raises InputError if there is nothing to read, or a row is wrong.
+    place: gives the directory for these. Raises InputError if there is nothing to read, a row is wrong, or samples cannot stay
+    where they are, as `dataset.copy: false` asks.
     """
     if helpers is None:
-        return Listed(list_samples(config))
+        return _in_memory(list_samples(config), config)
     with one_line(config):
         plan = plan_of(config)
+        if plan is not None:
+            _check_copy(
+                config, are_files=plan.uris is not None
+            )  # before their content is copied, not after hours of it
         reason = _reason(config, plan)
         if plan is not None and reason is None:
             parts = _few(plan, helpers)
@@ -33,13 +39,26 @@ def find_samples(config: DatasetConfig, helpers: Helpers | None, place: Callable
                 in_buckets(plan, config, place(), helpers.tasks) if parts is None else Listed(listing_of(plan, parts))
             )
         whole = list_samples(config) if plan is None else listing_of(plan, scanned(plan, helpers))
-    samples = Listed(whole)
+    samples = _in_memory(whole, config)
     if helpers.of(samples.count):
         tell(
             f"This process keeps all {samples.count:,} samples in its memory, some {BYTES_OF_SAMPLE} bytes each, because"
             f" {reason}. Other samples are kept on disk (docs/scaling.md)."
         )
     return samples
+
+
+def _in_memory(listing: Listing, config: DatasetConfig) -> Listed:
+    _check_copy(config, are_files=listing.uri is not None)
+    return Listed(listing)
+
+
+def _check_copy(config: DatasetConfig, *, are_files: bool) -> None:
+    if not config.copy_content and not are_files:
+        raise InputError(
+            f"dataset.copy is false, but the samples of {config.name or config.path or config.repo} are not files of their"
+            " own, which can be read where they lie. Leave dataset.copy out: then 'aft-ray prepare' copies them."
+        )
 
 
 def _reason(config: DatasetConfig, plan: Plan | None) -> str | None:

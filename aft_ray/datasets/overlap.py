@@ -9,9 +9,10 @@ from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 
-from aft_ray.datasets.base import Listing, raise_faults
+from aft_ray.datasets.base import raise_faults
 from aft_ray.datasets.replacement import unfinished_places
 from aft_ray.datasets.sources.hub import local_folder
+from aft_ray.datasets.sources.pictures import in_each_folder
 from aft_ray.recipe.places import AnyPath, place_at
 from aft_ray.recipe.remote import RemotePath
 from aft_ray.recipe.sections import DatasetConfig
@@ -23,9 +24,9 @@ WALKED = ("image_folder", "parquet", "csv", "jsonl", "webdataset", "hub")
 """Sources that read every file of their kind below a folder. The others know the names of their files."""
 
 
-def check_apart(listing: Listing | None, config: DatasetConfig, workspace: Workspace) -> None:
+def check_apart(config: DatasetConfig, workspace: Workspace, files: Iterable[str] | None = None) -> None:
     """Raises InputError if raw data and the workspace's samples overlap, through links too: raw data lies where samples are
-    written or made, or a folder that is read whole has the samples inside. listing: None where it names no files of samples.
+    written or made, or a folder that is read whole has the samples inside. files: as `Samples.files`.
     """
     if not workspace.is_local:
         _check_apart_in_store(config, workspace)
@@ -34,7 +35,7 @@ def check_apart(listing: Listing | None, config: DatasetConfig, workspace: Works
     samples = os.path.realpath(f"{workspace}/samples")
     written = [samples, *map(os.path.realpath, unfinished_places(workspace))]
     found: dict[str, None] = {}
-    for place in _places(listing, config):
+    for place in _places(config, files):
         if any(_is_inside(place, other) for other in found):
             continue  # told with the folder that holds it
         if any(_is_inside(place, own) for own in written) or (
@@ -75,14 +76,13 @@ def _is_inside(inner: str, outer: str) -> bool:
     return inner == outer or inner.startswith(outer.rstrip(os.sep) + os.sep)
 
 
-def _places(listing: Listing | None, config: DatasetConfig) -> Iterator[str]:
+def _places(config: DatasetConfig, files: Iterable[str] | None) -> Iterator[str]:
     """Real paths of the files and folders that the samples come from."""
     for root in _roots(config):
         yield os.path.realpath(root)
-        if (listing is None or listing.uri is None) and root.is_dir():
+        if files is None and root.is_dir():
             yield from map(os.path.realpath, _links(root))
-    if listing is not None and listing.uri is not None:
-        yield from _real_files(map(listing.uri, range(len(listing.items))))
+    yield from in_each_folder(files or ()).values()
 
 
 def _roots(config: DatasetConfig) -> Iterator[Path]:
@@ -105,17 +105,3 @@ def _links(root: Path) -> Iterator[str]:
                     yield entry.path
                 elif entry.is_dir():
                     waiting.append(entry.path)
-
-
-def _real_files(paths: Iterable[str]) -> Iterator[str]:
-    """Real paths of local files: every link, and of the others the first in each folder, where they all lie."""
-    folders: set[str] = set()
-    for path in paths:
-        if not path or "://" in path:
-            continue
-        folder, _, name = path.rpartition(os.sep)
-        if os.path.islink(path):
-            yield os.path.realpath(path)
-        elif folder not in folders:
-            folders.add(folder)
-            yield os.path.join(os.path.realpath(folder or os.sep), name)

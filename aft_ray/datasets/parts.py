@@ -23,7 +23,7 @@ from aft_ray.datasets.sources.labels import Labels
 class Facts:
     """What some samples have in common. labels: without their rows. labels_of: as `Items.labels_of`. kinds: the contents that
     some sample has. note: JSON values with commas between, for the digest of the whole. outside: the first picture of a table
-    whose path leads outside its folder; num_outside: how many do.
+    whose path leads outside its folder; num_outside: how many do. files: as `in_each_folder` of the paths that a table names.
     """
 
     labels: Labels
@@ -33,6 +33,7 @@ class Facts:
     note: bytes = b""
     outside: str = ""
     num_outside: int = 0
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ class Whole:
         self.kinds: frozenset[str] = frozenset()
         self.left_out = Counter[str]()
         self.outside, self.num_outside = "", 0
+        self.files: dict[str, str] = {}
         self._digest, self._between = hashlib.sha256(b"["), b""
 
     def add(self, part: Facts) -> np.ndarray:
@@ -133,6 +135,7 @@ class Whole:
         self.left_out += part.left_out
         self.outside = self.outside or part.outside
         self.num_outside += part.num_outside
+        self.files = {**part.files, **self.files}
         if part.note:
             self._digest.update(self._between + part.note)
             self._between = b","
@@ -141,7 +144,7 @@ class Whole:
     def facts(self) -> Facts:
         assert self.labels is not None, "a plan has a part at least"
         found = (self.labels, self.labels_of, self.kinds, self.left_out)
-        return Facts(*found, outside=self.outside, num_outside=self.num_outside)
+        return Facts(*found, outside=self.outside, num_outside=self.num_outside, files=self.files)
 
     def digest(self) -> str:
         """The `fingerprint` of the list that the parts' notes make up."""

@@ -59,7 +59,7 @@ def _prepared(recipe: Recipe, overwrite: bool, helpers: Helpers | None, stack: E
         config = as_made(config, manifest)
 
     def working() -> Directory:
-        check_apart(None, config, workspace)  # before the first file is written, not after hours of listing
+        check_apart(config, workspace)  # before the first file is written, not after hours of listing
         return stack.enter_context(working_place(workspace))
 
     try:
@@ -72,7 +72,7 @@ def _prepared(recipe: Recipe, overwrite: bool, helpers: Helpers | None, stack: E
         )
         return there
     listing = samples.listing
-    check_apart(listing, config, workspace)
+    check_apart(config, workspace, samples.files())
     tell_left_out(listing)
     if "image" in listing.modality and config.background != recipe.dataset.background:
         tell(
@@ -86,8 +86,6 @@ def _prepared(recipe: Recipe, overwrite: bool, helpers: Helpers | None, stack: E
             f"No samples fall into split {', '.join(empty)}: {samples.count} samples are too few for"
             f" validation_fraction {config.validation_fraction} and test_fraction {config.test_fraction}."
         )
-    if not config.copy_content and listing.uri is None:
-        raise InputError("dataset.copy is false, but these samples are not files of their own. Leave it out.")
     with lease(workspace, "samples"), own_faults(config.source or "", "dataset.source"):
         if overwrite:
             with replacing(workspace) as place:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,6 +33,11 @@ class Samples(Protocol):
     def count(self) -> int:
         """How many samples there are."""
 
+    def files(self) -> Iterable[str] | None:
+        """Paths or URLs of samples that are files of their own, one of each folder at least; None if the links below
+        `dataset.path` are still to be followed.
+        """
+
     def choose(self, config: DatasetConfig, there: Manifests) -> dict[str, Rows]:
         """The rows of each split. there: splits that were written before.
 
@@ -55,6 +60,9 @@ class Listed:
     @property
     def count(self) -> int:
         return len(self.listing.items)
+
+    def files(self) -> Iterable[str] | None:
+        return None if self.listing.uri is None else map(self.listing.uri, range(self.count))
 
     def choose(self, config: DatasetConfig, there: Manifests) -> dict[str, Rows]:
         check_ids(self.listing)

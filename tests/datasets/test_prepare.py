@@ -84,7 +84,9 @@ def test_pictures_that_stay_where_they_are_read_the_same(tmp_path: Path, image_f
     assert [*shard["image"]] == [(image_folder / name).read_bytes() for name in shard["sample_id"]]
     path = Path(given.workspace) / "samples" / "train" / "part-00000.parquet"
     assert path.stat().st_size < 0.2 * sum(len(image) for image in shard["image"])
-    with pytest.raises(InputError, match="dataset.copy is false, but these samples are not files of their own"):
+    with pytest.raises(
+        InputError, match="dataset.copy is false, but the samples of mnist5k are not files of their own"
+    ):
         prepare(recipe(tmp_path / "other", name="mnist5k", copy=False))
 
 

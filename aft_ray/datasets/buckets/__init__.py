@@ -14,7 +14,7 @@ first pass serve the next command too; the others are made anew.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -50,13 +50,15 @@ BUCKET_ROWS = 200_000
 
 @dataclass(frozen=True)
 class Bucketed:
-    """The samples of a plan in files. states: of its parts, when they were read. brought: splits that the data set brings."""
+    """The samples of a plan in files. states: of its parts, when they were read. brought: splits that the data set brings.
+    of_tables: the files that tables name, as `in_each_folder`."""
 
     plan: Plan
     head: Head
     states: Sequence[Any]
     mapped: Mapped
     brought: frozenset[int]
+    of_tables: tuple[str, ...]
     tasks: Tasks
 
     @cached_property
@@ -74,6 +76,10 @@ class Bucketed:
     @property
     def count(self) -> int:
         return int(self.mapped.sizes.sum())
+
+    def files(self) -> Iterable[str]:
+        """Links below `dataset.path` were followed before the first file of rows was written."""
+        return self.of_tables
 
     def choose(self, config: DatasetConfig, there: Manifests) -> dict[str, Rows]:
         sorter = self._sorter(config, spares=not any(map(is_of_before, there.values())))
@@ -173,7 +179,7 @@ def in_buckets(plan: Plan, config: DatasetConfig, place: Directory, tasks: Tasks
     bounds = np.array([np.concatenate([[0], np.cumsum(file)])[edges] for file in bins])
     starts = np.cumsum(counts) - counts
     mapped = Mapped(place, tuple(names), tuple(codes), bounds, starts, has_groups, bool(plan.copied))
-    return Bucketed(plan, head, states, mapped, brought, tasks)
+    return Bucketed(plan, head, states, mapped, brought, tuple(whole.files.values()), tasks)
 
 
 def bucket_edges(bins: np.ndarray, rows: int) -> np.ndarray:

@@ -110,6 +110,7 @@ def map_rows(
         "left_out": facts.left_out,
         "outside": facts.outside,
         "num_outside": facts.num_outside,
+        "files": facts.files,
     }
     note = b",".join(filter(None, notes))
     write_bytes(place, f"{name}.facts", json.dumps(head).encode() + b"\n" + note)
@@ -123,7 +124,7 @@ def mapped_file(place: Directory, name: str) -> MappedFile:
     labels.values.update((value, code) for code, value in enumerate(head["labels"]))
     labels.places, labels.faults, labels.num_faults = head["places"], head["faults"], head["num_faults"]
     labels_of = {int(split): set(codes) for split, codes in head["labels_of"].items()}
-    outside = {key: head[key] for key in ("outside", "num_outside")}
+    outside = {key: head[key] for key in ("outside", "num_outside", "files")}
     facts = Facts(labels, labels_of, frozenset(head["kinds"]), Counter(head["left_out"]), note, **outside)
     return MappedFile(name, np.array(head["bins"], np.int32), frozenset(head["brought"]), facts, head["has_groups"])
 

@@ -76,6 +76,24 @@ def read_named_picture(path: str) -> bytes:
         ) from None
 
 
+def in_each_folder(paths: Iterable[str]) -> dict[str, str]:
+    """The folders of local files, links followed, each with the first of them. URLs are passed over."""
+    folders: set[str] = set()
+    found: dict[str, str] = {}
+    for path in paths:
+        folder, _, name = path.rpartition(os.sep)
+        if not path or "://" in path:
+            continue
+        if os.path.islink(path):
+            real = os.path.realpath(path)
+            found.setdefault(os.path.dirname(real), real)
+        elif folder not in folders:
+            folders.add(folder)
+            real = os.path.realpath(folder or os.sep)
+            found.setdefault(real, os.path.join(real, name))
+    return found
+
+
 def check_image_root(folder: AnyPath) -> None:
     """Raises InputError if the folder that a table's paths start from is none."""
     if not folder.is_dir():

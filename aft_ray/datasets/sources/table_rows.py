@@ -21,7 +21,7 @@ from aft_ray.datasets.sources.contents import RowContent, Spools
 from aft_ray.datasets.sources.files import OTHER_SPLITS
 from aft_ray.datasets.sources.json_text import is_unicode
 from aft_ray.datasets.sources.labels import Labels
-from aft_ray.datasets.sources.pictures import picture_path, picture_sizes
+from aft_ray.datasets.sources.pictures import in_each_folder, picture_path, picture_sizes
 from aft_ray.datasets.sources.splits import named_split, split_names
 from aft_ray.datasets.sources.tables import Row, Table, read_rows
 from aft_ray.recipe.errors import InputError
@@ -169,6 +169,7 @@ class _Rows:
             +left_out,
             outside=self.outside,
             num_outside=self.num_outside,
+            files=in_each_folder(self.paths),
         )
         return Part(items, pa.table(contents), facts)
 

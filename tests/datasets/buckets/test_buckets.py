@@ -333,6 +333,36 @@ def test_what_a_killed_process_has_not_finished_is_deleted_if_it_is_ours(tmp_pat
     assert unfinished.exists() == (rest == b"ARROW1")  # a file of another program may begin so
 
 
+@pytest.mark.parametrize("source", ["parquet", "webdataset"])
+def test_samples_inside_files_that_shall_not_be_copied_are_refused_before_they_are(tmp_path: Path, source: str) -> None:
+    path = tmp_path / "data"
+    given = write_tables(path, source) if source == "parquet" else {"path": write_tars(path)}
+    told = outcome(recipe(tmp_path / "work", **given, copy=False, distributed="always"), Helpers(elsewhere))
+    assert told == [
+        f"dataset.copy is false, but the samples of {path} are not files of their own, which can be read where they lie."
+        " Leave dataset.copy out: then 'aft-ray prepare' copies them."
+    ]
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("distributed", ["never", "always"])
+@pytest.mark.parametrize("is_link", [False, True])
+def test_pictures_that_a_table_names_and_that_lie_among_the_samples_are_refused(
+    tmp_path: Path, image_folder: Path, distributed: str, is_link: bool
+) -> None:
+    inside = tmp_path / "work" / "samples" / "own.png"
+    inside.parent.mkdir(parents=True)
+    inside.write_bytes(png(1))
+    (image_folder / "link.png").symlink_to(inside)
+    own = "pictures/link.png" if is_link else "work/samples/own.png"
+    names = [f"pictures/{name}.png" for name in ("top/00", "bottom/00", "bottom/01")]
+    write_csv(tmp_path / "t" / "t.csv", [{"picture": name, "label": name[9:12]} for name in (*names, own)])
+    columns = {"image": "picture", "label": "label", "image_root": str(tmp_path)}
+    given = {"source": "csv", "path": str(tmp_path / "t" / "t.csv"), "columns": columns, "distributed": distributed}
+    told = outcome(recipe(tmp_path / "work", **given), Helpers(elsewhere))
+    assert isinstance(told, list) and len(told) == 1 and f"The raw data {inside} and" in told[0] and inside.exists()
+
+
 def test_samples_that_stay_in_memory_are_told_with_the_reason(
     tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
