@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,9 @@ from aft_ray.commands.tables import console, print_table
 from aft_ray.recipe.errors import InputError
 
 if TYPE_CHECKING:
+    from aft_ray.report.listing import RunFacts, SearchFacts
     from aft_ray.store.workspace import Workspace
+    from aft_ray.training.best import Measure
 
 SUMMARY = "list the names that a recipe can use, or the runs and searches of a workspace"
 PLACE = "for runs and searches: a recipe, or a workspace's directory or URL"
@@ -94,7 +97,7 @@ def list_runs(workspace: Workspace) -> None:
         state = "damaged" if facts.fault else "finished" if facts.is_finished else f"step {facts.step}/{facts.steps}"
         scores = [_score(facts.measure, facts.validation), _score(facts.measure, facts.test)]
         rows.append([facts.name, title_of(facts.method, facts.beta), *scores, _when(facts.date), state])
-    heads = [found[0].measure.head(split) for split in ("validation", "test")]
+    heads = [_measure(found).head(split) for split in ("validation", "test")]
     print_table(f"Runs in {workspace}", ["run", "method", *heads, "written", "state"], rows)
     for facts in found:
         if facts.fault:
@@ -119,14 +122,19 @@ def list_searches(workspace: Workspace) -> None:
         ]
         for facts in found
     ]
-    columns = ["search", "trials", found[0].measure.head("best validation"), "winner", "written"]
+    columns = ["search", "trials", _measure(found).head("best validation"), "winner", "written"]
     print_table(f"Searches in {workspace}", columns, rows)
     for facts in found:
         if facts.fault:
             console.print(facts.fault, soft_wrap=True)
 
 
-def _score(measure: Any, value: float | None) -> str:
+def _measure(found: Sequence[RunFacts] | Sequence[SearchFacts]) -> Measure:
+    """The measure of the workspace's task, from a run or search with a score: a damaged or new one does not know it."""
+    return next((facts.measure for facts in found if facts.validation is not None), found[0].measure)
+
+
+def _score(measure: Measure, value: float | None) -> str:
     return "-" if value is None else measure.number(value)
 
 

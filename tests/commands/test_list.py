@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,11 +12,14 @@ import pytest
 from aft_ray import cli
 from aft_ray.commands.predict import show_predictions
 from aft_ray.recipe.config import Recipe, override
+from aft_ray.report import listing
+from aft_ray.report.listing import RunFacts
 from aft_ray.search.estimate import estimate_search
 from aft_ray.search.search import plan_search
 from aft_ray.search.space import Trial
 from aft_ray.search.trials import TrialDirectory, write_table
 from aft_ray.store.workspace import Workspace
+from aft_ray.training.best import LOSS
 from aft_ray.training.inputs.stores import open_setup
 from aft_ray.training.provenance import origin, run_inputs
 from aft_ray.training.train import train
@@ -58,6 +62,26 @@ def test_a_run_that_is_under_way_or_damaged_is_listed_as_such(
     (tmp_path / "runs" / "with-aft" / "metrics.jsonl").write_text("no json\n")
     listed = said(capsys, "list", "runs", str(tmp_path))
     assert "step 4/4" in listed and "damaged" in listed and "metrics.jsonl, line 1" in listed
+
+
+def test_a_damaged_run_that_is_the_newest_does_not_name_the_task_s_measure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    regression: dict[str, Any] = {
+        "step": 4,
+        "steps": 4,
+        "is_finished": True,
+        "measure": LOSS,
+        "validation": 0.25,
+        "test": 0.5,
+    }
+    found = [
+        RunFacts("broken", None, fault="metrics.jsonl is damaged"),
+        RunFacts("fine", None, "aft", 1.0, **regression),
+    ]
+    monkeypatch.setattr(listing, "list_runs", lambda workspace: found)
+    listed = said(capsys, "list", "runs", str(tmp_path))
+    assert "metrics.jsonl is damaged" in listed and "0.25" in listed and "%" not in listed
 
 
 def test_searches_are_listed_and_a_dry_run_says_what_is_there(
