@@ -65,8 +65,9 @@ def regularizer_class(name: str) -> type[Regularizer]:
         raise ValueError(f"Unknown regularizer {name!r}. Known: {known}.")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"Regularizer {name!r} cannot be imported: {error}.") from error
+    except Exception as error:  # the user's module may raise anything
+        kind = "" if isinstance(error, (ImportError, AttributeError, ValueError)) else f"{type(error).__name__}: "
+        raise ValueError(f"Regularizer {name!r} cannot be imported: {kind}{error}.") from error
     if not (inspect.isclass(found) and issubclass(found, Regularizer)):
         raise ValueError(f"Regularizer {name!r} must be a subclass of aft_ray.regularizers.Regularizer.")
     return found

@@ -1,5 +1,7 @@
 """Methods describe themselves: everything else in the package asks their classes, also those of the user's own."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -63,6 +65,23 @@ def test_a_class_of_ones_own_is_a_method() -> None:
 def test_helpful_errors_about_classes_of_ones_own(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         regularizer_class(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("class Means(nn.Module): ...", "NameError: name 'nn' is not defined"),
+        ("class Means(:", "SyntaxError: invalid syntax"),
+        ("assert False, 'no'", "AssertionError: no"),
+    ],
+)
+def test_a_module_of_one_s_own_that_fails_is_told_in_a_line(
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing_method.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=f"Regularizer 'failing_method:Means' cannot be imported: {message}"):
+        regularizer_class("failing_method:Means")
 
 
 def test_only_methods_are_registered() -> None:
