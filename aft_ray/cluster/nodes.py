@@ -17,10 +17,10 @@ def nodes_resources() -> list[dict[str, float]]:
         return [node["Resources"] for node in ray.nodes() if node["Alive"]]
     import torch
 
-    return [{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count(), "memory": _memory()}]
+    return [{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count(), "memory": memory_here()}]
 
 
-def _memory() -> float:
+def memory_here() -> float:
     """Bytes that this machine has, or this container may use."""
     limits = [Path(name).read_text().strip() for name in CGROUP_LIMITS if Path(name).exists()]
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -89,9 +89,9 @@ def _training_faults(recipe: Recipe) -> list[str]:
 
 def _trial_faults(recipe: Recipe) -> list[str]:
     """Faults of a search's trainings, with its first combination of teachers: it may never train with all at once."""
-    from aft_ray.search.space import teacher_subsets
+    from aft_ray.search.space import first_subset
 
-    first = next(iter(teacher_subsets(recipe)), ())
+    first = first_subset(recipe)
     teachers = [teacher.model_dump(mode="json") for teacher in recipe.teachers if teacher.name in first]
     return _training_faults(override(recipe, {"teachers": teachers, "search": {}}))
 

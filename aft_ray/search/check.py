@@ -10,7 +10,7 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.model import is_own_class
 from aft_ray.recipe.own_class import import_class
 from aft_ray.search import proposals
-from aft_ray.search.space import space_faults, spaces, strengths, teacher_subsets, top_by_rank
+from aft_ray.search.space import num_subsets, space_faults, spaces, strengths, teacher_subsets, top_by_rank
 from aft_ray.training import check as training
 from aft_ray.training.inputs.stores import class_faults, needs_classes
 
@@ -58,9 +58,13 @@ def task_faults(recipe: Recipe, task: str | None) -> list[str]:
 
 
 def _method_faults(recipe: Recipe) -> list[str]:
+    try:
+        subsets = teacher_subsets(recipe)
+    except InputError as error:
+        return error.faults
     found = []
     for method in recipe.search.methods(recipe.regularizer.name):
-        of_method = training.method_faults(recipe, method, teacher_subsets(recipe))
+        of_method = training.method_faults(recipe, method, subsets)
         if not of_method and not strengths(recipe, method):
             of_method = [f"search.beta has no strengths for '{method}' and no 'all'."]
         found += of_method
@@ -114,11 +118,7 @@ def _size_faults(recipe: Recipe) -> list[str]:
 
 def num_trials(recipe: Recipe) -> float:
     """Trials before the final ones."""
-    search, names = recipe.search, recipe.teacher_names()
-    largest = {"singles": 1, "singles_and_pairs": 2}.get(str(search.teachers), len(names))
-    subsets = sum(math.comb(len(names), size) for size in range(1, largest + 1))
-    if not isinstance(search.teachers, str):
-        subsets = len(search.teachers)
+    search, names, subsets = recipe.search, recipe.teacher_names(), num_subsets(recipe)
     per_method = (space.size() * (1 if space.method == "none" else subsets) for space in spaces(recipe, [names]))
     counts = [min(size, search.num_samples or math.inf) for size in per_method]
     further = sum(min(count, search.finalists or 0) for count in counts) * (search.seeds - search.first_seeds)

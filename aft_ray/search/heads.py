@@ -11,11 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aft_ray.cluster.nodes import memory_here
+from aft_ray.recipe.errors import InputError
 from aft_ray.regularizers import LogMEStatistics
 from aft_ray.store.schema import UNLABELED
 from aft_ray.store.side_by_side import Store
 
 NEIGHBOURS = 20
+NEIGHBOUR_BYTES = 8
+"""Of the similarity and the label of one neighbour."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,18 @@ class Heads:
         return Answers(score, linear, self.neighbours[subset].vote(self.num_classes))
 
 
+def check_room(num_subsets: int, num_rows: int) -> None:
+    """Raises InputError if the neighbours of `num_rows` held-out rows, for each combination of teachers, have no room in half of
+    this machine's memory."""
+    wanted, half = num_subsets * num_rows * NEIGHBOURS * NEIGHBOUR_BYTES, memory_here() / 2
+    if wanted > half:
+        raise InputError(
+            f"The neighbours of {num_rows:,} samples for {num_subsets:,} combinations of teachers take {wanted / 1e9:.1f} GB,"
+            f" more than half of this machine's memory, {half / 1e9:.1f} GB. Set search.teachers to singles,"
+            " singles_and_pairs or a list of combinations."
+        )
+
+
 def columns_of(names: Sequence[str], widths: Sequence[int]) -> dict[str, np.ndarray]:
     """The columns of each teacher's features, side by side."""
     bounds = np.cumsum([0, *widths])
@@ -95,12 +111,12 @@ class _Neighbours:
 
     def __init__(self, num_rows: int) -> None:
         self.similarities = np.zeros((num_rows, 0), np.float32)
-        self.labels = np.zeros((num_rows, 0), int)
+        self.labels = np.zeros((num_rows, 0), np.int32)
 
     def update(self, similarities: np.ndarray, labels: np.ndarray) -> None:
         """similarities: (num_rows, n) to n more samples, of `labels` (n,)."""
         candidates = np.concatenate([self.similarities, similarities], axis=1)
-        owners = np.concatenate([self.labels, np.broadcast_to(labels, similarities.shape)], axis=1)
+        owners = np.concatenate([self.labels, np.broadcast_to(labels.astype(np.int32), similarities.shape)], axis=1)
         kept = np.argsort(-candidates, axis=1, kind="stable")[:, :NEIGHBOURS]
         self.similarities = np.take_along_axis(candidates, kept, axis=1)
         self.labels = np.take_along_axis(owners, kept, axis=1)

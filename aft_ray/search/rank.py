@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aft_ray.recipe.errors import InputError
-from aft_ray.search.heads import Heads, columns_of, labelled_rows, rows_with
+from aft_ray.search.heads import Heads, check_room, columns_of, labelled_rows, rows_with
 from aft_ray.search.knowledge import Knowledge, advice, knowledge_of, train_labels
 from aft_ray.search.rank_picture import rank_picture
 from aft_ray.search.space import teacher_subsets
@@ -59,7 +59,8 @@ def rank(setup: Setup) -> Ranking:
 def ranking_of(setup: Setup) -> Ranking:
     """The ranking of the combinations that `search.teachers` names.
 
-    Raises InputError if the recipe names no teachers, samples do not have one class each, or a split has no label.
+    Raises InputError if the recipe names no teachers, samples do not have one class each, a split has no label, or
+    the combinations are too many for this machine's memory.
     """
     recipe, stores = setup.recipe, setup.stores
     if not recipe.teachers:
@@ -80,6 +81,7 @@ def ranking_of(setup: Setup) -> Ranking:
             [f"No sample of the {name} split has a label: there is nothing to rank teachers by." for name in without]
         )
 
+    check_room(len(subsets), len(validation_labels))
     heads = Heads(columns, subsets, len(train.manifest["classes"]), validation)
     second_moments = _Covariance(sum(train.teacher_dims))
     for features, own_labels in rows_with(labels, train):

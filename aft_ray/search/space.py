@@ -24,6 +24,8 @@ from aft_ray.search.balanced import balanced_columns
 LONGEST_NAME = 120
 TRIES = 10_000
 """Random draws beyond the number asked for, until a narrow range counts as tried out."""
+MOST_SUBSETS = 2_000_000
+"""Combinations of teachers: all of 20 teachers, from which a search may draw."""
 BETA, TEACHERS = "regularizer.beta", "teachers"
 ELSEWHERE = {
     "regularizer.name": "search.compare",
@@ -184,12 +186,42 @@ def rounded(number: float) -> float:
 
 
 def teacher_subsets(recipe: Recipe) -> list[tuple[str, ...]]:
-    """The combinations that `search.teachers` asks for, each in the recipe's order; for top_K_by_rank, all that are ranked."""
+    """The combinations that `search.teachers` asks for, each in the recipe's order; for top_K_by_rank, all that are ranked.
+
+    Raises InputError if they are more than MOST_SUBSETS.
+    """
+    if (count := num_subsets(recipe)) > MOST_SUBSETS:
+        raise InputError(
+            f"search.teachers={recipe.search.teachers} makes {count:,} combinations of {len(recipe.teachers)} teachers, the"
+            f" most is {MOST_SUBSETS:,}. Take singles, singles_and_pairs or a list of combinations."
+        )
+    return [*_subsets(recipe)]
+
+
+def _subsets(recipe: Recipe) -> Iterator[tuple[str, ...]]:
     names, asked = recipe.teacher_names(), recipe.search.teachers
-    if not isinstance(asked, str):
-        return list(dict.fromkeys(tuple(name for name in names if name in subset) for subset in asked))
-    largest = {"singles": 1, "singles_and_pairs": 2}.get(asked, len(names))
-    return [subset for size in range(1, largest + 1) for subset in itertools.combinations(names, size)]
+    if isinstance(asked, str):
+        return (subset for size in _subset_sizes(recipe) for subset in itertools.combinations(names, size))
+    return iter(dict.fromkeys(tuple(name for name in names if name in subset) for subset in asked))
+
+
+def _subset_sizes(recipe: Recipe) -> range:
+    """How many teachers a combination has, where `search.teachers` is a word."""
+    num_teachers = len(recipe.teachers)
+    most = {"singles": 1, "singles_and_pairs": 2}.get(str(recipe.search.teachers), num_teachers)
+    return range(1, min(most, num_teachers) + 1)
+
+
+def num_subsets(recipe: Recipe) -> int:
+    """How many combinations `search.teachers` asks for, without listing them."""
+    if isinstance(recipe.search.teachers, str):
+        return sum(math.comb(len(recipe.teachers), size) for size in _subset_sizes(recipe))
+    return sum(1 for _ in _subsets(recipe))
+
+
+def first_subset(recipe: Recipe) -> tuple[str, ...]:
+    """The first combination, to check a recipe with; empty without teachers."""
+    return next(_subsets(recipe), ())
 
 
 def top_by_rank(recipe: Recipe) -> int | None:
@@ -286,7 +318,7 @@ def _key_faults(
 ) -> list[str]:
     """Faults of the searched keys at `place` of the recipe. A key is tried with the methods of `methods` that have it."""
     faults: list[str] = []
-    first = next(iter(teacher_subsets(recipe)), ())  # a method may take no more of them at once
+    first = first_subset(recipe)  # a method may take no more of them at once
     for key, values in keys.items():
         fitting = [method for method in methods if applies(key, method)]
         if key in ELSEWHERE:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from aft_ray.recipe.config import override
-from aft_ray.search.check import faults, num_trials
-from aft_ray.search.space import plan_trials, teacher_subsets
+from aft_ray.recipe.config import Recipe, override
+from aft_ray.recipe.errors import InputError
+from aft_ray.search.check import faults, num_trials, variant_faults
+from aft_ray.search.space import first_subset, plan_trials, teacher_subsets
 from tests.search.test_space import planned
 
 
@@ -21,6 +24,21 @@ from tests.search.test_space import planned
 def test_a_search_of_absurd_size_is_told_and_never_listed(section: dict) -> None:
     (line,) = faults(planned(**section))
     assert line.startswith("The search would run ") and "Lower search.num_samples" in line
+
+
+def many_teachers(count: int, **section: Any) -> Recipe:
+    teachers = [{"name": f"t{number}", "model": "timm:test_vit"} for number in range(count)]
+    return override(planned(**section), {"teachers": teachers})
+
+
+def test_combinations_of_many_teachers_are_told_and_never_listed() -> None:
+    given = many_teachers(40, searcher="random", num_samples=8)
+    (line,) = faults(given)
+    assert line.startswith("search.teachers=all_subsets makes 1,099,511,627,775 combinations of 40 teachers")
+    assert first_subset(given) == ("t0",) and variant_faults(given) == []
+    with pytest.raises(InputError, match="Take singles, singles_and_pairs or a list"):
+        teacher_subsets(given)
+    assert faults(many_teachers(40, searcher="random", num_samples=8, teachers="singles_and_pairs")) == []
 
 
 @pytest.mark.parametrize(

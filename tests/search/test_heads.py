@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from aft_ray.recipe.errors import InputError
 from aft_ray.regularizers import log_me
-from aft_ray.search.heads import Heads, _Neighbours, columns_of
+from aft_ray.search import heads
+from aft_ray.search.heads import Heads, _Neighbours, check_room, columns_of
 from aft_ray.store.schema import UNLABELED
 
 
@@ -26,11 +29,20 @@ def test_the_linear_head_is_logme_s_on_the_labelled_rows_of_the_chosen_teachers(
     features = (random.normal(size=(60, 7)) + labels[:, None]).astype(np.float32)
     held_out = random.normal(size=(25, 7)).astype(np.float32) + 1
     seen = np.where(np.arange(60) % 4 == 0, UNLABELED, labels)
-    heads = Heads(columns_of(("one", "two"), (4, 3)), [("two",), ("one", "two")], 3, held_out)
+    found = Heads(columns_of(("one", "two"), (4, 3)), [("two",), ("one", "two")], 3, held_out)
     for start in range(0, 60, 20):
-        heads.update(features[start : start + 20], seen[start : start + 20])
+        found.update(features[start : start + 20], seen[start : start + 20])
     for subset, own in ((("two",), np.arange(4, 7)), (("one", "two"), np.arange(7))):
         score, weights = log_me(features[seen >= 0][:, own], seen[seen >= 0])
-        answers = heads.answers(subset)
+        answers = found.answers(subset)
         np.testing.assert_allclose(answers.log_me, score)
         np.testing.assert_array_equal(answers.linear, (held_out[:, own] @ weights.T).argmax(1))
+
+
+def test_neighbours_that_have_no_room_in_memory_are_told_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "memory_here", lambda: 8e9)
+    check_room(255, 50_000)
+    with pytest.raises(
+        InputError, match="5,000 samples for 8,191 combinations of teachers take 6.6 GB, more than half"
+    ):
+        check_room(8191, 5_000)
