@@ -42,7 +42,8 @@ def render_page(
     singles = [Group(run.name, [run]) for run in runs]
     gated = [group for group in finals or singles if all(training.gates for training in group.trainings)]
     splits = {split: manifest for split in SPLITS if (manifest := place.samples(split).manifest())}
-    num_validation = splits.get("validation", {}).get("num_samples", math.nan)
+    validation = splits.get("validation", {})
+    num_validation = validation.get("num_samples", math.nan) - validation.get("num_unlabelled", 0)
     return template("report.html.j2").render(
         name=recipe.dataset.name or PurePosixPath(recipe.dataset.path or "").name,
         headline=found.headline if entries else runs_in_words(runs, measure),

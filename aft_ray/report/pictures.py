@@ -96,11 +96,12 @@ def draw_betas(trials: Iterable[TrialRow], num_validation: float) -> list[str]:
     """Per method, validation accuracy (or loss) against beta: a line per combination of teachers, numbered as in `draw_gains`.
 
     All pictures have the scale of the trials that were not stopped; a stopped trial outside it is drawn at its edge. The band
-    around standard transfer is one standard error of an accuracy measured on `num_validation` samples.
+    around standard transfer is one standard error of an accuracy measured on `num_validation` labelled samples.
     """
     searched = Searched.of(trials)
     measure, standard = searched.measure, searched.standard
-    half = math.sqrt(standard * (100 - standard) / num_validation) if measure is ACCURACY else math.nan
+    is_known = measure is ACCURACY and num_validation > 0
+    half = math.sqrt(standard * (100 - standard) / num_validation) if is_known else math.nan
     everything = [point for points in searched.points.values() for point in points]
     finished = [point.value for point in everything if not point.stopped]
     y_range = _padded(finished, standard, searched.best(everything).value if everything else standard)

@@ -20,13 +20,16 @@ from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.best import Measure, measure_of
 
+RECIPE = "recipe.yaml"
+
 
 def report(recipe: Recipe) -> str:
     """Writes `report/index.html`, its tables as CSV and the recipe; returns the page's path or URL.
 
-    Raises InputError if the workspace holds neither a run nor the recipe's search.
+    Raises InputError if the workspace holds neither a run nor the recipe's search, or another program's page lies there.
     """
     place = Workspace.at(recipe.workspace)
+    _check_is_ours(place / "report")
     (place / "searches").infos()  # a file in its place would be taken for no search
     trials = read_trials(place.search(recipe.run))
     runs = read_trainings(place / "runs", (place / "runs").folders())
@@ -43,7 +46,7 @@ def report(recipe: Recipe) -> str:
         "closeness": [closeness.row() for closeness in near],
     }
     files = {f"{name}.csv": as_csv(table) for name, table in tables.items() if table}
-    files["recipe.yaml"] = dump(recipe)
+    files[RECIPE] = dump(recipe)
     page = render_page(recipe, trials, found, runs, near, measure, list(files))
     for name, content in files.items():
         (place / "report").write(name, content.encode())
@@ -62,6 +65,15 @@ def _followers(trials: Directory, entries: Sequence[Entry], runs: Sequence[Train
         if trainings:
             groups.append(Group(entry.title, trainings))
     return groups or [Group(run.name, [run]) for run in runs]
+
+
+def _check_is_ours(report: Directory) -> None:
+    """Every version has written the recipe before the page. A workspace may be a project's folder, with a report of its own."""
+    if report.has("index.html") and not report.has(RECIPE):
+        raise InputError(
+            f"{report}/index.html was not written by 'aft-ray report', which would replace it. Move it away, or give the recipe"
+            " another workspace."
+        )
 
 
 def _nothing_there(place: Workspace, run: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from aft_ray.recipe.config import Recipe, fingerprint
+from aft_ray.report import pictures
 from aft_ray.report.report import report
 from tests.helpers.page import Page
 from tests.helpers.report import (
@@ -125,3 +127,20 @@ def test_hostile_names_are_escaped(recipe: Recipe) -> None:
     assert "<script>alert(1)</script>, &amp;, \\x1b[8mhidden" in page.words and "\x1b" not in page.source
     assert "$x_1$ <b>" in page.words
     assert not page.attributes("script") and not page.attributes("b")
+
+
+def test_the_band_around_standard_transfer_counts_the_labelled_validation_samples(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_everything(recipe)
+    path = Path(recipe.workspace, "samples", "validation", "manifest.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_unlabelled": 75}))
+    counted: list[float] = []
+
+    def draw(trials: Any, num_validation: float) -> list[str]:
+        counted.append(num_validation)
+        return []
+
+    monkeypatch.setattr(pictures, "draw_betas", draw)
+    report(recipe)
+    assert counted == [25]

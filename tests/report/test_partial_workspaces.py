@@ -81,3 +81,15 @@ def test_the_search_of_another_name_is_offered(recipe: Recipe) -> None:
     write_search(override(recipe, {"run": "other"}), searched())
     with pytest.raises(InputError, match="Searches there: other; choose one with run=NAME"):
         report(recipe)
+
+
+def test_a_page_of_another_program_is_not_replaced(recipe: Recipe) -> None:
+    write_search(recipe, searched())
+    theirs = Path(recipe.workspace, "report", "index.html")
+    theirs.parent.mkdir()
+    theirs.write_text("our quarter")
+    with pytest.raises(InputError, match="report/index.html was not written by 'aft-ray report'.*another workspace"):
+        report(recipe)
+    assert [(path, path.read_text()) for path in theirs.parent.iterdir()] == [(theirs, "our quarter")]
+    theirs.unlink()
+    assert Page(report(recipe)).words == Page(report(recipe)).words, "its own page is replaced"
