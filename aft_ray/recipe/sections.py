@@ -5,6 +5,7 @@ A section whose keys contradict each other raises ValueError, which `fault_lines
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Mapping
@@ -136,11 +137,9 @@ class DatasetConfig(Model):
         return tuple(place for place in (self.path, self.columns.image_root) if place is not None and is_url(place))
 
     def paths(self) -> tuple[str, ...]:
-        """The places of the raw data that are paths, those of a glob aside."""
-        places = (place for place in (self.path, self.columns.image_root) if place is not None)
-        return tuple(
-            os.path.abspath(os.path.expanduser(place)) for place in places if not is_url(place) and "*" not in place
-        )
+        """The paths of the raw data, without patterns of names."""
+        places = (place for place in (self.path, self.columns.image_root) if place and not is_url(place))
+        return tuple(os.path.abspath(os.path.expanduser(place)) for place in places if not glob.has_magic(place))
 
     @field_validator("source")
     @classmethod

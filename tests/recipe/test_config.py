@@ -11,6 +11,7 @@ from aft_ray.recipe.config import Recipe, dump, fingerprint, load, load_text, ov
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.files import merged
 from aft_ray.recipe.model import Model
+from aft_ray.recipe.sections import DatasetConfig
 
 MINIMAL = "workspace: w\ndataset: {name: mnist5k}\nstudent: {model: 'tiny:cnn'}\n"
 
@@ -248,3 +249,12 @@ def test_every_key_says_what_it_means_in_one_sentence_or_a_few() -> None:
             text = field.description or ""
             assert text[:1].isupper() or text[:1] == "`", f"{kind.__name__}.{name}: {text!r}"
             assert text.endswith(".") and len(text) <= 400, f"{kind.__name__}.{name}: {text!r}"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("data/*.csv", ()), ("data/part-?.csv", ()), ("data/part-[0-9].csv", ()), ("data", ("data",))],
+)
+def test_nodes_are_asked_for_the_paths_of_raw_data_not_for_patterns(path: str, expected: tuple[str, ...]) -> None:
+    dataset = DatasetConfig.model_validate({"source": "csv", "path": path, "columns": {"text": "text"}})
+    assert dataset.paths() == tuple(str(Path(name).absolute()) for name in expected)
