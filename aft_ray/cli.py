@@ -28,7 +28,7 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES
 
 
 RESUMED = ("prepare", "extract", "train", "search", "pipeline", "study", "demo")
-"""Verbs that go on where they were stopped. Any other begins again, and keeps what it wrote before until then."""
+"""Verbs that go on where they were stopped. The others start anew, and keep their earlier output until the new one is whole."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

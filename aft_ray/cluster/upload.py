@@ -28,7 +28,7 @@ Rule = tuple[Path, GitIgnoreSpec]
 
 
 def travelling(directory: Path, excludes: Sequence[str] = ()) -> Mapping[str, Path]:
-    """The files below `directory` by their path in it, without those that match EXCLUDES, `excludes` or an ignore file.
+    """The files below `directory` by their path in it, less files that match EXCLUDES, `excludes` or an ignore file.
 
     excludes: patterns as in .gitignore.
     """

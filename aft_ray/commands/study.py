@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-faulty",
         action="store_true",
-        help="name the settings that cannot run, such as those without data, and run the others",
+        help="name the settings that cannot run, for example without their data, and run the others",
     )
     parser.add_argument(
         "--at-once",
@@ -100,7 +100,7 @@ def run(parsed: argparse.Namespace) -> None:
 
 
 def runnable(study: Study, only: Sequence[str] = (), *, skip: bool = False) -> tuple[list[str], list[str]]:
-    """The settings that are not finished, or those of `only`, and a line for each fault of others that cannot run.
+    """The unfinished settings, or only the settings `only`, that can run, and a line for each fault of the others.
 
     Raises InputError if `only` names no setting, or a setting has faults and `skip` is not set.
     """
@@ -115,7 +115,7 @@ def runnable(study: Study, only: Sequence[str] = (), *, skip: bool = False) -> t
 
 
 def wanted(study: Study, only: Sequence[str]) -> list[str]:
-    """The settings that are not finished, or those of `only`. Raises InputError if `only` names no setting."""
+    """The unfinished settings, or those among them that `only` names. Raises InputError if `only` names no setting."""
     from aft_ray.study.run import unfinished
 
     if unknown := [name for name in only if name not in study.settings]:

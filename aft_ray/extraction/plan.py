@@ -1,4 +1,4 @@
-"""The plan of an extraction: which shards of features are missing, and what they must be made with."""
+"""The plan of an extraction: the missing shards of features, and the settings that they need."""
 
 from __future__ import annotations
 

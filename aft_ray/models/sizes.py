@@ -70,5 +70,5 @@ def size_of(
 
 
 def reads_texts(model: str, tower: str | None = None) -> bool:
-    """Whether a model whose size is known reads texts, of a model with two towers the one that is chosen."""
+    """Whether a model of known size reads texts; of a model with two towers, whether the chosen tower does."""
     return model in TEXT or tower == "text"

@@ -91,7 +91,7 @@ def build_regularizer(
 
 
 def _check_known(name: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Raises ValueError, naming the options that `name` does not have and those that it has."""
+    """Raises ValueError, naming the unknown options and all known ones."""
     if unknown := sorted(options.keys() - set(known)):
         listed = f"option{'s' * (len(unknown) > 1)} {', '.join(map(repr, unknown))}"
         raise ValueError(f"Unknown {listed} for regularizer {name!r}. Known: {', '.join(known)}.")

@@ -127,7 +127,7 @@ def read_trials(search: Directory) -> list[TrialRow]:
 
 
 def read_trainings(place: Directory, names: Iterable[str]) -> list[Training]:
-    """The runs or trials `names` in `place`, without those that never evaluated.
+    """The runs or trials `names` in `place` that have evaluated at least once.
 
     Raises InputError for the first with damaged files.
     """
@@ -169,7 +169,7 @@ def _read_gates(student: Directory, facts: Mapping[str, Any]) -> dict[str, np.nd
         return {}
     ends = np.cumsum([teacher["feature_dim"] for teacher in teachers])
     if tensors["gate_logits"].shape != (ends[-1] if teachers else 0,):
-        raise damaged(student, name, "its gates are not those of the teachers in student.json", MOVE_AWAY)
+        raise damaged(student, name, "its gates do not fit the teachers in student.json", MOVE_AWAY)
     gates = 1 / (1 + np.exp(-tensors["gate_logits"].astype(np.float64)))
     return dict(zip((teacher["name"] for teacher in teachers), np.split(gates, ends[:-1]), strict=True))
 

@@ -75,7 +75,7 @@ class Entry:
 
     @property
     def place(self) -> tuple[bool, float, float]:
-        """Orders entries, the best first: those with final runs by their test error, then the others by validation."""
+        """Orders entries, the best first: entries with final runs by their test error, then the others by validation."""
         tested = bool(self.finals)
         return not tested, self.test_error if tested else 0.0, self.measure.error_of(self.validation)
 

@@ -97,7 +97,7 @@ def _values_digest(table: pa.Table) -> bytes:
 def parsed_table(
     content: bytes, columns: Mapping[str, pa.DataType], needed: Iterable[str], what: str, way_out: str
 ) -> pa.Table:
-    """A table that is read whole. columns: their types, where they are there; those that are `needed` must be.
+    """A table that is read whole. columns: the type of each known column. needed: columns that must be there.
 
     Raises InputError, one line per fault; `what` names the file, and `way_out` is a sentence.
     """

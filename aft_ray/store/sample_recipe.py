@@ -24,7 +24,7 @@ BEFORE = {"background": None, "stratify": False, "max_pixels": None, "split_seed
 DECODING = ("background", "max_pixels")
 """Keys that change how pictures are decoded: they stand in the fingerprint of samples that have pictures."""
 ORDER = "order"
-"""Key of the fingerprint of samples whose pairs of one picture lie side by side; those of before lie anywhere."""
+"""Key of the fingerprint of samples whose pairs of one picture lie side by side; in older samples they lie anywhere."""
 SHOWN = 60
 """Characters of a value in a message."""
 
@@ -40,7 +40,7 @@ def sample_recipe(config: DatasetConfig) -> dict[str, Any]:
 
 
 def recipe_hash(config: DatasetConfig) -> str:
-    """A hash of the keys that choose samples, labels and texts; one that came later counts only where it changes these."""
+    """A hash of the keys that choose samples, labels and texts; later keys count only where they change these."""
     found = sample_recipe(config).items()
     chosen = {key: value for key, value in found if key not in DECODING and (key, value) not in BEFORE.items()}
     return fingerprint(chosen)
@@ -58,7 +58,7 @@ def has_pairs_apart(manifest: Mapping[str, Any]) -> bool:
 
 
 def as_made(config: DatasetConfig, manifest: Mapping[str, Any]) -> DatasetConfig:
-    """The recipe with which more samples can be made beside those of the manifest."""
+    """The recipe that makes further samples in the way in which the samples of the manifest were made."""
     return config.model_copy(update={"background": None}) if is_of_before(manifest) else config
 
 

@@ -265,7 +265,7 @@ def _records(file: pq.ParquetFile) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ValueError("it was not written by aft_ray")
     fingerprint, notes = json.loads(metadata[FINGERPRINT_KEY]), json.loads(metadata[NOTES_KEY])
     if not (isinstance(fingerprint, dict) and isinstance(notes, dict)):
-        raise ValueError("its metadata are not those that aft_ray writes")
+        raise ValueError("its metadata were not written by aft_ray")
     return fingerprint, notes
 
 

@@ -128,7 +128,7 @@ class Store:
 
 
 def _pictures(samples: pa.Table) -> list[bytes]:
-    """The picture of each row; one that rows share is read once, and is one object."""
+    """The picture of each row; rows that share a picture share one object, which is read once."""
     found, rows_of = [b""] * samples.num_rows, rows_by_picture(samples)
     for rows, content in zip(rows_of, contents(samples, [int(rows[0]) for rows in rows_of]), strict=True):
         picture = content()

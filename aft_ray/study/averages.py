@@ -65,7 +65,7 @@ def relative_errors(found: Iterable[Found], method: str) -> dict[str, float]:
 
 
 def mean_of(method: str, found: Sequence[Found]) -> Mean:
-    """The method over those of the settings that have it; NaN and 0 if none has."""
+    """The method over the settings that have it; NaN and 0 if none has."""
     errors, of_aft = relative_errors(found, method), relative_errors(found, OURS)
     entries = [one.chosen[method] for one in found if one.name in errors]
     values = list(errors.values())

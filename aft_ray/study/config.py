@@ -201,7 +201,7 @@ def _dotted(changes: Mapping[str, Any]) -> dict[str, Any]:
 def _setting(
     base: Mapping[str, Any], run: str, root: str, changes: Mapping[str, Any], last: Mapping[str, Any]
 ) -> Recipe:
-    """The recipe of one setting, in its own workspace or in that of its samples. last: changes that hold whatever it says."""
+    """The recipe of one setting, in its own workspace or in the workspace of its samples. last: overrides of all else."""
     faults: list[str] = []
     own = {key: value for key, value in changes.items() if key != BASE}
     content = changed(merged(changes.get(BASE, {}), dict(base)), own, faults)

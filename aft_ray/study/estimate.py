@@ -188,5 +188,5 @@ def _count(nodes: Nodes, kind: str) -> float:
 
 
 def _sum(values: Iterable[float]) -> float:
-    """The sum of those that are known."""
+    """The sum of the known values."""
     return math.fsum(value for value in values if not math.isnan(value))

@@ -89,10 +89,10 @@ def read_study(study: Study, *, of_records: bool = False) -> list[Found]:
 
 
 def read_setting(study: Study, name: str, *, of_records: bool = False) -> Found:
-    """The findings of one setting so far, without those that the recipe's own cannot be compared with.
+    """The findings of one setting so far, as far as they can be compared.
 
-    Methods that the recipe does not compare count if they were trained with this very recipe. Findings of compared methods from
-    before a change of the recipe stay until the new search has its first trial.
+    A method that the recipe does not compare counts if it was trained with this very recipe. After a change of the recipe, the
+    earlier findings of a compared method stay until its new search has a first trial.
     """
     recipe, record = study.settings[name], read_record(study.records, name)
     missing = record.missing(recipe)

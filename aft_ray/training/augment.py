@@ -2,7 +2,7 @@
 
 The random numbers of a row are a function of (seed, step, row of the global batch), so any number of workers sees the same
 pictures, and so does a resumed run. A picture is changed after the student's transform has cropped it. With `train.views` its
-crop is the one that its target features were made of.
+crop is the crop that the teachers saw.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from aft_ray.training.inputs.batch import Batch
 NUMBERS = 16
 """Random numbers of a row, uniform in [0, 1)."""
 USE = 7
-"""Keeps these numbers apart from those of the order of samples."""
+"""Keeps these random numbers apart from the numbers that order the samples."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ STRENGTHS = {
 
 
 def augmentation_of(recipe: Recipe) -> Augmentation | None:
-    """The `Augment` that the recipe's `train.augment` names."""
+    """The augmentation that the recipe's `train.augment` names; None for `none`."""
     if recipe.train.augment == "none":
         return None
     return Augmentation(recipe.train, [transform.column for transform in student_transforms(recipe.student)])

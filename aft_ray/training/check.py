@@ -49,8 +49,8 @@ def method_faults(recipe: Recipe, method: str, combinations: Sequence[Sequence[s
 
 
 def _tower_faults(recipe: Recipe, method: str, combinations: Sequence[Sequence[str]]) -> list[str]:
-    """The first combination with teachers of both of the student's towers, which a method without `towers` cannot take, but for
-    one teacher of each in the towers' order if it has `combine`."""
+    """A line for the first combination that has teachers of both of the student's towers, which a method without the option
+    `towers` cannot take. With the option `combine` it takes one teacher of each tower, in the towers' order."""
     modalities = _modalities(recipe)
     takes_two = "combine" in regularizer_class(method).options()
     for names in combinations if modalities else ():

@@ -40,7 +40,7 @@ class Towers:
 
 
 def towers_of(student: StudentConfig, teachers: Sequence[str], modalities: Mapping[str, str]) -> Towers:
-    """teachers: names of those that the regularizer reads. modalities: what each reads, `image` or `text`."""
+    """teachers: names of the teachers that the regularizer reads. modalities: each teacher's input, `image` or `text`."""
     columns = modality(student).split("+")
     if len(columns) == 1:
         return Towers()

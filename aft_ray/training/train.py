@@ -42,8 +42,8 @@ def needs_ray(recipe: Recipe) -> bool:
 
 
 def train(setup: Setup) -> Directory:
-    """Trains the recipe's student and returns the run's directory, `runs/<run>/`. A finished run is left as it is;
-    one that another command trains is waited for.
+    """Trains the recipe's student and returns the run's directory, `runs/<run>/`. Leaves a finished run as it is,
+    and waits for a run that another command trains.
 
     Raises InputError if the run's directory holds a run of another recipe, or there is no room for the workers.
     """

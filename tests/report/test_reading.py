@@ -99,4 +99,4 @@ def test_gates_of_another_run_are_told(recipe: Recipe, tmp_path: Path, capsys: p
     other = next((tmp_path / "searches" / "main" / "trials").glob("*-aft-*")) / "student" / "regularizer.safetensors"
     (tmp_path / RUN / "student" / "regularizer.safetensors").write_bytes(other.read_bytes())
     assert main(["report", str(tmp_path / "recipe.yaml")]) == 2
-    assert "its gates are not those of the teachers in student.json" in capsys.readouterr().err
+    assert "its gates do not fit the teachers in student.json" in capsys.readouterr().err

@@ -89,7 +89,7 @@ class Column:
         return self.called(IDS) > 0 and self.distinct == len(self.values) and not self.is_picture
 
     def can_be_label(self) -> bool:
-        """Whether its values repeat as those of a label do."""
+        """Whether its values repeat, as a label's do."""
         few = 1 < self.distinct <= max(2, min(MOST_CLASSES, int(REPEATED * len(self.values))))
         return few or (self.called(LABELS) == 2 and self.distinct > 1)
 

@@ -28,7 +28,7 @@ class FirstRecipe:
 def init(
     path: str, columns: Mapping[str, str], workspace: str | None = None, machine: Machine | None = None
 ) -> FirstRecipe:
-    """columns: those that the user named, by key of `dataset.columns`.
+    """columns: names that the user gave, by key of `dataset.columns`.
 
     Raises InputError with every fault of the data, or if no teacher is here.
     """
@@ -42,7 +42,7 @@ def init(
 
 
 def _name(path: str) -> str:
-    """A workspace's name from that of the data."""
+    """A workspace's name, from the name of the data."""
     place = place_at(path)
     name = place.name or place.resolve().name
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name.partition(".")[0]).strip("-") or "data"

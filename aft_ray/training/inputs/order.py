@@ -93,7 +93,7 @@ class BatchOrder:
         return self.streams[0].take(step * self.num_labeled, self.num_labeled)
 
     def all(self, step: int) -> np.ndarray:
-        """(global_batch_size,) indices of step `step`, those with a label first."""
+        """(global_batch_size,) indices of step `step`, labelled samples first."""
         unlabeled = self.streams[1].take(step * self.num_unlabeled, self.num_unlabeled)
         return np.concatenate([self.labeled(step), unlabeled])
 
