@@ -88,7 +88,7 @@ class Owner(BaseModel, strict=True, frozen=True):
 def _processes() -> str | None:
     """Names a process table: the boot of a machine and a container on it. Several machines may share a host name."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
     except OSError:
         return None

@@ -22,6 +22,6 @@ def nodes_resources() -> list[dict[str, float]]:
 
 def memory_here() -> float:
     """Bytes that this machine has, or this container may use."""
-    limits = [Path(name).read_text().strip() for name in CGROUP_LIMITS if Path(name).exists()]
+    limits = [Path(name).read_text(encoding="utf-8").strip() for name in CGROUP_LIMITS if Path(name).exists()]
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return float(min([physical, *(int(limit) for limit in limits if limit.isdigit())]))

@@ -107,8 +107,9 @@ def pack(file: JobFile, directory: Path, place: Path) -> Path:
 
     Raises InputError if the upload would be larger than Ray accepts, or hides a module of Python's.
     """
-    workspace, package, recipe = Path(file.workspace), Path(aft_ray.__file__).parent, place / RECIPE
-    recipe.write_text(file.text)
+    workspace, package = Path(file.workspace).expanduser(), Path(aft_ray.__file__).parent
+    recipe = place / RECIPE
+    recipe.write_text(file.text, encoding="utf-8")
     own = [f"/{name}" for name in (RECIPE, package.name)]
     if workspace.is_relative_to(directory):
         own.append(f"/{workspace.relative_to(directory)}")

@@ -38,8 +38,7 @@ def travelling(directory: Path, excludes: Sequence[str] = ()) -> Mapping[str, Pa
 
 def _files(directory: Path, rules: Sequence[Rule]) -> Iterator[Path]:
     found = (directory / name for name in IGNORE_FILES)
-    own = [(directory, GitIgnoreSpec.from_lines(path.read_text().splitlines())) for path in found if path.is_file()]
-    rules = [*rules, *own]
+    rules = [*rules, *((directory, GitIgnoreSpec.from_lines(_lines(path))) for path in found if path.is_file())]
     for path in sorted(directory.iterdir()):
         is_directory = path.is_dir()
         if any(spec.match_file(path.relative_to(root).as_posix() + "/" * is_directory) for root, spec in rules):
@@ -48,6 +47,11 @@ def _files(directory: Path, rules: Sequence[Rule]) -> Iterator[Path]:
             yield from _files(path, rules)
         elif path.is_file():
             yield path
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of an ignore file; undecodable bytes as in the names of files that have them."""
+    return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
 
 
 def check_hides_nothing(names: Iterable[str], origin: Path) -> None:

@@ -194,7 +194,7 @@ class Repository(ModelFiles):
         folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=self.name, repo_type="model")
         revision = self.revision or "main"
         if (folder / "refs" / revision).is_file():
-            return (folder / "refs" / revision).read_text().strip()
+            return (folder / "refs" / revision).read_text(encoding="utf-8").strip()
         return revision if (folder / "snapshots" / revision).is_dir() else None
 
     def out_of_reach(self, error: Exception) -> InputError:

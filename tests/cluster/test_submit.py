@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -61,6 +62,25 @@ def test_ignore_files_hold_below_their_directory_and_a_link_that_leads_round_is_
     (mine / "code").symlink_to(tmp_path / "elsewhere")
     (mine / "a" / "up").symlink_to(mine)
     assert list(upload.travelling(mine)) == ["a/keep.py", "b/data/small.py", "code/linked.py"]
+
+
+def test_a_file_s_encoding_does_not_depend_on_the_user_s_locale() -> None:
+    """A job would find a recipe that is not UTF-8."""
+    missing = [
+        f"{path.relative_to(ROOT)}, line {node.lineno}"
+        for path in (ROOT / "aft_ray").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if node.func.attr in ("read_text", "write_text") and "encoding" not in {key.arg for key in node.keywords}
+    ]
+    assert missing == []
+
+
+def test_an_ignore_file_may_have_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_bytes(b"caf\xe9.bin\ndata.bin\n")
+    for name in ("data.bin", "code.py"):
+        (tmp_path / name).write_text(name)
+    assert list(upload.travelling(tmp_path)) == ["code.py"]
 
 
 def test_modules_that_would_hide_python_s_own_in_a_job_are_refused(tmp_path: Path) -> None:
