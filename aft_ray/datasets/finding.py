@@ -65,11 +65,7 @@ def _reason(config: DatasetConfig, plan: Plan | None) -> str | None:
     """Why samples are kept in memory however many they are; None if they need not be."""
     if plan is None:
         return f"{config.name or config.source} is not listed in parts"
-    if plan.why_in_memory is not None:
-        return plan.why_in_memory
-    if config.task not in (None, "classification"):
-        return f"the samples of task {config.task} may all have different labels"
-    return None
+    return plan.why_in_memory
 
 
 def _few(plan: Plan, helpers: Helpers) -> list[Part] | None:

@@ -197,6 +197,22 @@ def unit_hashes(salt: str, texts: pa.ChunkedArray) -> np.ndarray:
     return found
 
 
+def tally(labels: Coded, num_classes: int) -> np.ndarray:
+    """How many samples each class has, for regression how many have another number than zero; then how many have no label.
+
+    A label of no class, from a source of the user's own, is told when the samples are opened.
+    """
+    found = np.zeros(num_classes + 1, np.int64)
+    counts = np.bincount(labels.codes, minlength=len(labels.values))
+    for label, known, count in zip(labels.values, labels.known, counts, strict=True):
+        if label is None or not known:
+            found[-1] += count
+        else:
+            own = np.array([label]) if isinstance(label, int) else np.flatnonzero(label)
+            found[own[(own >= 0) & (own < num_classes)]] += count
+    return found
+
+
 def sizes_of(sizes: Iterable[int | None]) -> np.ndarray:
     return np.fromiter((UNKNOWN if size is None else size for size in sizes), np.int64)
 

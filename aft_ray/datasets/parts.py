@@ -49,7 +49,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Head:
-    """A listing without its samples. labels: the label of each code."""
+    """A listing without its samples. labels: the label of each code; the class of each code of a part, see `Labels.in_parts`."""
 
     modality: Modality
     classes: tuple[str, ...]
@@ -172,15 +172,15 @@ def listing_of(plan: Plan, parts: Iterable[Part], read: Callable[[int], Content]
     head = plan.head(whole.facts(), whole.digest())
     if read is None:
         read = plan.reader(head.modality, contents) if plan.copied else Lookup(Reader(plan, head.modality), contents)
-    return listing_with(plan, head, items, contents, read)
+    return listing_with(plan, head, items.labelled(head.labels), contents, read)
 
 
 def listing_with(plan: Plan, head: Head, items: Items, contents: pa.Table, read: Callable[[int], Content]) -> Listing:
-    """A listing of some samples of a plan. items: their labels' codes are places in `head.labels`."""
+    """A listing of some samples of a plan."""
     return Listing(
         modality=head.modality,
         classes=head.classes,
-        items=items.labelled(head.labels),
+        items=items,
         read=read,
         uri=None if plan.uris is None else Lookup(plan.uris, contents),
         task=head.task,

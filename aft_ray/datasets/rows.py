@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from aft_ray.cluster.tasks import Tasks
 from aft_ray.datasets.base import Listing
-from aft_ray.datasets.items import CHUNK, UNKNOWN, Items, Label, taken
+from aft_ray.datasets.items import CHUNK, UNKNOWN, Coded, Items, taken, tally
 from aft_ray.datasets.pairs import cuts
 from aft_ray.datasets.shard_writing import Part, Writer, Written, portion
 
@@ -46,8 +46,8 @@ class Rows(Protocol):
     def written(self, writer: Writer, tasks: Tasks, groups: Sequence[Sequence[Span]]) -> Iterator[list[Written]]:
         """Every task writes a group of shards."""
 
-    def labels_without(self, ids: Sequence[str]) -> list[tuple[Label, int]]:
-        """How many samples besides these have each label."""
+    def tally_without(self, ids: Sequence[str]) -> np.ndarray:
+        """The `tally` of the samples besides these."""
 
 
 @dataclass(frozen=True)
@@ -88,17 +88,17 @@ class ListedRows:
 
         return tasks(writer.write_shards, arguments())
 
-    def labels_without(self, ids: Sequence[str]) -> list[tuple[Label, int]]:
+    def tally_without(self, ids: Sequence[str]) -> np.ndarray:
         labels, codes = self.listing.columns.labels, self.listing.columns.labels.codes[self.indices]
         if ids:
             own = taken(self.listing.columns.ids, self.indices)
             codes = codes[~pc.is_in(own, value_set=pa.array(ids)).to_numpy()]
-        return list(zip(labels.values, np.bincount(codes, minlength=len(labels.values)).tolist(), strict=True))
+        return tally(Coded(labels.values, codes), len(self.listing.classes))
 
 
 def fingerprint_lines(items: Items) -> bytes:
     """A line for each sample with all that its split's fingerprint is about: id, label and size."""
-    labels = pa.array([str(label) for label in items.labels.values]).take(pa.array(items.labels.codes))
+    labels = pa.array([str(label) for label in items.labels.values], pa.string()).take(pa.array(items.labels.codes))
     sizes = pc.if_else(pa.array(items.sizes == UNKNOWN), "None", pa.array(items.sizes).cast(pa.string()))
     lines = pc.binary_join_element_wise(items.ids, labels, sizes, "\t").to_pylist()
     return "".join(f"{line}\n" for line in lines).encode()

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from aft_ray.cluster.tasks import Tasks
 from aft_ray.datasets.base import Listing
-from aft_ray.datasets.items import Label
 from aft_ray.datasets.rows import Rows
 from aft_ray.datasets.shard_writing import Part, Writer, Written
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.own_files import delete_own_files, foreign_shards
 from aft_ray.store.sample_recipe import DECODING, ORDER, recipe_hash, sample_recipe
-from aft_ray.store.schema import UNLABELED
 from aft_ray.store.shards import ShardDirectory
 
 SHARDS_OF_TASK = 16
@@ -159,7 +158,7 @@ class SplitShards:
         manifest = self.directory.manifest()
         if manifest is not None and not self.made:
             return manifest
-        counts = self._kept_labels()
+        *counts, num_unlabelled = self._kept().tolist()
         return self.directory.write_manifest(
             self.num_shards,
             self.stamp,
@@ -167,26 +166,14 @@ class SplitShards:
             modality=self.listing.modality,
             task=self.listing.task,
             classes=list(self.listing.classes),
-            samples_per_class=samples_per_class(counts, self.listing.classes),
-            num_unlabelled=sum(count for label, count in counts if label is None or label == UNLABELED),
+            samples_per_class=dict(zip(self.listing.classes, counts, strict=True)),
+            num_unlabelled=num_unlabelled,
             truncation_side=self.listing.truncation_side,
             recipe=sample_recipe(self.config),
         )
 
-    def _kept_labels(self) -> list[tuple[Label, int]]:
-        """How many samples that are not quarantined have each label."""
-        return self.rows.labels_without(
+    def _kept(self) -> np.ndarray:
+        """The `tally` of the samples that are not quarantined."""
+        return self.rows.tally_without(
             [sample["sample_id"] for entry in self.entries.values() for sample in entry.get("quarantined", ())]
         )
-
-
-def samples_per_class(labels: Iterable[tuple[Label, int]], classes: Sequence[str]) -> dict[str, int]:
-    """Number of samples of each class; for regression, of samples with another number than zero. labels: with their counts."""
-    counts: Counter[int] = Counter()
-    for label, count in labels:
-        if isinstance(label, int):
-            counts[label] += count
-        elif label is not None:
-            for index, value in enumerate(label):
-                counts[index] += count if value else 0
-    return {name: counts[index] for index, name in enumerate(classes)}

@@ -27,12 +27,13 @@ from aft_ray.datasets.base import Content, Listing, raise_faults
 from aft_ray.datasets.buckets.copies import CopyReader
 from aft_ray.datasets.buckets.files import working_place
 from aft_ray.datasets.buckets.groups import mixed_groups
+from aft_ray.datasets.buckets.labels import LabelRows
 from aft_ray.datasets.buckets.mapping import Mapped, map_parts, mapped_file
 from aft_ray.datasets.buckets.rows import BucketRows
 from aft_ray.datasets.buckets.sorting import Chooser, Sorter, Twice
 from aft_ray.datasets.buckets.strata import Strata, edges_of
-from aft_ray.datasets.held_out import TRAIN, Labelled, Rule, classes_of, shares_of
-from aft_ray.datasets.items import UNKNOWN, Coded, Items
+from aft_ray.datasets.held_out import Labelled, Rule, shares_of
+from aft_ray.datasets.items import UNKNOWN, Items
 from aft_ray.datasets.lookup import Lookup
 from aft_ray.datasets.parts import Head, Plan, Reader, Whole, listing_with
 from aft_ray.datasets.rows import Rows
@@ -73,6 +74,10 @@ class Bucketed:
             else Reader(self.plan, modality)
         )
 
+    @cached_property
+    def labels(self) -> LabelRows:
+        return LabelRows(self.head.task, self.head.labels, len(self.head.classes))
+
     @property
     def count(self) -> int:
         return int(self.mapped.sizes.sum())
@@ -100,7 +105,7 @@ class Bucketed:
         sizes = self.mapped.sizes
         left = (self.count if config.max_samples is None else config.max_samples) - (np.cumsum(sizes) - sizes)
         brought = {None if split == UNKNOWN else SPLITS[split] for split in self.brought}
-        sorter = Sorter(self.mapped, self.head.labels, np.clip(left, 0, sizes), Rule.of(config, brought))
+        sorter = Sorter(self.mapped, self.labels, np.clip(left, 0, sizes), Rule.of(config, brought))
         if not spares:
             return sorter
         has_label = any(self.tasks(sorter.has_label, self._each_bucket()))  # mostly the first has one
@@ -108,32 +113,27 @@ class Bucketed:
         groups = mixed_groups(sorter, self.tasks) if has_groups else pa.array([], pa.string())
         return replace(sorter, rule=sorter.rule.sparing(Labelled(has_label, groups)))
 
-    def _classes(self) -> np.ndarray:
-        return classes_of(Coded(self.head.labels, np.array([], np.int32)))
-
     def _shares(self, counts: Sequence[np.ndarray], fraction: float) -> Iterator[np.ndarray | None]:
-        """For each bucket, how many train samples of each class are kept; None for all."""
+        """For each bucket, how many train samples of each class are kept; None for all. counts: of each bucket's classes."""
         if fraction == 1:
             yield from (None for _ in counts)
             return
-        classes = self._classes()
-        own = [np.bincount(classes, weights=count[TRAIN]).astype(np.int64) for count in counts]
-        left = shares_of(np.sum(own, axis=0), fraction)
-        for count in own:
+        left = shares_of(np.sum(counts, axis=0), fraction)
+        for count in counts:
             yield np.maximum(left, 0)
             left = left - count
 
     def _chosen(self, limits: np.ndarray, shares: Iterator[np.ndarray | None]) -> dict[str, Rows]:
-        chooser = Chooser(self.mapped.place, self.head.labels, self._classes())
+        chooser = Chooser(self.mapped.place, self.labels)
         digests = [hashlib.sha256() for _ in SPLITS]
-        labels = np.zeros((len(SPLITS), len(self.head.labels)), np.int64)
+        tallies = np.zeros((len(SPLITS), self.labels.num_classes + 1), np.int64)
         sizes = []
         given = ((bucket, int(limits[bucket]), most) for bucket, most in enumerate(shares))
-        for lines, counts in self.tasks(chooser.choose_bucket, given):
+        for lines, own_sizes, own_tallies in self.tasks(chooser.choose_bucket, given):
             for digest, own in zip(digests, lines, strict=True):
                 digest.update(own)
-            labels += counts
-            sizes.append(counts.sum(axis=1))
+            tallies += np.array(own_tallies)
+            sizes.append(own_sizes)
         found = np.array(sizes)
         offsets = np.cumsum(found, axis=1) - found
         return {
@@ -141,10 +141,11 @@ class Bucketed:
                 self.mapped.place,
                 self.plan,
                 self.head,
+                self.labels,
                 offsets[:, number],
                 np.cumsum([0, *found[:, number]]),
                 digests[number].hexdigest()[:16],
-                labels[number],
+                tallies[number],
                 self._reader(),
             )
             for number, split in enumerate(SPLITS)

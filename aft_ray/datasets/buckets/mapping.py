@@ -15,21 +15,22 @@ from aft_ray.cluster.progress import Progress
 from aft_ray.cluster.tasks import Tasks
 from aft_ray.datasets.buckets.copies import FILE, copying, spans
 from aft_ray.datasets.buckets.files import read_table, read_whole, write_bytes, write_table
-from aft_ray.datasets.items import Coded, Items
+from aft_ray.datasets.buckets.labels import LabelRows, in_rows, recoded
+from aft_ray.datasets.items import Items
 from aft_ray.datasets.parts import Facts, Part, Plan, Whole, gathered
 from aft_ray.datasets.sources.labels import Labels
 from aft_ray.recipe.config import fingerprint
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.files import Directory
 
-FORMAT = 3
+FORMAT = 4
 """Of the files: a version that writes others raises it, and finds none of those before."""
 BINS = 4096
 """Equal ranges of hashes, whose samples are counted. A bucket is one or several of them."""
 TASKS = 256
 PARTS_OF_TASK = 64
 """From so many tasks on, a task reads several parts; never more than these."""
-HASH, ROW, CODE, SIZE, SPLIT, ID, GROUP = ".hash", ".row", ".code", ".num_bytes", ".split", ".sample_id", ".group"
+HASH, ROW, LABEL, SIZE, SPLIT, ID, GROUP = ".hash", ".row", ".label", ".num_bytes", ".split", ".sample_id", ".group"
 """Columns before those of the samples' contents. row: a sample's place among those of its task. There are no groups where no
 sample has one."""
 
@@ -89,23 +90,24 @@ def map_rows(
     if copied:
         contents = spans(spools, copied)
     order = np.argsort(items.hashes, kind="stable")
-    own = {ID: items.ids, HASH: items.hashes, CODE: items.labels.codes, SIZE: items.sizes, SPLIT: items.splits}
+    facts = whole.facts()
+    labels, column = in_rows(facts.labels, items.labels.codes)
+    own = {ID: items.ids, HASH: items.hashes, LABEL: column, SIZE: items.sizes, SPLIT: items.splits}
     own |= {} if items.groups is None else {GROUP: items.groups}
     table = pa.table({**own, ROW: np.arange(len(items)), **dict(zip(contents.column_names, contents, strict=True))})
     write_table(place, f"{name}.arrow", table.take(pa.array(order)))
     places = np.minimum((items.hashes * BINS).astype(np.int64), BINS - 1)
-    facts = whole.facts()
-    labels = facts.labels
+    labels_of = {} if labels.of_parts else facts.labels_of  # of several classes no split needs any
     head = {
         "bins": np.bincount(places, minlength=BINS).tolist(),
         "brought": np.unique(items.splits).tolist(),
         "has_groups": items.groups is not None,
-        "form": [labels.task, labels.columns, labels.names, labels.numbered],
+        "form": [labels.task, labels.columns, labels.names, labels.numbered, labels.of_parts],
         "labels": [*labels.values],
         "places": labels.places,
         "faults": labels.faults,
         "num_faults": labels.num_faults,
-        "labels_of": {split: sorted(codes) for split, codes in facts.labels_of.items()},
+        "labels_of": {split: sorted(codes) for split, codes in labels_of.items()},
         "kinds": sorted(facts.kinds),
         "left_out": facts.left_out,
         "outside": facts.outside,
@@ -119,9 +121,10 @@ def map_rows(
 def mapped_file(place: Directory, name: str) -> MappedFile:
     text, _, note = read_whole(place, f"{name}.facts").partition(b"\n")
     head = json.loads(text)
-    task, columns, names, numbered = head["form"]
-    labels = Labels(task, tuple(columns), tuple(names), numbered)
-    labels.values.update((value, code) for code, value in enumerate(head["labels"]))
+    task, columns, names, numbered, of_parts = head["form"]
+    labels = Labels(task, tuple(columns), tuple(names), numbered, of_parts)
+    values = (tuple(value) if isinstance(value, list) else value for value in head["labels"])
+    labels.values.update((value, code) for code, value in enumerate(values))
     labels.places, labels.faults, labels.num_faults = head["places"], head["faults"], head["num_faults"]
     labels_of = {int(split): set(codes) for split, codes in head["labels_of"].items()}
     outside = {key: head[key] for key in ("outside", "num_outside", "files")}
@@ -159,10 +162,10 @@ class Mapped:
                 continue
             table = read_table(self.place, f"{name}.arrow", first, last)
             for column, values in (
-                (CODE, codes[table.column(CODE).to_numpy()]),
-                (ROW, table.column(ROW).to_numpy() + start),
+                (LABEL, recoded(table.column(LABEL), codes)),
+                (ROW, pa.array(table.column(ROW).to_numpy() + start)),
             ):
-                table = table.set_column(table.schema.get_field_index(column), column, pa.array(values))
+                table = table.set_column(table.schema.get_field_index(column), column, values)
             if self.has_copies:
                 table = table.append_column(FILE, pa.array(np.full(len(table), number, np.int32)))
             tables.append(table)
@@ -170,8 +173,7 @@ class Mapped:
         return whole.take(pa.array(np.argsort(whole.column(HASH).to_numpy(), kind="stable")))
 
 
-def items_of(rows: pa.Table, labels: tuple[Any, ...]) -> Items:
-    """labels: what the codes of labels mean."""
-    columns = {name: rows.column(name).to_numpy() for name in (CODE, SIZE, SPLIT)}
+def items_of(rows: pa.Table, labels: LabelRows) -> Items:
+    columns = {name: rows.column(name).to_numpy() for name in (SIZE, SPLIT)}
     groups = rows.column(GROUP) if GROUP in rows.column_names else None
-    return Items(rows.column(ID), Coded(labels, columns[CODE]), columns[SIZE], columns[SPLIT], groups)
+    return Items(rows.column(ID), labels.coded(rows.column(LABEL)), columns[SIZE], columns[SPLIT], groups)

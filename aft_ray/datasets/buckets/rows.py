@@ -11,9 +11,9 @@ import pyarrow as pa
 from aft_ray.cluster.tasks import Tasks
 from aft_ray.datasets.base import Content, Listing
 from aft_ray.datasets.buckets.files import read_table
-from aft_ray.datasets.buckets.mapping import CODE, ID, SIZE, SPLIT, items_of
-from aft_ray.datasets.buckets.sorting import chosen_name, codes_of
-from aft_ray.datasets.items import Label
+from aft_ray.datasets.buckets.labels import LabelRows
+from aft_ray.datasets.buckets.mapping import ID, LABEL, SIZE, SPLIT, items_of
+from aft_ray.datasets.buckets.sorting import chosen_name, labels_of
 from aft_ray.datasets.lookup import Lookup
 from aft_ray.datasets.parts import Head, Plan, listing_with
 from aft_ray.datasets.rows import Span
@@ -24,17 +24,18 @@ from aft_ray.store.files import Directory
 @dataclass(frozen=True)
 class BucketRows:
     """The samples of one split. offsets: of each bucket, where the split begins in its file. starts: of each bucket, the
-    split's samples in the buckets before; then their number. lines: the digest of all lines. counts: of each label's samples.
+    split's samples in the buckets before; then their number. lines: the digest of all lines. tally: of all.
     reader: makes the function that reads samples from their contents.
     """
 
     place: Directory
     plan: Plan
     head: Head
+    labels: LabelRows
     offsets: np.ndarray
     starts: np.ndarray
     lines: str
-    counts: np.ndarray
+    tally: np.ndarray
     reader: Callable[[pa.Table], Callable[[int], Content]]
 
     order = None
@@ -56,11 +57,10 @@ class BucketRows:
         """Reads the samples from their buckets."""
         tables = [read_table(self.place, chosen_name(bucket), *span) for bucket, *span in self._spans(start, stop)]
         rows = pa.concat_tables(tables)
-        contents = rows.drop_columns([ID, CODE, SIZE, SPLIT])
+        contents = rows.drop_columns([ID, LABEL, SIZE, SPLIT])
         read = Lookup(self.reader, contents)
-        return listing_with(self.plan, self.head, items_of(rows, self.head.labels), contents, read), np.arange(
-            len(rows)
-        )
+        listing = listing_with(self.plan, self.head, items_of(rows, self.labels), contents, read)
+        return listing, np.arange(len(rows))
 
     def _spans(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """Each bucket that has some of the samples, and their first row and last in its file; one bucket at least."""
@@ -77,13 +77,12 @@ class BucketRows:
         """The tasks read the samples themselves."""
         return tasks(_Work(self, writer).write_shards, ((group,) for group in groups))
 
-    def labels_without(self, ids: Sequence[str]) -> list[tuple[Label, int]]:
-        counts = self.counts.copy()
-        if ids:
-            given = pa.array(ids)
-            for bucket, start, stop in self._spans(0, len(self)):
-                np.subtract.at(counts, codes_of(self.place, bucket, start, stop, given), 1)
-        return list(zip(self.head.labels, counts.tolist(), strict=True))
+    def tally_without(self, ids: Sequence[str]) -> np.ndarray:
+        if not ids:
+            return self.tally
+        spans, given = self._spans(0, len(self)), pa.array(ids)
+        without = (self.labels.tally(labels_of(self.place, *span, given)) for span in spans)
+        return self.tally - sum(without)
 
 
 @dataclass(frozen=True)

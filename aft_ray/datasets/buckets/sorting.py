@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aft_ray.datasets.buckets.files import read_table, write_table
-from aft_ray.datasets.buckets.mapping import CODE, GROUP, HASH, ID, ROW, SPLIT, Mapped, items_of
+from aft_ray.datasets.buckets.labels import LabelRows
+from aft_ray.datasets.buckets.mapping import GROUP, HASH, ID, LABEL, ROW, SPLIT, Mapped, items_of
 from aft_ray.datasets.buckets.strata import Edges
 from aft_ray.datasets.held_out import TRAIN, Rule, are_first, by_hash, labelled_in
-from aft_ray.datasets.items import Items, Label
+from aft_ray.datasets.items import Items, tally
 from aft_ray.datasets.rows import fingerprint_lines
 from aft_ray.datasets.samples import NAMED
 from aft_ray.store.files import Directory
@@ -42,12 +43,12 @@ class Twice:
 
 @dataclass(frozen=True)
 class Sorter:
-    """Sorts buckets and gives their samples a split. labels: what their codes mean. limits: samples to keep of each bucket.
-    edges: of `dataset.stratify`; None without it.
+    """Sorts buckets and gives their samples a split. limits: samples to keep of each bucket. edges: of `dataset.stratify`; None
+    without it.
     """
 
     mapped: Mapped
-    labels: tuple[Label, ...]
+    labels: LabelRows
     limits: np.ndarray
     rule: Rule
     edges: Edges | None = None
@@ -60,7 +61,7 @@ class Sorter:
         return items_of(self.mapped.rows(bucket).slice(0, int(self.limits[bucket])), self.labels)
 
     def sort_bucket(self, bucket: int) -> tuple[Twice, np.ndarray]:
-        """Writes the bucket's samples in their order. Returns how many of each split have each label."""
+        """Writes the bucket's samples in their order. Returns how many of train each class has."""
         rows = self.mapped.rows(bucket)
         twice = _twice(rows)
         rows = rows.slice(0, int(self.limits[bucket]))
@@ -69,13 +70,7 @@ class Sorter:
         rows = rows.set_column(rows.schema.get_field_index(SPLIT), SPLIT, pa.array(splits))
         rows = rows.drop_columns([HASH, ROW, *([GROUP] if GROUP in rows.column_names else [])])
         write_table(self.mapped.place, sorted_name(bucket), rows)
-        return twice, _counts(splits, rows.column(CODE).to_numpy(), len(self.labels))
-
-
-def _counts(splits: np.ndarray, codes: np.ndarray, num_labels: int) -> np.ndarray:
-    """(splits, labels) number of samples."""
-    found = np.bincount(splits.astype(np.int64) * num_labels + codes, minlength=len(SPLITS) * num_labels)
-    return found.reshape(len(SPLITS), num_labels)
+        return twice, self.labels.counts(rows.column(LABEL).filter(pa.array(splits == TRAIN)))
 
 
 def _twice(rows: pa.Table) -> Twice:
@@ -95,33 +90,33 @@ def _twice(rows: pa.Table) -> Twice:
 
 @dataclass(frozen=True)
 class Chooser:
-    """Keeps some of the sorted samples of buckets. classes: for each label the number of its class."""
+    """Keeps some of the sorted samples of buckets."""
 
     place: Directory
-    labels: tuple[Label, ...]
-    classes: np.ndarray
+    labels: LabelRows
 
-    def choose_bucket(self, bucket: int, count: int, most: np.ndarray | None) -> tuple[list[bytes], np.ndarray]:
-        """Writes the bucket's samples by split. Returns each split's lines for its fingerprint, and how many of each split
-        have each label. count: samples of the bucket. most: train samples of each class to keep; None keeps all.
+    def choose_bucket(
+        self, bucket: int, count: int, most: np.ndarray | None
+    ) -> tuple[list[bytes], np.ndarray, list[np.ndarray]]:
+        """Writes the bucket's samples by split. Returns each split's lines for its fingerprint, its size and its tally.
+
+        count: samples of the bucket. most: train samples of each class to keep; None keeps all.
         """
         rows = read_table(self.place, sorted_name(bucket), 0, count)
         splits = rows.column(SPLIT).to_numpy()
         if most is not None:
             kept, train = np.ones(len(splits), bool), np.flatnonzero(splits == TRAIN)
-            kept[train] = are_first(self.classes[rows.column(CODE).to_numpy()[train]], most)
+            kept[train] = are_first(self.labels.classes(rows.column(LABEL))[train], most)
             rows, splits = rows.filter(pa.array(kept)), splits[kept]
         rows = rows.take(pa.array(np.argsort(splits, kind="stable")))
         write_table(self.place, chosen_name(bucket), rows)
-        items, counts = items_of(rows, self.labels), np.bincount(splits, minlength=len(SPLITS))
-        stops = np.cumsum(counts)
-        lines = [
-            fingerprint_lines(items.take(np.arange(stop - own, stop))) for own, stop in zip(counts, stops, strict=True)
-        ]
-        return lines, _counts(rows.column(SPLIT).to_numpy(), rows.column(CODE).to_numpy(), len(self.labels))
+        items, sizes = items_of(rows, self.labels), np.bincount(splits, minlength=len(SPLITS))
+        parts = [items.take(np.arange(stop - own, stop)) for own, stop in zip(sizes, np.cumsum(sizes), strict=True)]
+        tallies = [tally(part.labels, self.labels.num_classes) for part in parts]
+        return [*map(fingerprint_lines, parts)], sizes, tallies
 
 
-def codes_of(place: Directory, bucket: int, start: int, stop: int, ids: pa.Array) -> np.ndarray:
-    """The codes of the labels of those samples, of some in a chosen bucket, that have one of these ids."""
+def labels_of(place: Directory, bucket: int, start: int, stop: int, ids: pa.Array) -> pa.ChunkedArray:
+    """The labels of those samples, of some in a chosen bucket, that have one of these ids."""
     rows = read_table(place, chosen_name(bucket), start, stop)
-    return rows.column(CODE).to_numpy()[pc.is_in(rows.column(ID), value_set=ids).to_numpy()]
+    return rows.column(LABEL).filter(pc.is_in(rows.column(ID), value_set=ids))

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aft_ray.cluster.tasks import Tasks
+from aft_ray.datasets.buckets.labels import LabelRows
 from aft_ray.datasets.held_out import HELD_OUT, TRAIN, Rule, held_out_of_class, places_of
 from aft_ray.datasets.items import UNKNOWN, Items
 
@@ -50,7 +51,7 @@ class Sorted(Protocol):
     """The samples of buckets, less those that `max_samples` leaves out."""
 
     @property
-    def labels(self) -> tuple[object, ...]: ...
+    def labels(self) -> LabelRows: ...
     @property
     def rule(self) -> Rule: ...
     def items(self, bucket: int) -> Items: ...
@@ -65,7 +66,7 @@ class Strata:
 
     @property
     def ranges(self) -> int:
-        return max(1, min(MOST_RANGES, CELLS // len(self.sorter.labels)))
+        return max(1, min(MOST_RANGES, CELLS // len(self.sorter.labels.values)))
 
     def _candidates(self, bucket: int) -> pa.Table:
         """Id, place and cell: the number of a label and of a range of places."""
@@ -86,7 +87,7 @@ class Strata:
 
 
 def edges_of(strata: Strata, tasks: Tasks, buckets: Sequence[tuple[int]]) -> Edges:
-    num_labels, rule = len(strata.sorter.labels), strata.sorter.rule
+    num_labels, rule = len(strata.sorter.labels.values), strata.sorter.rule
     counts = np.zeros(num_labels * strata.ranges, np.int64)
     for cells, own in tasks(strata.count_places, buckets):
         counts[cells] += own

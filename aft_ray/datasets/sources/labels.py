@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -28,13 +28,14 @@ class Labels:
     """Collects the labels of a listing row by row.
 
     columns: where they stand. names: the classes, if the recipe or the data names them. numbered: whether the data does, and
-    has numbers in their place.
+    has numbers in their place. of_parts: whether `values` are the parts of labels, as `in_parts` makes them.
     """
 
     task: Task
     columns: tuple[str, ...]
     names: tuple[str, ...]
     numbered: bool = False
+    of_parts: bool = False
     codes: array[int] = field(default_factory=lambda: array("i"))
     values: dict[Any, int] = field(default_factory=dict)
     places: list[str] = field(default_factory=list)
@@ -63,7 +64,20 @@ class Labels:
         return KEYS[self.task](flags_to_names(self.columns, values) if self.task == "multilabel" else values)
 
     def without_rows(self) -> Labels:
-        return Labels(self.task, self.columns, self.names, self.numbered)
+        return Labels(self.task, self.columns, self.names, self.numbered, self.of_parts)
+
+    def in_parts(self) -> Labels:
+        """As few values as show the classes and every fault: each class of several, the lengths of lists of numbers."""
+        if self.of_parts or self.task == "classification":
+            return self
+        found: dict[Any, str] = {}
+        for value, place in zip(self.values, self.places, strict=True):
+            for part in PARTS[self.task](value):
+                found.setdefault(part, place)
+        parts = replace(self.without_rows(), of_parts=True, faults=self.faults, num_faults=self.num_faults)
+        parts.values.update((part, code) for code, part in enumerate(found))
+        parts.places += found.values()
+        return parts
 
     def join(self, other: Labels) -> np.ndarray:
         """Adds the different labels of rows that follow, and returns the code of each of them here."""
@@ -76,35 +90,34 @@ class Labels:
     def finish(self) -> tuple[tuple[str, ...], Coded]:
         """Classes, and the label of every row. Raises InputError, one line per fault, naming rows."""
         raise_faults(self.faults, self.num_faults)
-        names = self.names or (self.columns if len(self.columns) > 1 else ()) or self._found_names()
-        classes = Classes.of(names, self._parts(), numbered=self.numbered and bool(self.names))
-        faults, found = [], []
-        for value, place in zip(self.values, self.places, strict=True):
+        parts = self.in_parts()
+        names = self.names or (self.columns if len(self.columns) > 1 else ()) or parts._found_names()
+        classes = Classes.of(names, parts._named(), numbered=self.numbered and bool(self.names))
+        faults, found = [], list[Label]()
+        for part, place in zip(parts.values, parts.places, strict=True):
             try:
-                found.append(FOUND[self.task](value, classes))
+                found.append(PART_FOUND[self.task](part, classes))
             except ValueError as error:
                 faults.append(f"{place}: {error}.")
-                found.append(None)
         raise_faults(faults)
+        if parts is not self:
+            found = [FOUND[self.task](value, classes) for value in self.values]
         return names, Coded(tuple(found), np.array(self.codes, np.int32))
 
     def _found_names(self) -> tuple[str, ...]:
-        """The classes, or the outputs, that the labels themselves show."""
+        """The classes, or the outputs, that the parts themselves show."""
         if self.task == "regression":
-            names = tuple(map(str, range(len(next(filter(None, self.values), ())))))
+            names = tuple(map(str, range(next(filter(None, self.values), 0))))
         else:
-            names = classes_of(self._parts())
+            names = classes_of(self._named())
         check_enough(names, self.columns, 2 if self.task == "classification" else 1)
         return names
 
-    def _parts(self) -> dict[Key, str]:
-        """Each class that a label names, and the first place where one does."""
-        found: dict[Key, str] = {}
-        if self.task != "regression":
-            for value, place in zip(self.values, self.places, strict=True):
-                for part in value if isinstance(value, tuple) else () if value is None else (value,):
-                    found.setdefault(part, place)
-        return found
+    def _named(self) -> dict[Key, str]:
+        """Each class that a part names, and the first place where one does."""
+        if self.task == "regression":
+            return {}
+        return {part: place for part, place in zip(self.values, self.places, strict=True) if part not in (None, ())}
 
 
 def _class_key(value: Any) -> int | str | None:
@@ -165,10 +178,18 @@ def _classes_label(value: Any, classes: Classes) -> Label:
     return tuple(float(place in chosen) for place in range(len(classes.names)))
 
 
+def _part_label(value: Any, classes: Classes) -> Label:
+    """One of several classes; () is none of them."""
+    return UNLABELED if value == () else None if value is None else classes.place(value)
+
+
 def _numbers_label(value: Any, classes: Classes) -> Label:
-    if value is not None and len(value) != len(classes.names):
-        raise ValueError(f"{len(value)} numbers, the others have {len(classes.names)}")
     return value
+
+
+def _length(value: Any, classes: Classes) -> None:
+    if value is not None and value != len(classes.names):
+        raise ValueError(f"{value} numbers, the others have {len(classes.names)}")
 
 
 KEYS: dict[str, Callable[[Any], Any]] = {
@@ -181,6 +202,11 @@ FOUND: dict[str, Callable[[Any, Classes], Label]] = {
     "multilabel": _classes_label,
     "regression": _numbers_label,
 }
+PARTS: dict[str, Callable[[Any], tuple[Any, ...]]] = {
+    "multilabel": lambda value: value or (value,),
+    "regression": lambda value: (None if value is None else len(value),),
+}
+PART_FOUND = {**FOUND, "multilabel": _part_label, "regression": _length}
 
 
 def flags_to_names(columns: Sequence[str], values: Sequence[Any]) -> list[str] | None:

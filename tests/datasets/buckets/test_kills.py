@@ -13,9 +13,9 @@ import yaml
 from aft_ray.cli import main
 from aft_ray.commands import prepare
 from aft_ray.store.files import TEMPORARY
-from tests.datasets.buckets.test_buckets import samples_of, write_tables
 from tests.helpers import ROOT
 from tests.helpers.small_buckets import SMALL, helpers_here
+from tests.helpers.small_data import samples_of, write_tables
 
 
 @pytest.fixture(scope="module")

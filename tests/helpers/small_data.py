@@ -1,0 +1,108 @@
+"""Tars, tables and folders of a hundred small samples, and the samples that are made of them."""
+
+from __future__ import annotations
+
+import io
+import random
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.helpers.hub_data import png
+from tests.helpers.tables import WRITERS
+
+
+def samples_of(workspace: Path) -> dict[str, bytes]:
+    found = [path for path in (workspace / "samples").rglob("*") if path.is_file()]
+    return {path.relative_to(workspace).as_posix(): path.read_bytes() for path in found}
+
+
+def write_tar(path: Path, members: dict[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as opened:
+        for name, text in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            opened.addfile(member, io.BytesIO(text.encode()))
+
+
+def write_tars(folder: Path, splits: tuple[str, ...] = ("",), labels: tuple[str | None, ...] = ("a", "b", "c")) -> str:
+    """Tars of texts. Each brings labels in another order, the last an empty text; None is a sample without a label."""
+    for place, split in enumerate(splits):
+        for number in range(5):
+            chosen = random.Random(10 * place + number)
+            members = {}
+            for sample in range(30 if number else 3):
+                label = chosen.choice(labels)
+                members[f"{sample}.txt"] = f"text {sample}" if (number, sample) != (4, 7) else " "
+                members |= {f"{sample}.cls": label} if label is not None else {}
+            write_tar(folder / split / f"{number}.tar", members)
+    return str(folder)
+
+
+LISTS = ("both", "uneven")
+"""Columns of lists of numbers."""
+
+
+def labels_of_several(chosen: random.Random) -> dict[str, Any]:
+    """Labels of many classes, or of numbers, that are mostly a row's own; some rows have none."""
+    numbers = [chosen.choice([chosen.random(), 0.0, 1e300, 1.0]) for _ in range(3)]
+    classes = [name for name in ("b", "c", "a", "d", " a") if chosen.random() < 0.4]
+    return {
+        "several": chosen.choice([";".join(classes), ";".join(classes), "", None]),
+        **{f"is_{name}": str(chosen.choice([0, 1, "1.0"])) for name in "abc"},
+        "size": chosen.choice([str(numbers[0]), str(numbers[0]), None]),
+        "weight": str(numbers[1]),
+        "both": chosen.choice([numbers[:2], numbers[:2], None]),
+        "uneven": numbers[: chosen.choice([1, 2, 2, 2, 3])],
+    }
+
+
+def write_tables(
+    folder: Path, source: str, splits: tuple[str, ...] = ("",), labels: tuple[str | None, ...] = ("a", "b", "c")
+) -> dict[str, Any]:
+    """The same samples as rows, of which four follow one another in a group. Returns how a recipe reads them."""
+    suffix = {"hub": "parquet"}.get(source, source)
+    for place, split in enumerate(splits):
+        for number in range(5):
+            chosen, name = random.Random(10 * place + number), f"{split or 'part'}-{number:05d}-of-00005.{suffix}"
+            rows = [
+                {
+                    "text": f"text {number} {sample}" if (number, sample) != (4, 7) else " ",
+                    "label": chosen.choice(labels),
+                    "page": f"{number} {sample // 4}" if sample % 9 else None,
+                    "fold": ("train", "test", "spare")[sample % 3],
+                    **labels_of_several(random.Random(1000 + 10 * place + number + sample)),
+                }
+                for sample in range(30 if number else 3)
+            ]
+            (folder / split).mkdir(parents=True, exist_ok=True)
+            if suffix == "parquet":
+                of_numbers = pa.list_(pa.float64())
+                schema = pa.schema([(key, of_numbers if key in LISTS else pa.string()) for key in rows[0]])
+                pq.write_table(pa.Table.from_pylist(rows, schema), folder / split / name, row_group_size=7)
+            else:
+                WRITERS[source](folder / split / name, rows)
+    return {
+        "source": source,
+        "path": str(folder),
+        "columns": {"text": "text"},
+        **({"repo": "a/b"} if source == "hub" else {}),
+    }
+
+
+def write_pictures(
+    folder: Path, splits: tuple[str, ...] = ("",), labels: tuple[str | None, ...] = ("a", "b", "c")
+) -> dict[str, Any]:
+    """Folders of classes, some with folders inside, and an empty file."""
+    for place, split in enumerate(splits):
+        for label in filter(None, labels):
+            for sample in range(40):
+                picture = folder / split / label / ("", "deep", "deep/er")[sample % 3] / f"{sample}.png"
+                picture.parent.mkdir(parents=True, exist_ok=True)
+                picture.write_bytes(png(1000 * place + sample) if (label, sample) != ("a", 7) else b"")
+    (folder / "readme.md").write_text("none")
+    return {"source": "image_folder", "path": str(folder)}
