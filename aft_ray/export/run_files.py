@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from aft_ray.export.scores import SCORES
+from aft_ray.recipe import json_files
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.json_files import parsed_json
@@ -97,7 +98,7 @@ def read_checked(
 
 def damaged(directory: Directory, name: str, reason: str, way_out: str) -> InputError:
     """The error for a file that is not as it was written."""
-    return InputError(f"{directory}/{name} is damaged: {reason}. {way_out}")
+    return json_files.damaged(f"{directory}/{name}", [reason], way_out)
 
 
 def student_facts(directory: Directory, owner: str | None = None) -> dict[str, Any]:

@@ -51,14 +51,13 @@ def write_evaluations(run: Directory, history: Iterable[dict[str, Any]], owner: 
     run.write(METRICS, b"".join(lines))
 
 
-def read_evaluations(run: Directory, owner: str | None) -> list[dict[str, Any]]:
+def read_evaluations(run: Directory, owner: str | None, way_out: str) -> list[dict[str, Any]]:
     """The lines of a run's `metrics.jsonl`; empty if there is none.
 
-    Raises InputError that names the line, also where it is of another run than `owner`.
+    Raises InputError that names the line and the `way_out`, a sentence, also where it is of another run than `owner`.
     """
     if not run.has(METRICS):
         return []
-    way_out = f"Restore it from a copy, or delete the directory {run} and train again."
     seal, lines = _Seal(), []
     for number, line in enumerate(run.read(METRICS).splitlines(keepends=True), 1):
         what = f"{run}/{METRICS}, line {number},"

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from aft_ray.recipe.errors import InputError
-from aft_ray.search.trials import COLUMNS, read_table, write_table
+from aft_ray.search.trials import COLUMNS, TrialDirectory, read_table, write_table
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.evaluations import METRICS
 from aft_ray.training.runs import RunDirectory
@@ -84,3 +84,10 @@ def test_a_value_of_the_trials_table_that_was_changed_is_found_and_another_codec
     pq.write_table(table.set_column(column, "val_accuracy", pa.array([0.75])), path)
     with pytest.raises(InputError, match="its values were changed after it was written"):
         read_table(search)
+
+
+def test_a_trial_s_damaged_history_says_that_the_search_makes_it_anew(trained: bytes, tmp_path: Path) -> None:
+    (tmp_path / METRICS).write_bytes(trained[: len(trained) // 2])
+    for kind, way_out in ((RunDirectory, "and train again"), (TrialDirectory, "the search runs this trial again")):
+        with pytest.raises(InputError, match=f"{METRICS}, line [0-9]+, is damaged: .*{way_out}"):
+            kind(Workspace.at(tmp_path)).history()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from aft_ray.commands.first_recipe.look import Found, look
 from aft_ray.commands.first_recipe.machine import Machine
-from aft_ray.commands.first_recipe.models import Choice, choose
+from aft_ray.commands.first_recipe.models import choose
 from aft_ray.commands.first_recipe.write import METHODS, SEEDS, recipe_text
 from aft_ray.recipe.config import Recipe, load_text
 from aft_ray.recipe.places import place_at
@@ -37,7 +37,7 @@ def init(
     choice = choose(found, machine)
     place = workspace or f"work/{_name(path)}"
     recipe = load_text(recipe_text(found, choice, machine, place, ""))
-    cost = _cost(recipe, found, choice, machine)
+    cost = _cost(recipe, found, machine)
     return FirstRecipe(recipe_text(found, choice, machine, place, cost), recipe, found, cost)
 
 
@@ -48,7 +48,7 @@ def _name(path: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name.partition(".")[0]).strip("-") or "data"
 
 
-def _cost(recipe: Recipe, found: Found, choice: Choice, machine: Machine) -> str:
+def _cost(recipe: Recipe, found: Found, machine: Machine) -> str:
     trainings = len(plan_trials(recipe, teacher_subsets(recipe))) + SEEDS * len(METHODS) + 1
     if machine.has_hub:  # the models would have to be fetched
         return f"It trains {trainings} times. 'aft-ray plan FILE' fetches the teachers and says what extraction takes."
