@@ -20,6 +20,7 @@ from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import ClusterError, InputError, in_a_line
 from aft_ray.recipe.model import is_own_class
 from aft_ray.recipe.own_class import import_class, own_faults
+from aft_ray.recipe.secrets import redacted
 from aft_ray.recipe.sections import MOST_PROCESSES
 from aft_ray.search.interrupt import interrupted_by_ctrl_c
 from aft_ray.search.proposals import Listed, Proposals
@@ -258,7 +259,7 @@ class _Recorder(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         error = trial.get_error()
-        reason = in_a_line(error, last=True) if error else "its process died"
+        reason = redacted(in_a_line(error, last=True)) if error else "its process died"
         self.round.over(trial.custom_trial_name, "failed", reason)
         self._advance("a trial failed")
 

@@ -135,6 +135,8 @@ class MlflowTracker:
         self.run_id: str = known.get("run_id") or self._create(recipe)
         if known:  # an earlier process has ended it
             self.client.update_run(self.run_id, status="RUNNING")
+        else:
+            self._remember()
 
     def _create(self, recipe: Recipe) -> str:
         name = "aft_ray"
@@ -150,7 +152,10 @@ class MlflowTracker:
             for name, value in metrics.items():
                 self.client.log_metric(self.run_id, name, value, step=step)
             self.step = step
-            self.run.write_json("mlflow.json", {"run_id": self.run_id, "step": step})
+            self._remember()
+
+    def _remember(self) -> None:
+        self.run.write_json("mlflow.json", {"run_id": self.run_id, "step": self.step})
 
     def close(self, *, failed: bool = False) -> None:
         self.client.set_terminated(self.run_id, "FAILED" if failed else "FINISHED")

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import ray
 
+from aft_ray.cluster.progress import Progress
 from aft_ray.recipe.config import load
-from aft_ray.search.tuning import _Proposer
+from aft_ray.search.tuning import _Proposer, _Recorder
 from tests.helpers import ROOT
 
 
@@ -44,3 +45,26 @@ def test_a_search_runs_more_trials_at_once_when_nodes_join(monkeypatch: pytest.M
     assert len(told) == 4 and asked() == ["e", None]
     there["CPU"] = 9.0
     assert asked() == ["f", proposer.FINISHED]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (None, "its process died"),
+        (MemoryError(), "MemoryError"),
+        (
+            RuntimeError("ray::run_trial()\nPermissionError: s3 refuses api_key=abcdef0123456789."),
+            "refuses api_key=***",
+        ),
+    ],
+)
+def test_a_trial_whose_process_died_is_recorded_with_a_reason_and_without_secrets(
+    error: Exception | None, reason: str
+) -> None:
+    told: list[tuple[str, str, str]] = []
+    shared = SimpleNamespace(recipe=SimpleNamespace(run="main"))
+    of: Any = SimpleNamespace(over=lambda *facts: told.append(facts), title="search", shared=shared)
+    trial = SimpleNamespace(custom_trial_name="search-a", get_error=lambda: error)
+    _Recorder(of, Progress("search", 1, "trials")).on_trial_error(1, [], trial)
+    ((name, status, found),) = told
+    assert (name, status) == ("search-a", "failed") and found.endswith(reason)

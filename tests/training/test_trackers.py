@@ -118,6 +118,8 @@ def test_mlflow_goes_on_with_its_run_and_repeats_no_step(tmp_path: Path, monkeyp
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     given = recipe(trackers=["mlflow"])
     lines = [{"step": step, "loss": step / 8, "val_accuracy": None} for step in (2, 4, 6)]
+    with pytest.raises(Killed), open_trackers(given, Workspace.at(tmp_path), []):
+        raise Killed  # before the first evaluation
     with pytest.raises(Killed), open_trackers(given, Workspace.at(tmp_path), []) as opened:
         opened.log(lines[0])
         opened.log(lines[1])
