@@ -29,7 +29,7 @@ from aft_ray.store.workspace import Workspace
 from aft_ray.study.config import load_study
 from tests.conftest import SMALL, SmallDemo
 from tests.helpers import ROOT
-from tests.helpers.jobs import Started, free_ports, started
+from tests.helpers.jobs import Started, as_in_a_terminal, free_ports, started
 from tests.study.test_config import written
 
 DEMO = ROOT / "jobs" / "recipes" / "demo.yaml"
@@ -219,19 +219,30 @@ class EndingCluster(TakingCluster):
                 raise self.ctrl_c
 
 
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """Ctrl-C counts, also where the tests are a shell's background job."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("error", [aiohttp.ClientError("closed"), RuntimeError("WebSocket connection closed")])
 def test_ctrl_c_in_the_moment_in_which_the_job_ends_is_not_lost(
-    error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    error: Exception,
+    terminal: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     cluster = EndingCluster(JobStatus.FAILED, 2, ctrl_c=error)
     monkeypatch.setattr(submit, "connect", lambda address: cluster)
     monkeypatch.setattr(submit, "RECONNECT_S", 0.01)
     monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGINT)
     assert main(["submit", "train", str(DEMO), f"workspace={tmp_path}/work", "--address", "http://head:8265"]) == 1
     said = capsys.readouterr()
     assert "stop it: ray job stop raysubmit_1 --address http://head:8265" in said.err and "ended with" not in said.out
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize(
@@ -377,6 +388,7 @@ def test_a_submitted_job_has_the_command_s_log_and_status_and_outlives_who_follo
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=as_in_a_terminal,
     )
     assert following.stdout is not None and following.stderr is not None
     job = following.stdout.readline().split()[1]

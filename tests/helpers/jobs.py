@@ -119,6 +119,12 @@ def started(
         yield Started(address, url, full | {"RAY_API_SERVER_ADDRESS": url})
 
 
+def as_in_a_terminal() -> None:
+    """Before a child begins: it takes Ctrl-C and the end of its terminal, which nohup and a shell's background ignore."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def _end_all(temporary: str) -> None:
     """What works below a temporary directory: nodes that came by themselves outlive a head that fails."""
     for process in Path("/proc").glob("[0-9]*"):

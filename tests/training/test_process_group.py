@@ -1,22 +1,18 @@
-"""While two workers train on this machine, nobody else can reach a socket of theirs or of Ray."""
+"""While two workers train on this machine, nobody else can reach a socket of theirs or of Ray; one Ctrl-C ends them."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import tarfile
-import time
-import uuid
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests.helpers import DATA
 from tests.helpers.jobs import processes_with
+from tests.helpers.long_training import long_training
 
 LISTENING = "0A"
-TRAIN = ("train.num_workers=2", "train.steps=100000", "train.evaluate_every=20", "resources.cpus_per_worker=0.5")
+LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
 
 
 def listening_addresses(processes: list[Path]) -> set[str]:
@@ -32,23 +28,12 @@ def listening_addresses(processes: list[Path]) -> set[str]:
 
 
 @pytest.mark.ray
+@pytest.mark.processes
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's table of sockets")
-def test_two_local_workers_and_their_ray_listen_on_the_loopback_interface_alone(tmp_path: Path) -> None:
-    with tarfile.open(DATA / "workspace-2026-11-27.tar.gz") as stored:
-        stored.extractall(tmp_path, filter="data")
-    mark = f"AFT_RAY_TEST={uuid.uuid4().hex}"
-    own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    own |= dict([mark.split("=")])
-    command = [sys.executable, "-m", "aft_ray.cli", "train", "recipe.yaml", "run=two", *TRAIN]
-    training = subprocess.Popen(command, cwd=tmp_path, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "work" / "runs" / "two" / "metrics.jsonl").exists():
-            assert time.monotonic() < deadline and training.poll() is None
-            time.sleep(0.2)
-        found = listening_addresses(processes_with(mark))
-    finally:
-        training.terminate()
-        training.wait(60)
-    loopback = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
-    assert found and found <= loopback
+def test_two_local_workers_and_their_ray_listen_on_the_loopback_interface_alone_and_an_interrupt_ends_them(
+    tmp_path: Path,
+) -> None:
+    with long_training(tmp_path, "train.num_workers=2", "resources.cpus_per_worker=0.5") as training:
+        found = listening_addresses(processes_with(training.mark))
+        assert found and found <= LOOPBACK
+        training.check_ends_with(signal.SIGINT)
