@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from aft_ray.datasets.held_out import classes_of
 from aft_ray.datasets.items import Coded, Label, tally
-from aft_ray.datasets.sources.labels import Labels
+from aft_ray.datasets.sources.labels import Labels, flags_of
 from aft_ray.store.schema import Task
 
 TYPES: dict[Task, pa.DataType] = {"multilabel": pa.list_(pa.int32()), "regression": pa.list_(pa.float64())}
@@ -59,8 +59,10 @@ class LabelRows:
     def _label(self, key: tuple[Any, ...] | None) -> Label:
         if key is None or self.task == "regression":
             return key
-        found = {self.values[code] for code in key}
-        return None if None in found else tuple(float(place in found) for place in range(self.num_classes))
+        found = [self.values[code] for code in key]
+        return (
+            None if None in found else flags_of((place for place in found if isinstance(place, int)), self.num_classes)
+        )
 
     @cached_property
     def _classes(self) -> np.ndarray:

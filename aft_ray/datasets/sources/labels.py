@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -174,8 +174,7 @@ def _class_label(value: Any, classes: Classes) -> Label:
 def _classes_label(value: Any, classes: Classes) -> Label:
     if value is None:
         return None
-    chosen = {classes.place(part) for part in value}
-    return tuple(float(place in chosen) for place in range(len(classes.names)))
+    return flags_of(map(classes.place, value), len(classes.names))
 
 
 def _part_label(value: Any, classes: Classes) -> Label:
@@ -207,6 +206,15 @@ PARTS: dict[str, Callable[[Any], tuple[Any, ...]]] = {
     "regression": lambda value: (None if value is None else len(value),),
 }
 PART_FOUND = {**FOUND, "multilabel": _part_label, "regression": _length}
+
+
+def flags_of(classes: Iterable[int], count: int) -> tuple[float, ...]:
+    """1 for these classes, 0 for the others. All flags are the same two objects: a float of its own takes 24 bytes."""
+    flags = [0.0] * count
+    for place in classes:
+        if place != UNLABELED:
+            flags[place] = 1.0
+    return tuple(flags)
 
 
 def flags_to_names(columns: Sequence[str], values: Sequence[Any]) -> list[str] | None:
