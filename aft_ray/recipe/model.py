@@ -7,6 +7,7 @@ import re
 import reprlib
 import typing
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
@@ -87,6 +88,7 @@ def _has_truth_value(value: Any) -> bool:
     return isinstance(value, bool)
 
 
+@cache  # type hints are evaluated anew at each call
 def _is_number(model: type[Model], field: str) -> bool:
     """Whether the field accepts numbers but not truth values."""
     leaves = set(_leaves(typing.get_type_hints(model)[field]))
