@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 SHOWN = 20
 LINEAR, NEIGHBOURS, INK = "#0072b2", "#d55e00", "#222222"
@@ -15,6 +14,8 @@ LINEAR, NEIGHBOURS, INK = "#0072b2", "#d55e00", "#222222"
 
 def rank_picture(rows: Sequence[Mapping[str, Any]], names: Sequence[str], cka: np.ndarray) -> bytes:
     """A PNG: on the left the `SHOWN` best combinations, on the right linear CKA of the teachers."""
+    from matplotlib.figure import Figure  # a search, which ranks teachers too, draws nothing
+
     shown = rows[:SHOWN]
     figure = Figure(figsize=(11, max(3.2, 0.36 * len(shown) + 1.2)), layout="constrained", facecolor="white")
     bars, matrix = figure.subplots(1, 2, width_ratios=[3, 2])
