@@ -98,7 +98,8 @@ class ListedRows:
 
 def fingerprint_lines(items: Items) -> bytes:
     """A line for each sample with all that its split's fingerprint is about: id, label and size."""
-    labels = pa.array([str(label) for label in items.labels.values], pa.string()).take(pa.array(items.labels.codes))
+    own, codes = np.unique(items.labels.codes, return_inverse=True)
+    labels = pa.array([str(items.labels.values[code]) for code in own], pa.string()).take(pa.array(codes))
     sizes = pc.if_else(pa.array(items.sizes == UNKNOWN), "None", pa.array(items.sizes).cast(pa.string()))
     lines = pc.binary_join_element_wise(items.ids, labels, sizes, "\t").to_pylist()
     return "".join(f"{line}\n" for line in lines).encode()

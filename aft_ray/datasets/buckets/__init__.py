@@ -30,7 +30,7 @@ from aft_ray.datasets.buckets.groups import mixed_groups
 from aft_ray.datasets.buckets.labels import LabelRows
 from aft_ray.datasets.buckets.mapping import Mapped, map_parts, mapped_file
 from aft_ray.datasets.buckets.rows import BucketRows
-from aft_ray.datasets.buckets.sorting import Chooser, Sorter, Twice
+from aft_ray.datasets.buckets.sorting import Chooser, Sorter, Twice, unpacked
 from aft_ray.datasets.buckets.strata import Strata, edges_of
 from aft_ray.datasets.held_out import Labelled, Rule, shares_of
 from aft_ray.datasets.items import UNKNOWN, Items
@@ -131,7 +131,8 @@ class Bucketed:
         given = ((bucket, int(limits[bucket]), most) for bucket, most in enumerate(shares))
         for lines, own_sizes, own_tallies in self.tasks(chooser.choose_bucket, given):
             for digest, own in zip(digests, lines, strict=True):
-                digest.update(own)
+                for part in unpacked(own):
+                    digest.update(part)
             tallies += np.array(own_tallies)
             sizes.append(own_sizes)
         found = np.array(sizes)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +16,14 @@ from aft_ray.datasets.buckets.labels import LabelRows
 from aft_ray.datasets.buckets.mapping import GROUP, HASH, ID, LABEL, ROW, SPLIT, Mapped, items_of
 from aft_ray.datasets.buckets.strata import Edges
 from aft_ray.datasets.held_out import TRAIN, Rule, are_first, by_hash, labelled_in
-from aft_ray.datasets.items import Items, tally
+from aft_ray.datasets.items import CHUNK, Items, tally
 from aft_ray.datasets.rows import fingerprint_lines
 from aft_ray.datasets.samples import NAMED
 from aft_ray.store.files import Directory
 from aft_ray.store.schema import SPLITS
+
+UNPACKED_BYTES = 1 << 20
+"""Of lines that the driver has at once."""
 
 
 def sorted_name(bucket: int) -> str:
@@ -98,7 +103,7 @@ class Chooser:
     def choose_bucket(
         self, bucket: int, count: int, most: np.ndarray | None
     ) -> tuple[list[bytes], np.ndarray, list[np.ndarray]]:
-        """Writes the bucket's samples by split. Returns each split's lines for its fingerprint, its size and its tally.
+        """Writes the bucket's samples by split. Returns each split's packed lines for its fingerprint, its size and its tally.
 
         count: samples of the bucket. most: train samples of each class to keep; None keeps all.
         """
@@ -113,7 +118,23 @@ class Chooser:
         items, sizes = items_of(rows, self.labels), np.bincount(splits, minlength=len(SPLITS))
         parts = [items.take(np.arange(stop - own, stop)) for own, stop in zip(sizes, np.cumsum(sizes), strict=True)]
         tallies = [tally(part.labels, self.labels.num_classes) for part in parts]
-        return [*map(fingerprint_lines, parts)], sizes, tallies
+        return [*map(_packed_lines, parts)], sizes, tallies
+
+
+def _packed_lines(items: Items) -> bytes:
+    """The lines of several classes are long, and mostly zeros."""
+    packer, starts = zlib.compressobj(1), range(0, len(items), CHUNK)
+    chunks = (items.take(np.arange(start, min(start + CHUNK, len(items)))) for start in starts)
+    return b"".join([*(packer.compress(fingerprint_lines(chunk)) for chunk in chunks), packer.flush()])
+
+
+def unpacked(packed: bytes) -> Iterator[bytes]:
+    """A little at a time."""
+    reader = zlib.decompressobj()
+    while packed:
+        yield reader.decompress(packed, UNPACKED_BYTES)
+        packed = reader.unconsumed_tail
+    yield reader.flush()
 
 
 def labels_of(place: Directory, bucket: int, start: int, stop: int, ids: pa.Array) -> pa.ChunkedArray:
