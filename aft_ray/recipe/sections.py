@@ -40,9 +40,9 @@ class ColumnsConfig(Model):
     split: str | None = None
     """Column that names each row's split; null takes the split from the names of files and folders."""
     group: str | None = None
-    """Column whose equal values (one patient, one document) stay in the same split. The pictures' own column keeps equal pictures
-    together; those inside a table are then read twice. Pairs of a group lie side by side: a picture that they share is stored,
-    decoded and embedded once."""
+    """Column whose equal values (one patient, one document) stay in the same split; a blank cell is no group. The pictures' own
+    column keeps equal pictures together; those inside a table are then read twice. Pairs of a group lie side by side: a picture
+    that they share is stored, decoded and embedded once."""
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -187,14 +187,19 @@ def sample_id(value: Any, where: Callable[[], str]) -> str:
 
 
 def _group(value: Any, where: Callable[[], str]) -> str | None:
-    """The group in a column, as a text; of a picture in the table its bytes' hash. Raises InputError if it is not Unicode."""
+    """The group in a column, as a text; of a picture in the table its bytes' hash. Raises InputError if it is not Unicode.
+
+    A blank cell is no group, as null is none: CSV has no other way to write that.
+    """
     if isinstance(value, dict):  # the hub's pair of both
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
         return hashlib.sha256(value).hexdigest()
-    if value is not None and not is_unicode(str(value)):
+    if value is None or not str(value).strip():
+        return None
+    if not is_unicode(str(value)):
         raise InputError(f"{where()}: group {short(value)} is not Unicode.")
-    return None if value is None else str(value)
+    return str(value)
 
 
 def _names(tables: Sequence[Table], columns: ColumnsConfig) -> tuple[str, ...]:

@@ -82,6 +82,17 @@ def test_a_column_names_splits_and_groups(tmp_path: Path) -> None:
         list_samples(config)
 
 
+def test_rows_with_a_blank_group_are_no_group_together(tmp_path: Path) -> None:
+    rows = [{**row, "page": "7" if i < 4 else " " * (i % 2)} for i, row in enumerate(sentences(100))]
+    for source, write in (("csv", write_csv), ("jsonl", write_jsonl)):
+        config = dataset(
+            source=source, path=str(write(tmp_path / f"a.{source}", rows)), columns={"text": "text", "group": "page"}
+        )
+        listing = list_samples(config)
+        assert [item.group for item in listing.items] == ["7"] * 4 + [None] * 96
+        assert all(len(numbers) > 2 for numbers in choose_splits(listing, config).values())
+
+
 def test_pictures_by_path_bytes_and_pair(tmp_path: Path) -> None:
     (tmp_path / "bilder ü").mkdir()
     for index in range(40):
