@@ -87,9 +87,8 @@ def _tried(root: str, region: str | None, folder: str) -> Any:
     """The store, if a file that is there is not created again; found out once a process, with a file in `folder`."""
     if root not in _TRIED:
         _TRIED[root] = None
-        with suppress(
-            Exception
-        ):  # no obstore, no credentials that it finds, an answer it does not know: the bakery is left
+        # Without obstore, without credentials that it finds, and after an answer that it does not know, the bakery is left.
+        with suppress(Exception):
             store = _opened(root, region)
             key = f"{folder}/.probe-{uuid.uuid4().hex}"
             _TRIED[root] = store if answered(lambda: _keeps_conditions(store, key), root, root) else None

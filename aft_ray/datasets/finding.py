@@ -28,10 +28,8 @@ def find_samples(config: DatasetConfig, helpers: Helpers | None, place: Callable
         return _in_memory(list_samples(config), config)
     with one_line(config):
         plan = plan_of(config)
-        if plan is not None:
-            _check_copy(
-                config, are_files=plan.uris is not None
-            )  # before their content is copied, not after hours of it
+        if plan is not None:  # before content is copied, not after hours of it
+            _check_copy(config, are_files=plan.uris is not None)
         reason = _reason(config, plan)
         if plan is not None and reason is None:
             parts = _few(plan, helpers)

@@ -174,9 +174,8 @@ def _typed(key: str, text: str) -> tuple[Any, list[str]]:
     *parents, leaf = key.split(".")
     section = section_at(parents, Recipe)
     annotation = typing.get_type_hints(section).get(leaf) if section else None
-    types = (
-        set() if typing.get_origin(annotation) is dict else set(types_of(annotation))
-    )  # a mapping's keys are no value
+    is_mapping = typing.get_origin(annotation) is dict  # its keys are no value
+    types = set() if is_mapping else set(types_of(annotation))
     if str not in types or text[:1] in ("'", '"') or (text in ("", "~", "null") and type(None) in types):
         return parse(text, f"Override {key}={text}")
     if types <= {str, type(None)}:

@@ -42,9 +42,8 @@ def own_faults(name: str, key: str) -> Iterator[None]:
         raise
     except Exception as error:
         line = _own_line(error, name)
-        if (
-            line is None or type(error).__name__ == "OutOfMemoryError"
-        ):  # of torch, for which a smaller batch may be tried
+        is_torch_out_of_memory = type(error).__name__ == "OutOfMemoryError"  # a smaller batch may be tried
+        if line is None or is_torch_out_of_memory:
             raise
         reason = " ".join(str(error).split()) or "no message"
         raise InputError(f"{key}: {name} raised {type(error).__name__} ({line}): {reason}") from error

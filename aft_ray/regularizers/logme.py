@@ -157,9 +157,7 @@ def _evidence(s: Float64, z: Float64, y_square: float, num_samples: int, feature
         beta = (num_samples - gamma) / (residual_square + EPSILON)
         if abs(alpha / beta - t) <= TOLERANCE * t:
             break
-    with np.errstate(
-        divide="ignore"
-    ):  # where all features are 0, so is alpha: they explain nothing, and score -infinity
+    with np.errstate(divide="ignore"):  # features that are all 0 explain nothing: alpha 0, score -infinity
         log_alpha = np.log(alpha)
     evidence = feature_dim * log_alpha + num_samples * np.log(beta) - np.sum(np.log(alpha + beta * s))
     evidence -= beta * residual_square + alpha * w_square + num_samples * np.log(2 * np.pi)

@@ -90,9 +90,8 @@ def _choice(key: SettingKey, rows: Sequence[TrialRow], metric: str | None, num_v
     mean = math.fsum(scores) / len(scores)
     error = 0.0
     if num_validation and metric != "val_loss" and measure_of(rows).name == "accuracy":
-        error = math.sqrt(
-            max(0.0, mean * (1 - mean)) / num_validation
-        )  # seeds share the samples, so more seeds do not lower it
+        # Seeds share the samples, so more seeds do not lower it.
+        error = math.sqrt(max(0.0, mean * (1 - mean)) / num_validation)
     elif len(scores) > 1 and math.isfinite(mean):
         error = statistics.stdev(scores) / math.sqrt(len(scores))
     return Choice(key, mean, math.fsum(losses) / len(losses), error)

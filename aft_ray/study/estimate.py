@@ -178,9 +178,8 @@ def _listed(dataset: DatasetConfig) -> tuple[float, float]:
     if named.num_pictures is None:
         return samples, samples
     of_all = named.num_pictures[0]
-    return samples, float(
-        round(of_all * (1 - (1 - samples / train) ** (train / of_all)))
-    )  # with a pair among the samples
+    with_a_sample = of_all * (1 - (1 - samples / train) ** (train / of_all))
+    return samples, float(round(with_a_sample))
 
 
 def _count(nodes: Nodes, kind: str) -> float:

@@ -151,9 +151,8 @@ def test_files_and_directories_of_other_names_are_passed_over_named_once_and_kep
     with lease(Workspace.at(tmp_path), "runs/main"):
         pass
     (told,) = capsys.readouterr().err.splitlines()
-    assert all(
-        repr(name) in told for name in before if not (place / name).is_symlink()
-    )  # a link to nothing is not listed
+    listed = [name for name in before if not (place / name).is_symlink()]  # a link to nothing is not
+    assert all(repr(name) in told for name in listed)
     assert sorted(path.name for path in place.iterdir()) == before
 
 

@@ -253,7 +253,6 @@ def test_samples_that_cannot_be_decoded_or_end_a_process_each_time_are_quarantin
             np.testing.assert_array_equal(found[kept], expected[kept])
             assert np.isnan(found[~np.array(kept)]).all()
 
-    with pytest.raises(
-        InputError, match="3 samples quarantined, 2 allowed"
-    ):  # also where an earlier run has allowed more
+    # Also where an earlier run has allowed more.
+    with pytest.raises(InputError, match="3 samples quarantined, 2 allowed"):
         extract(override(given, {"dataset.max_bad_samples": 2}))

@@ -248,8 +248,6 @@ def test_a_run_goes_on_with_the_options_that_it_was_started_with() -> None:
 def test_a_run_records_the_number_of_a_warm_up_that_follows_its_steps_and_keeps_it() -> None:
     given = recipe("none", steps=40, warmup_steps=None)
     assert with_defaults(given, None, {}).train.warmup_steps == 10
-    before = run_inputs(
-        override(given, {"train.warmup_steps": 30}), {}
-    )  # as a trial of before has it, of its base's steps
+    before = run_inputs(override(given, {"train.warmup_steps": 30}), {})  # of its base's steps, as before
     assert with_defaults(given, before, {}).train.warmup_steps == 30
     assert with_defaults(override(given, {"train.steps": 80}), before, {}).train.warmup_steps == 20

@@ -123,9 +123,8 @@ def test_every_verb_finds_it_in_the_working_directory(tmp_path: Path, image_fold
     shutil.copy(ROOT / "tests" / "helpers" / "own_students.py", tmp_path / "mine.py")
     (tmp_path / "recipe.yaml").write_text(RECIPE.format(pictures=image_folder))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    (tmp_path / "work" / "predictions" / "main" / ".predicting-0123abcd").mkdir(
-        parents=True
-    )  # one that died: Ray predicts
+    died = tmp_path / "work" / "predictions" / "main" / ".predicting-0123abcd"
+    died.mkdir(parents=True)  # so Ray predicts
     for verb in (["prepare"], ["train"], ["evaluate"], ["predict", str(image_folder / "top")], ["export"]):
         command = [sys.executable, "-m", "aft_ray.cli", verb[0], "recipe.yaml", *verb[1:]]
         full = {**environment, "PYTHONPATH": str(ROOT)}
