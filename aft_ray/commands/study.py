@@ -102,10 +102,12 @@ def run(parsed: argparse.Namespace) -> None:
 def runnable(study: Study, only: Sequence[str] = (), *, skip: bool = False) -> tuple[list[str], list[str]]:
     """The unfinished settings, or only the settings `only`, that can run, and a line for each fault of the others.
 
-    Raises InputError if `only` names no setting, or a setting has faults and `skip` is not set.
+    Raises InputError if `only` names no setting, or a setting has faults and `skip` is not set, and as `check_copy`.
     """
     from aft_ray.study.config import in_settings
+    from aft_ray.study.report import check_copy
 
+    check_copy(study)
     names = wanted(study, only)
     found = setting_faults(study, names)
     faults = in_settings(found, len(study.settings))

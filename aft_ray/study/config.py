@@ -80,7 +80,11 @@ class Study:
 
     def text(self) -> str:
         """The study's file over its base, as YAML; `load_study` reads it back, with the overrides."""
-        return yaml.safe_dump(dict(self.content), sort_keys=False, allow_unicode=True)
+        return as_yaml(dict(self.content))
+
+
+def as_yaml(content: Any) -> str:
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def load_study(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Study:

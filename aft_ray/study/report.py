@@ -4,23 +4,48 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.strict_yaml import parse
 from aft_ray.report.report import as_csv, entry_row
 from aft_ray.report.results import TrialRow
 from aft_ray.search.trials import as_table
 from aft_ray.study.averages import Mean, means, qualities
-from aft_ray.study.config import Study
+from aft_ray.study.config import Study, as_yaml
 from aft_ray.study.found import Found, read_study
 from aft_ray.study.page import render_study
 from aft_ray.study.splits import over_splits
 
+COPY = "study.yaml"
+"""The study as it was run, beside its page."""
+
+
+def check_copy(study: Study) -> None:
+    """Raises InputError if a file that somebody has written lies where the study's copy goes: with its comments, say."""
+    if not study.place.has(COPY):
+        return
+    found = study.place.read(COPY)
+    with suppress(InputError, UnicodeDecodeError):
+        content, faults = parse(found.decode(), COPY)
+        if not faults and as_yaml(content).encode() == found:
+            return
+    raise InputError(
+        f"{study.place}/{COPY} was not written by 'aft-ray study', which would replace it by a copy of the study. Move it away,"
+        " or give the study another name with run=NAME."
+    )
+
 
 def report_study(study: Study) -> str:
-    """Writes `index.html`, the tables and the study itself to the study's directory; returns the page's path or URL."""
+    """Writes `index.html`, the tables and the study itself to the study's directory; returns the page's path or URL.
+
+    Raises InputError as `check_copy`.
+    """
+    check_copy(study)
     found = read_study(study)
     averages, quality = means(over_splits(found)), qualities(found)
     place = study.place
@@ -38,8 +63,8 @@ def report_study(study: Study) -> str:
             place.write(f"{name}.csv", as_csv(rows).encode())
             place.write(f"{name}.parquet", _parquet(table))
             files += [f"{name}.csv", f"{name}.parquet"]
-    place.write("study.yaml", study.text().encode())
-    place.write("index.html", render_study(study, found, averages, quality, [*files, "study.yaml"]).encode())
+    place.write(COPY, study.text().encode())
+    place.write("index.html", render_study(study, found, averages, quality, [*files, COPY]).encode())
     return f"{place}/index.html" if place.is_local else f"{study.root.rstrip('/')}/studies/{study.name}/index.html"
 
 

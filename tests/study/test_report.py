@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from aft_ray.recipe.errors import InputError
 from aft_ray.study.averages import means, qualities
 from aft_ray.study.config import Study, load_study
 from aft_ray.study.found import read_study
@@ -85,6 +86,17 @@ def test_page_and_tables_have_the_same_numbers_and_name_what_is_missing(tmp_path
 def test_an_empty_study_has_a_page(tmp_path: Path) -> None:
     study = load_study(written(tmp_path))
     assert "0 of 4 settings are finished" in Path(report_study(study)).read_text()
+
+
+def test_a_study_with_comments_is_not_replaced_by_its_copy(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path))
+    report_study(study)
+    report_study(study)  # over its own copy
+    copy = Path(study.place.path) / "study.yaml"
+    copy.write_text("# mine\n" + copy.read_text())
+    with pytest.raises(InputError, match=r"study.yaml was not written by 'aft-ray study'.*Move it away"):
+        report_study(study)
+    assert copy.read_text().startswith("# mine")
 
 
 def test_students_are_correlated_with_their_teachers(tmp_path: Path) -> None:
