@@ -16,6 +16,7 @@ from aft_ray.cluster.tasks import Helpers
 from aft_ray.datasets.base import Content, Listing, Modality, Task
 from aft_ray.datasets.items import Coded, Items, Label
 from aft_ray.datasets.lookup import Lookup
+from aft_ray.datasets.sources.contents import content_of
 from aft_ray.datasets.sources.labels import Labels
 
 
@@ -74,6 +75,12 @@ class Plan(ABC):
     def is_lasting(self) -> bool:
         """Whether `states` tell every change, so that the next command can use the samples which this one has listed."""
         return True
+
+    def joiner(
+        self, modality: Modality, contents: pa.Table, copied: Callable[[int], list[bytes]]
+    ) -> Callable[[int], Content]:
+        """As `reader`. copied: reads what is copied of a sample."""
+        return lambda index: content_of(copied(index), modality)
 
     @property
     def why_in_memory(self) -> str | None:

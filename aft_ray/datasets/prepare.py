@@ -20,6 +20,7 @@ from aft_ray.datasets.replacement import check_folders, clean, replacing
 from aft_ray.datasets.rows import Rows
 from aft_ray.datasets.sample_shards import SplitShards, source_of
 from aft_ray.datasets.samples import Samples
+from aft_ray.datasets.shard_size import samples_per_shard
 from aft_ray.datasets.shard_writing import can_travel
 from aft_ray.datasets.text_check import text_lines
 from aft_ray.recipe.config import Recipe
@@ -124,7 +125,7 @@ def _prepare(
     size = (
         config.samples_per_shard
         or _size_on_disk(directories[SPLITS[-1]])
-        or samples.samples_per_shard([chosen[split] for split in SPLITS])
+        or samples_per_shard([chosen[split] for split in SPLITS])
     )
     splits = [SplitShards(directories[split], split, chosen[split], config, size) for split in SPLITS]
     missing = [split.missing_shards() for split in splits]

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from aft_ray.cluster.tasks import Tasks
 from aft_ray.datasets.base import Listing
 from aft_ray.datasets.items import CHUNK, UNKNOWN, Coded, Items, taken, tally
-from aft_ray.datasets.pairs import cuts
+from aft_ray.datasets.pairs import begin_pictures, cuts
 from aft_ray.datasets.shard_writing import Part, Writer, Written, portion
 
 Span = tuple[int, int, int]
@@ -29,10 +29,15 @@ class Rows(Protocol):
         """The facts of the whole data set."""
 
     @property
-    def order(self) -> str | None:
-        """How the samples are ordered; None for the order of their hash."""
+    def pairs(self) -> float | None:
+        """How many pairs of all splits have a picture in common, on average, if pairs of a picture lie side by side; None for
+        samples in the order of their hash.
+        """
 
     def __len__(self) -> int: ...
+
+    def begins(self) -> Iterator[np.ndarray]:
+        """Which pairs begin a picture, some pairs at a time."""
 
     def digest(self) -> str:
         """Of every sample's id, label and size."""
@@ -52,18 +57,19 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class ListedRows:
-    """Rows of a listing in memory, at the places `indices`. pictures: see `pictures_of`."""
+    """Rows of a listing in memory, at the places `indices`. pictures: see `pictures_of`; None where `pairs` is."""
 
     listing: Listing
     indices: np.ndarray
     pictures: np.ndarray | None = None
-
-    @property
-    def order(self) -> str | None:
-        return "picture" if self.pictures is not None else None
+    pairs: float | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def begins(self) -> Iterator[np.ndarray]:
+        assert self.pictures is not None, "pairs"
+        yield begin_pictures(self.pictures[self.indices])
 
     def digest(self) -> str:
         digest = hashlib.sha256()
@@ -72,7 +78,7 @@ class ListedRows:
         return digest.hexdigest()[:16]
 
     def bounds(self, rows: int) -> list[int]:
-        return cuts(self.indices, self.pictures, rows)
+        return bounds_of(self, rows)
 
     def part(self, start: int, stop: int) -> Part:
         return self.listing, self.indices[start:stop]
@@ -94,6 +100,13 @@ class ListedRows:
             own = taken(self.listing.columns.ids, self.indices)
             codes = codes[~pc.is_in(own, value_set=pa.array(ids)).to_numpy()]
         return tally(Coded(labels.values, codes), len(self.listing.classes))
+
+
+def bounds_of(rows: Rows, size: int) -> list[int]:
+    """As `Rows.bounds`: between pictures, where pairs lie side by side."""
+    if rows.pairs is not None:
+        return cuts(rows.begins(), size)
+    return [*range(0, len(rows), size), len(rows)]
 
 
 def fingerprint_lines(items: Items) -> bytes:

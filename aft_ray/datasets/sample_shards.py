@@ -55,7 +55,7 @@ class SplitShards:
             **self.listing.facts,
             **({"truncation_side": side} if side else {}),
             **self._decoding(),
-            **({ORDER: self.rows.order} if self.rows.order else {}),
+            **({ORDER: "picture"} if self.rows.pairs is not None else {}),
             "recipe": recipe_hash(self.config),
         }
 

@@ -11,9 +11,8 @@ import numpy as np
 
 from aft_ray.datasets.base import Listing
 from aft_ray.datasets.held_out import choose_splits
-from aft_ray.datasets.pairs import pairs_per_picture, pictures_of, side_by_side
+from aft_ray.datasets.pairs import pictures_of, side_by_side
 from aft_ray.datasets.rows import ListedRows, Rows
-from aft_ray.datasets.shard_size import samples_per_shard
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.sample_recipe import has_pairs_apart, is_of_before
@@ -44,9 +43,6 @@ class Samples(Protocol):
         Raises InputError that names ids which are there twice or are not Unicode.
         """
 
-    def samples_per_shard(self, splits: Sequence[Rows]) -> int:
-        """Where the recipe does not say."""
-
     def check_unchanged(self) -> None:
         """Raises InputError that names raw data which changed since it was listed."""
 
@@ -66,20 +62,28 @@ class Listed:
 
     def choose(self, config: DatasetConfig, there: Manifests) -> dict[str, Rows]:
         check_ids(self.listing)
-        pictures = None if any(map(has_pairs_apart, there.values())) else pictures_of(self.listing)
         splits = choose_splits(self.listing, config, unlabelled_in_train=not any(map(is_of_before, there.values())))
+        pictures = None if any(map(has_pairs_apart, there.values())) else pictures_of(self.listing)
+        pairs = None
+        if pictures is not None:
+            chosen = pictures[np.concatenate([*splits.values()])]
+            pairs = pairs_of_picture(len(chosen), len(np.unique(chosen)), there)
+        if pairs is None:
+            pictures = None
         return {
-            split: ListedRows(self.listing, side_by_side(indices, pictures), pictures)
+            split: ListedRows(self.listing, side_by_side(indices, pictures), pictures, pairs)
             for split, indices in splits.items()
         }
 
-    def samples_per_shard(self, splits: Sequence[Rows]) -> int:
-        rows = [split for split in splits if isinstance(split, ListedRows)]
-        indices = np.concatenate([split.indices for split in rows])
-        return samples_per_shard(splits, pairs_per_picture(self.listing, indices, rows[0].pictures))
-
     def check_unchanged(self) -> None:
         """Nothing is compared: the samples were listed by this command."""
+
+
+def pairs_of_picture(num_pairs: int, num_pictures: int, there: Manifests) -> float | None:
+    """How many pairs of all splits have a picture in common, on average; None if no two have. there: splits in the order of
+    their pictures, which keep it.
+    """
+    return num_pairs / max(1, num_pictures) if there or num_pictures < num_pairs else None
 
 
 def check_ids(listing: Listing) -> None:

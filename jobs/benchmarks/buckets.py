@@ -1,10 +1,11 @@
 """What `prepare` costs where samples are sorted on disk: memory of the driver, CPU time of the driver and of its tasks.
 
-    python jobs/benchmarks/buckets.py [--counts 10000 100000 1000000] [--in-memory] [--source made|parquet|image_folder]
+    python jobs/benchmarks/buckets.py [--counts 10000 100000 1000000] [--in-memory]
+        [--source made|parquet|image_folder|pairs]
 
 The samples are made: a source that is listed in parts of 10,000 short texts, so that reading hides nothing; files of 100,000 rows
-with these texts; or pictures of 1 pixel, 1,000 to a class, most of them hard links. Tasks run one after another in one other
-process, without Ray. Each case is a process of its own.
+with these texts; pictures of 1 pixel, 1,000 to a class, most of them hard links; or files of rows with a text and the path of one
+of them, five rows to each. Tasks run one after another in one other process, without Ray. Each case is a process of its own.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from aft_ray.recipe.sections import DatasetConfig
 from jobs.benchmarks.child import child
 
 PART, CLASSES, AHEAD = 10_000, 1_000, 4
-ROWS_OF_FILE, LINKS = 100_000, 30_000
+ROWS_OF_FILE, LINKS, PAIRS = 100_000, 30_000, 5
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,21 @@ def write_pictures(count: int, folder: Path) -> dict[str, Any]:
     return {"source": "image_folder", "path": str(folder / "data")}
 
 
+def write_pairs(count: int, folder: Path) -> dict[str, Any]:
+    write_pictures(count // PAIRS, folder)
+    for start in range(0, count, ROWS_OF_FILE):
+        numbers = range(start, min(start + ROWS_OF_FILE, count))
+        pictures = [number % (count // PAIRS) for number in numbers]
+        rows = {"image": [f"data/{number // CLASSES:06d}/{number:010d}.png" for number in pictures]}
+        rows["text"] = [f"the text of row {number}" for number in numbers]
+        rows["label"] = [f"class {number * 7919 % CLASSES}" for number in numbers]
+        pq.write_table(pa.table(rows), folder / f"{start:010d}.parquet")
+    return {"source": "parquet", "path": str(folder), "columns": {"text": "text", "image": "image"}}
+
+
+WRITERS = {"parquet": write_tables, "image_folder": write_pictures, "pairs": write_pairs}
+
+
 def resident(key: str) -> float:
     """MB of this process: VmRSS now, or VmHWM at its peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -157,8 +173,7 @@ def dataset_of(source: str, count: int, place: str) -> dict[str, Any]:
     """The recipe's data set, whose files lie below `place`."""
     if source == "made":
         return {"source": "jobs.benchmarks.buckets:Made", "path": place, "options": {"count": count}}
-    writer = write_tables if source == "parquet" else write_pictures
-    return writer(count, Path(place, "data"))
+    return WRITERS[source](count, Path(place, "data"))
 
 
 def measure(source: str, count: int, place: str, in_memory: bool, size: int | None) -> dict[str, Any]:
@@ -189,7 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--counts", nargs="+", type=int, default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--in-memory", action="store_true", help="in one process, which sorts them in its memory")
-    parser.add_argument("--source", choices=["made", "parquet", "image_folder"], default="made")
+    parser.add_argument("--source", choices=["made", *WRITERS], default="made")
     parser.add_argument("--rows", type=int, help="of a shard")
     parser.add_argument("--measure", nargs=2, metavar=("COUNT", "FOLDER"), help=argparse.SUPPRESS)
     parsed = parser.parse_args()
@@ -204,11 +219,14 @@ def main() -> None:
         *(["--rows", str(parsed.rows)] if parsed.rows else []),
     ]
     print(f"load {os.getloadavg()[0]:.1f}; MB, CPU microseconds a sample, seconds of wall time\n")
-    print("| samples | driver's memory | driver | tasks: map, sort, choose, write | wall |\n|---|---|---|---|---|")
+    names = ["map_rows", "sort_bucket", "choose_bucket", "write_shards"]
+    if parsed.source == "pairs":
+        names[2:3] = ["choose_pairs", "gather_pairs", "order_bucket"]
+    heads = ", ".join(name.partition("_")[0] for name in names)
+    print(f"| samples | driver's memory | driver | tasks: {heads} | wall |\n|---|---|---|---|---|")
     for count in parsed.counts:
         with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as place:
             found = child(__file__, "--measure", str(count), place, *options)
-        names = ("map_rows", "sort_bucket", "choose_bucket", "write_shards")
         tasks = ", ".join(f"{found['tasks'].get(name, 0):.1f}" for name in names)
         print(
             f"| {count:,} | {found['memory']:.0f} | {found['driver']:.2f} | {tasks} | {found['wall']:.0f} |", flush=True

@@ -11,8 +11,10 @@ import pytest
 
 from aft_ray.datasets.base import Listing
 from aft_ray.datasets.items import Item
-from aft_ray.datasets.pairs import cuts, pairs_per_picture, pictures_of, side_by_side
+from aft_ray.datasets.pairs import begin_pictures, cuts, pictures_of, side_by_side
 from aft_ray.datasets.prepare import prepare
+from aft_ray.datasets.rows import ListedRows
+from aft_ray.datasets.shard_size import pairs_per_picture
 from aft_ray.datasets.sources.contents import Spool
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
@@ -156,34 +158,36 @@ def test_a_shard_has_room_for_512_pictures_and_few_pairs_more(tmp_path: Path, im
     items, numbers = tuple(Item(str(number), 0) for number in range(1000)), np.zeros(1000, int)
     one = Listing("image+text", ("a",), items, lambda index: (b"picture", f"text {index}"))
     many = Listing("image+text", ("a",), items, lambda index: (f"picture {index}".encode(), "text"))
-    assert pairs_per_picture(one, np.arange(1000), numbers) == 32
-    assert pairs_per_picture(many, np.arange(1000), numbers) == 1, "a group has several pictures"
+    assert pairs_per_picture([ListedRows(one, np.arange(1000), numbers, 1000.0)]) == 32
+    assert pairs_per_picture([ListedRows(one, np.arange(1000), numbers, 2.5)]) == 2.5
+    assert pairs_per_picture([ListedRows(many, np.arange(1000), numbers, 1000.0)]) == 1, "a group has several pictures"
 
 
-def test_shards_are_cut_between_pictures_unless_one_is_larger() -> None:
+@pytest.mark.parametrize("chunk", [1, 3, 12])
+def test_shards_are_cut_between_pictures_unless_one_is_larger(chunk: int) -> None:
+    """The pairs are told some at a time."""
     pictures = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2, 2, 2, 3])
-    every = np.arange(12)
-    assert cuts(every, pictures, 5) == [0, 5, 10, 12]
-    assert cuts(every, pictures, 4) == [0, 3, 5, 9, 12]
-    assert cuts(every, pictures, 2) == [0, 2, 3, 5, 7, 9, 11, 12] and cuts(every, np.zeros(12, int), 5) == [
-        0,
-        5,
-        10,
-        12,
-    ]
-    assert cuts(every, pictures, 100) == [0, 12] and cuts(every[:0], pictures, 4) == [0]
-    assert cuts(every, None, 5) == [0, 5, 10, 12] and cuts(every[:0], None, 5) == [0]
+    begins = begin_pictures(pictures)
+    assert np.flatnonzero(begins).tolist() == [0, 3, 5, 11]
+
+    def found(begins: np.ndarray, rows: int) -> list[int]:
+        return cuts((begins[start : start + chunk] for start in range(0, len(begins), chunk)), rows)
+
+    assert found(begins, 5) == [0, 5, 10, 12]
+    assert found(begins, 4) == [0, 3, 5, 9, 12]
+    assert found(begins, 2) == [0, 2, 3, 5, 7, 9, 11, 12]
+    assert found(begin_pictures(np.zeros(12, int)), 5) == [0, 5, 10, 12]
+    assert found(begins, 100) == [0, 12] and found(begins, 12) == [0, 12] and found(begins[:0], 4) == [0]
     mixed = np.array([3, 0, 1, 0, 3, 2])
-    assert side_by_side(every[:6], mixed).tolist() == [0, 4, 1, 3, 2, 5]
+    assert side_by_side(np.arange(6), mixed).tolist() == [0, 4, 1, 3, 2, 5]
 
 
-def test_only_pairs_with_a_common_picture_are_moved() -> None:
+def test_only_pairs_that_may_have_a_picture_in_common_are_moved() -> None:
     def listing(modality: Any, groups: list[str | None]) -> Listing:
         items = tuple(Item(str(number), 0, group=group) for number, group in enumerate(groups))
         return Listing(modality, ("a",), items, lambda index: b"")
 
     assert pictures_of(listing("image", ["a", "a"])) is None and pictures_of(listing("text", ["a", "a"])) is None
     assert pictures_of(listing("image+text", [None, None])) is None
-    assert pictures_of(listing("image+text", ["a", "b", None])) is None
     found = pictures_of(listing("image+text", ["a", None, "a", "b"]))
     assert found is not None and math.prod(found[[0, 2]] == found[0]) and len(set(found.tolist())) == 3

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from aft_ray import cli
@@ -44,7 +45,7 @@ def helpers_here(*_: Any) -> Iterator[Helpers]:
 
 
 def killed_before(event: str, pattern: str, number: int) -> None:
-    left = [number]
+    left, one_at_a_time = [number], Lock()
 
     def meet(name: str) -> None:
         left[0] -= fnmatch(name, pattern)
@@ -55,8 +56,9 @@ def killed_before(event: str, pattern: str, number: int) -> None:
         replace: Callable[..., None] = os.replace
 
         def replacing(source: Any, target: Any) -> None:
-            meet(Path(target).name)
-            replace(source, target)
+            with one_at_a_time:
+                meet(Path(target).name)
+                replace(source, target)
 
         os.replace = replacing  # type: ignore[assignment]
     else:

@@ -106,3 +106,39 @@ def write_pictures(
                 picture.write_bytes(png(1000 * place + sample) if (label, sample) != ("a", 7) else b"")
     (folder / "readme.md").write_text("none")
     return {"source": "image_folder", "path": str(folder)}
+
+
+def write_pairs(
+    folder: Path,
+    place: str,
+    splits: tuple[str, ...] = ("",),
+    labels: tuple[str | None, ...] = ("a", "b", "c"),
+    crowding: float = 3,
+) -> dict[str, Any]:
+    """Rows with a text and a picture that lies in the tables or in a file of its own, as `place` says. Some pictures have many
+    rows, here and there, some have one, one is broken; a few rows have none. crowding: 1 gives each as many.
+    """
+    names = [f"{folder_of}/{number}.png" for number in range(20) for folder_of in "pq"]
+    for number, name in enumerate(names):
+        file = folder / "pictures" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png(number) if number != 5 else b"none")
+    for number, split in enumerate(splits):
+        for part in range(4):
+            chosen, rows = random.Random(10 * number + part), []
+            for sample in range(30 if part else 3):
+                name = names[int(chosen.random() ** crowding * len(names))]
+                image: Any = f"pictures/{name}" if place == "files" else (folder / "pictures" / name).read_bytes()
+                rows.append(
+                    {
+                        "image": image if sample != 11 else None,
+                        "text": f"text {number} {part} {sample}" if (part, sample) != (2, 7) else " ",
+                        "label": chosen.choice(labels),
+                        "picture": name if sample != 11 else None,
+                        "several": ";".join(label for label in "abc" if chosen.random() < 0.4),
+                    }
+                )
+            types = {key: pa.string() for key in rows[0]} | ({} if place == "files" else {"image": pa.binary()})
+            table = pa.Table.from_pylist(rows, pa.schema([*types.items()]))
+            pq.write_table(table, folder / f"{split or 'part'}-{part:05d}-of-00004.parquet", row_group_size=7)
+    return {"source": "parquet", "path": str(folder), "columns": {"image": "image", "text": "text"}}

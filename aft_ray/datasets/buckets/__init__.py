@@ -5,6 +5,7 @@
 3. `sorting`: a task sorts a bucket, finds ids that are there twice, and gives each sample its split, as `held_out` does. For
    `stratify`, `strata` has found before how far the places of each class reach that are held out.
 4. The counts of each class say how many of each bucket `train_fraction` leaves. A task keeps these, in the order of the splits.
+   Pairs that may have a picture in common pass through `pictures` first.
 5. The counts of each split say in which buckets a shard's samples lie. A task reads these and writes a few shards.
 
 The result is the same bit for bit as of samples in memory. A task that runs twice writes the same file twice. Files of the
@@ -29,19 +30,19 @@ from aft_ray.datasets.buckets.files import working_place
 from aft_ray.datasets.buckets.groups import mixed_groups
 from aft_ray.datasets.buckets.labels import LabelRows
 from aft_ray.datasets.buckets.mapping import Mapped, map_parts, mapped_file
+from aft_ray.datasets.buckets.pictures import ORDERED, PairChooser, by_picture
 from aft_ray.datasets.buckets.rows import BucketRows
-from aft_ray.datasets.buckets.sorting import Chooser, Sorter, Twice, unpacked
+from aft_ray.datasets.buckets.sorting import Chooser, Sorter, SplitFile, Twice, unpacked
 from aft_ray.datasets.buckets.strata import Strata, edges_of
 from aft_ray.datasets.held_out import Labelled, Rule, shares_of
 from aft_ray.datasets.items import UNKNOWN, Items
 from aft_ray.datasets.lookup import Lookup
 from aft_ray.datasets.parts import Head, Plan, Reader, Whole, listing_with
 from aft_ray.datasets.rows import Rows
-from aft_ray.datasets.samples import Manifests, raise_twice
-from aft_ray.datasets.shard_size import samples_per_shard
+from aft_ray.datasets.samples import Manifests, pairs_of_picture, raise_twice
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.files import Directory
-from aft_ray.store.sample_recipe import is_of_before
+from aft_ray.store.sample_recipe import has_pairs_apart, is_of_before
 from aft_ray.store.schema import SPLITS
 
 __all__ = ["Bucketed", "in_buckets", "working_place"]
@@ -67,12 +68,9 @@ class Bucketed:
         return listing_with(self.plan, self.head, Items.of(()), pa.table({}), Lookup(self._reader(), pa.table({})))
 
     def _reader(self) -> Callable[[pa.Table], Callable[[int], Content]]:
-        modality, copied = self.head.modality, self.plan.copied
-        return (
-            CopyReader(self.mapped.place, self.mapped.files, copied, modality)
-            if copied
-            else Reader(self.plan, modality)
-        )
+        if not self.plan.copied:
+            return Reader(self.plan, self.head.modality)
+        return CopyReader(self.mapped.place, self.mapped.files, self.plan, self.head.modality)
 
     @cached_property
     def labels(self) -> LabelRows:
@@ -90,12 +88,22 @@ class Bucketed:
         sorter = self._sorter(config, spares=not any(map(is_of_before, there.values())))
         if config.stratify:
             sorter = replace(sorter, edges=edges_of(Strata(sorter), self.tasks, [*self._each_bucket()]))
-        twice, counts = Twice(), []
+        twice, of_classes = Twice(), []
         for found, own in self.tasks(sorter.sort_bucket, self._each_bucket()):
             twice += found
-            counts.append(own)
+            of_classes.append(own)
         raise_twice([(sample_id, times) for sample_id, times, _ in twice.first], twice.count)
-        return self._chosen(sorter.limits, self._shares(counts, config.train_fraction))
+        shares = self._shares(of_classes, config.train_fraction)
+        given = ((bucket, int(sorter.limits[bucket]), most) for bucket, most in enumerate(shares))
+        chooser = Chooser(self.mapped.place, self.labels)
+        if not self._may_share_pictures() or any(map(has_pairs_apart, there.values())):
+            return self._rows("chosen", self.tasks(chooser.choose_bucket, given))
+        starts = np.cumsum([0, *sorter.limits])
+        counts, files = by_picture(PairChooser(chooser, self.plan.uris, starts), given, self.tasks, BUCKET_ROWS)
+        return self._rows(ORDERED, files, pairs_of_picture(*counts, there))
+
+    def _may_share_pictures(self) -> bool:
+        return self.head.modality == "image+text" and (self.plan.uris is not None or self.mapped.has_groups)
 
     def _each_bucket(self) -> Iterator[tuple[int]]:
         return ((bucket,) for bucket in range(len(self.mapped.sizes)))
@@ -123,23 +131,24 @@ class Bucketed:
             yield np.maximum(left, 0)
             left = left - count
 
-    def _chosen(self, limits: np.ndarray, shares: Iterator[np.ndarray | None]) -> dict[str, Rows]:
-        chooser = Chooser(self.mapped.place, self.labels)
+    def _rows(self, kind: str, files: Iterable[SplitFile], pairs: float | None = None) -> dict[str, Rows]:
+        """kind: begins the files' names. pairs: see `Rows.pairs`."""
         digests = [hashlib.sha256() for _ in SPLITS]
         tallies = np.zeros((len(SPLITS), self.labels.num_classes + 1), np.int64)
-        sizes = []
-        given = ((bucket, int(limits[bucket]), most) for bucket, most in enumerate(shares))
-        for lines, own_sizes, own_tallies in self.tasks(chooser.choose_bucket, given):
-            for digest, own in zip(digests, lines, strict=True):
+        sizes, bits = [], []
+        for file in files:
+            for digest, own in zip(digests, file.lines, strict=True):
                 for part in unpacked(own):
                     digest.update(part)
-            tallies += np.array(own_tallies)
-            sizes.append(own_sizes)
+            tallies += np.array(file.tallies)
+            sizes.append(file.sizes)
+            bits.append(file.begins)
         found = np.array(sizes)
         offsets = np.cumsum(found, axis=1) - found
         return {
             split: BucketRows(
                 self.mapped.place,
+                kind,
                 self.plan,
                 self.head,
                 self.labels,
@@ -148,12 +157,11 @@ class Bucketed:
                 digests[number].hexdigest()[:16],
                 tallies[number],
                 self._reader(),
+                pairs,
+                tuple(own[number] for own in bits if own),
             )
             for number, split in enumerate(SPLITS)
         }
-
-    def samples_per_shard(self, splits: Sequence[Rows]) -> int:
-        return samples_per_shard(splits)
 
     def check_unchanged(self) -> None:
         states = zip(self.states, self.plan.states(), strict=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from aft_ray.datasets.base import Content, Modality
 from aft_ray.datasets.buckets.files import new_copy, read_bytes
-from aft_ray.datasets.sources.contents import Spools, checked, content_of
+from aft_ray.datasets.parts import Plan
+from aft_ray.datasets.sources.contents import Spools, checked
 from aft_ray.store.files import Directory
 
 FILE = "copy"
@@ -25,9 +26,9 @@ def copying(place: Directory, name: str, kinds: Sequence[str]) -> Iterator[Spool
         yield Spools([stack.enter_context(new_copy(place, f"{name}.{kind}")) for kind in kinds])
 
 
-def spans(spools: Spools, kinds: Sequence[str]) -> pa.Table:
-    """Where the content of each sample lies in the files."""
-    columns: dict[str, np.ndarray] = {}
+def spans(spools: Spools, kinds: Sequence[str], contents: pa.Table) -> pa.Table:
+    """Where the content of each sample lies, in the files and as `contents` tells."""
+    columns: dict[str, Any] = {name: contents.column(name) for name in contents.column_names}
     for kind, spool in zip(kinds, spools.spools, strict=True):
         columns[f"{kind}_start"], columns[f"{kind}_size"] = spool.spans()
     return pa.table(columns)
@@ -39,7 +40,7 @@ class CopyReader:
 
     place: Directory
     files: tuple[str, ...]
-    kinds: tuple[str, ...]
+    plan: Plan
     modality: Modality
 
     def __call__(self, references: pa.Table) -> Callable[[int], Content]:
@@ -49,4 +50,5 @@ class CopyReader:
             start, size = int(columns[f"{kind}_start"][index]), int(columns[f"{kind}_size"][index])
             return read_bytes(self.place, f"{self.files[columns[FILE][index]]}.{kind}", start, size)
 
-        return lambda index: content_of(checked(part(index, kind) for kind in self.kinds), self.modality)
+        kinds = self.plan.copied
+        return self.plan.joiner(self.modality, references, lambda index: checked(part(index, kind) for kind in kinds))

@@ -88,7 +88,7 @@ def map_rows(
     with copying(place, name, copied) as spools:
         items, contents = gathered(map(scanned, parts), whole)
     if copied:
-        contents = spans(spools, copied)
+        contents = spans(spools, copied, contents)
     order = np.argsort(items.hashes, kind="stable")
     facts = whole.facts()
     labels, column = in_rows(facts.labels, items.labels.codes)
@@ -171,6 +171,11 @@ class Mapped:
             tables.append(table)
         whole = pa.concat_tables(tables, promote_options="default").combine_chunks()
         return whole.take(pa.array(np.argsort(whole.column(HASH).to_numpy(), kind="stable")))
+
+
+def contents_of(rows: pa.Table) -> pa.Table:
+    """The columns of samples' contents."""
+    return rows.select([name for name in rows.column_names if not name.startswith(".")])
 
 
 def items_of(rows: pa.Table, labels: LabelRows) -> Items:

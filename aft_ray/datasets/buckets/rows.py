@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
 from aft_ray.cluster.tasks import Tasks
 from aft_ray.datasets.base import Content, Listing
-from aft_ray.datasets.buckets.files import read_table
+from aft_ray.datasets.buckets.files import numbered_file, read_table
 from aft_ray.datasets.buckets.labels import LabelRows
-from aft_ray.datasets.buckets.mapping import ID, LABEL, SIZE, SPLIT, items_of
-from aft_ray.datasets.buckets.sorting import chosen_name, labels_of
+from aft_ray.datasets.buckets.mapping import contents_of, items_of
+from aft_ray.datasets.buckets.sorting import labels_of
 from aft_ray.datasets.lookup import Lookup
 from aft_ray.datasets.parts import Head, Plan, listing_with
-from aft_ray.datasets.rows import Span
+from aft_ray.datasets.rows import Span, bounds_of
 from aft_ray.datasets.shard_writing import Part, Writer, Written
 from aft_ray.store.files import Directory
 
 
 @dataclass(frozen=True)
 class BucketRows:
-    """The samples of one split. offsets: of each bucket, where the split begins in its file. starts: of each bucket, the
-    split's samples in the buckets before; then their number. lines: the digest of all lines. tally: of all.
-    reader: makes the function that reads samples from their contents.
+    """The samples of one split. kind: begins the names of their files. offsets: of each bucket, where the split begins in its
+    file. starts: of each bucket, the split's samples in the buckets before; then their number. lines: the digest of all lines.
+    tally: of all. reader: makes the function that reads samples from their contents. bits: of each bucket, `begins`.
     """
 
     place: Directory
+    kind: str
     plan: Plan
     head: Head
     labels: LabelRows
@@ -37,8 +38,8 @@ class BucketRows:
     lines: str
     tally: np.ndarray
     reader: Callable[[pa.Table], Callable[[int], Content]]
-
-    order = None
+    pairs: float | None = None
+    bits: tuple[np.ndarray, ...] = ()
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -51,31 +52,34 @@ class BucketRows:
         return self.lines
 
     def bounds(self, rows: int) -> list[int]:
-        return [*range(0, len(self), rows), len(self)]
+        return bounds_of(self, rows)
+
+    def begins(self) -> Iterator[np.ndarray]:
+        for bits, size in zip(self.bits, np.diff(self.starts).tolist(), strict=True):
+            yield np.unpackbits(bits, count=size).astype(bool)
 
     def part(self, start: int, stop: int) -> Part:
         """Reads the samples from their buckets."""
-        tables = [read_table(self.place, chosen_name(bucket), *span) for bucket, *span in self._spans(start, stop)]
-        rows = pa.concat_tables(tables)
-        contents = rows.drop_columns([ID, LABEL, SIZE, SPLIT])
+        rows = pa.concat_tables(read_table(self.place, *span) for span in self._spans(start, stop))
+        contents = contents_of(rows)
         read = Lookup(self.reader, contents)
         listing = listing_with(self.plan, self.head, items_of(rows, self.labels), contents, read)
         return listing, np.arange(len(rows))
 
-    def _spans(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """Each bucket that has some of the samples, and their first row and last in its file; one bucket at least."""
+    def _spans(self, start: int, stop: int) -> Iterator[tuple[str, int, int]]:
+        """The file of each bucket that has some of the samples, and their first row and last there; one file at least."""
         bucket = min(int(np.searchsorted(self.starts, start, side="right")), len(self.offsets)) - 1
         while True:
             first, last = int(self.starts[bucket]), int(self.starts[bucket + 1])
             offset = int(self.offsets[bucket]) - first
-            yield bucket, offset + max(start, first), offset + min(stop, last)
+            yield numbered_file(self.kind, bucket), offset + max(start, first), offset + min(stop, last)
             bucket += 1
             if last >= stop:
                 return
 
     def written(self, writer: Writer, tasks: Tasks, groups: Sequence[Sequence[Span]]) -> Iterator[list[Written]]:
         """The tasks read the samples themselves."""
-        return tasks(_Work(self, writer).write_shards, ((group,) for group in groups))
+        return tasks(_Work(replace(self, bits=()), writer).write_shards, ((group,) for group in groups))
 
     def tally_without(self, ids: Sequence[str]) -> np.ndarray:
         if not ids:

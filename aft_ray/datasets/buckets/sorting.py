@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from aft_ray.datasets.buckets.files import read_table, write_table
+from aft_ray.datasets.buckets.files import numbered_file, read_table, write_table
 from aft_ray.datasets.buckets.labels import LabelRows
 from aft_ray.datasets.buckets.mapping import GROUP, HASH, ID, LABEL, ROW, SPLIT, Mapped, items_of
 from aft_ray.datasets.buckets.strata import Edges
@@ -24,14 +24,6 @@ from aft_ray.store.schema import SPLITS
 
 UNPACKED_BYTES = 1 << 20
 """Of lines that the driver has at once."""
-
-
-def sorted_name(bucket: int) -> str:
-    return f"sorted-{bucket:05d}.arrow"
-
-
-def chosen_name(bucket: int) -> str:
-    return f"chosen-{bucket:05d}.arrow"
 
 
 @dataclass(frozen=True)
@@ -73,8 +65,7 @@ class Sorter:
         items = items_of(rows, self.labels)
         splits = by_hash(items, self.rule) if self.edges is None else self.edges.splits(items, self.rule)
         rows = rows.set_column(rows.schema.get_field_index(SPLIT), SPLIT, pa.array(splits))
-        rows = rows.drop_columns([HASH, ROW, *([GROUP] if GROUP in rows.column_names else [])])
-        write_table(self.mapped.place, sorted_name(bucket), rows)
+        write_table(self.mapped.place, numbered_file("sorted", bucket), rows.drop_columns([HASH, ROW]))
         return twice, self.labels.counts(rows.column(LABEL).filter(pa.array(splits == TRAIN)))
 
 
@@ -94,31 +85,49 @@ def _twice(rows: pa.Table) -> Twice:
 
 
 @dataclass(frozen=True)
+class SplitFile:
+    """What is known of a file of chosen samples: for each split, the packed lines for its fingerprint, its size and its tally; of
+    pairs that lie side by side, the bits of those that begin a picture.
+    """
+
+    lines: list[bytes]
+    sizes: np.ndarray
+    tallies: list[np.ndarray]
+    begins: list[np.ndarray]
+
+
+@dataclass(frozen=True)
 class Chooser:
     """Keeps some of the sorted samples of buckets."""
 
     place: Directory
     labels: LabelRows
 
-    def choose_bucket(
-        self, bucket: int, count: int, most: np.ndarray | None
-    ) -> tuple[list[bytes], np.ndarray, list[np.ndarray]]:
-        """Writes the bucket's samples by split. Returns each split's packed lines for its fingerprint, its size and its tally.
+    def choose_bucket(self, bucket: int, count: int, most: np.ndarray | None) -> SplitFile:
+        """Writes the bucket's samples by split."""
+        rows = self.kept(bucket, count, most)
+        order = np.argsort(rows.column(SPLIT).to_numpy(), kind="stable")
+        return self.written(numbered_file("chosen", bucket), rows.take(pa.array(order)))
 
-        count: samples of the bucket. most: train samples of each class to keep; None keeps all.
-        """
-        rows = read_table(self.place, sorted_name(bucket), 0, count)
+    def kept(self, bucket: int, count: int, most: np.ndarray | None) -> pa.Table:
+        """count: samples of the bucket. most: train samples of each class to keep; None keeps all."""
+        rows = read_table(self.place, numbered_file("sorted", bucket), 0, count)
+        if most is None:
+            return rows
         splits = rows.column(SPLIT).to_numpy()
-        if most is not None:
-            kept, train = np.ones(len(splits), bool), np.flatnonzero(splits == TRAIN)
-            kept[train] = are_first(self.labels.classes(rows.column(LABEL))[train], most)
-            rows, splits = rows.filter(pa.array(kept)), splits[kept]
-        rows = rows.take(pa.array(np.argsort(splits, kind="stable")))
-        write_table(self.place, chosen_name(bucket), rows)
-        items, sizes = items_of(rows, self.labels), np.bincount(splits, minlength=len(SPLITS))
+        kept, train = np.ones(len(splits), bool), np.flatnonzero(splits == TRAIN)
+        kept[train] = are_first(self.labels.classes(rows.column(LABEL))[train], most)
+        return rows.filter(pa.array(kept))
+
+    def written(self, name: str, rows: pa.Table, begins: np.ndarray | None = None) -> SplitFile:
+        """Writes samples that are in their order by split. begins: see `pairs.begin_pictures`."""
+        rows = rows.drop_columns([name for name in rows.column_names if name == GROUP])
+        write_table(self.place, name, rows)
+        items, sizes = items_of(rows, self.labels), np.bincount(rows.column(SPLIT).to_numpy(), minlength=len(SPLITS))
         parts = [items.take(np.arange(stop - own, stop)) for own, stop in zip(sizes, np.cumsum(sizes), strict=True)]
         tallies = [tally(part.labels, self.labels.num_classes) for part in parts]
-        return [*map(_packed_lines, parts)], sizes, tallies
+        bits = [] if begins is None else [*map(np.packbits, np.split(begins, np.cumsum(sizes)[:-1]))]
+        return SplitFile([*map(_packed_lines, parts)], sizes, tallies, bits)
 
 
 def _packed_lines(items: Items) -> bytes:
@@ -137,7 +146,7 @@ def unpacked(packed: bytes) -> Iterator[bytes]:
     yield reader.flush()
 
 
-def labels_of(place: Directory, bucket: int, start: int, stop: int, ids: pa.Array) -> pa.ChunkedArray:
-    """The labels of those samples, of some in a chosen bucket, that have one of these ids."""
-    rows = read_table(place, chosen_name(bucket), start, stop)
+def labels_of(place: Directory, name: str, start: int, stop: int, ids: pa.Array) -> pa.ChunkedArray:
+    """The labels of those samples, of some in a file, that have one of these ids."""
+    rows = read_table(place, name, start, stop)
     return rows.column(LABEL).filter(pc.is_in(rows.column(ID), value_set=ids))

@@ -70,7 +70,7 @@ class Form:
         for row in rows.read(() if spools is None else self.copied.columns):
             if spools is not None:
                 spools.append(self.copied.parts(row, rows.folder))
-        return rows.part(number)
+        return rows.part(None if spools is not None else number)
 
 
 def _have_paths(tables: Sequence[Table], config: DatasetConfig) -> bool:
@@ -148,8 +148,8 @@ class _Rows:
             self.num_outside += 1
             return ""
 
-    def part(self, number: int) -> Part:
-        """contents: without what `Form.copied` names, which lies elsewhere."""
+    def part(self, number: int | None) -> Part:
+        """number: of the part whose rows have what `Form.copied` names; None where that is copied."""
         count = len(self.kept)
         items = Items(
             self.ids.column(),
@@ -159,7 +159,7 @@ class _Rows:
             groups_of(self.groups),
         )
         contents: dict[str, Any] = {URI: Texts(self.paths).column()} if self.form.has_paths else {}
-        if self.form.copied.kinds:
+        if self.form.copied.kinds and number is not None:
             contents |= {PART: np.full(count, number, np.int32), ROW: np.array(self.kept, np.int64)}
         left_out = Counter({f"rows {OTHER_SPLITS}": self.num_left_out})
         facts = Facts(

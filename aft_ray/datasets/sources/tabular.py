@@ -117,12 +117,6 @@ class TableParts(Plan):
         return _uri if self.form.has_paths else None
 
     @property
-    def why_in_memory(self) -> str | None:
-        content = self.form.content
-        may_share = self.form.has_paths or self.form.config.columns.group is not None
-        return "pairs of one picture lie side by side" if content.modality == "image+text" and may_share else None
-
-    @property
     def parts(self) -> list[tuple[Any, ...]]:
         return [(self.form, number, piece) for number, piece in enumerate(self.pieces)]
 
@@ -164,12 +158,20 @@ class TableParts(Plan):
 
     def reader(self, modality: Modality, contents: pa.Table) -> Callable[[int], Content]:
         """What is copied is read a second time, as a whole, at the first read."""
-        contained = Contents(lambda: self._kept(contents), len(self.copied)) if self.copied else None
-        uri = _uri(contents) if self.form.has_paths else None
+        if not self.copied:
+            return self.joiner(modality, contents, lambda index: [])
+        return self.joiner(modality, contents, Contents(lambda: self._kept(contents), len(self.copied)).read)
+
+    def joiner(
+        self, modality: Modality, contents: pa.Table, copied: Callable[[int], list[bytes]]
+    ) -> Callable[[int], Content]:
+        if not self.form.has_paths:
+            return lambda index: content_of(copied(index), modality)
+        uri = _uri(contents)
 
         def read(index: int) -> Content:
-            parts = [] if contained is None else contained.read(index)
-            return content_of([*([] if uri is None else [_picture(uri(index))]), *parts], modality)
+            parts = copied(index)
+            return content_of([_picture(uri(index)), *parts], modality)
 
         return read
 

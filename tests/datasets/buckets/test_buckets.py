@@ -19,7 +19,6 @@ from aft_ray.datasets.prepare import prepare
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from tests.helpers.hub_data import png
-from tests.helpers.small_buckets import SMALL
 from tests.helpers.small_data import samples_of, write_pictures, write_tables, write_tar, write_tars
 from tests.helpers.tables import write_csv
 from tests.helpers.tasks import elsewhere
@@ -29,12 +28,6 @@ def recipe(workspace: Path, **dataset: Any) -> Recipe:
     return Recipe.model_validate(
         {"workspace": str(workspace), "dataset": {"source": "webdataset", **dataset}, "student": {"model": "tiny:cnn"}}
     )
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name, value in SMALL:
-        monkeypatch.setattr(module, name, value)
 
 
 KEYS: dict[str, dict[str, Any]] = {
@@ -325,7 +318,7 @@ def test_pictures_that_a_table_names_and_that_lie_among_the_samples_are_refused(
 
 
 def test_samples_that_stay_in_memory_are_told_with_the_reason(
-    tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tars = {
         "source": "webdataset",
@@ -333,19 +326,11 @@ def test_samples_that_stay_in_memory_are_told_with_the_reason(
         "max_bad_samples": 1,
         "distributed": "always",
     }
-    rows = [
-        {"image": f"{label}/{sample:02d}.png", "text": f"text {sample}", "label": label}
-        for label in ("top", "bottom")
-        for sample in range(30)
-    ]
-    write_csv(image_folder / "pairs.csv", rows)
-    pairs = {"source": "csv", "path": str(image_folder / "pairs.csv"), "columns": {"image": "image", "text": "text"}}
     cases: list[tuple[dict[str, Any], str]] = [
         (
             {"source": None, "name": "mnist5k", "max_samples": 100, "distributed": "always"},
             "mnist5k is not listed in parts",
         ),
-        ({**pairs, "distributed": "always"}, "pairs of one picture lie side by side"),
         (tars, ""),
     ]
     for number, (dataset, reason) in enumerate(cases):

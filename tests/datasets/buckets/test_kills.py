@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,32 @@ from aft_ray.commands import prepare
 from aft_ray.store.files import TEMPORARY
 from tests.helpers import ROOT
 from tests.helpers.small_buckets import SMALL, helpers_here
-from tests.helpers.small_data import samples_of, write_tables
+from tests.helpers.small_data import samples_of, write_pairs, write_tables
+
+
+@dataclass(frozen=True)
+class Given:
+    """A recipe's data set, and the samples that one process makes of it in its memory."""
+
+    dataset: dict[str, Any]
+    samples: dict[str, bytes]
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    table = write_tables(tmp_path_factory.mktemp("tables"), "parquet")
-    return {**table, "samples_per_shard": 7, "max_bad_samples": 1, "train_fraction": 0.7, "stratify": True}
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Given:
+    return undisturbed(tmp_path_factory, write_tables(tmp_path_factory.mktemp("tables"), "parquet"))
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, given: dict[str, Any]) -> dict[str, bytes]:
-    """The samples that one process makes in its memory."""
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Given:
+    return undisturbed(tmp_path_factory, write_pairs(tmp_path_factory.mktemp("pairs"), "files"))
+
+
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, table: dict[str, Any]) -> Given:
+    dataset = {**table, "samples_per_shard": 7, "max_bad_samples": 30, "train_fraction": 0.7, "stratify": True}
     place = tmp_path_factory.mktemp("undisturbed")
-    assert main(["prepare", recipe(place, {**given, "distributed": "never"})]) == 0
-    return samples_of(place / "work")
+    assert main(["prepare", recipe(place, {**dataset, "distributed": "never"})]) == 0
+    return Given(dataset, samples_of(place / "work"))
 
 
 def recipe(place: Path, dataset: dict[str, Any]) -> str:
@@ -40,29 +52,32 @@ def recipe(place: Path, dataset: dict[str, Any]) -> str:
 
 @pytest.mark.processes
 @pytest.mark.parametrize(
-    ("event", "pattern", "number", "whole"),
+    ("data", "event", "pattern", "number", "whole"),
     [
-        ("write", "rows-*.text", 2, "rows-*.facts"),
-        ("write", "rows-*.facts", 2, "rows-*.facts"),
-        ("write", "sorted-*.arrow", 2, "sorted-*.arrow"),
-        ("write", "chosen-*.arrow", 2, "chosen-*.arrow"),
-        ("write", "part-*.parquet", 3, "part-*.parquet"),
-        ("write", "manifest.json", 2, "manifest.json"),
-        ("delete", "rows-*", 3, "manifest.json"),
+        ("texts", "write", "rows-*.text", 2, "rows-*.facts"),
+        ("texts", "write", "rows-*.facts", 2, "rows-*.facts"),
+        ("texts", "write", "sorted-*.arrow", 2, "sorted-*.arrow"),
+        ("texts", "write", "chosen-*.arrow", 2, "chosen-*.arrow"),
+        ("pairs", "write", "gathered-*.arrow", 2, "gathered-*.arrow"),
+        ("pairs", "write", "ordered-*.arrow", 2, "ordered-*.arrow"),
+        ("texts", "write", "part-*.parquet", 3, "part-*.parquet"),
+        ("pairs", "write", "manifest.json", 2, "manifest.json"),
+        ("texts", "delete", "rows-*", 3, "manifest.json"),
     ],
-    ids=["copying", "listing", "sorting", "choosing", "writing", "manifests", "deleting"],
+    ids=["copying", "listing", "sorting", "choosing", "gathering", "ordering", "writing", "manifests", "deleting"],
 )
 def test_a_command_that_is_killed_in_any_phase_goes_on_when_it_is_started_again(
     tmp_path: Path,
-    given: dict[str, Any],
-    undisturbed: dict[str, bytes],
+    request: pytest.FixtureRequest,
+    data: str,
     event: str,
     pattern: str,
     number: int,
     whole: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    file = recipe(tmp_path, {**given, "distributed": "always"})
+    given: Given = request.getfixturevalue(data)
+    file = recipe(tmp_path, {**given.dataset, "distributed": "always"})
     killed = [sys.executable, "-m", "tests.helpers.small_buckets", event, pattern, str(number), file]
     ended = subprocess.run(killed, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert ended.returncode == -9, ended.stderr
@@ -73,7 +88,7 @@ def test_a_command_that_is_killed_in_any_phase_goes_on_when_it_is_started_again(
     monkeypatch.setattr(prepare, "helpers_of", helpers_here)
     assert main(["prepare", file]) == 0
     found = {name: content for name, content in samples_of(tmp_path / "work").items() if not is_temporary(name)}
-    assert found == undisturbed
+    assert found == given.samples
     assert not (tmp_path / "work" / "listing").exists()
 
 
