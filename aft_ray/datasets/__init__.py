@@ -21,7 +21,8 @@ from aft_ray.datasets.named.hub_task import KEYS
 from aft_ray.datasets.parts import Plan, listing_of, scanned
 from aft_ray.datasets.sources.contents import RowContent
 from aft_ray.datasets.sources.hub import check_hub, hub_tables
-from aft_ray.datasets.sources.image_folder import find_image_folder, image_folder_in_parts, list_image_folder
+from aft_ray.datasets.sources.image_folder import check_image_folder, image_folder_in_parts, list_image_folder
+from aft_ray.datasets.sources.store_folders import ALONE, Lister
 from aft_ray.datasets.sources.tables import open_tables
 from aft_ray.datasets.sources.tabular import check_columns, list_tables, tables_in_parts
 from aft_ray.datasets.sources.torchvision_source import check_torchvision, list_torchvision
@@ -57,18 +58,18 @@ NAMED: dict[str, NamedDataset] = {
 TABLES = Source(
     lambda config: list_tables(open_tables(config), config),
     lambda config: check_columns(open_tables(config).tables, config),
-    lambda config: tables_in_parts(open_tables(config), config),
+    lambda config, _: tables_in_parts(open_tables(config), config),
 )
 SOURCES = {
-    "image_folder": Source(list_image_folder, find_image_folder, image_folder_in_parts),
+    "image_folder": Source(list_image_folder, check_image_folder, image_folder_in_parts),
     "parquet": TABLES,
     "csv": TABLES,
     "jsonl": TABLES,
-    "webdataset": Source(list_webdataset, find_tars, Tars.of),
+    "webdataset": Source(list_webdataset, find_tars, lambda config, _: Tars.of(config)),
     "hub": Source(
         lambda config: list_tables(hub_tables(config), config),
         lambda config: check_columns(check_hub(config), config),
-        lambda config: tables_in_parts(hub_tables(config), config),
+        lambda config, _: tables_in_parts(hub_tables(config), config),
     ),
     "torchvision": Source(list_torchvision, check_torchvision),
 }
@@ -103,10 +104,10 @@ def list_samples(config: DatasetConfig, helpers: Helpers | None = None) -> Listi
         return _named(config).list_samples(config)
 
 
-def plan_of(config: DatasetConfig) -> Plan | None:
-    """How the recipe's data set is read in parts; None where it is read as a whole."""
+def plan_of(config: DatasetConfig, lister: Lister = ALONE) -> Plan | None:
+    """How the recipe's data set is read in parts; None where it is read as a whole. lister: lists a store."""
     plan = _source(config).plan if config.name is None else None
-    return plan(config) if plan else None
+    return plan(config, lister) if plan else None
 
 
 @contextmanager
@@ -145,7 +146,8 @@ def _source(config: DatasetConfig) -> Source:
     if name in SOURCES:
         return SOURCES[name]
     own: Any = import_class(name, "dataset.source", ("list_samples",))
-    return Source(own.list_samples, getattr(own, "check", own.list_samples), getattr(own, "plan", None))
+    plan = getattr(own, "plan", None)
+    return Source(own.list_samples, getattr(own, "check", own.list_samples), plan and (lambda config, _: plan(config)))
 
 
 def _named(config: DatasetConfig) -> NamedDataset:

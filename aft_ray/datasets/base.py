@@ -82,13 +82,13 @@ class Source:
     """A kind of place that samples come from.
 
     list: lists every sample. check: finds faults of the recipe without reading every row. Both raise InputError or
-    FileNotFoundError. plan: how the source is read in parts, from which `list` is made; None if it is
-    not.
+    FileNotFoundError. plan: how the source is read in parts, from which `list` is made; None if it is not. It gets a
+    `store_folders.Lister` too, which lists a store.
     """
 
     list: Callable[..., Listing]
     check: Callable[[DatasetConfig], object]
-    plan: Callable[[DatasetConfig], Any] | None = None
+    plan: Callable[[DatasetConfig, Any], Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

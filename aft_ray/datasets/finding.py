@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 from aft_ray.cluster.tasks import Helpers
 from aft_ray.datasets import Listing, list_samples, one_line, plan_of
 from aft_ray.datasets.buckets import in_buckets
 from aft_ray.datasets.parts import Part, Plan, listing_of, scanned
 from aft_ray.datasets.samples import Listed, Samples
+from aft_ray.datasets.sources.store_folders import Lister
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.printable import tell
 from aft_ray.recipe.sections import DatasetConfig
@@ -27,7 +29,8 @@ def find_samples(config: DatasetConfig, helpers: Helpers | None, place: Callable
     if helpers is None:
         return _in_memory(list_samples(config), config)
     with one_line(config):
-        plan = plan_of(config)
+        place = cache(place)  # it is this command's alone
+        plan = plan_of(config, Lister(helpers, place))
         if plan is not None:  # before content is copied, not after hours of it
             _check_copy(config, are_files=plan.uris is not None)
         reason = _reason(config, plan)

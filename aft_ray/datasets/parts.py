@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from aft_ray.cluster.tasks import Helpers
+from aft_ray.cluster.tasks import Helpers, Tasks
 from aft_ray.datasets.base import Content, Listing, Modality, Task
 from aft_ray.datasets.items import Coded, Items, Label
 from aft_ray.datasets.lookup import Lookup
@@ -109,6 +109,12 @@ class Plan(ABC):
     @abstractmethod
     def name_of(self, part: int) -> str:
         """Names the place of a part for a person."""
+
+    def changed(self, before: Sequence[Any], tasks: Tasks) -> Iterator[str]:
+        """Names places whose data has changed since `states` told `before`."""
+        for part, (state, now) in enumerate(zip(before, self.states(), strict=True)):
+            if state != now:
+                yield self.name_of(part)
 
     @abstractmethod
     def head(self, whole: Facts, digest: str) -> Head:

@@ -157,10 +157,15 @@ class RemotePath:
             self.infos()  # asked for a file, S3 does not say that the bucket is missing
 
     def infos(self, *, below: bool = False) -> list[Any]:
-        """pyarrow's facts of the files and folders inside, or at any depth below; empty if the folder does not exist."""
+        """pyarrow's facts of the files and folders inside, or at any depth below; empty if the folder does not exist.
+
+        A filesystem of fsspec forgets the listings that it keeps: they grow, and do not show what has changed.
+        """
         import pyarrow.fs as pafs
 
         with self._asked():
+            if (handler := getattr(self.filesystem, "handler", None)) is not None:
+                handler.fs.invalidate_cache()
             try:
                 return list(self.filesystem.get_file_info(pafs.FileSelector(self.path, recursive=below)))
             except (FileNotFoundError, NotADirectoryError):

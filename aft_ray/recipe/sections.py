@@ -122,7 +122,7 @@ class DatasetConfig(Model):
     """Samples of one Parquet shard, the unit of extraction and of restart; null fills 32 MiB, at most 512 samples."""
     distributed: Literal["auto", "never", "always"] = "auto"
     """Whether `prepare` works in many processes, on the cluster of RAY_ADDRESS or on this machine; its result is the same. `auto`
-    does from 250,000 samples on. Named data sets and folders of pictures in a store are listed by one process."""
+    does from 250,000 samples on. Named data sets and streams of the hub are listed by one process."""
     copy_content: bool = Field(default=True, alias="copy")
     """Copy the samples' files into the workspace; false stores their paths or URLs and reads the originals every time."""
     background: Literal["white", "grey", "black"] | None = "white"

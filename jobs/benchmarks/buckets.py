@@ -1,11 +1,12 @@
 """What `prepare` costs where samples are sorted on disk: memory of the driver, CPU time of the driver and of its tasks.
 
     python jobs/benchmarks/buckets.py [--counts 10000 100000 1000000] [--in-memory]
-        [--source made|parquet|image_folder|pairs]
+        [--source made|parquet|image_folder|store|pairs]
 
 The samples are made: a source that is listed in parts of 10,000 short texts, so that reading hides nothing; files of 100,000 rows
-with these texts; pictures of 1 pixel, 1,000 to a class, most of them hard links; or files of rows with a text and the path of one
-of them, five rows to each. Tasks run one after another in one other process, without Ray. Each case is a process of its own.
+with these texts; pictures of 1 pixel, 1,000 to a class, most of them hard links, on a disk or behind a URL of fsspec, which is
+listed as a store is; or files of rows with a text and the path of one of them, five rows to each. Tasks run one after another in
+one other process, without Ray. Each case is a process of its own.
 """
 
 from __future__ import annotations
@@ -160,7 +161,12 @@ def write_pairs(count: int, folder: Path) -> dict[str, Any]:
     return {"source": "parquet", "path": str(folder), "columns": {"text": "text", "image": "image"}}
 
 
-WRITERS = {"parquet": write_tables, "image_folder": write_pictures, "pairs": write_pairs}
+def write_to_store(count: int, folder: Path) -> dict[str, Any]:
+    found = write_pictures(count, folder)
+    return found | {"path": f"fsspec+local://{found['path']}"}
+
+
+WRITERS = {"parquet": write_tables, "image_folder": write_pictures, "store": write_to_store, "pairs": write_pairs}
 
 
 def resident(key: str) -> float:
@@ -222,6 +228,8 @@ def main() -> None:
     names = ["map_rows", "sort_bucket", "choose_bucket", "write_shards"]
     if parsed.source == "pairs":
         names[2:3] = ["choose_pairs", "gather_pairs", "order_bucket"]
+    if parsed.source == "store":
+        names.insert(0, "list_folders")
     heads = ", ".join(name.partition("_")[0] for name in names)
     print(f"| samples | driver's memory | driver | tasks: {heads} | wall |\n|---|---|---|---|---|")
     for count in parsed.counts:

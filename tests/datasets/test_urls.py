@@ -10,7 +10,7 @@ import re
 import tarfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,9 +20,11 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.local import LocalFileOpener
 
+from aft_ray.cluster.tasks import Helpers
 from aft_ray.datasets import faults, list_samples
 from aft_ray.datasets.prepare import prepare
 from aft_ray.datasets.shard_writing import samples_table
+from aft_ray.datasets.sources import store_folders
 from aft_ray.datasets.sources.tables import open_table, read_rows
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError, ObjectStoreError
@@ -32,6 +34,7 @@ from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.contents import READERS, content_reader, contents
 from aft_ray.store.workspace import Workspace
 from tests.conftest import draw_pictures
+from tests.helpers.tasks import elsewhere
 
 
 @dataclass
@@ -206,6 +209,54 @@ def test_a_folder_is_listed_without_a_request_for_each_file(
     table = config(bucket.url("rows.csv"), source="csv", columns={"image": "image"})
     assert all(item.num_bytes for item in list_samples(table).items)
     assert len(requests) < 40
+
+
+@pytest.mark.parametrize(("enough", "listings"), [(64, 1 + 3 + 6 + 1), (3, 1 + 3)])
+def test_tasks_list_pictures_in_a_bucket_once_and_once_more_at_the_end(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enough: int, listings: int
+) -> None:
+    from moto.s3.responses import S3Response
+
+    monkeypatch.setattr(store_folders, "ENOUGH", enough)
+    dataset = as_splits(tmp_path / "raw")
+    (tmp_path / "raw/train/top/.hidden").mkdir()
+    (tmp_path / "raw/train/top/.hidden/00.png").write_bytes(b"")
+    bucket.put(tmp_path / "raw")
+    bucket.client.put_object(Bucket="raw", Key="train/top/empty/", Body=b"")  # as consoles make folders; listed too
+    requests: list[str] = []
+    of_tasks: list[int] = []
+    monkeypatch.setattr(S3Response, "_bucket_response", counting(S3Response._bucket_response, requests))
+
+    def tasks(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        for given in arguments:
+            before = len(requests)
+            yield from elsewhere(function, [given])
+            of_tasks.append(len(requests) - before)
+
+    def made(path: str, **keys: Any) -> dict[str, Any]:
+        given = {**dataset, "path": path, **keys}
+        work = str(tmp_path / keys.get("distributed", "local"))
+        recipe = {"workspace": work, "dataset": given, "student": {"model": "tiny:cnn"}}
+        return prepare(Recipe.model_validate(recipe), helpers=Helpers(tasks))
+
+    alone = made(bucket.url(""), distributed="never")
+    assert not of_tasks
+    assert made(bucket.url(""), distributed="always") == alone == made(str(tmp_path / "raw"))
+    assert sum(of_tasks) == 2 * listings
+    requests.clear()
+    assert faults(config(bucket.url(""))) == [] and len(requests) < listings
+
+
+@pytest.mark.parametrize("enough", [64, 1])
+def test_keys_that_no_folder_has_are_left_out_and_told(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, enough: int
+) -> None:
+    monkeypatch.setattr(store_folders, "ENOUGH", enough)
+    for key in ("a/1.png", "b/2.png", "a//3.png", "a//deep/4.png", "/5.png", "a/../6.png", "a/x.png/7.png", "b//8.png"):
+        bucket.client.put_object(Bucket="raw", Key=f"odd/{key}", Body=b"x")
+    listing = list_samples(config(bucket.url("odd")))
+    assert [item.sample_id for item in listing.items] == ["a/1.png", "a/x.png/7.png", "b/2.png"]
+    assert listing.left_out == {"folders without a name": 3, "hidden": 1}
 
 
 def test_a_glob_in_a_bucket_matches_as_on_a_disk(bucket: Bucket, tmp_path: Path) -> None:

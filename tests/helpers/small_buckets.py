@@ -22,7 +22,7 @@ from aft_ray.cluster.tasks import Helpers
 from aft_ray.commands import prepare
 from aft_ray.datasets import buckets
 from aft_ray.datasets.buckets import files, mapping, strata
-from aft_ray.datasets.sources import picture_parts, tabular
+from aft_ray.datasets.sources import picture_parts, store_folders, tabular
 from aft_ray.store.files import Directory
 from tests.helpers.tasks import elsewhere
 
@@ -34,8 +34,11 @@ SMALL: tuple[tuple[Any, str, int], ...] = (
     (tabular, "PART_ROWS", 10),
     (picture_parts, "PART_FILES", 5),
     (picture_parts, "PIECE_FILES", 9),
+    (store_folders, "ENOUGH", 4),
+    (store_folders, "FOLDERS_OF_TASK", 2),
+    (store_folders, "FILE_ROWS", 15),
 )
-"""Several buckets, batches, tars of a task, and parts of a table, for 120 samples."""
+"""Several buckets, batches, tars of a task, parts of a table and groups of folders, for 120 samples."""
 
 
 @contextmanager

@@ -108,6 +108,11 @@ def write_pictures(
     return {"source": "image_folder", "path": str(folder)}
 
 
+def write_to_store(folder: Path, *kind: tuple[Any, ...]) -> dict[str, Any]:
+    """The same behind a URL, which is listed as that of an S3 server is."""
+    return write_pictures(folder, *kind) | {"path": f"fsspec+local://{folder}"}
+
+
 def write_pairs(
     folder: Path,
     place: str,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from aft_ray.recipe.config import load
 from aft_ray.recipe.errors import InputError
@@ -60,6 +62,24 @@ def test_names_are_sorted_as_paths_are(tmp_path: Path) -> None:
     assert [below(file, remote(tmp_path)) for file in remote(tmp_path).files_below()] == [
         below(file, tmp_path) for file in files
     ]
+
+
+def test_a_filesystem_that_keeps_its_listings_shows_what_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ls, kept = LocalFileSystem.ls, dict[str, Any]()
+
+    def keeping(self: LocalFileSystem, path: str, **options: Any) -> Any:
+        if path not in kept:
+            kept[path] = ls(self, path, **options)
+        return kept[path]
+
+    monkeypatch.setattr(LocalFileSystem, "ls", keeping)
+    monkeypatch.setattr(LocalFileSystem, "invalidate_cache", lambda self, path=None: kept.clear())
+    (tmp_path / "a").write_bytes(b"")
+    assert [file.name for file in remote(tmp_path).files_below()] == ["a"]
+    (tmp_path / "b").write_bytes(b"")
+    assert [file.name for file in remote(tmp_path).files_below()] == ["a", "b"]
 
 
 def test_what_is_not_there_is_named_by_its_url(tmp_path: Path) -> None:

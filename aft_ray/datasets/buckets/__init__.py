@@ -164,11 +164,9 @@ class Bucketed:
         }
 
     def check_unchanged(self) -> None:
-        states = zip(self.states, self.plan.states(), strict=True)
-        changed = (self.plan.name_of(part) for part, (before, now) in enumerate(states) if before != now)
         raise_faults(
             f"{name} changed while its samples were written. Run 'aft-ray prepare --overwrite'."
-            for name in dict.fromkeys(changed)
+            for name in dict.fromkeys(self.plan.changed(self.states, self.tasks))
         )
 
 

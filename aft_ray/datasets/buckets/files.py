@@ -24,7 +24,10 @@ MARK = b"aft_ray.listing"
 """In the schema of every table that we write, and at the start of every other file."""
 HEAD_BYTES = 1 << 16
 """The first bytes of a file, with the mark."""
-OWN = re.compile(r"(rows-[0-9a-f]{16}\.(arrow|facts|image|text)|(sorted|chosen|gathered|ordered)-\d{5}\.arrow)")
+OWN = re.compile(
+    r"(rows-[0-9a-f]{16}\.(arrow|facts|image|text)|names-[0-9a-f]{16}\.arrow"
+    r"|(sorted|chosen|gathered|ordered)-\d{5}\.arrow)"
+)
 LEFT_OVER = re.compile(rf"\.{OWN.pattern}\.[0-9a-f]{{8}}\.tmp")
 """The name of a file that a killed process has not finished."""
 

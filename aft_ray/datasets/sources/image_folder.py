@@ -11,10 +11,11 @@ from aft_ray.datasets.items import splits_of
 from aft_ray.datasets.parts import listing_of, scanned
 from aft_ray.datasets.sources.files import OTHER_SPLITS, raise_missing_splits
 from aft_ray.datasets.sources.folder_splits import NAMED, Parts, shared_classes, splits_of_folders
-from aft_ray.datasets.sources.picture_parts import Folder, Folders, Pictures
+from aft_ray.datasets.sources.picture_parts import Folder, Folders, Pictures, PicturesInStore, PicturesOnDisk
 from aft_ray.datasets.sources.pictures import SUFFIXES
 from aft_ray.datasets.sources.splits import named_split, split_names
-from aft_ray.datasets.sources.walk import count_below, existing_folder, find_below
+from aft_ray.datasets.sources.store_folders import ALONE, Lister, list_below
+from aft_ray.datasets.sources.walk import count_below, existing_folder
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.places import AnyPath
 from aft_ray.recipe.sections import DatasetConfig
@@ -28,30 +29,31 @@ def list_image_folder(config: DatasetConfig) -> Listing:
 
     Where every first folder has the name of a split (train, val, test, ..., in any case), that is the split and the second
     folder the class. Links to folders are followed.
-    Raises as `find_image_folder` does.
+    Raises as `image_folder_in_parts` does.
     """
     plan = image_folder_in_parts(config)
     return listing_of(plan, scanned(plan))
 
 
-def image_folder_in_parts(config: DatasetConfig) -> Pictures:
-    """The parts of `list_image_folder`: folders. A store is asked once for all names."""
-    root = _root(config)
-    if isinstance(root, Path):
-        return Pictures.on_disk(root, _folders(config, root, *count_below(root, SUFFIXES)))
-    found = find_below(root, SUFFIXES)
-    counts = Counter(name.rpartition("/")[0] for name in found.names)
-    return Pictures.listed(found, _folders(config, root, counts, found.left_out))
-
-
-def find_image_folder(config: DatasetConfig) -> Folders:
-    """What the folders below `path` mean that hold pictures.
+def image_folder_in_parts(config: DatasetConfig, lister: Lister = ALONE) -> Pictures:
+    """The parts of `list_image_folder`. A store is asked once for all names, by `lister`.
 
     Raises FileNotFoundError if `path` is no directory, InputError if there are not at least two classes with images, not
     the same ones in every split, or the first folders are neither all splits nor all classes.
     """
     root = _root(config)
-    return _folders(config, root, *count_below(root, SUFFIXES))
+    if isinstance(root, Path):
+        return PicturesOnDisk.of(root, _folders(config, root, *count_below(root, SUFFIXES)))
+    found = list_below(root, SUFFIXES, lister)
+    counts = {folder.name: folder.count for folder in found.folders}
+    return PicturesInStore.of(root, found, _folders(config, root, counts, found.left_out))
+
+
+def check_image_folder(config: DatasetConfig) -> None:
+    """Raises as `image_folder_in_parts` does. Of a store's folder it only sees whether it is there: to list it may take hours."""
+    root = _root(config)
+    if isinstance(root, Path):
+        _folders(config, root, *count_below(root, SUFFIXES))
 
 
 def _root(config: DatasetConfig) -> AnyPath:

@@ -65,17 +65,14 @@ def _find_in_store(root: RemotePath, suffixes: Sequence[str]) -> Found:
 def _find_on_disk(root: Path, suffixes: Sequence[str]) -> Found:
     left_out: Counter[str] = Counter()
     found = [below + name for below, names in walked(root, suffixes, left_out) for name in names]
-    return Found(root, sorted(found, key=_parts), +left_out)
+    return Found(root, sorted(found, key=parts_of), +left_out)
 
 
-def count_below(root: AnyPath, suffixes: Sequence[str]) -> tuple[dict[str, int], Counter[str]]:
+def count_below(root: Path, suffixes: Sequence[str]) -> tuple[dict[str, int], Counter[str]]:
     """As `find_below`, how many files each folder has that has one, by its path below `root`, and how many are left out."""
     left_out: Counter[str] = Counter()
-    if not isinstance(root, RemotePath):
-        of_folder = ((below, len(names)) for below, names in walked(root, suffixes, left_out))
-        return {below.removesuffix("/"): count for below, count in of_folder if count}, +left_out
-    found = find_below(root, suffixes)
-    return dict(Counter(name.rpartition("/")[0] for name in found.names)), found.left_out
+    of_folder = ((below, len(names)) for below, names in walked(root, suffixes, left_out))
+    return {below.removesuffix("/"): count for below, count in of_folder if count}, +left_out
 
 
 def walked(root: Path, suffixes: Sequence[str], left_out: Counter[str]) -> Iterator[tuple[str, list[str]]]:
@@ -105,7 +102,7 @@ def is_wanted(name: str, suffixes: tuple[str, ...]) -> bool:
     return not is_hidden(name) and name.lower().endswith(suffixes)
 
 
-def _parts(name: str) -> str:
+def parts_of(name: str) -> str:
     """Sorts as the list of a path's parts does: no part holds the character that is the lowest."""
     return name.replace("/", "\0")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from aft_ray.datasets.prepare import prepare
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from tests.helpers.hub_data import png
-from tests.helpers.small_data import samples_of, write_pictures, write_tables, write_tar, write_tars
+from tests.helpers.small_buckets import SMALL
+from tests.helpers.small_data import samples_of, write_pictures, write_tables, write_tar, write_tars, write_to_store
 from tests.helpers.tables import write_csv
 from tests.helpers.tasks import elsewhere
 
@@ -39,6 +41,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "shares of each class": {"stratify": True, "split_seed": 2},
     "few shares": {"stratify": True, "max_samples": 70, "validation_fraction": 0.4, "train_fraction": 0.6},
     "no label": {"columns": {"label": []}, "max_samples": 100},
+    "some splits": {"splits": {"train": "train"}},
     "one bucket": {"max_samples": 12, "validation_fraction": 0.4, "test_fraction": 0.3},
     "in place": {"copy": False, "max_samples": 80},
     "groups": {"columns": {"text": "text", "group": "page"}, "validation_fraction": 0.3},
@@ -112,6 +115,10 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str | None, ...]]] = {
         ("numbers", "few of each class", "image_folder"),
         ("classes", "in place", "image_folder"),
         ("own splits", "few shares", "image_folder"),
+        ("numbers", "few of each class", "store"),
+        ("classes", "in place", "store"),
+        ("own splits", "few shares", "store"),
+        ("own test", "some splits", "store"),
         *(
             (*case, "webdataset")
             for case in (
@@ -140,8 +147,8 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str | None, ...]]] = {
 def test_buckets_write_the_samples_that_one_process_writes(tmp_path: Path, kind: str, keys: str, source: str) -> None:
     if source == "webdataset":
         given: dict[str, Any] = {"path": write_tars(tmp_path / "tars", *KINDS[kind])}
-    elif source == "image_folder":
-        given = write_pictures(tmp_path / "pictures", *KINDS[kind])
+    elif source in ("image_folder", "store"):
+        given = (write_to_store if source == "store" else write_pictures)(tmp_path / "pictures", *KINDS[kind])
     else:
         given = write_tables(tmp_path / "tables", source, *KINDS[kind])
     given |= {"samples_per_shard": 7, "max_bad_samples": 3, **KEYS[keys]}
@@ -159,20 +166,23 @@ def test_buckets_write_the_samples_that_one_process_writes(tmp_path: Path, kind:
     if isinstance(here, dict):
         assert samples_of(tmp_path / "here") == samples_of(tmp_path / "there")
         assert {"map_rows", "sort_bucket", "choose_bucket", "write_shards"} <= set(called)
+        assert ("list_folders" in called) == (source == "store")
         assert not (tmp_path / "there" / "listing").exists()
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("source", ["webdataset", "store"])
 @pytest.mark.parametrize("keys", ["shares of each class", "few of each class"])
 def test_samples_of_one_hash_lie_in_the_order_of_the_listing(
-    tmp_path: Path, keys: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, keys: str, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def coarse(salt: str, texts: pa.ChunkedArray) -> np.ndarray:
         return np.round(items.unit_hashes(salt, texts), 1)
 
     monkeypatch.setattr("aft_ray.datasets.held_out.unit_hashes", coarse)
     monkeypatch.setattr(items.Items, "hashes", property(lambda self: coarse("order", self.ids)))
-    given = {"path": write_tars(tmp_path / "tars"), "samples_per_shard": 7, "max_bad_samples": 1, **KEYS[keys]}
+    data = {"path": write_tars(tmp_path / "tars")} if source == "webdataset" else write_to_store(tmp_path / "data")
+    given = {**data, "samples_per_shard": 7, "max_bad_samples": 1, **KEYS[keys]}
     here = prepare(recipe(tmp_path / "here", **given))
     there = prepare(recipe(tmp_path / "there", **given, distributed="always"), helpers=Helpers(elsewhere))
     assert here == there and samples_of(tmp_path / "here") == samples_of(tmp_path / "there")
@@ -257,6 +267,96 @@ def test_a_table_or_a_folder_that_changes_is_named_and_listed_again(tmp_path: Pa
     prepare(there, overwrite=True, helpers=Helpers(elsewhere))
     prepare(recipe(tmp_path / "here", **given))
     assert samples_of(tmp_path / "here") == samples_of(tmp_path / "there")
+
+
+def in_store(folder: Path, **keys: Any) -> dict[str, Any]:
+    return {**write_to_store(folder), "distributed": "always", "samples_per_shard": 7, "max_bad_samples": 1, **keys}
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "b/deep": lambda root: (root / "b" / "deep" / "new.png").write_bytes(png(1)),
+    "c": lambda root: (root / "c" / "0.png").write_bytes(png(2) + b"larger than before"),
+    "a": lambda root: (root / "a" / "0.png").unlink(),
+    "c/deep/er": lambda root: shutil.rmtree(root / "c" / "deep" / "er"),
+    "b/new": lambda root: shutil.copytree(root / "b" / "deep" / "er", root / "b" / "new"),
+}
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("changed", CHANGES)
+def test_a_folder_in_a_store_that_changes_is_named_and_listed_again(tmp_path: Path, changed: str) -> None:
+    folder = tmp_path / "data"
+    given = in_store(folder)
+    began: list[str] = []
+
+    def changing(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        yield from elsewhere(function, arguments)
+        began.append(function.__name__)
+        if began[-3:] == ["write_shards"] * 3:  # the last split is written
+            CHANGES[changed](folder)
+
+    there = recipe(tmp_path / "there", **given)
+    told = outcome(there, Helpers(changing))
+    assert told == [
+        f"fsspec+local://{folder}/{changed} changed while its samples were written. Run 'aft-ray prepare --overwrite'."
+    ]
+    assert not [*(tmp_path / "there" / "samples").rglob("manifest.json")]
+    prepare(there, overwrite=True, helpers=Helpers(elsewhere))
+    prepare(recipe(tmp_path / "here", **given | {"distributed": "never"}))
+    assert samples_of(tmp_path / "here") == samples_of(tmp_path / "there")
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("new", [None, "aa/new.png"])
+def test_a_store_s_parts_whose_folders_are_as_they_were_serve_the_next_command(tmp_path: Path, new: str | None) -> None:
+    """A new class gives those after it other numbers."""
+    given = in_store(tmp_path / "data")
+    mapped: list[str] = []
+
+    def failing(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        if function.__name__ == "sort_bucket":
+            raise InputError("as if killed")
+        return elsewhere(function, arguments)
+
+    def watching(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        given = [*arguments]
+        if function.__name__ == "map_rows":
+            mapped.extend(rows.folder.name for _, _, _, parts, _ in given for _, group in parts for rows in group)
+        return elsewhere(function, given)
+
+    there = recipe(tmp_path / "there", **given)
+    assert outcome(there, Helpers(failing)) == ["as if killed"]
+    if new:
+        (tmp_path / "data" / new).parent.mkdir(exist_ok=True)
+        (tmp_path / "data" / new).write_bytes(png(3))
+    prepare(there, helpers=Helpers(watching))
+    assert {name.partition("/")[0] for name in mapped} == ({"a", "aa", "b", "c"} if new else set())
+    prepare(recipe(tmp_path / "here", **given | {"distributed": "never"}))
+    assert samples_of(tmp_path / "here") == samples_of(tmp_path / "there")
+
+
+def test_few_pictures_of_a_store_are_listed_without_tasks_and_many_by_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name, value in SMALL:
+        monkeypatch.setattr(module, name, value)
+    given = in_store(tmp_path / "data", distributed="auto")
+    listed: dict[int, list[str]] = {}
+    for least in (0, 50, 120, 121):
+        called = listed.setdefault(least, [])
+
+        def tasks(
+            function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]], called: list[str] = called
+        ) -> Iterator[Any]:
+            for result in elsewhere(function, arguments):
+                called.append(function.__name__)
+                yield result
+
+        prepare(recipe(tmp_path / str(least), **given), helpers=Helpers(tasks, least))
+    assert samples_of(tmp_path / "0") == samples_of(tmp_path / "50") == samples_of(tmp_path / "121")
+    counts = [called.count("list_folders") for called in listed.values()]
+    assert counts[0] > counts[1] > counts[2] > counts[3] == 0
+    assert ["map_rows" in called for called in listed.values()] == [True, True, True, False]
 
 
 def test_tars_that_hold_the_workspace_are_refused_before_a_file_is_written(tmp_path: Path) -> None:

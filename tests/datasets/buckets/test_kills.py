@@ -16,7 +16,7 @@ from aft_ray.commands import prepare
 from aft_ray.store.files import TEMPORARY
 from tests.helpers import ROOT
 from tests.helpers.small_buckets import SMALL, helpers_here
-from tests.helpers.small_data import samples_of, write_pairs, write_tables
+from tests.helpers.small_data import samples_of, write_pairs, write_tables, write_to_store
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Given:
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Given:
     return undisturbed(tmp_path_factory, write_pairs(tmp_path_factory.mktemp("pairs"), "files"))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Given:
+    return undisturbed(tmp_path_factory, write_to_store(tmp_path_factory.mktemp("store")))
 
 
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, table: dict[str, Any]) -> Given:
@@ -63,8 +68,16 @@ def recipe(place: Path, dataset: dict[str, Any]) -> str:
         ("texts", "write", "part-*.parquet", 3, "part-*.parquet"),
         ("pairs", "write", "manifest.json", 2, "manifest.json"),
         ("texts", "delete", "rows-*", 3, "manifest.json"),
+        ("store", "write", "names-*.arrow", 3, "names-*.arrow"),
+        ("store", "write", "rows-*.facts", 2, "rows-*.facts"),
+        ("store", "write", "sorted-*.arrow", 2, "sorted-*.arrow"),
+        ("store", "write", "part-*.parquet", 3, "part-*.parquet"),
+        ("store", "delete", "names-*", 2, "manifest.json"),
     ],
-    ids=["copying", "listing", "sorting", "choosing", "gathering", "ordering", "writing", "manifests", "deleting"],
+    ids=[
+        *("copying", "listing", "sorting", "choosing", "gathering", "ordering", "writing", "manifests", "deleting"),
+        *("looking-at-a-store", "listing-a-store", "sorting-a-store", "writing-a-store", "deleting-a-store"),
+    ],
 )
 def test_a_command_that_is_killed_in_any_phase_goes_on_when_it_is_started_again(
     tmp_path: Path,
