@@ -16,7 +16,7 @@ demo: $(INSTALLED)  ## the whole story on bundled real data
 # Two halves side by side, since tests of Ray mostly wait. Where make can, each prints when it is over, not among the other's lines.
 FIRST_HALF := tests/cluster tests/commands tests/datasets tests/extraction tests/test_cli.py
 test: $(INSTALLED)  ## every test
-	@echo "two halves of the tests, side by side, some ten minutes each; 'make first-half' alone shows how far it is"
+	@echo "two halves of the tests, side by side, some twenty minutes each on two cores; 'make first-half' alone shows how far it is"
 	@$(MAKE) --no-print-directory --keep-going --jobs 2 $(filter --output-sync,$(addprefix --,$(.FEATURES))) first-half second-half
 
 first-half: $(INSTALLED)
