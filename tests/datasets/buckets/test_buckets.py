@@ -152,14 +152,7 @@ def test_buckets_write_the_samples_that_one_process_writes(tmp_path: Path, kind:
     else:
         given = write_tables(tmp_path / "tables", source, *KINDS[kind])
     given |= {"samples_per_shard": 7, "max_bad_samples": 3, **KEYS[keys]}
-    called: list[str] = []
-
-    def tasks(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
-        called.append(function.__name__)
-        return elsewhere(function, arguments)
-
-    here = outcome(recipe(tmp_path / "here", **given))
-    there = outcome(recipe(tmp_path / "there", **given, distributed="always"), Helpers(tasks))
+    here, there, called = here_and_there(tmp_path, given)
     assert here == there
     refused = (kind == "all without" and keys != "no label") or keys in ("several unknown", "lists of other lengths")
     assert isinstance(here, dict) != refused
@@ -194,6 +187,19 @@ def outcome(given: Recipe, helpers: Helpers | None = None) -> dict[str, Any] | l
         return prepare(given, helpers=helpers)
     except InputError as error:
         return error.faults
+
+
+def here_and_there(place: Path, given: dict[str, Any]) -> tuple[Any, Any, list[str]]:
+    """The outcomes of one process and of tasks, and the names of the tasks' functions."""
+    called: list[str] = []
+
+    def tasks(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        called.append(function.__name__)
+        return elsewhere(function, arguments)
+
+    here = outcome(recipe(place / "here", **given))
+    there = outcome(recipe(place / "there", **given, distributed="always"), Helpers(tasks))
+    return here, there, called
 
 
 @pytest.mark.usefixtures("small")

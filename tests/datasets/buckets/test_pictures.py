@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from aft_ray.datasets.buckets import keyed
 from aft_ray.datasets.buckets.keyed import KeyedFiles, write_keyed
 from aft_ray.datasets.prepare import prepare
 from aft_ray.store.files import Directory
-from tests.datasets.buckets.test_buckets import KINDS, outcome, recipe
+from tests.datasets.buckets.test_buckets import KINDS, here_and_there, recipe
 from tests.helpers.small_data import samples_of, write_pairs
 from tests.helpers.tasks import elsewhere
 
@@ -58,14 +57,7 @@ def test_buckets_write_the_pairs_that_one_process_writes(
     columns = given["columns"] | ({"group": "picture"} if group else {})
     columns |= {"label": "several"} if keys == "several" else {}
     given |= {"samples_per_shard": 7, "max_bad_samples": 30, **KEYS[keys], "columns": columns}
-    called: list[str] = []
-
-    def tasks(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
-        called.append(function.__name__)
-        return elsewhere(function, arguments)
-
-    here = outcome(recipe(tmp_path / "here", **given))
-    there = outcome(recipe(tmp_path / "there", **given, distributed="always"), Helpers(tasks))
+    here, there, called = here_and_there(tmp_path, given)
     assert here == there and isinstance(here, dict)
     assert samples_of(tmp_path / "here") == samples_of(tmp_path / "there")
     is_by_picture = place == "files" or group
