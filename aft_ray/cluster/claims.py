@@ -163,7 +163,7 @@ class Claims:
             if now - seen[first] > DEAD_AFTER_S or owner.is_gone():
                 self.remove(first)
                 continue
-            if first.process != told:
+            if first.process != told and now > seen[first]:  # at the second look: a number is drawn in a moment
                 told = first.process
                 tell(f"waiting for {name}: {owner}.")
             time.sleep(LOOKED_EVERY_S)
