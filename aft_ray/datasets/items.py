@@ -42,7 +42,7 @@ class Item:
 
 
 class Texts:
-    """A column of texts that grows by one value at a time. Raises InputError for a text that is not Unicode."""
+    """A column of texts that grows. Raises InputError for a text that is not Unicode."""
 
     def __init__(self, values: Iterable[str | None] = ()) -> None:
         self.chunks: list[pa.Array] = []
@@ -53,6 +53,11 @@ class Texts:
     def append(self, value: str | None) -> None:
         self.last.append(value)
         if len(self.last) == CHUNK:
+            self._flush()
+
+    def extend(self, values: Sequence[str]) -> None:
+        self.last += values
+        if len(self.last) >= CHUNK:
             self._flush()
 
     def _flush(self) -> None:

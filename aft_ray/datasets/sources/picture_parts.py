@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from aft_ray.cluster.tasks import Tasks
 from aft_ray.datasets.base import Modality
-from aft_ray.datasets.items import UNKNOWN, Coded, Items, Texts, sizes_of
+from aft_ray.datasets.items import UNKNOWN, Coded, Items, Texts
 from aft_ray.datasets.parts import Facts, Head, Part, Plan
 from aft_ray.datasets.sources.labels import Labels
 from aft_ray.datasets.sources.pictures import SUFFIXES, read_picture
@@ -32,8 +32,8 @@ PART_FILES = 10_000
 """Files of the folders that make a part together, at least."""
 PIECE_FILES = 500_000
 """Files of a folder, or of a piece of it, at most: by the hash of their names, which stays when others come or go."""
-Files = Sequence[tuple[str, int | None]]
-"""Names and sizes; no size where there is no file to read."""
+Files = Sequence[tuple[str, int]]
+"""Names and sizes; UNKNOWN where there is no file to read."""
 
 
 @dataclass(frozen=True)
@@ -87,17 +87,22 @@ class Folders:
 
 def _files(folder: Path) -> Files:
     """The pictures right inside a folder of a disk, sorted. A folder with a picture's name is none."""
-    found: list[tuple[str, int | None]] = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if is_wanted(entry.name, SUFFIXES):
-                try:
-                    state = entry.stat()
-                except OSError:  # a broken link: reading it says so
-                    found.append((entry.name, None))
-                    continue
-                if not stat.S_ISDIR(state.st_mode):
-                    found.append((entry.name, state.st_size if stat.S_ISREG(state.st_mode) else None))
+    found: list[tuple[str, int]] = []
+    opened = os.open(folder, os.O_RDONLY)  # the system asks for a file's state by its name in it: not by the whole path
+    try:
+        with os.scandir(opened) as entries:
+            for entry in entries:
+                if is_wanted(entry.name, SUFFIXES):
+                    try:
+                        state = entry.stat()
+                    except OSError:  # a broken link: reading it says so
+                        found.append((entry.name, UNKNOWN))
+                        continue
+                    kind = stat.S_IFMT(state.st_mode)
+                    if kind != stat.S_IFDIR:
+                        found.append((entry.name, state.st_size if kind == stat.S_IFREG else UNKNOWN))
+    finally:
+        os.close(opened)
     return sorted(found)
 
 
@@ -152,15 +157,14 @@ class PicturesOnDisk(Pictures):
 
     @staticmethod
     def scan(root: Path, pieces: Sequence[Piece]) -> Part:
-        names, sizes, counts = Texts(), list[int | None](), []
+        names, sizes, counts = Texts(), list[int](), []
         for piece in pieces:
             files = piece.files(root)
             counts.append(len(files))
             below = f"{piece.folder.name}/" if piece.folder.name else ""
-            for name, size in files:
-                names.append(below + name)
-                sizes.append(size)
-        return _part(names.column(), sizes_of(sizes), [piece.folder for piece in pieces], counts)
+            names.extend([below + name for name, _ in files])
+            sizes += [size for _, size in files]
+        return _part(names.column(), np.array(sizes, np.int64), [piece.folder for piece in pieces], counts)
 
     def states(self) -> list[Any]:
         return [[_changed(self.root / piece.folder.name) for piece in group] for group in self.groups]
