@@ -24,6 +24,8 @@ from aft_ray.training.task import TransferTask
 from aft_ray.training.towers import Towers, towers_of
 
 logger = logging.getLogger(__name__)
+ANY, DETERMINISTIC = 0, 1
+"""Modes of torch for operations: any algorithm; the deterministic one, and a warning where there is none."""
 
 
 def regularizer_arguments(recipe: Recipe, towers: Towers, student_dim: int | tuple[int, ...]) -> dict[str, Any]:
@@ -110,5 +112,12 @@ def choose_algorithms(settings: TrainConfig) -> None:
     """Enables deterministic algorithms in this process; an operation without one warns once."""
     if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
-    torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)
+    set_deterministic(DETERMINISTIC if settings.deterministic else ANY, settings.compile)
     torch.backends.cudnn.deterministic = settings.deterministic
+
+
+def set_deterministic(mode: int, compiled: bool) -> None:
+    """mode: as of `torch.get_deterministic_debug_mode`. compiled: whether a model is compiled, so that the compiler must know."""
+    torch.set_deterministic_debug_mode(mode)
+    if compiled:  # this imports the compiler, two seconds, which only a compiled model is worth
+        torch.use_deterministic_algorithms(mode != ANY, warn_only=mode == DETERMINISTIC)

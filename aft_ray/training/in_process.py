@@ -12,6 +12,7 @@ import torch
 
 from aft_ray.recipe.config import Recipe
 from aft_ray.store.files import Directory
+from aft_ray.training.build import set_deterministic
 from aft_ray.training.checkpoint import TrainingState
 from aft_ray.training.runs import STOP, RunDirectory
 from aft_ray.training.work import Work, checkpoint_place
@@ -49,14 +50,17 @@ def train_in_process(work: Work, resume: Directory | None) -> None:
 def _process_as_before(recipe: Recipe) -> Iterator[None]:
     """Gives the training as many threads as a worker has, and restores torch's settings and random numbers: the process is
     the user's."""
-    algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    cudnn, threads = torch.backends.cudnn.deterministic, torch.get_num_threads()
+    mode, cudnn, threads = (
+        torch.get_deterministic_debug_mode(),
+        torch.backends.cudnn.deterministic,
+        torch.get_num_threads(),
+    )
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, int(recipe.resources.cpus_per_worker)))
     try:
         with torch.random.fork_rng([torch.cuda.current_device()] if recipe.train.use_gpu else []):
             yield
     finally:
-        torch.use_deterministic_algorithms(algorithms[0], warn_only=algorithms[1])
+        set_deterministic(mode, recipe.train.compile)
         torch.backends.cudnn.deterministic = cudnn
         torch.set_num_threads(threads)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -98,10 +100,18 @@ def build_optimizer(task: TransferTask, recipe: Recipe) -> torch.optim.Optimizer
             "weight_decay": 0.0,
         },
     ]
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=0.9, weight_decay=settings.weight_decay, fused=True)
-    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, lr=0.0, weight_decay=settings.weight_decay, fused=True)
+    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    options = {"momentum": 0.9} if settings.optimizer == "sgd" else {}
+    kind = _without_compiler(kinds[settings.optimizer])
+    return kind(groups, lr=0.0, weight_decay=settings.weight_decay, fused=True, **options)
+
+
+@cache
+def _without_compiler(kind: type[Any]) -> type[Any]:
+    """The same optimizer. torch hides these methods from its compiler, and so the first call imports it, for two seconds."""
+    hidden = ("add_param_group", "zero_grad", "state_dict", "load_state_dict", "step")
+    own = {name: inspect.unwrap(getattr(kind, name)) for name in hidden}
+    return type(kind.__name__, (kind,), {**own, "step": torch.no_grad()(own["step"])})
 
 
 def _student_groups(student: Student, settings: TrainConfig) -> list[dict[str, Any]]:

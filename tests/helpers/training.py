@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 from safetensors.torch import save_file
 
@@ -115,6 +114,8 @@ def made_workspace(place: Path, changes: Mapping[str, Any] | None = None, data: 
 
 def saved_weights(model: str, place: Path) -> Path:
     """Random weights of a small timm model, in a file."""
+    import timm  # with it torch's compiler, which a training does without
+
     path = place / f"{model}.safetensors"
     place.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +123,51 @@ def test_balanced_weights_count_rare_classes_as_much_as_common_ones() -> None:
     assert task.class_weights is not None
     assert (task.class_weights * counts).tolist() == pytest.approx([len(TRAIN) / 3] * 3)
     assert "class_weights" not in task.state_dict()
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_a_step_does_not_import_torch_s_compiler(optimizer: str, deterministic: bool) -> None:
+    """Two seconds of every process that trains. Where torch changes so that it does, this test tells."""
+    code = f"""
+import sys, torch
+from aft_ray.training.build import build_task, choose_algorithms
+from aft_ray.training.optimise import Optimisation
+from tests.helpers.training import DATA, recipe
+
+given = recipe(optimizer={optimizer!r}, deterministic={deterministic})
+choose_algorithms(given.train)
+task = build_task(given, DATA, torch.device("cpu"), weights_follow=False)
+optimisation = Optimisation(task, given, torch.device("cpu"))
+before = [weight.clone() for weight in task.student.parameters()]
+for step in range(2):
+    optimisation.start(step)
+    sum(weight.square().sum() for weight in task.student.parameters()).backward()
+    optimisation.step()
+optimisation.load_state_dict(optimisation.state_dict())
+assert not all(map(torch.equal, before, task.student.parameters()))
+assert torch.are_deterministic_algorithms_enabled() is {deterministic}
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_the_optimizer_is_torch_s_to_the_last_digit(optimizer: str) -> None:
+    given = recipe(optimizer=optimizer, weight_decay=0.1)
+    ours, theirs = (build_task(given, DATA, CPU, weights_follow=False) for _ in range(2))
+    own = build_optimizer(ours, given)
+    kinds: dict[str, Any] = {
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "sgd": partial(torch.optim.SGD, momentum=0.9),
+    }
+    plain = kinds[optimizer](theirs.student.parameters(), lr=0.01, weight_decay=0.1, fused=True)
+    own.param_groups[0]["lr"] = 0.01
+    for _ in range(3):
+        for task, used in ((ours, own), (theirs, plain)):
+            used.zero_grad()
+            torch.stack([weight.sin().sum() for weight in task.student.parameters()]).sum().backward()
+            used.step()
+    assert all(map(torch.equal, ours.student.parameters(), theirs.student.parameters()))
