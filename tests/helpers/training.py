@@ -104,7 +104,8 @@ def made_workspace(place: Path, changes: Mapping[str, Any] | None = None, data: 
         {"name": name, "model": f"timm:test_{model}", "weights": str(saved_weights(model, place))}
         for name, model in zip(TEACHERS, ("efficientnet", "resnet"), strict=True)
     ]
-    made = override(recipe(), {"workspace": str(place), "teachers": teachers, **(changes or {})})
+    few = override(recipe(), {"search": {"max_concurrent_trials": 2}})  # each process of a trial imports torch anew
+    made = override(few, {"workspace": str(place), "teachers": teachers, **(changes or {})})
     fingerprints = {teacher.name: describe_teacher(teacher).fingerprint for teacher in made.teachers}
     for split, samples in (("train", data.train), ("validation", data.validation), ("test", data.test)):
         assert isinstance(samples, Split)
