@@ -146,3 +146,21 @@ def test_no_benchmark_imports_from_the_tests() -> None:
 def test_processes_that_start_often_do_not_import_what_they_have_no_use_for(modules: str, absent: str) -> None:
     code = f"import sys, {modules}; sys.exit({absent!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_mistyped_key_is_told_before_torch_is_imported(tmp_path: Path) -> None:
+    """Which takes seconds."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("workspace: work\ndatset: {source: image_folder}\n")
+    verbs = "prepare plan extract rank search train evaluate report pipeline"
+    code = f"""
+import sys
+from aft_ray.cli import main
+
+for verb in {verbs!r}.split():
+    assert main([verb, {str(recipe)!r}]) == 2, verb
+    assert not {{"torch", "ray"}} & sys.modules.keys(), verb
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Did you mean 'dataset'?") == len(verbs.split())

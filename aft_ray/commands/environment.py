@@ -50,7 +50,8 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 
 
 def load_recipe(parsed: argparse.Namespace) -> Recipe:
-    """The recipe that the arguments name, with their overrides. Makes the user's own classes in it importable.
+    """The recipe that the arguments name, with their overrides. Makes the user's own classes in it importable. A verb calls this
+    before it imports torch and the like, so that a mistyped key is told at once.
 
     Raises InputError also if its workspace cannot be used.
     """

@@ -24,9 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> None:
+    recipe = load_recipe(parsed)
+
     from aft_ray.export.evaluate import evaluate
 
-    recipe = load_recipe(parsed)
     show_scores(recipe, evaluate(recipe, parsed.split, all_probabilities=parsed.probabilities))
     show_next(parsed, "predict PATH", "export")
 

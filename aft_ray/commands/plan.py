@@ -25,9 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> None:
+    recipe = load_recipe(parsed)
+
     from aft_ray.extraction.estimate import plan
 
-    recipe = load_recipe(parsed)
     check(recipe, "plan")
     with ray_cluster(recipe, "plan"):
         found = plan(recipe)

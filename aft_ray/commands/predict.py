@@ -28,10 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> None:
+    recipe = load_recipe(parsed)
+
     from aft_ray.cluster.address import names_cluster
     from aft_ray.export.predict import HERE_S, open_prediction
 
-    recipe = load_recipe(parsed)
     prediction = open_prediction(recipe, parsed.path, output=parsed.output)
     if left_out := prediction.unseen.left_out:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))

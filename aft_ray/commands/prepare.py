@@ -23,9 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> None:
+    recipe = load_recipe(parsed)
+
     from aft_ray.datasets.prepare import prepare
 
-    recipe = load_recipe(parsed)
     check(recipe, "prepare")
     with helpers_of(recipe, "prepare", ray_cluster) as helpers:
         manifests = prepare(recipe, overwrite=parsed.overwrite, helpers=helpers)

@@ -24,9 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> None:
+    setup = open_setup(load_recipe(parsed), "rank")
+
     from aft_ray.search.rank import rank
 
-    setup = open_setup(load_recipe(parsed), "rank")
     show_ranking(setup.recipe, rank(setup))
     show_next(parsed, "search", "search --dry-run")
 

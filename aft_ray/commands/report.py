@@ -17,6 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> None:
+    recipe = load_recipe(parsed)
+
     from aft_ray.report.report import report
 
-    console.print(f"report: {report(load_recipe(parsed))}", soft_wrap=True)
+    console.print(f"report: {report(recipe)}", soft_wrap=True)

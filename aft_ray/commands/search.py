@@ -28,9 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> None:
+    setup = open_setup(load_recipe(parsed), "search")
+
     from aft_ray.search.search import search
 
-    setup = open_setup(load_recipe(parsed), "search")
     if parsed.dry_run:
         from aft_ray.search.estimate import estimate_search
 

@@ -79,11 +79,13 @@ def _devices(text: str) -> float:
 
 def run(parsed: argparse.Namespace) -> None:
     from aft_ray.study.config import load_study
-    from aft_ray.study.report import report_study
 
     if parsed.with_parent:
         end_with_parent()
     study = load_study(parsed.study, parsed.overrides)
+
+    from aft_ray.study.report import report_study
+
     if parsed.dry_run:
         return dry_run(study, wanted(study, parsed.only), simulated_nodes(parsed.gpus, parsed.cpus))
     names, faults = runnable(study, parsed.only, skip=parsed.skip_faulty)

@@ -22,11 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> None:
+    setup = open_setup(load_recipe(parsed), "train")
+
     from aft_ray.regularizers.fitted_probes import probes_in_words
     from aft_ray.training.runs import RunDirectory
     from aft_ray.training.train import needs_ray, train
 
-    setup = open_setup(load_recipe(parsed), "train")
     with ray_cluster(setup.recipe, "train") if needs_ray(setup.recipe) else nullcontext():
         place = train(setup)
     last = RunDirectory(place).history()[-1]
