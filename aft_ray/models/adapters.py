@@ -60,7 +60,7 @@ def compiler_later() -> Iterator[None]:
     later = ModuleType(COMPILER)
     vars(later).update({"__getattr__": imported, ASKED: lambda device: imported(ASKED)(device)})
     sys.modules[COMPILER] = later
-    disable, torch.compiler.disable = torch.compiler.disable, _disabled_later
+    disable, torch.compiler.disable = torch.compiler.disable, disabled_later
     try:
         yield
     finally:
@@ -69,12 +69,12 @@ def compiler_later() -> Iterator[None]:
             del sys.modules[COMPILER]
 
 
-def _disabled_later(fn: Callable[..., Any] | None = None, *options: Any, **named: Any) -> Callable[..., Any]:
+def disabled_later(fn: Callable[..., Any] | None = None, *options: Any, **named: Any) -> Callable[..., Any]:
     """As `torch.compiler.disable`, which it asks when something is compiled."""
     import torch.compiler
 
     if fn is None:
-        return lambda given: _disabled_later(given, *options, **named)
+        return lambda given: disabled_later(given, *options, **named)
 
     @functools.wraps(fn)
     def called(*args: Any, **kwargs: Any) -> Any:

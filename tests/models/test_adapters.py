@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from aft_ray.models.adapters import COMPILER, _disabled_later, import_adapter
+from aft_ray.models.adapters import COMPILER, disabled_later, import_adapter
 from tests.helpers import ROOT
 
 PACKAGE = "aft_ray.models.teachers"
@@ -72,7 +72,7 @@ assert torch.equal(roi_align(pictures, boxes, 2), plain[1])
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("decorate", [torch.compiler.disable, _disabled_later, _disabled_later(recursive=False)])
+@pytest.mark.parametrize("decorate", [torch.compiler.disable, disabled_later, disabled_later(recursive=False)])
 def test_a_function_hidden_later_is_not_compiled(decorate: Callable[..., Any]) -> None:
     seen = []
 

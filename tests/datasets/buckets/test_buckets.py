@@ -373,14 +373,19 @@ def test_tars_that_hold_the_workspace_are_refused_before_a_file_is_written(tmp_p
     assert not (tmp_path / "tars" / "work").exists()
 
 
-def test_a_file_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
-    other = tmp_path / "work" / "listing" / "sorted-00000.arrow"
-    other.parent.mkdir(parents=True)
-    other.write_text("mine")
+def test_files_of_somebody_else_are_not_replaced(tmp_path: Path) -> None:
+    kinds = ("sorted", "chosen", "gathered", "ordered")
+    names = [f"rows-{16 * 'a'}.facts", f"names-{16 * 'a'}.arrow", *(f"{kind}-00000.arrow" for kind in kinds)]
+    place = tmp_path / "work" / "listing"
+    place.mkdir(parents=True)
+    for name in names:
+        (place / name).write_text("mine")
     given = recipe(tmp_path / "work", path=write_tars(tmp_path / "tars"), distributed="always")
-    with pytest.raises(InputError, match="sorted-00000.arrow was not written by 'aft-ray prepare'. Move it away."):
+    with pytest.raises(InputError) as refused:
         prepare(given, helpers=Helpers(elsewhere))
-    assert other.read_text() == "mine"
+    told = [f"{place / name} was not written by 'aft-ray prepare'. Move it away." for name in names]
+    assert sorted(refused.value.faults) == sorted(told)
+    assert {name: (place / name).read_text() for name in names} == dict.fromkeys(names, "mine")
 
 
 @pytest.mark.parametrize("rest", [b"", b"ARROW1", MARK + b"the first bytes of a copy"])
