@@ -152,13 +152,13 @@ def test_a_mistyped_key_is_told_before_torch_is_imported(tmp_path: Path) -> None
     """Which takes seconds."""
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("workspace: work\ndatset: {source: image_folder}\n")
-    verbs = "prepare plan extract rank search train evaluate report pipeline"
+    verbs = "prepare plan extract rank search train evaluate report pipeline export predict"
     code = f"""
 import sys
 from aft_ray.cli import main
 
 for verb in {verbs!r}.split():
-    assert main([verb, {str(recipe)!r}]) == 2, verb
+    assert main([verb, {str(recipe)!r}, *(["photos"] if verb == "predict" else [])]) == 2, verb
     assert not {{"torch", "ray"}} & sys.modules.keys(), verb
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)

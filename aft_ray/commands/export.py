@@ -25,13 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> None:
-    from aft_ray.export.export import export
-    from aft_ray.export.hub import check_push, push
-
     repository = parsed.push_to_hub
     if parsed.public and repository is None:
         raise InputError("--public has no meaning without --push-to-hub REPO.")
     recipe = load_recipe(parsed)
+
+    from aft_ray.export.export import export
+    from aft_ray.export.hub import check_push, push
+
     if repository is not None:
         check_push(repository)
     place = export(recipe, onnx=parsed.onnx, repository=repository)
