@@ -8,7 +8,6 @@ from typing import Any
 import timm
 import torch
 from timm.models import parse_model_name
-from torch.utils.flop_counter import FlopCounterMode
 
 from aft_ray.recipe.errors import InputError
 
@@ -52,6 +51,8 @@ def measured(name: str, image_size: int | None) -> tuple[int, int, int]:
 
     Raises InputError for a model that is not in timm's list.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton, which a teacher's process has no use for
+
     size = image_size or listed(name).get("input_size", (3, 224, 224))[-1]
     extra = {"img_size": size} if listed(name).get("fixed_input_size") else {}
     with torch.device("meta"):
