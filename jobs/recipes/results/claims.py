@@ -6,14 +6,12 @@ import math
 import statistics
 from collections.abc import Mapping
 
-from scipy.stats import pearsonr
-
 from aft_ray.report.results import Paired, method_title, paired_test
 from aft_ray.report.words import CLEAR
 from aft_ray.study.averages import compared as duel
 from aft_ray.study.averages import mean_of
 from aft_ray.study.found import Found
-from jobs.recipes.results.teachers import NOISE, REAL, singles
+from jobs.recipes.results.teachers import METHODS, NOISE, REAL, singles, with_teachers
 from jobs.recipes.results.text import OURS, Settings, chance, table
 
 BASELINES = ("kd", "kkd", "rkd", "ft", "btune")
@@ -24,7 +22,7 @@ STRONG = 0.7
 
 
 def claims_section(studies: Mapping[str, Settings]) -> list[str]:
-    """A line for each claim whose records are there."""
+    """A line for each claim whose records are there, and the same of our methods."""
     protocol, ablations = studies.get("protocol", {}), studies.get("ablations", {})
     digits = studies.get("teachers", {}).get("digits")
     rows = [
@@ -66,31 +64,35 @@ def _better(found: Settings) -> list[list[str]]:
 
 
 def _follows(digits: Found) -> list[list[str]]:
-    students, sets = digits.by_teachers("aft"), [names for names in singles(digits) if names != (NOISE,)]
-    if len(sets) < 3:
-        return []
-    test = pearsonr([digits.probes[names] for names in sets], [students[names].test for names in sets])
-    verdict = (
-        HOLDS if test.statistic >= STRONG and test.pvalue < CLEAR else NOT if test.statistic < STRONG / 2 else UNCLEAR
-    )
-    told = f"correlation {test.statistic:.2f}, p {chance(test.pvalue)}, over {len(sets)} teachers without the noise"
-    return [["students follow the quality of their teacher", verdict, told]]
+    rows = []
+    for method in METHODS:
+        sets = [names for names in singles(digits) if names != (NOISE,) and names in digits.by_teachers(method)]
+        if len(sets) > 2:
+            test = with_teachers(digits, sets, method)
+            clear = test.statistic >= STRONG and test.pvalue < CLEAR
+            verdict = HOLDS if clear else NOT if test.statistic < STRONG / 2 else UNCLEAR
+            told = f"correlation {test.statistic:.2f}, p {chance(test.pvalue)}, over {len(sets)} teachers without the noise"
+            students = "students" if method == "aft" else f"(ours) students of {method_title(method)}"
+            rows.append([f"{students} follow the quality of their teacher", verdict, told])
+    return rows
 
 
 def _combines(digits: Found) -> list[list[str]]:
     """Real teachers together against the best of them."""
-    sets = [names for names in digits.by_teachers("aft") if len(names) > 1 and NOISE not in names]
-    gains = {names: digits.over_best_single("aft", names) for names in sets}
-    known = {names: gain for names, gain in gains.items() if gain is not None}
-    if not known:
-        return []
-    clear = [names for names, gain in known.items() if gain.gain > 0 and gain.p_value < CLEAR]
-    worse = [names for names, gain in known.items() if gain.gain < 0 and gain.p_value < CLEAR]
-    verdict = HOLDS if len(clear) * 2 > len(known) else NOT if worse or not clear else "in part"
-    mean = statistics.fmean(gain.gain for gain in known.values())
-    told = f"{100 * mean:+.2f} points over the best single one, mean of {len(known)} sets; {len(clear)} clear gains"
-    told += f", {len(worse)} clear losses"
-    return [["combines complementary teachers", verdict, told]]
+    rows = []
+    for method in METHODS:
+        sets = [names for names in digits.by_teachers(method) if len(names) > 1 and NOISE not in names]
+        gains = [gain for names in sets if (gain := digits.over_best_single(method, names)) is not None]
+        if not gains:
+            continue
+        clear = [gain for gain in gains if gain.gain > 0 and gain.p_value < CLEAR]
+        worse = [gain for gain in gains if gain.gain < 0 and gain.p_value < CLEAR]
+        verdict = HOLDS if len(clear) * 2 > len(gains) else NOT if worse or not clear else "in part"
+        mean = statistics.fmean(gain.gain for gain in gains)
+        told = f"{100 * mean:+.2f} points over the best single one, mean of {len(gains)} sets; {len(clear)} clear gains"
+        told += f", {len(worse)} clear losses"
+        rows.append([f"{_subject(method)}combines complementary teachers", verdict, told])
+    return rows
 
 
 def _sturdy(digits: Found) -> list[list[str]]:
@@ -101,15 +103,19 @@ def _sturdy(digits: Found) -> list[list[str]]:
         if real and spoilt:
             cost = paired_test(spoilt.finals, real.finals)
             harmed = cost.gain < 0 and cost.p_value < CLEAR
-            of = "" if method == "aft" else f"(ours) {method_title(method)} is "
             rows.append(
                 [
-                    f"{of}sturdy against useless features",
+                    f"{_subject(method, 'is ')}sturdy against useless features",
                     NOT if harmed else HOLDS,
                     f"noise beside a teacher: {_told(cost)}",
                 ]
             )
     return rows
+
+
+def _subject(method: str, verb: str = "") -> str:
+    """Of a claim; none for the paper's own method."""
+    return "" if method == "aft" else f"(ours) {method_title(method)} {verb}"
 
 
 def _needed(found: Settings) -> list[list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from scipy.stats import pearsonr
 
@@ -20,6 +21,7 @@ OWN_INPUT = {"digits": "pixels", "glosses": "words"}
 """By setting, the teacher that knows what the student sees, and no more."""
 REAL = {"digits": "lite0", "glosses": "minilm"}
 METHODS = ("aft", *OURS)
+ALL = ("kd", *METHODS)
 
 
 def teachers_in_short(found: Settings) -> list[str]:
@@ -55,7 +57,7 @@ def better_section(found: Settings, folder: Path) -> list[str]:
         return []
     probes = {names: 100 * digits.probes[names] for names in singles(digits)}
     ordered = sorted(probes, key=lambda names: probes[names])
-    students = {method: [digits.by_teachers(method)[names] for names in ordered] for method in ("kd", "aft")}
+    students = {method: [digits.by_teachers(method)[names] for names in ordered] for method in _of_all(digits, ordered)}
     standard = digits.chosen["none"]
     draw_teachers(
         folder / "results-teachers.png",
@@ -65,13 +67,16 @@ def better_section(found: Settings, folder: Path) -> list[str]:
         100 * standard.test,
     )
     rows = [
-        [_named(names), f"{probes[names]:.1f}", accuracy(kd), accuracy(aft)]
-        for names, kd, aft in zip(ordered, students["kd"], students["aft"], strict=True)
+        [_named(names), f"{probes[names]:.1f}", *map(accuracy, entries)]
+        for names, *entries in zip(ordered, *students.values(), strict=True)
     ]
     return [
         "One student and seven teachers of the same digits, 10 labels per class: noise, the pixels themselves, one network at"
         f" three resolutions, two others. Standard transfer: {accuracy(standard)} %.",
-        table(["teacher", "linear head, all labels, validation %", "KD, test %", "AFT, test %"], rows),
+        table(
+            ["teacher", "linear head, all labels, validation %", *(f"{method_title(m)}, test %" for m in students)],
+            rows,
+        ),
         f"Pearson's r between the two accuracies {_correlations(digits)}. Figure 1c of the paper, read off: AFT 0.97, KD 0.72.",
         "![Student against teacher accuracy](results-teachers.png)",
     ]
@@ -81,13 +86,13 @@ def several_section(found: Settings, folder: Path) -> list[str]:
     """Every set of teachers and its gain over fewer of them."""
     if (digits := found.get("digits")) is None:
         return []
-    methods = [method for method in ("kd", *METHODS) if digits.by_teachers(method)]
+    methods = [method for method in ALL if digits.by_teachers(method)]
     sets = [names for names in teacher_subsets(digits.recipe) if any(names in digits.by_teachers(m) for m in methods)]
     rows = [[_named(names), *(cell for m in methods for cell in _combined(digits, m, names))] for names in sets]
     lacking = [
         f"{method_title(method)} on `{_named(names)}`"
         for names in teacher_subsets(digits.recipe)
-        for method in ("kd", *METHODS)
+        for method in ALL
         if names not in digits.by_teachers(method)
     ]
     return [
@@ -180,23 +185,32 @@ def singles(digits: Found) -> list[Set]:
     return [names for names in teacher_subsets(digits.recipe) if len(names) == 1 and names in both]
 
 
+def _of_all(digits: Found, sets: Collection[Set]) -> list[str]:
+    """The methods whose students of all these teachers are known."""
+    return [method for method in ALL if digits.by_teachers(method).keys() >= set(sets)]
+
+
 def _correlations(digits: Found) -> str:
     """Of teachers and their students, of all and without the noise; nothing for fewer than three."""
     every = singles(digits)
     real = [names for names in every if names != (NOISE,)]
     groups = {f"over {len(every)} teachers": every, "without the noise": real}
     return "; ".join(
-        f"{title}: {', '.join(_correlation(digits, group, method) for method in ('aft', 'kd'))}"
+        f"{title}: {', '.join(_correlation(digits, group, method) for method in _of_all(digits, every))}"
         for title, group in groups.items()
         if len(group) > 2
     )
 
 
 def _correlation(digits: Found, sets: Collection[Set], method: str) -> str:
-    """Pearson's, of what a linear head reads from a teacher and what its student reaches."""
-    students = digits.by_teachers(method)
-    test = pearsonr([digits.probes[names] for names in sets], [students[names].test for names in sets])
+    test = with_teachers(digits, sets, method)
     return f"{method_title(method)} {test.statistic:.2f} (p {chance(test.pvalue)})"
+
+
+def with_teachers(digits: Found, sets: Collection[Set], method: str) -> Any:
+    """Pearson's correlation, with its p, of what a linear head reads from a teacher and what its student reaches."""
+    students = digits.by_teachers(method)
+    return pearsonr([digits.probes[names] for names in sets], [students[names].test for names in sets])
 
 
 def _named(names: Sequence[str]) -> str:
