@@ -13,6 +13,7 @@ from aft_ray.commands.tables import console, duration, number, print_table, size
 from aft_ray.recipe.errors import InputError
 
 if TYPE_CHECKING:
+    from aft_ray.recipe.config import Recipe
     from aft_ray.study.config import Study
     from aft_ray.study.estimate import DataCost, StudyPlan
 
@@ -42,11 +43,14 @@ def dry_run(study: Study, names: Sequence[str], nodes: list[dict[str, float]]) -
     Raises InputError with one line for each fault of the settings.
     """
     from aft_ray.commands.check import faults_and_absent
+    from aft_ray.report.results import method_title
     from aft_ray.study.config import in_settings
     from aft_ray.study.estimate import plan_study
+    from aft_ray.study.records import read_record
 
     left_out = len(study.settings) - len(names)
-    study = replace(study, settings={name: study.settings[name] for name in names})
+    whole = {name: study.settings[name] for name in names}
+    study = replace(study, settings={name: read_record(study.records, name).rest(whole[name]) for name in names})
     faults: dict[str, list[str]] = {}
     absent: list[str] = []
     for name, recipe in study.settings.items():
@@ -61,8 +65,18 @@ def dry_run(study: Study, names: Sequence[str], nodes: list[dict[str, float]]) -
         show_plan(study, plan_study(study, nodes))
     if left_out:
         console.print(f"left out  {left_out} of {left_out + len(names)} settings: finished, or not named by --only")
+    for name, recipe in study.settings.items():
+        done = _methods(whole[name]) - _methods(recipe)
+        if done:
+            console.print(
+                f"left out  of {name}: {', '.join(sorted(map(method_title, done)))}: finished", soft_wrap=True
+            )
     for line in dict.fromkeys(absent):
         console.print(f"not here  {line}", soft_wrap=True)
+
+
+def _methods(recipe: Recipe) -> set[str]:
+    return set(recipe.search.methods(recipe.regularizer.name))
 
 
 def show_plan(study: Study, plan: StudyPlan) -> None:

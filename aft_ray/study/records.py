@@ -93,6 +93,10 @@ class Record:
         """Methods that the recipe compares and that are not finished with this very recipe."""
         return [method for method in recipe.search.methods(recipe.regularizer.name) if not self._has(recipe, method)]
 
+    def rest(self, recipe: Recipe) -> Recipe:
+        """The recipe that compares the missing methods alone; there must be one."""
+        return override(recipe, {"search.compare": self.missing(recipe)})
+
     def outdated(self, recipe: Recipe) -> list[str]:
         """Methods that the recipe does not compare and that are finished with another recipe alone."""
         compared = recipe.search.methods(recipe.regularizer.name)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 
 from aft_ray.datasets.prepare import prepare
 from aft_ray.extraction.extract import extract
-from aft_ray.recipe.config import override
 from aft_ray.recipe.errors import InputError
 from aft_ray.search.search import search
 from aft_ray.study.config import Study
@@ -58,9 +57,7 @@ def run_setting(study: Study, name: str) -> None:
     prepare(recipe)
     if recipe.teachers:
         extract(recipe)
-    setup = open_setup(
-        override(recipe, {"search.compare": before.missing(recipe)}), recipe.with_views(recipe.teacher_names())
-    )
+    setup = open_setup(before.rest(recipe), recipe.with_views(recipe.teacher_names()))
     check_samples(before, recipe, samples_of(setup), f"{study.records}/{name}.json")
     rows = search(setup)
     if failed := [row for row in rows if row["status"] == "failed"]:

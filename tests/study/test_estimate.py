@@ -72,6 +72,20 @@ def test_a_dry_run_counts_what_is_left_to_run(tmp_path: Path, capsys: pytest.Cap
     assert "left out  4 of 4 settings" in capsys.readouterr().out
 
 
+def test_a_dry_run_counts_the_methods_that_a_setting_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(written(tmp_path))
+    finished(load_study(path), "digits-few", "digits-all", "scans-few")
+    more = "search.compare=[none, aft, aft_probe]"
+    assert main(["study", path, more, "--dry-run", "--only", "digits-few"]) == 0
+    told = capsys.readouterr().out
+    assert "left out  of digits-few: AFT, standard transfer: finished" in told
+    lacking = "search.compare=[aft_probe]"
+    assert main(["study", path, lacking, "--dry-run", "--only", "digits-few"]) == 0
+    assert [line for line in told.splitlines() if line.startswith("trainings")] == [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("trainings")
+    ]
+
+
 def test_pairs_are_as_many_inputs_as_they_have_pictures_and_texts() -> None:
     path = ROOT / "jobs" / "recipes" / "paper" / "snli-ve.yaml"
     nodes = simulated_nodes(1, None)
