@@ -130,6 +130,14 @@ def test_finalists_alone_get_further_seeds_and_one_of_them_is_chosen(cluster: No
 
 
 @pytest.mark.ray
+def test_a_search_runs_on_a_terminal(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    section = {"compare": ["none"], "scheduler": "none", "final": {"seeds": 1}}
+    given = made_workspace(tmp_path, {"train": SHORT | {"steps": 4}, "search": section})
+    assert [row["status"] for row in search(open_setup(given, "search"))] == ["finished", "finished"]
+
+
+@pytest.mark.ray
 def test_a_failed_trial_is_a_row_with_its_reason_and_does_not_end_the_search(cluster: None, tmp_path: Path) -> None:
     space = {"train.learning_rate": [1e20, 0.003]}
     weights = os.path.relpath(tmp_path / "resnet.safetensors")  # trials see the directory that the user is in
