@@ -107,12 +107,21 @@ def can_rank(setup: Setup) -> bool:
 
 
 class _Covariance:
-    """Sums over samples that give every covariance of D features, in float64."""
+    """Sums over samples that give every covariance of D features, in float64.
+
+    They are taken about the mean of the first samples: products of float32 features would lose a covariance that is small
+    beside the mean.
+    """
 
     def __init__(self, width: int) -> None:
         self.count, self.sums, self.products = 0, np.zeros(width), np.zeros((width, width))
+        self.origin: np.ndarray | None = None
 
     def update(self, features: np.ndarray) -> None:
+        """features: (n, D) float32."""
+        if self.origin is None:
+            self.origin = features.mean(0)
+        features = features - self.origin
         self.count += len(features)
         self.sums += features.sum(0, dtype=np.float64)
         self.products += features.T @ features

@@ -48,6 +48,10 @@ def build_task(recipe: Recipe, data: Data, device: torch.device, *, weights_foll
     regularizer = _fitted_regularizer(recipe, data, student, towers, device, weights_follow=weights_follow)
     facts = regularizer.facts()
     if regularizer.is_off:
+        logger.warning(
+            "Regularizer '%s' finds nothing of use in the teachers' features: this is standard transfer.",
+            recipe.regularizer.name,
+        )
         towers = towers_of(recipe.student, (), train.modalities)
         width = towers.read(student.feature_dim)
         regularizer = build_regularizer("none", student_dim=width, teacher_dims=())

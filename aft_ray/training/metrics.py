@@ -5,6 +5,7 @@ Short steps leave a GPU waiting for instructions, so `StepMeans` adds up the rep
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -92,28 +93,36 @@ class Metrics:
 
 
 class StepMeans:
-    """Means over steps of scalars that each step leaves on the device. The first step's names count."""
+    """Means over steps of scalars that each step leaves on the device. The first step's names count.
+
+    Infinity and NaN are left out: where fp16 overflows, `grad_norm` is infinite and the step is skipped.
+    """
 
     def __init__(self) -> None:
         self.names: tuple[str, ...] = ()
         self.waiting: list[torch.Tensor] = []
         self.sums: torch.Tensor | float = 0.0
-        self.count = 0
+        self.counts: torch.Tensor | int = 0
+        self.num_steps = 0
 
     def add(self, values: Mapping[str, torch.Tensor]) -> None:
         self.names = self.names or tuple(values)
         self.waiting += [values[name].detach() for name in self.names]
-        self.count += 1
-        if self.count % FOLD == 0:
+        self.num_steps += 1
+        if self.num_steps % FOLD == 0:
             self._fold()
 
-    def result(self) -> dict[str, float]:
-        """Waits until the device is done with the steps."""
+    def result(self) -> dict[str, float | None]:
+        """None where no step has a number. Waits until the device is done with the steps."""
         self._fold()
         assert isinstance(self.sums, torch.Tensor)
-        return dict(zip(self.names, (self.sums / self.count).tolist(), strict=True))
+        means = (self.sums / self.counts).tolist()
+        return {name: None if math.isnan(mean) else mean for name, mean in zip(self.names, means, strict=True)}
 
     def _fold(self) -> None:
         if self.waiting:
-            self.sums = self.sums + torch.stack(self.waiting).double().view(-1, len(self.names)).sum(0)
+            values = torch.stack(self.waiting).double().view(-1, len(self.names))
+            is_finite = values.isfinite()
+            self.sums = self.sums + values.where(is_finite, 0.0).sum(0)
+            self.counts = self.counts + is_finite.sum(0)
             self.waiting = []

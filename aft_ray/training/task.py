@@ -92,7 +92,7 @@ class TransferTask(nn.Module):
         over_workers = begin_sum_of_losses(errors, count)
         regularization = self.regularization(logits, features, batch)
         error_sum, num_labeled = over_workers()
-        task_loss = error_sum / num_labeled.clamp(min=1)
+        task_loss = error_sum / torch.where(num_labeled > 0, num_labeled, 1)  # a sum of class weights may be below 1
         return {
             "loss": torch.add(task_loss, regularization, alpha=self.beta),
             "task_loss": task_loss,

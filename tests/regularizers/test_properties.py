@@ -132,6 +132,22 @@ def test_btune_is_zero_for_the_pretrained_student_that_is_its_own_teacher() -> N
     assert regularizer(pretrained + features(1, 40, 6), pretrained) > 1e-3
 
 
+def test_btune_takes_nothing_from_teachers_whose_features_are_all_zero() -> None:
+    labels = np.arange(40) % 3
+    student, good = log_me(features(0, 40, 6), labels), log_me(features(1, 40, 5), labels)
+    dead = log_me(np.zeros((40, 4)), labels)
+    weights = {"student_weights": student[1], "teacher_weights": [dead[1], good[1]], "scores": [dead[0], good[0]]}
+    both = build_regularizer("btune", student_dim=6, teacher_dims=[4, 5], **weights)
+    alone = build_regularizer(
+        "btune", student_dim=6, teacher_dims=[5], student_weights=student[1], teacher_weights=good[1:], scores=good[:1]
+    )
+    rows, teacher = features(2, 8, 6), features(3, 8, 5)
+    torch.testing.assert_close(both(rows, torch.cat([torch.zeros(8, 4), teacher], 1)), alone(rows, teacher))
+    weights |= {"teacher_weights": dead[1:], "scores": dead[:1]}
+    off = build_regularizer("btune", student_dim=6, teacher_dims=[4], **weights)
+    assert off.is_off and off(rows, torch.zeros(8, 4)) == 0 and not both.is_off
+
+
 def test_ft_compares_with_the_codes_of_its_encoder() -> None:
     encoder = FeatureEncoder(TEACHER_DIMS)
     student, teacher = inputs("ft")

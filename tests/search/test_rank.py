@@ -113,6 +113,16 @@ def test_cka_is_that_of_the_definition_and_does_not_see_rotations() -> None:
     assert cka[0, 1] == pytest.approx(1.0) and np.allclose(cka, cka.T)
 
 
+def test_cka_of_features_whose_mean_is_large_beside_their_spread() -> None:
+    noise = np.random.default_rng(0).normal(size=(1000, 12))
+    small, large = _Covariance(12), _Covariance(12)
+    for start in range(0, 1000, 300):
+        small.update(noise[start : start + 300].astype(np.float32))
+        large.update((noise[start : start + 300] + 1000).astype(np.float32))
+    parts = [np.arange(6), np.arange(6, 12)]
+    assert large.cka(parts)[0, 1] == pytest.approx(small.cka(parts)[0, 1], rel=1e-3) and small.cka(parts)[0, 1] < 0.01
+
+
 def test_without_teachers_there_is_nothing_to_rank(recipe: Recipe) -> None:
     none = recipe.model_copy(
         update={"teachers": (), "regularizer": recipe.regularizer.model_copy(update={"name": "none"})}

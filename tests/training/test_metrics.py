@@ -35,3 +35,10 @@ def test_steps_are_averaged(num_steps: int) -> None:
         means.add({"loss": loss.clone().requires_grad_(), "norm": norm})
     assert means.result() == pytest.approx(dict(zip(("loss", "norm"), numbers.double().mean(0).tolist(), strict=True)))
     assert not means.waiting
+
+
+def test_a_step_that_fp16_skips_has_no_norm() -> None:
+    means = StepMeans()
+    for norm in (float("inf"), 2.0, float("nan"), 4.0):
+        means.add({"loss": torch.tensor(0.5), "norm": torch.tensor(norm), "other": torch.tensor(float("inf"))})
+    assert means.result() == {"loss": 0.5, "norm": 3.0, "other": None}

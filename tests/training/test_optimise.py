@@ -14,11 +14,15 @@ import torch
 from safetensors.torch import load_file
 
 from aft_ray.models.students import build_student
+from aft_ray.models.students.linear_probe import LinearProbe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import StudentConfig
+from aft_ray.regularizers import build_regularizer
 from aft_ray.training.averages import Averages
 from aft_ray.training.build import build_task
+from aft_ray.training.inputs.batch import Batch
 from aft_ray.training.optimise import build_optimizer, layer_depths, learning_rate_factor
+from aft_ray.training.task import TransferTask
 from tests.helpers.training import DATA, TRAIN, recipe, run
 
 CPU = torch.device("cpu")
@@ -123,6 +127,16 @@ def test_balanced_weights_count_rare_classes_as_much_as_common_ones() -> None:
     assert task.class_weights is not None
     assert (task.class_weights * counts).tolist() == pytest.approx([len(TRAIN) / 3] * 3)
     assert "class_weights" not in task.state_dict()
+
+
+def test_a_batch_whose_weights_add_up_to_less_than_one_has_their_mean_all_the_same() -> None:
+    """As torch's own cross-entropy: rows of a common class alone weigh less than one row together."""
+    weights, none = torch.tensor([0.1, 3.0, 3.0]), build_regularizer("none", student_dim=3, teacher_dims=())
+    task = TransferTask(LinearProbe(3, 3), none, 0.0, class_weights=weights)
+    inputs, labels = torch.randn(4, 3), torch.zeros(4, dtype=torch.long)
+    found = task(Batch(inputs, labels, torch.zeros(4, 0)))["task_loss"]
+    expected = torch.nn.functional.cross_entropy(task.student(inputs)[0], labels, weight=weights)
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.processes
