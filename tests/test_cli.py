@@ -63,6 +63,13 @@ def test_prepare_then_verify_then_damage(recipe: Path, tmp_path: Path, capsys: p
     assert status == 1 and "train/part-00001.parquet is damaged" in told
 
 
+def test_samples_of_no_class_are_verified(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.jsonl").write_text("".join(f'{{"text": "text {number}"}}\n' for number in range(60)))
+    given = ("dataset={source: jsonl, path: " + f"{tmp_path}/texts.jsonl" + ", columns: {text: text, label: []}}",)
+    assert main(["prepare", str(recipe), *given]) == 0
+    assert main(["verify", str(tmp_path / "work")]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -33,18 +33,21 @@ def travelling(directory: Path, excludes: Sequence[str] = ()) -> Mapping[str, Pa
     excludes: patterns as in .gitignore.
     """
     rules = [(directory, GitIgnoreSpec.from_lines([*EXCLUDES, *excludes]))]
-    return {path.relative_to(directory).as_posix(): path for path in _files(directory, rules)}
+    return {path.relative_to(directory).as_posix(): path for path in _files(directory, rules, ())}
 
 
-def _files(directory: Path, rules: Sequence[Rule]) -> Iterator[Path]:
+def _files(directory: Path, rules: Sequence[Rule], above: Sequence[Path]) -> Iterator[Path]:
+    """above: the real paths of the directories on the way to `directory`."""
+    way = (*above, directory.resolve())
     found = (directory / name for name in IGNORE_FILES)
     rules = [*rules, *((directory, GitIgnoreSpec.from_lines(_lines(path))) for path in found if path.is_file())]
     for path in sorted(directory.iterdir()):
         is_directory = path.is_dir()
         if any(spec.match_file(path.relative_to(root).as_posix() + "/" * is_directory) for root, spec in rules):
             continue
-        if is_directory and not directory.resolve().is_relative_to(path.resolve()):  # else a link that leads round
-            yield from _files(path, rules)
+        leads_round = is_directory and any(place.is_relative_to(path.resolve()) for place in way)
+        if is_directory and not leads_round:
+            yield from _files(path, rules, way)
         elif path.is_file():
             yield path
 

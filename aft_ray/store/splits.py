@@ -58,7 +58,7 @@ def _check_labels(store: Store) -> None:
         if labels.ndim == 1:
             counts.update(labels.tolist())
     declared = store.manifest.get("samples_per_class")
-    if declared is None or store.manifest.get("task", "classification") != "classification":
+    if not declared or store.manifest.get("task", "classification") != "classification":
         return
     missing = {name: count - counts[k] for k, (name, count) in enumerate(declared.items())}
     put_aside = len(store.manifest["quarantined"])

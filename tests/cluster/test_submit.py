@@ -64,6 +64,14 @@ def test_ignore_files_hold_below_their_directory_and_a_link_that_leads_round_is_
     assert list(upload.travelling(mine)) == ["a/keep.py", "b/data/small.py", "code/linked.py"]
 
 
+def test_folders_that_link_to_each_other_do_not_travel_without_end(tmp_path: Path) -> None:
+    for own, other in (("a", "b"), ("b", "a")):
+        (tmp_path / own).mkdir()
+        (tmp_path / own / "code.py").write_text(own)
+        (tmp_path / own / "to").symlink_to(tmp_path / other)
+    assert list(upload.travelling(tmp_path)) == ["a/code.py", "a/to/code.py", "b/code.py", "b/to/code.py"]
+
+
 def test_a_file_s_encoding_does_not_depend_on_the_user_s_locale() -> None:
     """A job would find a recipe that is not UTF-8."""
     missing = [

@@ -49,7 +49,7 @@ LISTS = ("both", "uneven")
 
 def labels_of_several(chosen: random.Random) -> dict[str, Any]:
     """Labels of many classes, or of numbers, that are mostly a row's own; some rows have none."""
-    numbers = [chosen.choice([chosen.random(), 0.0, 1e300, 1.0]) for _ in range(3)]
+    numbers = [chosen.choice([chosen.random(), 0.0, -0.0, 1e30, 1.0]) for _ in range(3)]
     classes = [name for name in ("b", "c", "a", "d", " a") if chosen.random() < 0.4]
     return {
         "several": chosen.choice([";".join(classes), ";".join(classes), "", None]),

@@ -17,6 +17,9 @@ from aft_ray.datasets.sources.classes import Classes, Key, check_enough, classes
 from aft_ray.datasets.sources.json_text import is_unicode, parse_json
 from aft_ray.store.schema import UNLABELED
 
+LARGEST = float(np.finfo(np.float32).max)
+"""Number that a label may be."""
+
 
 def is_nothing(value: Any) -> bool:
     """Whether there is no label: null, or a blank field of a text file."""
@@ -154,6 +157,8 @@ def _numbers_key(value: Any) -> tuple[float, ...] | None:
         return None
     try:
         numbers = tuple(map(_number, values))
+    except OverflowError:
+        raise ValueError(f"label {short(value)} is too large for float32, in which labels are kept") from None
     except (TypeError, ValueError):
         raise ValueError(f"label {short(value)} is not a number") from None
     if not all(map(math.isfinite, numbers)):
@@ -164,7 +169,10 @@ def _numbers_key(value: Any) -> tuple[float, ...] | None:
 def _number(value: Any) -> float:
     if isinstance(value, str) and "_" in value:
         raise ValueError("Python alone reads 1_000 as a number")
-    return float(value)
+    number = float(value) + 0.0  # -0.0 becomes 0.0: labels that are equal are kept once, and look alike in every file
+    if LARGEST < abs(number) < math.inf:
+        raise OverflowError
+    return number
 
 
 def _class_label(value: Any, classes: Classes) -> Label:

@@ -21,7 +21,8 @@ ADLER = 65_521
 
 @dataclass(slots=True)
 class Member:
-    """name: as the tar has it. start, size: where its bytes lie. is_file, is_folder: neither, if it is a link or a device."""
+    """name: as the tar has it. start, size: where its bytes lie. is_file, is_folder: neither, if it is a link, a device or a
+    sparse file."""
 
     tar: BinaryIO
     name: str
@@ -51,7 +52,8 @@ def members(file: AnyPath) -> Iterator[Member]:
                     opened.members.clear()  # type: ignore[attr-defined]  # it would keep every one
                     if info is None:
                         break
-                    found = Member(stream, info.name, info.offset_data, info.size, info.isfile(), info.isdir())
+                    is_plain = info.isfile() and not info.issparse()  # of a sparse file the holes are not there
+                    found = Member(stream, info.name, info.offset_data, info.size, is_plain, info.isdir())
                 if found.size < 0:  # the next header would be this one, without end
                     raise InputError(
                         f"{file} is damaged: member {found.name!r} has {found.size:,} bytes. Copy it again."

@@ -82,10 +82,15 @@ def test_lists_of_classes_may_be_json_and_nothing_in_them_is_a_traceback() -> No
             labels([value], "multilabel")
 
 
-@pytest.mark.parametrize("value", ["1_000", "1,5", "big", "1e999", "9" * 400, [], ["x"]])
+@pytest.mark.parametrize("value", ["1_000", "1,5", "big", "1e999", "9" * 400, 10**400, 1e39, "-1e39", [], ["x"]])
 def test_a_number_to_predict_is_one(value: object) -> None:
     with pytest.raises(InputError):
         labels([value, value], "regression")
+
+
+def test_a_zero_has_no_sign() -> None:
+    """Equal labels are kept once: the sign would be the first row's, which another order of the rows changes."""
+    assert str(labels([-0.0, "0", "-0.0", [-0.0]], "regression")[1]) == str([(0.0,)] * 4)
 
 
 HUGE = 10**4000

@@ -92,3 +92,14 @@ def test_a_size_below_zero_is_refused_and_not_read_without_end(tmp_path: Path, k
     file.write_bytes(first.tobuf(tarfile.USTAR_FORMAT) + header + bytes(1024))
     with pytest.raises(InputError, match=r"member 'b.txt' has -\d+ bytes|is cut off or damaged|is no plain tar"):
         list(islice(members(file), 100))
+
+
+def test_a_sparse_file_is_no_plain_one_since_its_holes_are_not_in_the_tar(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("a.png")
+    member.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = b"00000010000\0"  # the size with holes
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "a.tar").write_bytes(header + bytes(1024))
+    assert [(found.name, found.is_file) for found in members(tmp_path / "a.tar")] == [("a.png", False)]
