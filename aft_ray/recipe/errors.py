@@ -22,6 +22,10 @@ class InputError(ValueError):
         return InputError, (self.faults,)  # Ray carries it from a worker to the driver
 
 
+class WorkerError(InputError):
+    """An InputError that one of several workers has met and the others have not: the work has to be ended for all."""
+
+
 def in_a_line(error: BaseException, *, last: bool = False) -> str:
     """The first line of an error's text, or the last, without its full stop; where there is no text, as in a MemoryError, its
     class."""

@@ -15,11 +15,10 @@ from ray.train import Checkpoint, CheckpointConfig, CheckpointUploadMode, Failur
 from ray.train.torch import TorchTrainer
 
 from aft_ray.recipe.config import Recipe
-from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.errors import InputError, WorkerError
 from aft_ray.regularizers.distributed import rank
 from aft_ray.store.files import Directory
 from aft_ray.training.checkpoint import TrainingState
-from aft_ray.training.inputs.streaming import SampleError
 from aft_ray.training.process_group import BoundTorchConfig
 from aft_ray.training.runs import FAULTS, STOP
 from aft_ray.training.work import Work, checkpoint_place
@@ -68,7 +67,7 @@ def _work(config: dict[str, Any]) -> list[str]:
         return _faults(work.run)
     try:
         _fit(work, config["resume"])
-    except SampleError as error:
+    except WorkerError as error:
         work.run.write(FAULTS, json.dumps(error.faults).encode())
         raise  # the other workers wait for this one; all are started again, and return
     except InputError as error:

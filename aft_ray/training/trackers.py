@@ -7,6 +7,7 @@ disk TensorBoard's file grows in `tensorboard/`; to an object store it is copied
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,11 +18,14 @@ from typing import Any, Protocol
 
 from typing_extensions import TypedDict
 
+from aft_ray.cluster.address import names_cluster
 from aft_ray.cluster.scratch import scratch
 from aft_ray.models.adapters import hidden
 from aft_ray.recipe.config import Recipe, fingerprint
+from aft_ray.recipe.errors import WorkerError, in_a_line
 from aft_ray.regularizers.distributed import rank
 from aft_ray.store.files import Directory
+from aft_ray.training.runs import RunDirectory
 
 EVENTS = "events.out.tfevents."
 """How the names of TensorBoard's files begin."""
@@ -35,12 +39,38 @@ class Tracker(Protocol):
 
 
 def faults(recipe: Recipe) -> list[str]:
-    """One line per tracker of the recipe that is not installed."""
-    return [
+    """One line per tracker of the recipe that is not installed, or that nobody is logged in to on this machine. On a cluster,
+    where the training runs elsewhere, `WandbTracker` tells that."""
+    lacking = [name for name in recipe.train.trackers if importlib.util.find_spec(name) is None]
+    found = [
         f"train.trackers names {name}, which is not installed. Run pip install 'aft-ray[trackers]', or leave it out."
-        for name in recipe.train.trackers
-        if importlib.util.find_spec(name) is None
+        for name in lacking
     ]
+    if "wandb" in {*recipe.train.trackers} - {*lacking} and not names_cluster() and (reason := _no_login()):
+        found.append(_not_logged_in(reason))
+    return found
+
+
+def _no_login() -> str | None:
+    """Why W&B would ask who the user is; None where it works offline, and from versions that do not say so without asking."""
+    import wandb
+    from wandb.sdk import wandb_setup
+
+    if "prompt" not in inspect.signature(wandb.login).parameters:
+        return None
+    try:
+        is_offline = wandb_setup.singleton().settings.mode not in ("online", "shared")
+        is_known = is_offline or wandb.login(prompt=False, verify=False)
+    except wandb.Error as error:
+        return in_a_line(error)
+    return None if is_known else "nobody is logged in on this machine"
+
+
+def _not_logged_in(reason: str) -> str:
+    return (
+        f"train.trackers names wandb: {reason}. Run 'wandb login' or set WANDB_API_KEY where the training runs, keep the metrics"
+        " on its disk with WANDB_MODE=offline, or leave wandb out."
+    )
 
 
 @contextmanager
@@ -123,9 +153,23 @@ def logged_run(run: Directory) -> dict[str, Any]:
 
 
 class MlflowTracker:
-    """One MLflow run per run; `mlflow.json` beside the run remembers which, and the last step that was logged."""
+    """One MLflow run per run; `mlflow.json` beside the run remembers which, and the last step that was logged.
+
+    Raises WorkerError if the server does not answer, or does not have that run.
+    """
 
     def __init__(self, recipe: Recipe, run: Directory) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._open(recipe, run)
+        except MlflowException as error:
+            raise WorkerError(
+                f"train.trackers names mlflow: {in_a_line(error)}. See that the server of MLFLOW_TRACKING_URI runs, correct that"
+                " variable or unset it, or leave mlflow out."
+            ) from error
+
+    def _open(self, recipe: Recipe, run: Directory) -> None:
         import mlflow
 
         self.run = run
@@ -162,14 +206,19 @@ class MlflowTracker:
 
 
 class WandbTracker:
-    """One W&B run per run, named by its directory; W&B itself refuses steps that it has."""
+    """One W&B run per run, with the run's own id: a directory of the same name may hold another run elsewhere, or later. W&B
+    itself refuses steps that it has. Raises WorkerError if it does not let us in."""
 
     def __init__(self, recipe: Recipe, run: Directory) -> None:
         import wandb
 
-        self.wandb_run = wandb.init(
-            project="aft_ray", name=recipe.run, id=fingerprint(str(run)), resume="allow", config=settings(recipe)
-        )
+        own = RunDirectory(run).run_id or fingerprint(str(run))  # a run of before has no id
+        try:
+            self.wandb_run = wandb.init(
+                project="aft_ray", name=recipe.run, id=own, resume="allow", config=settings(recipe)
+            )
+        except wandb.Error as error:
+            raise WorkerError(_not_logged_in(in_a_line(error))) from error
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self.wandb_run.log(dict(metrics), step=step)

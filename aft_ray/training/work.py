@@ -10,14 +10,13 @@ from typing import Any
 
 from aft_ray.cluster.gauges import show_gauges
 from aft_ray.recipe.config import Recipe
-from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.errors import InputError, WorkerError
 from aft_ray.recipe.own_class import own_faults
 from aft_ray.store.files import Directory
 from aft_ray.store.side_by_side import Store
 from aft_ray.training.fit import Report, fit
 from aft_ray.training.inputs.data import load_data
 from aft_ray.training.inputs.machine_cache import ArrayCache
-from aft_ray.training.inputs.streaming import SampleError
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Work:
     def fit(self, report: Report, resume: Directory | None, latest: Callable[[], Directory | None]) -> None:
         """Trains this process's share. latest: the last checkpoint, which an error names.
 
-        Raises SampleError for a sample that this process alone has seen, and InputError.
+        Raises WorkerError for a fault that this process alone has seen, and InputError.
         """
         with ExitStack() as stack:
             cache = stack.enter_context(ArrayCache()) if self.recipe.train.num_workers > 1 else None
@@ -51,7 +50,7 @@ class Work:
                         resume=resume,
                         evaluate_test=self.evaluate_test,
                     )
-            except SampleError:
+            except WorkerError:
                 raise
             except InputError as error:
                 kept = [f"The last good checkpoint is {found}."] if (found := latest()) else []

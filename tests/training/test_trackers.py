@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from aft_ray.commands.check import check
-from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.errors import InputError, WorkerError
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
 from aft_ray.training import trackers
+from aft_ray.training.provenance import run_inputs
+from aft_ray.training.runs import RunDirectory
 from aft_ray.training.trackers import TensorBoard, WandbTracker, open_trackers
 from tests.helpers.training import Killed, killed_after, recipe, run
 
@@ -157,6 +161,78 @@ def test_wandb_resumes_the_run_of_the_same_directory(tmp_path: Path, monkeypatch
         wandb.teardown()
     assert [f"{1.03125 + number}".encode() in file.read_bytes() for number, file in enumerate(files)] == [True] * 3
     assert files[0].name == files[1].name != files[2].name
+
+
+def test_a_server_of_mlflow_that_does_not_answer_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with (
+        pytest.raises(
+            WorkerError, match="train.trackers names mlflow: .* See that the server of MLFLOW_TRACKING_URI runs"
+        ),
+        open_trackers(recipe("none", trackers=["mlflow"]), Workspace.at(tmp_path / "run"), []),
+    ):
+        pass
+
+
+@pytest.fixture
+def no_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A user without W&B's settings, keys and logins."""
+    import wandb
+
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for name, place in (("HOME", "home"), ("NETRC", "netrc"), ("WANDB_CONFIG_DIR", "config"), ("WANDB_DIR", "runs")):
+        monkeypatch.setenv(name, str(tmp_path / place))
+    monkeypatch.chdir(tmp_path)
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.usefixtures("no_login")
+def test_who_is_not_logged_in_to_wandb_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = recipe("none", trackers=["wandb"])
+    (told,) = trackers.faults(given)
+    assert "train.trackers names wandb: nobody is logged in" in told and "WANDB_MODE=offline" in told
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert not trackers.faults(given), "the training runs elsewhere, where somebody may be logged in"
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    assert not trackers.faults(given)
+
+
+@pytest.mark.usefixtures("no_login")
+def test_without_a_server_nobody_need_be_logged_in_to_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert not trackers.faults(recipe("none", trackers=["wandb"]))
+
+
+@pytest.mark.usefixtures("no_login")
+def test_a_worker_that_wandb_does_not_let_in_ends_the_run_for_all(tmp_path: Path) -> None:
+    with (
+        pytest.raises(
+            WorkerError, match="train.trackers names wandb: No API key configured.* Run 'wandb login' or set"
+        ),
+        open_trackers(recipe("none", trackers=["wandb"]), Workspace.at(tmp_path / "run"), []),
+    ):
+        pass
+
+
+def test_a_run_that_is_trained_anew_in_its_directory_is_another_run_of_wandb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    ids = []
+    monkeypatch.setattr(wandb, "init", lambda **given: ids.append(given["id"]))
+    place, given = Workspace.at(tmp_path / "run"), recipe("none")
+    for _ in range(2):
+        RunDirectory(place).claim(given, run_inputs(given, {}))
+        WandbTracker(given, place)
+        WandbTracker(given, place)
+        place.delete()
+    assert ids[0] == ids[1] != ids[2] == ids[3]
 
 
 def test_a_tracker_that_is_not_installed_is_a_fault_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,17 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.errors import WorkerError
 from aft_ray.store.side_by_side import Store
 from aft_ray.training.inputs.batches import InputTransform, Samples, decode, split_facts
 from aft_ray.training.inputs.order import LANES, WINDOW_SHARDS, Shuffle, WindowShuffle
 
 MOST_THREADS = 8
 WAY_OUT = "A stream cannot leave samples out: mend or remove it and prepare again, or set train.streaming=false."
-
-
-class SampleError(InputError):
-    """A sample that one worker has met and the others have not: the run has to be ended for all of them."""
 
 
 class ShardCache:
@@ -90,12 +86,12 @@ class StreamedSplit(Samples):
         return found
 
     def inputs_of(self, indices: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Raises SampleError if a sample cannot be decoded."""
+        """Raises WorkerError if a sample cannot be decoded."""
         inputs: list[np.ndarray] = []
         for where, shard, rows in self._by_shard(indices) if self.transforms else ():
             decoded, _, quarantined = decode(shard, self.transforms, rows)
             if quarantined:
-                raise SampleError(
+                raise WorkerError(
                     [f"Sample {s['sample_id']} cannot be read: {s['reason']}. {WAY_OUT}" for s in quarantined]
                 )
             inputs = inputs or [np.empty((len(indices), *array.shape[1:]), array.dtype) for array in decoded]

@@ -13,7 +13,7 @@ import torch
 
 from aft_ray.models.students import student_transforms
 from aft_ray.recipe.config import Recipe
-from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.errors import InputError, WorkerError
 from aft_ray.recipe.sections import StudentConfig
 from aft_ray.store.side_by_side import Store
 from aft_ray.training.build import build_task
@@ -22,7 +22,7 @@ from aft_ray.training.inputs.batches import Samples, load_split
 from aft_ray.training.inputs.data import Data, load_data
 from aft_ray.training.inputs.feed import Feed
 from aft_ray.training.inputs.order import LANES, WindowShuffle
-from aft_ray.training.inputs.streaming import SampleError, decoded_bytes, stream_split
+from aft_ray.training.inputs.streaming import decoded_bytes, stream_split
 from tests.helpers.training import (
     TEACHERS,
     TEST,
@@ -182,7 +182,7 @@ def test_samples_that_cannot_be_decoded_are_listed_or_left_out(
     assert "s23 is quarantined: image file is truncated" in caplog.text
     stream = stream_split(store, TEACHERS, (spoil,), world_size=1)
     with pytest.raises(
-        SampleError, match="s23 cannot be read: image file is truncated. A stream cannot leave samples out"
+        WorkerError, match="s23 cannot be read: image file is truncated. A stream cannot leave samples out"
     ):
         stream.rows(np.array([22, 23]), ())
 
