@@ -89,6 +89,7 @@ def set_environment(*, own_cluster: bool = True) -> None:
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # so that a recipe's relative paths mean the same everywhere
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # our own progress is shown
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # a report waits for the next check
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process of each training that only logs
     if own_cluster and not names_cluster():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

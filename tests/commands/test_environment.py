@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from pathlib import Path
@@ -70,3 +71,10 @@ def test_ray_that_does_not_start_in_time_is_one_line(
     assert cli.main(["plan", recipe]) == 1
     _, told = capsys.readouterr().err.splitlines()
     assert told.startswith("aft-ray: Ray did not start: The current node timed out during startup. The machine may be")
+
+
+def test_ray_train_reads_the_variables_that_are_set_for_it() -> None:
+    """Where Ray renames one, this test tells."""
+    from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR, HEALTH_CHECK_INTERVAL_S_ENV_VAR
+
+    assert os.environ[ENABLE_PREEMPTION_WATCHER_ENV_VAR] == "0" and os.environ[HEALTH_CHECK_INTERVAL_S_ENV_VAR] == "0.2"

@@ -18,7 +18,13 @@ from tests.helpers.training import made_workspace
 METHODS = [*REGULARIZERS, "tests.helpers.own_regularizers:Means"]
 FITTED = ["btune", "aft_probe"]
 SHORT = {"steps": 2, "global_batch_size": 20, "evaluate_every": 1}
-SEARCH = {"beta": [0.5], "teachers": [["one", "two"]], "scheduler": "none", "final": {"seeds": 1}}
+SEARCH = {
+    "beta": [0.5],
+    "teachers": [["one", "two"]],
+    "scheduler": "none",
+    "max_concurrent_trials": 1,
+    "final": {"seeds": 1},
+}
 
 
 @pytest.mark.ray

@@ -114,7 +114,7 @@ def test_a_search_selects_on_validation_and_only_final_runs_see_the_test_split(c
 @pytest.mark.ray
 def test_finalists_alone_get_further_seeds_and_one_of_them_is_chosen(cluster: None, tmp_path: Path) -> None:
     section = {"compare": ["aft"], "beta": [0.5, 5, 50], "teachers": [["one"]], "seeds": 3, "finalists": 2}
-    section |= {"scheduler": "none", "final": {"seeds": 1}}
+    section |= {"scheduler": "none", "max_concurrent_trials": 1, "final": {"seeds": 1}}
     given = made_workspace(tmp_path, {"train": SHORT, "search": section})
     rows = search(open_setup(given, "search"))
     seeds: dict[float, list[int]] = {}

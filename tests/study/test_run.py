@@ -27,6 +27,7 @@ def tiny(tmp_path: Path, pictures: Path) -> Path:
     """Two settings and two methods, each a few steps of a tiny student."""
     base = recipe(tmp_path, pictures, "efficientnet").model_dump(mode="json", exclude_defaults=True)
     search = {"compare": ["none", "aft"], "beta": [1], "final": {"seeds": 1, "train_on": "train"}, "scheduler": "none"}
+    search["max_concurrent_trials"] = 1  # one process for all of a round
     settings = {"labels": {"few": {"train.labels_per_class": 5}, "all": {}}}
     train = {"steps": 4, "global_batch_size": 8, "evaluate_every": 2}
     study = {**base, "run": "tiny", "search": search, "train": train, "settings": settings}
