@@ -16,6 +16,7 @@ from aft_ray.regularizers.alignment import kernel_alignment
 from aft_ray.regularizers.fitted_probes import as_targets
 from aft_ray.regularizers.kernels import cosine_kernel, product_kernel
 from aft_ray.regularizers.probe import fit_probe
+from aft_ray.store.schema import UNLABELED
 from aft_ray.training.inputs.batches import Samples
 from aft_ray.training.task import TransferTask
 
@@ -26,7 +27,7 @@ FEWEST_ROWS = 20
 
 @torch.no_grad()
 def closeness(task: TransferTask, split: Samples, device: torch.device) -> dict[str, float | None]:
-    """Numbers on the labelled rows of a split, evenly chosen where there are more than `MOST_ROWS`. None for fewer than
+    """Numbers on the labelled rows of a split, evenly chosen where there are more than `MOST_ROWS`. Empty for fewer than
     `FEWEST_ROWS`, or for infinite features.
 
     student_head, teachers_head: leave-one-out R2 of a ridge head on the features of each, the teachers side by side.
@@ -35,12 +36,11 @@ def closeness(task: TransferTask, split: Samples, device: torch.device) -> dict[
     teachers are of one tower, of this tower's kernel. The numbers of teachers and target are missing where the method has no
     teachers, and None where nothing can be compared.
     """
-    targets_nC = as_targets(split.labels, len(split.classes))
-    rows = np.flatnonzero(~np.isnan(targets_nC).any(1))
+    rows = np.flatnonzero(_is_labelled(split.labels))
     if len(rows) < FEWEST_ROWS:
         return {}
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_ROWS)).astype(int)]
-    targets_nC = targets_nC[rows]
+    targets_nC = as_targets(split.labels[rows], len(split.classes))
     student, teachers_nT = _features(task, split, rows, device)
     if not all(part.isfinite().all() for part in (*student, teachers_nT)):
         return {}  # the student is as it is: no reason to lose the run
@@ -61,6 +61,11 @@ def closeness(task: TransferTask, split: Samples, device: torch.device) -> dict[
             "kernel_distance": float((student_nn - target_nn).square().mean().sqrt()),
         }
     return {"rows": len(rows), **{key: value if math.isfinite(value) else None for key, value in found.items()}}
+
+
+def _is_labelled(labels: np.ndarray) -> np.ndarray:
+    """(N,) whether every target is known. Targets of all rows would take gigabytes where there are thousands of classes."""
+    return labels != UNLABELED if labels.ndim == 1 else ~np.isnan(labels).any(1)
 
 
 def _features(

@@ -141,12 +141,12 @@ class RunDirectory:
 
     def history(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`; empty if there is none. Raises InputError if a finished run's are not all there."""
+        # First, since it is written last: a run that ends while its lines are read is not finished yet.
+        finished = self.place.read_json(STUDENT, _Finished, self.way_out) if self.is_finished else {}
         history = read_evaluations(self.place, self.run_id, self.way_out)
-        if self.is_finished:
-            finished = self.place.read_json(STUDENT, _Finished, self.way_out)
-            if finished.get("num_evaluations", len(history)) != len(history):
-                fault = f"it has {len(history)} lines, the run made {finished['num_evaluations']} evaluations"
-                raise damaged(f"{self.place}/{METRICS}", [fault], self.way_out)
+        if finished.get("num_evaluations", len(history)) != len(history):
+            fault = f"it has {len(history)} lines, the run made {finished['num_evaluations']} evaluations"
+            raise damaged(f"{self.place}/{METRICS}", [fault], self.way_out)
         return history
 
     @property

@@ -14,8 +14,9 @@ import torch
 
 from aft_ray.recipe.config import override
 from aft_ray.regularizers import REGULARIZERS
+from aft_ray.regularizers.fitted_probes import as_targets
 from aft_ray.training.build import build_task
-from aft_ray.training.closeness import closeness
+from aft_ray.training.closeness import MOST_ROWS, closeness
 from aft_ray.training.inputs.batches import Split
 from aft_ray.training.inputs.data import Data, load_data
 from jobs.benchmarks.made_store import made_store
@@ -59,6 +60,19 @@ def test_noise_tells_nothing_of_the_labels() -> None:
     found = closeness(task, split, CPU)
     assert found["teachers_head"] is not None and found["teachers_head"] <= 0.02
     assert abs(found["target_labels"] or 0) < 0.05 and abs(found["student_target"] or 0) < 0.05
+
+
+def test_targets_are_made_of_the_compared_rows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all rows they would take gigabytes where there are thousands of classes."""
+    made: list[int] = []
+
+    def counted(labels: np.ndarray, num_outputs: int) -> np.ndarray:
+        made.append(len(labels))
+        return as_targets(labels, num_outputs)
+
+    monkeypatch.setattr("aft_ray.training.closeness.as_targets", counted)
+    split = made_split(2 * MOST_ROWS, 3)
+    assert of_probe("aft", split)["rows"] == MOST_ROWS and made == [MOST_ROWS]
 
 
 @pytest.mark.parametrize("method", [name for name in REGULARIZERS])

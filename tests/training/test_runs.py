@@ -1,17 +1,21 @@
-"""A run's directory, where another program has one with the same name."""
+"""A run's directory, where another program has one with the same name, and while the run ends."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aft_ray.commands.check import open_setup
 from aft_ray.recipe.config import Recipe, dump
 from aft_ray.recipe.errors import InputError
-from aft_ray.training.runs import RunDirectory
+from aft_ray.store.workspace import Workspace
+from aft_ray.training.evaluations import read_evaluations
+from aft_ray.training.runs import STUDENT, RunDirectory
 from aft_ray.training.train import train
-from tests.helpers.training import made_workspace
+from tests.helpers.training import made_workspace, recipe
+from tests.helpers.training import run as run_of
 
 SHORT = {"regularizer.name": "none", "train.steps": 2, "train.evaluate_every": 1, "train.streaming": False}
 
@@ -50,3 +54,24 @@ def test_a_claim_that_was_killed_half_way_is_no_other_program_s(given: Recipe) -
     (place / "notes.txt").write_text("mine")
     assert RunDirectory(train(open_setup(given, "train"))).is_finished
     assert (place / "notes.txt").read_text() == "mine"
+
+
+def test_a_run_that_ends_while_its_history_is_read_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last line and its student are written between the two reads of whoever follows it."""
+    run_of(recipe("none", steps=4, evaluate_every=2), tmp_path)
+    run = RunDirectory(Workspace.at(tmp_path))
+    student, lines = tmp_path / STUDENT, run.history()
+    whole = student.read_bytes()
+    student.unlink()
+
+    def slow(*given: Any) -> list[dict[str, Any]]:
+        before = read_evaluations(*given)[:-1]
+        student.write_bytes(whole)
+        return before
+
+    monkeypatch.setattr("aft_ray.training.runs.read_evaluations", slow)
+    assert run.history() == lines[:-1]
+    with pytest.raises(InputError, match="it has 1 lines, the run made 2 evaluations"):
+        run.history()
