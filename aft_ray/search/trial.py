@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow.fs as pafs
@@ -73,8 +73,9 @@ def needed(recipe: Recipe) -> dict[str, float]:
 def run_trial(config: dict[str, Any], *, shared: Shared) -> None:
     """Runs in a process that Tune starts. Faults of the trial are recorded, not raised: Tune retries a trial that raises, as it
     retries one whose process died."""
-    trial, directory = Trial.of(config["trial"]), shared.directory(tune.get_context().get_trial_name())
+    directory = shared.directory(tune.get_context().get_trial_name())
     try:
+        trial = replace(Trial.of(config["trial"]), seed=directory.facts()["seed"])  # `pbt` copies another trial's
         _train_trial(trial, directory, shared)
     except ray.exceptions.RayActorError:
         raise

@@ -23,7 +23,7 @@ from aft_ray.search.space import Trial
 from aft_ray.store.files import Directory
 from aft_ray.store.parquet import parsed_table, sealed_table
 from aft_ray.training.best import best_line
-from aft_ray.training.checkpoint import TrainingState
+from aft_ray.training.checkpoint import TrainingState, recipe_of
 from aft_ray.training.owner import check_owner, marked, new_id, unmarked
 from aft_ray.training.runs import SECTIONS, STUDENT, RunDirectory
 
@@ -165,9 +165,19 @@ class TrialDirectory(RunDirectory):
             self.place.delete_file("outcome.json")
 
     def save(self, state: TrainingState) -> None:
-        """Writes a checkpoint, then deletes the one before."""
-        state.save(self.place / "checkpoints" / f"step-{state.step:08d}")
-        self.keep_last_checkpoint()
+        """Writes a checkpoint, then deletes the one before: where `pbt` took over weights, that may be of a later step."""
+        place = self.new_checkpoint(state.step)
+        state.save(place)
+        self._keep_checkpoint(place)
+
+    def as_saved(self, trial: Trial) -> Trial:
+        """The trial with the setting of its last checkpoint, which `pbt` changes on the way."""
+        if (place := self.checkpoint()) is None:
+            return trial
+        recipe, values = recipe_of(place), trial.to_json()
+        others = {key: _value_at(recipe, key, value) for key, value in values["others"].items()}
+        changed = {"beta": recipe["regularizer"]["beta"], "teachers": recipe["teachers"], "others": others}
+        return Trial.of({**values, **changed})
 
     def row(self, metric: str | None = None) -> TrialRow:
         """Its row of the table, with the scores of its best evaluation by `metric`."""
@@ -192,6 +202,16 @@ class TrialDirectory(RunDirectory):
             row |= {key: best[key] for key in ("val_accuracy", "val_loss", "step")}
             row |= {key: history[-1].get(key) for key in ("test_accuracy", "test_loss")}
         return row
+
+
+def _value_at(recipe: Mapping[str, Any], key: str, default: Any) -> Any:
+    """The value of a dotted key of a recorded recipe, which leaves out keys that do not change numbers."""
+    found: Any = recipe
+    for part in key.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return default
+        found = found[part]
+    return found
 
 
 def run_at(place: Directory) -> RunDirectory:

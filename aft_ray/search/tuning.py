@@ -34,6 +34,8 @@ from aft_ray.training.runs import STOP
 
 logger = logging.getLogger(__name__)
 WRITE_EVERY_S = 2.0
+NAME = "name"
+"""Key of a trial's directory, where the trial's setting may have changed since it was named."""
 OF_TUNE = re.compile(r"tune-(search|finalists|finals)-\d{8}-\d{6}")
 """The directory of Tune's own state. All that is worth keeping lies in the trials' directories."""
 
@@ -161,7 +163,8 @@ class Round:
             proposed |= {"max_concurrent_trials": recipe.search.max_concurrent_trials or MOST_PROCESSES}
             space: dict[str, Any] = {}
             if recipe.search.scheduler == "pbt" and scheduler:  # which wants to know its population beforehand
-                space = {"trial": tune.grid_search([_config(t)["trial"] for t in (first, *iter(self.next, None))])}
+                trials = (self._as_saved(trial) for trial in (first, *iter(self.next, None)))
+                space = {"trial": tune.grid_search([*trials])}
                 proposed = {"max_concurrent_trials": at_once}
             tuner = tune.Tuner(
                 tune.with_resources(tune.with_parameters(run_trial, shared=self.shared), _reserved(recipe)),
@@ -190,6 +193,10 @@ class Round:
             finally:
                 delete_state_of_tune(self.shared.place)
 
+    def _as_saved(self, trial: Trial) -> dict[str, Any]:
+        """A trial of a population as Tune gets it: with the setting that it had at its last checkpoint."""
+        return self.shared.directory(trial.name).as_saved(trial).to_json() | {NAME: trial.name}
+
     def _num_trials(self) -> int:
         """How many there will be, as far as that is known."""
         if isinstance(self.proposals, Listed):
@@ -211,7 +218,8 @@ def _config(trial: Trial) -> dict[str, Any]:
 
 def _name(tune_trial: Any) -> str:
     """The trial's directory. Asked once, so it stays where `pbt` changes the setting."""
-    return Trial.of(tune_trial.config["trial"]).name
+    values = tune_trial.config["trial"]
+    return str(values.get(NAME) or Trial.of(values).name)
 
 
 class _Proposer(tune.search.Searcher):

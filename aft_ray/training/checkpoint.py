@@ -76,7 +76,7 @@ class TrainingState:
         """
         if not directory.has(COMMIT):
             raise InputError(f"{directory} is no whole checkpoint: {COMMIT} is missing. Resume from another.")
-        position = directory.read_json(COMMIT, Position, f"Delete the directory {directory}.")
+        position = _position(directory)
         if inputs is not None and (differing := differing_inputs(position["inputs"], inputs)):
             raise InputError(
                 f"{directory} is a checkpoint of a run with another {', '.join(differing)}. Give this run a name with"
@@ -93,7 +93,16 @@ class TrainingState:
 
 def history_of(directory: Directory) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl that a checkpoint holds."""
-    return directory.read_json(COMMIT, Position, f"Delete the directory {directory}.")["history"]
+    return _position(directory)["history"]
+
+
+def recipe_of(directory: Directory) -> dict[str, Any]:
+    """The recorded recipe that a checkpoint was trained with."""
+    return _position(directory)["inputs"]["recipe"]
+
+
+def _position(directory: Directory) -> dict[str, Any]:
+    return directory.read_json(COMMIT, Position, f"Delete the directory {directory}.")
 
 
 def save_student(directory: Directory, task: Tensors, facts: Mapping[str, Any]) -> None:

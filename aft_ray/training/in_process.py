@@ -15,7 +15,7 @@ from aft_ray.store.files import Directory
 from aft_ray.training.build import set_deterministic
 from aft_ray.training.checkpoint import TrainingState
 from aft_ray.training.runs import STOP, RunDirectory
-from aft_ray.training.work import Work, checkpoint_place
+from aft_ray.training.work import Work
 
 
 def train_in_process(work: Work, resume: Directory | None) -> None:
@@ -25,7 +25,7 @@ def train_in_process(work: Work, resume: Directory | None) -> None:
         saving: Future[None] | None = None
 
         def save(state: TrainingState) -> None:
-            state.save(checkpoint_place(work.run, state.step))
+            state.save(own.new_checkpoint(state.step))
             own.keep_last_checkpoint()
 
         def report(metrics: dict[str, Any], state: TrainingState) -> bool:

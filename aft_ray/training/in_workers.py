@@ -20,8 +20,8 @@ from aft_ray.regularizers.distributed import rank
 from aft_ray.store.files import Directory
 from aft_ray.training.checkpoint import TrainingState
 from aft_ray.training.process_group import BoundTorchConfig
-from aft_ray.training.runs import FAULTS, STOP
-from aft_ray.training.work import Work, checkpoint_place
+from aft_ray.training.runs import FAULTS, STOP, RunDirectory
+from aft_ray.training.work import Work
 
 
 def train_in_workers(work: Work, resume: Directory | None) -> None:
@@ -92,7 +92,7 @@ def _fit(work: Work, resume: Directory | None) -> None:
             ray.train.report(metrics)
             return False
         work.show(metrics)
-        latest = place = checkpoint_place(work.run, state.step)
+        latest = place = RunDirectory(work.run).new_checkpoint(state.step)
 
         def save(checkpoint: Checkpoint, name: str) -> Checkpoint:
             state.save(place)

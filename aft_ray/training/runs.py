@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -156,6 +157,10 @@ class RunDirectory:
     def checkpoint(self) -> Directory | None:
         """The last whole checkpoint."""
         return max((found for found in self.checkpoints() if found.has(COMMIT)), key=str, default=None)
+
+    def new_checkpoint(self, step: int) -> Directory:
+        """Where a checkpoint of `step` goes. A run that was started anew after a failure may save a step twice."""
+        return self.place / "checkpoints" / f"step-{step:08d}-{uuid.uuid4().hex[:4]}"
 
     def keep_last_checkpoint(self) -> Directory | None:
         """Deletes all checkpoints but the last whole one, and returns that."""

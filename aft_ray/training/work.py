@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -60,8 +59,3 @@ class Work:
         """An evaluation's numbers, on Ray's dashboard."""
         step_s = self.recipe.train.global_batch_size / metrics["samples_per_s"]
         show_gauges("train", self.recipe.run, {"step_s": step_s, **metrics})
-
-
-def checkpoint_place(run: Directory, step: int) -> Directory:
-    """Where a checkpoint of `step` goes. A run that was started anew after a failure may save a step twice."""
-    return run / "checkpoints" / f"step-{step:08d}-{uuid.uuid4().hex[:4]}"

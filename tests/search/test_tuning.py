@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,9 +11,15 @@ import pytest
 import ray
 
 from aft_ray.cluster.progress import Progress
-from aft_ray.recipe.config import load
-from aft_ray.search.tuning import _Proposer, _Recorder
+from aft_ray.recipe.config import load, override
+from aft_ray.search.space import Setting, Trial
+from aft_ray.search.trials import TrialDirectory
+from aft_ray.search.tuning import _name, _Proposer, _Recorder
+from aft_ray.store.workspace import Workspace
+from aft_ray.training.checkpoint import TrainingState
+from aft_ray.training.provenance import run_inputs
 from tests.helpers import ROOT
+from tests.helpers.training import recipe
 
 
 def test_a_search_runs_more_trials_at_once_when_nodes_join(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,10 +27,8 @@ def test_a_search_runs_more_trials_at_once_when_nodes_join(monkeypatch: pytest.M
     monkeypatch.setattr(ray, "cluster_resources", lambda: there)
     trials = [SimpleNamespace(to_json=lambda name=name: name) for name in "abcdef"]
     told: list[Any] = []
-    recipe = load(
-        ROOT / "jobs" / "recipes" / "demo.yaml", ["search.max_concurrent_trials=4", "search.cpus_per_trial=1"]
-    )
-    shared: Any = SimpleNamespace(recipe=recipe)
+    given = load(ROOT / "jobs" / "recipes" / "demo.yaml", ["search.max_concurrent_trials=4", "search.cpus_per_trial=1"])
+    shared: Any = SimpleNamespace(recipe=given)
     of: Any = SimpleNamespace(shared=shared, next=lambda: trials.pop(0) if trials else None, tell=told.append)
     proposer = _Proposer(of, of.next())
 
@@ -68,3 +74,20 @@ def test_a_trial_whose_process_died_is_recorded_with_a_reason_and_without_secret
     _Recorder(of, Progress("search", 1, "trials")).on_trial_error(1, [], trial)
     ((name, status, found),) = told
     assert (name, status) == ("search-a", "failed") and found.endswith(reason)
+
+
+def test_a_trial_of_a_population_goes_on_with_the_setting_of_its_last_checkpoint(tmp_path: Path) -> None:
+    trial = Trial("search", Setting("aft", 2.0, ("one",), (("train.learning_rate", 0.01),)), 7)
+    directory = TrialDirectory(Workspace.at(tmp_path / trial.name))
+    assert directory.as_saved(trial) == trial
+    taken = recipe("aft", learning_rate=0.02)
+    taken = override(taken, {"regularizer.beta": 5.0, "teachers": [{"name": "two", "model": "timm:two"}]})
+    state = TrainingState(8, [], run_inputs(taken, {}), {}, {}, {})
+    directory.save(state)
+    expected = Trial("search", Setting("aft", 5.0, ("two",), (("train.learning_rate", 0.02),)), 7)
+    assert directory.as_saved(trial) == expected
+    config = {"trial": expected.to_json() | {"name": trial.name}}
+    assert _name(SimpleNamespace(config=config)) == trial.name, "its directory keeps the name that it was given"
+    directory.save(replace(state, step=4))  # taken over from a trial that is not as far
+    (kept,) = directory.checkpoints()
+    assert kept.path.rpartition("/")[2].startswith("step-00000004-")
