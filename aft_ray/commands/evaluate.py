@@ -39,17 +39,18 @@ def show_scores(recipe: Recipe, result: Mapping[str, Any]) -> None:
     rows = [[text, f"{result[key]:.4f}"] for key, text in SCORES.items() if result.get(key) is not None]
     title = f"Run '{recipe.run}' on {result['num_samples']} samples of split {result['split']}"
     print_table(title, ["score", "value"], rows)
-    _show_classes(result["per_class"])
+    _show_classes(result["per_class"], "output" if "mse" in result else "class")
     split, place = result["split"], f"{recipe.workspace}/runs/{recipe.run}"
-    console.print(f"all scores and the confusion matrix: {place}/evaluation-{split}.json", soft_wrap=True)
+    matrix = " and the confusion matrix" if any(key.startswith("confusion") for key in result) else ""
+    console.print(f"all scores{matrix}: {place}/evaluation-{split}.json", soft_wrap=True)
     console.print(f"every sample: {place}/predictions-{split}.parquet", soft_wrap=True)
 
 
-def _show_classes(classes: Sequence[dict[str, Any]]) -> None:
-    """Prints all classes in their order, or the worst if there are many."""
+def _show_classes(classes: Sequence[dict[str, Any]], called: str) -> None:
+    """Prints all classes, or outputs, in their order, or the worst if there are many."""
     if not classes:  # many classes, and no sample with a label
         return
-    title, shown = "Class by class", list(classes)
+    title, shown = f"{called} by {called}".capitalize(), list(classes)
     if len(classes) > LISTED_CLASSES:
         by = "f1" if "f1" in classes[0] else "r2"
         shown = sorted(classes, key=lambda row: math.inf if row[by] is None else row[by])[:LISTED_CLASSES]
@@ -58,4 +59,4 @@ def _show_classes(classes: Sequence[dict[str, Any]]) -> None:
         )
     columns = list(classes[0])
     rows = [["-" if v is None else f"{v:.4f}" if isinstance(v, float) else v for v in row.values()] for row in shown]
-    print_table(title, [column.replace("_", " ") for column in columns], rows)
+    print_table(title, [called if column == "class" else column.replace("_", " ") for column in columns], rows)

@@ -39,6 +39,10 @@ def run(parsed: argparse.Namespace) -> None:
         count = sum(left_out.values())
         files = "1 file that is not a picture" if count == 1 else f"{count} files that are not pictures"
         tell(f"predict: ignored {files}: {kinds}")
+    if (earlier := prediction.earlier_source) not in (None, parsed.path):
+        tell(
+            f"predict: the predictions for {earlier} in {prediction.place} are replaced; --output DIRECTORY keeps both"
+        )
     cluster, here_s = partial(ray_cluster, recipe, "predict"), 0.0 if names_cluster() else HERE_S
     summary = prediction.make(cluster, here_s=here_s, all_probabilities=parsed.probabilities)
     show_predictions(parsed.path, summary)

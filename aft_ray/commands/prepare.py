@@ -50,4 +50,5 @@ def show_samples(recipe: Recipe, manifests: Mapping[str, dict[str, Any]]) -> Non
     rows.append(["samples", *(manifests[split]["num_samples"] for split in names)])
     rows.append(["quarantined", *(len(manifests[split]["quarantined"]) for split in names)])
     rows.append(["shards", *(len(manifests[split]["shards"]) for split in names)])
-    print_table(f"Samples in {recipe.workspace}", ["class", *names], rows)
+    called = "output" if manifests["train"].get("task") == "regression" else "class"
+    print_table(f"Samples in {recipe.workspace}", [called, *names], rows)

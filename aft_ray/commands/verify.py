@@ -66,7 +66,9 @@ class Checked:
 
     def results(self) -> None:
         """Runs, searches and predictions. Their readers take seconds to import."""
+        from aft_ray.export.prediction_files import SUMMARY as PREDICTED
         from aft_ray.export.verification import prediction_faults, student_faults
+        from aft_ray.search.trials import is_search
         from aft_ray.search.verification import ranking_faults, search_faults, trial_faults, trials_of
         from aft_ray.training.owner import OF_BEFORE
         from aft_ray.training.runs import RunDirectory
@@ -76,11 +78,13 @@ class Checked:
         runs = [run for run in runs if is_run(run)]
         self._add("runs", len(runs), [fault for run in runs for fault in [*run_faults(run), *student_faults(run)]])
         searches = [self.workspace.search(name) for name in (self.workspace / "searches").folders()]
+        searches = [search for search in searches if is_search(search)]
         trials = [trial for search in searches for trial in trials_of(search)]
         faults = [fault for trial in trials for fault in [*trial_faults(trial), *student_faults(trial)]]
         self._add("trials", len(trials), faults)
         self._add("searches", len(searches), [fault for search in searches for fault in search_faults(search)])
         places = [self.workspace / "predictions" / name for name in (self.workspace / "predictions").folders()]
+        places = [place for place in places if place.has(PREDICTED)]
         self._add("predictions", len(places), [fault for place in places for fault in prediction_faults(place)])
         self._add("rankings", int(self.workspace.has("rank.json")), ranking_faults(self.workspace))
         for run in [*runs, *trials]:

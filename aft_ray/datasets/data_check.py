@@ -121,8 +121,8 @@ class _Contents:
             part = f", of {self.compared:,} that were compared" if self.is_part else ""
             yield (
                 f"{len(self.copies):,} samples are exact copies of samples in another split{part}, such as"
-                f" {self.copies[0][0]} of {self.copies[0][1]}: scores on them are too good. Remove them, or keep them together"
-                " with dataset.columns.group."
+                f" {self.copies[0][0]} of {self.copies[0][1]}: scores on them are too good. Remove them, or in a table"
+                " keep them together with dataset.columns.group."
             )
 
 

@@ -21,13 +21,14 @@ from aft_ray.cluster.progress import Progress
 from aft_ray.datasets import row_form
 from aft_ray.datasets.unlabelled import DecodeRows, Unseen, list_unseen
 from aft_ray.export.predict_part import PredictPart
-from aft_ray.export.prediction_files import Staged, output_directory, staged
+from aft_ray.export.prediction_files import SUMMARY, Staged, output_directory, staged
 from aft_ray.export.run_files import trained_on
 from aft_ray.export.student import Classifier, load_student
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory
 from aft_ray.store.sample_recipe import check_sample_recipe
+from aft_ray.store.unknown_files import json_object
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.build import device_of
 
@@ -78,6 +79,11 @@ class Prediction:
     source: str
     unseen: Unseen
     place: Directory
+
+    @property
+    def earlier_source(self) -> str | None:
+        """Where the samples come from whose predictions are in the directory, and are replaced."""
+        return json_object(self.place, SUMMARY).get("path")
 
     def make(
         self,

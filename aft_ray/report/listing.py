@@ -12,11 +12,12 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.report.reading import read_trials
 from aft_ray.report.results import method_title
 from aft_ray.search.search import read_winner
-from aft_ray.search.trials import run_at
+from aft_ray.search.trials import is_search, run_at
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.best import ACCURACY, Measure, best_line, measure_of
-from aft_ray.training.runs import CONFIG
+from aft_ray.training.runs import CONFIG, RunDirectory
+from aft_ray.training.verification import is_run
 
 COMPARED = ("dataset", "teachers", "student", "regularizer", "train")
 """Sections of a recipe in which two runs may differ."""
@@ -55,13 +56,14 @@ class SearchFacts:
 def list_runs(workspace: Workspace) -> list[RunFacts]:
     """The runs of `train`, the newest first."""
     place = workspace / "runs"
-    return _newest_first([_run_facts(place / name, name) for name in place.folders()])
+    names = [name for name in place.folders() if is_run(RunDirectory(place / name))]
+    return _newest_first([_run_facts(place / name, name) for name in names])
 
 
 def list_searches(workspace: Workspace) -> list[SearchFacts]:
     """The searches, the newest first."""
     place = workspace / "searches"
-    return _newest_first([_search_facts(place / name, name) for name in place.folders()])
+    return _newest_first([_search_facts(place / name, name) for name in place.folders() if is_search(place / name)])
 
 
 def _newest_first(found: list[Any]) -> list[Any]:

@@ -235,6 +235,11 @@ class _Claim(TypedDict):
     search_id: str
 
 
+def is_search(place: Directory) -> bool:
+    """Whether a search has written there."""
+    return any(place.has(name) for name in (CLAIM, "trials.parquet", "trials"))
+
+
 def search_id(search: Directory) -> str | None:
     """The id in the search's files; None if nobody has claimed its directory."""
     if not search.has(CLAIM):

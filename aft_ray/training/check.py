@@ -29,6 +29,17 @@ def faults(recipe: Recipe) -> list[str]:
     ]
 
 
+def _way_out(recipe: Recipe) -> str:
+    """Advice on options of another method, which stay in the section when `regularizer.name` alone is changed."""
+    name, options = recipe.regularizer.name, {*recipe.regularizer.options}
+    if not options - {*regularizer_class(name).options()} or not any(
+        options <= {*m.options()} for m in REGULARIZERS.values()
+    ):
+        return ""
+    whole = f"regularizer='{{name: {name}, beta: {recipe.regularizer.beta:g}}}'"
+    return f" The recipe's section is for another method: {whole} replaces the whole section."
+
+
 def has_two_towers(recipe: Recipe) -> bool:
     """Whether the student reads images and texts."""
     return not students.faults(recipe.student) and students.modality(recipe.student) == "image+text"
@@ -90,7 +101,7 @@ def regularizer_faults(recipe: Recipe) -> list[str]:
     except InputError as error:
         return error.faults
     except ValueError as error:
-        return [f"regularizer: {error}"]
+        return [f"regularizer: {error}{_way_out(recipe)}"]
     if recipe.regularizer.steps_per_student_step > 1 and not any(p.requires_grad for p in regularizer.parameters()):
         return [
             f"regularizer.steps_per_student_step is {recipe.regularizer.steps_per_student_step}, but '{name}' has"

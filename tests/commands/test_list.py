@@ -103,6 +103,19 @@ def test_searches_are_listed_and_a_dry_run_says_what_is_there(
     assert "main" in listed and "1 finished" in listed and "62.50" in listed
 
 
+def test_folders_of_others_are_neither_listed_nor_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made_workspace(tmp_path)
+    for name in ("runs", "searches", "predictions"):
+        (tmp_path / name / "notes").mkdir(parents=True)
+        (tmp_path / name / "notes" / "readme.txt").write_text("of mine")
+    assert "has no runs" in said(capsys, "list", "runs", str(tmp_path))
+    assert "has no searches" in said(capsys, "list", "searches", str(tmp_path))
+    told = said(capsys, "verify", str(tmp_path))
+    assert "read: 0 faults" in told and not any(
+        name in told.splitlines()[0] for name in ("runs", "searches", "predictions")
+    )
+
+
 def test_wrong_places_are_wrong_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "needs a recipe or a workspace" in said(capsys, "list", "runs", status=2)
     assert "takes no further argument" in said(capsys, "list", "teachers", "x", status=2)

@@ -15,4 +15,8 @@ def test_a_class_whose_name_has_thousands_of_digits_is_cut(capsys: pytest.Captur
         {"workspace": "work", "dataset": {"name": "digits"}, "student": {"model": "tiny:cnn"}}
     )
     show_samples(recipe, {"train": {**manifest, "quarantined": [], "shards": [{}]}})
-    assert len(capsys.readouterr().out) < 2000
+    told = capsys.readouterr().out
+    assert len(told) < 2000 and "class" in told
+    show_samples(recipe, {"train": {**manifest, "task": "regression", "quarantined": [], "shards": [{}]}})
+    told = capsys.readouterr().out
+    assert "output" in told and "class" not in told

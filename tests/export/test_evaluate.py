@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from aft_ray.cli import main
+from aft_ray.commands.evaluate import show_scores
 from aft_ray.datasets.prepare import prepare
 from aft_ray.export.evaluate import evaluate
 from aft_ray.export.student import load_student
@@ -131,13 +132,16 @@ def test_several_labels(tmp_path: Path) -> None:
     assert len(right) == 9 and result["accuracy"] == pytest.approx(np.mean(right))
 
 
-def test_numbers(tmp_path: Path) -> None:
+def test_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = made_by_hand(tmp_path, "tiny:text", "regression", [[1], [-1], [0.5], [-2], None, [0]], ["kindness"])
     result = evaluate(recipe, all_probabilities=True)
     rows = pq.read_table(tmp_path / "work" / "runs" / "main" / "predictions-test.parquet").to_pylist()
     assert [*rows[0]] == ["sample_id", "label", "predicted"] and rows[4]["label"] is None
     errors = [row["label"][0] - row["predicted"][0] for row in rows if row["label"]]
     assert len(errors) == 5 and result["mse"] == pytest.approx(np.square(errors).mean(), rel=1e-5)
+    show_scores(recipe, result)
+    told = capsys.readouterr().out
+    assert "Output by output" in told and "class" not in told and "matrix" not in told
 
 
 def test_a_probe_reads_its_teachers_features(tmp_path: Path) -> None:

@@ -173,6 +173,15 @@ def test_a_small_input_needs_no_cluster_unless_one_is_named_or_a_process_died(
         expected = student(torch.from_numpy(inputs)).argmax(1)
     assert [row["predicted"] for row in rows] == [CLASSES[k] for k in expected] and len(rows) == 4
     assert [path.name for path in place.iterdir() if path.name.startswith(".")] == []
+    pictures(tmp_path / "others", 2)
+    capsys.readouterr()
+    assert main([*command[:-1], str(tmp_path / "others")]) == main(command) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "replaced" in line]
+    assert [
+        f"{tmp_path}/{name} in {place} are replaced; --output" in line
+        for name, line in zip(("photos", "others"), told, strict=True)
+    ] == [True] * 2
+    assert main(command) == 0 and "replaced" not in capsys.readouterr().err  # the same samples again
 
     def a_cluster(*given: Any) -> Any:
         raise InputError("a cluster was started")

@@ -45,6 +45,10 @@ def test_every_part_of_a_recipe_is_checked_before_anything_starts() -> None:
     [
         ({"teachers": []}, "'teachers' is empty: every regularizer but 'none' needs at least one."),
         ({"regularizer": {"name": "aft", "learn_gate": False}}, "Unknown option 'learn_gate' for regularizer 'aft'."),
+        (
+            {"regularizer": {"name": "aft_probe", "beta": 20, "normalize": "none"}},
+            "another method: regularizer='{name: aft_probe, beta: 20}' replaces the whole section.",
+        ),
         ({"search": {"compare": ["none", "dk"]}}, "Unknown regularizer 'dk'. Known: none, aft,"),
         ({"search": {"compare": ["kd"], "beta": {"aft": [1]}}}, "search.beta has no strengths for 'kd' and no 'all'."),
     ],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from aft_ray.datasets.sources.pictures import SUFFIXES as PICTURES
@@ -47,6 +49,10 @@ PAIRS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "q
 MOST_CLASSES = 1000
 REPEATED = 0.5
 """Distinct values of a label's column, at most, as a share of the rows."""
+OFTEN, NEARLY_ALL = 10, 0.95
+"""Rows of half of a usual label's classes, at least, and of its largest, at most, as a share: the others are ids and amounts."""
+TEXTS_AMONG = 0.9
+"""Texts of a column of texts, at least, as a share: in JSON the title 1984 is a number."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ class Column:
 
     @property
     def is_text(self) -> bool:
-        return bool(self.values) and all(isinstance(value, str) for value in self.values)
+        return sum(isinstance(value, str) for value in self.values) > TEXTS_AMONG * len(self.values)
 
     @property
     def length(self) -> float:
@@ -93,6 +99,11 @@ class Column:
         few = 1 < self.distinct <= max(2, min(MOST_CLASSES, int(REPEATED * len(self.values))))
         return few or (self.called(LABELS) == 2 and self.distinct > 1)
 
+    def is_usual_label(self) -> bool:
+        """Whether most classes have several rows, and none has nearly all."""
+        counts = Counter(map(str, self.values)).values()
+        return median(counts) >= OFTEN and max(counts) <= NEARLY_ALL * len(self.values)
+
 
 def _is_picture(value: Any) -> bool:
     if isinstance(value, dict):
@@ -100,17 +111,27 @@ def _is_picture(value: Any) -> bool:
     return isinstance(value, bytes) or (isinstance(value, str) and Path(value).suffix.lower() in PICTURES)
 
 
-def guess(names: Sequence[str], rows: Sequence[Row], given: Mapping[str, str]) -> dict[str, Any]:
+def guess(
+    names: Sequence[str],
+    rows: Sequence[Row],
+    given: Mapping[str, str],
+    is_unique: Callable[[str], bool] = lambda name: True,
+) -> dict[str, Any]:
     """The section `dataset.columns`, and `task` where it is not classification.
 
-    given: columns that the user named, by key. Raises InputError, naming the columns, if no label or no content is found.
+    rows: some, mostly the first. given: columns that the user named, by key. is_unique: whether all rows differ in a column.
+    Raises InputError, naming the columns, if no label or no content is found.
     """
     columns = [Column(name, tuple(row[name] for row in rows if row.get(name) not in (None, ""))) for name in names]
     if unknown := sorted(set(given.values()) - set(names)):
         raise InputError([f"There is no column {name!r}. Columns: {', '.join(names)}." for name in unknown])
     found: dict[str, Any] = {key: value for key, value in given.items() if key != "label"}
     rest = [column for column in columns if column.name not in given.values()]
-    for key, fits in (("split", Column.is_split), ("image", lambda column: column.is_picture), ("id", Column.is_id)):
+    for key, fits in (
+        ("split", Column.is_split),
+        ("image", lambda column: column.is_picture),
+        ("id", lambda column: column.is_id() and is_unique(column.name)),
+    ):
         match = next((column for column in rest if fits(column)), None)
         if key not in found and match:
             found[key] = match.name
@@ -131,7 +152,8 @@ def _label(columns: Sequence[Column], names: Sequence[str]) -> str:
         raise InputError(
             f"No column looks like a label: none repeats its values. Name it with --label: {', '.join(names)}."
         )
-    return max(fitting, key=lambda column: (column.called(LABELS), -column.length, -column.distinct)).name
+    order = [(column.called(LABELS), column.is_usual_label(), -column.length, -column.distinct) for column in fitting]
+    return fitting[order.index(max(order))].name
 
 
 def _text(columns: Sequence[Column]) -> str | list[str] | None:

@@ -10,6 +10,12 @@ from aft_ray.recipe.places import reached
 
 FORMS = {"parquet": TABLES["parquet"], "csv": TABLES["csv"], "jsonl": TABLES["jsonl"], "webdataset": (".tar",)}
 """Values of `dataset.source` for files, and their suffixes."""
+WAYS_OUT = {
+    (".zip", ".gz", ".tgz", ".xz", ".bz2", ".7z", ".rar"): "Unpack it",
+    (".json",): "Write each object of its list on a line of its own, in a .jsonl",
+    (".xlsx", ".xls", ".ods"): "Save its sheet as .csv",
+}
+"""What to do with other files that hold samples."""
 
 
 def forms_at(path: str) -> list[str]:
@@ -27,5 +33,8 @@ def forms_at(path: str) -> list[str]:
     if place.is_dir() and any(file.name.lower().endswith(PICTURES) for file in files):
         found.append("image_folder")
     if not found:
+        way_out = next((way for kinds, way in WAYS_OUT.items() if place.name.lower().endswith(kinds)), None)
+        if way_out is not None and place.is_file():
+            raise InputError(f"{path} is not read as it is. {way_out}, and name that.")
         raise InputError(f"{path} holds no samples that can be read. Name {known}.")
     return found

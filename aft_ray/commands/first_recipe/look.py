@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -16,15 +17,17 @@ from aft_ray.datasets import list_samples
 from aft_ray.datasets.base import Listing, raise_faults
 from aft_ray.datasets.held_out import choose_splits
 from aft_ray.datasets.samples import check_ids
-from aft_ray.datasets.sources.tables import open_tables, read_rows
+from aft_ray.datasets.sources.tables import Table, open_tables, read_rows
 from aft_ray.models.images import open_picture
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.places import AnyPath, place_at
 from aft_ray.recipe.sections import DatasetConfig
-from aft_ray.store.quarantine import UNREADABLE
+from aft_ray.store.quarantine import UNREADABLE, quarantined_sample
 
 PEEKED = 2000
-"""Rows of a table that are looked at to find its columns."""
+"""First rows of a table that are looked at to find its columns."""
+SPREAD, EVERY = 100_000, 50
+"""Further rows that one in EVERY of is looked at: many tables are sorted by their label."""
 TRIED = 500
 """Samples that are read."""
 CALLED = {"image": "pictures", "text": "texts", "image+text": "pictures with texts"}
@@ -42,6 +45,7 @@ SHARES = {"validation": 0.15, "test": 0.2}
 class Found:
     """section: the recipe's `dataset`. sizes: samples by split. counts: samples by class, most first; None is no label.
     side: median of the pictures' shorter sides. words: mean number of words of a text. examples: contents of a few samples.
+    guessed: a line on the columns that the user did not name, where there are some.
     """
 
     section: Mapping[str, Any]
@@ -51,6 +55,7 @@ class Found:
     side: int
     words: int
     examples: tuple[Any, ...]
+    guessed: Sequence[str] = ()
 
     @property
     def task(self) -> str:
@@ -60,7 +65,7 @@ class Found:
         """What a user should know before training, a line each."""
         listing = self.listing
         parts = ", ".join(f"{count:,} {split}" for split, count in self.sizes.items())
-        lines = [f"{len(listing.items):,} {CALLED[listing.modality]}: {parts}"]
+        lines = [*self.guessed, f"{len(listing.items):,} {CALLED[listing.modality]}: {parts}"]
         classes = [(name, count) for name, count in self.counts.items() if name is not None]
         if listing.task == "classification":
             shown = ", ".join(f"{name} {count:,}" for name, count in classes[:8])
@@ -86,11 +91,39 @@ def look(path: str, given: Mapping[str, str]) -> Found:
     """
     faults: list[str] = []
     for form in forms_at(path):
+        guessed: list[str] = []
         try:
-            return _found({"source": form, "path": path} | _columns(form, path, given))
-        except InputError as error:
-            faults += error.faults  # the next form may read the path: pictures beside a table that is none of samples
+            section = {"source": form, "path": path} | _columns(form, path, given)
+            guessed = _guessed(section.get("columns", {}), given)
+            return replace(_found(section), guessed=guessed)
+        except InputError as error:  # the next form may read the path: pictures beside a table that is none of samples
+            faults += [*error.faults, *guessed]
     raise InputError(faults)
+
+
+def _guessed(columns: Mapping[str, Any], given: Mapping[str, str]) -> list[str]:
+    """A line on the columns that were guessed, for a user who means others."""
+    found = {key: name for key, name in columns.items() if key not in given and key != "image_root"}
+    if not found:
+        return []
+    told = ", ".join(f"{key} {' and '.join([name] if isinstance(name, str) else name)}" for key, name in found.items())
+    return [f"columns, as their names and values suggest: {told}. Others are named by --{', --'.join(found)}."]
+
+
+def _peeked(table: Table, names: Sequence[str]) -> list[Mapping[str, Any]]:
+    """The first rows of a table, and some of the later ones without the bytes of pictures."""
+    rows: list[Mapping[str, Any]] = list(islice(read_rows(table, names), PEEKED))
+    light = [name for name in names if not any(isinstance(row[name], (bytes, dict)) for row in rows)]
+    if len(rows) < PEEKED or not light:
+        return rows
+    return [*rows, *islice(read_rows(table, light), PEEKED, SPREAD, EVERY)]
+
+
+def _is_unique(tables: Sequence[Table], column: str) -> bool:
+    """Whether no two rows of some tables have the same value in a column."""
+    seen = set[str]()
+    values = (str(row[column]) for table in tables for row in read_rows(table, [column]))
+    return all(value not in seen and not seen.add(value) for value in values)  # type: ignore[func-returns-value]
 
 
 def _columns(form: str, path: str, given: Mapping[str, str]) -> dict[str, Any]:
@@ -108,11 +141,11 @@ def _columns(form: str, path: str, given: Mapping[str, str]) -> dict[str, Any]:
         DatasetConfig.model_validate({"source": form, "path": path, "columns": {"text": "any"}})
     ).tables
     names = [name for name in tables[0].columns if all(name in table.columns for table in tables)]
-    rows = list(islice(read_rows(tables[0], names), PEEKED))
+    rows = _peeked(tables[0], names)
     if not rows:
         raise InputError(f"{tables[0].name} has no rows.")
     try:
-        found = guess(names, rows, given)
+        found = guess(names, rows, given, partial(_is_unique, tables))
     except InputError as error:
         raise InputError([f"{tables[0].name}: {fault}" for fault in error.faults]) from error
     columns = found["columns"]
@@ -153,7 +186,8 @@ def _found(section: Mapping[str, Any]) -> Found:
             contents.append(_checked(listing.read(index)))
         except UNREADABLE as error:
             sample = listing.items[index].sample_id
-            faults.append(f"{config.path}: sample {sample} cannot be read: {error}. Mend it or leave it out.")
+            reason = quarantined_sample(sample, error)["reason"]
+            faults.append(f"{config.path}: sample {sample} cannot be read: {reason}. Mend it or leave it out.")
     raise_faults(faults)
     counts = Counter(_label(listing, item.label) for item in listing.items)
     sides = [min(open_picture(picture).size) for picture, _ in contents if picture is not None]

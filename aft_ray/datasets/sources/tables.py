@@ -9,7 +9,7 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -199,13 +199,15 @@ def _text_stream(file: AnyPath) -> Iterator[TextIO]:
 
 
 def _csv(file: AnyPath) -> Table:
-    """Comma-separated values with a header, or tab-separated ones if the name ends in .tsv, where a quote is a character
-    like others. Every value is a text."""
+    """Values with a header, separated by commas or semicolons, or by tabs if the name ends in .tsv, where a quote is a
+    character like others. Every value is a text."""
+    csv.field_size_limit(sys.maxsize)
     is_tsv = file.name.lower().endswith((".tsv", ".tsv.gz"))
-    dialect: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if is_tsv else {"strict": True}
+    dialect: dict[str, Any] = (
+        {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if is_tsv else {"delimiter": _delimiter(file), "strict": True}
+    )
 
     def lines() -> Iterator[list[str]]:
-        csv.field_size_limit(sys.maxsize)
         rows = 0
         with _text_stream(file) as stream:
             try:
@@ -228,12 +230,22 @@ def _csv(file: AnyPath) -> Table:
     return Table(file.name, None, header, read)
 
 
+def _delimiter(file: AnyPath) -> str:
+    """A comma, or the semicolon of spreadsheets where a comma is the decimal point: then the header is one value with
+    semicolons."""
+    with _text_stream(file) as stream, suppress(csv.Error):
+        header = next(filter(None, csv.reader(stream)), [])
+        if len(header) == 1 and ";" in header[0]:
+            return ";"
+    return ","
+
+
 def _broken_quotes(file: AnyPath, rows: int, error: csv.Error) -> str:
     """rows: lines of the table that were read before, the header among them."""
     where = f"{file.name}, row {rows}" if rows else f"{file.name}, header"
     return (
-        f"{where}: {_one_line(error)}. A quoted field must end with a quote before the next comma, and a quote inside it must"
-        " be doubled. Where quotes mean nothing, separate the fields by tabs and call the file .tsv."
+        f"{where}: {_one_line(error)}. A quoted field must end with a quote before the next comma or semicolon, and a quote"
+        " inside it must be doubled. Where quotes mean nothing, separate the fields by tabs and call the file .tsv."
     )
 
 

@@ -36,11 +36,28 @@ KINDS = ["cat", "dog", "owl"] * 4
             {"premise": TEXTS, "hypothesis": TEXTS, "label": [0, 1] * 6},
             {"label": "label", "text": ["premise", "hypothesis"]},
         ),
+        (
+            {"title": ["1984 and more", *TEXTS[1:-1], 1984], "by": KINDS, "note": ["", *KINDS[:-1]]},
+            {"label": "by", "text": "title"},
+        ),
         ({"author": KINDS, "sentiment": ["+", "-"] * 6, "body": TEXTS}, {"label": "sentiment", "text": "body"}),
     ],
 )
 def test_columns_are_found(columns: dict[str, list[Any]], found: dict[str, Any]) -> None:
     assert guess(*rows(**columns), {}) == {"columns": found}
+
+
+def test_amounts_and_names_of_few_rows_are_no_label_where_another_column_is_one() -> None:
+    kinds = ["small ones", "large ones"] * 30
+    amounts, codes = ["0"] * 59 + ["7"], [str(number // 2) for number in range(60)]
+    texts = [f"sentence number {number}" for number in range(60)]
+    assert guess(*rows(text=texts, cost=amounts, code=codes, size=kinds), {})["columns"]["label"] == "size"
+
+
+def test_an_id_that_later_rows_repeat_is_none() -> None:
+    table = rows(id=list(range(12)), text=TEXTS, label=KINDS)
+    assert "id" not in guess(*table, {}, lambda name: name != "id")["columns"]
+    assert guess(*table, {"id": "id"}, lambda name: False)["columns"]["id"] == "id"
 
 
 def test_the_label_s_values_tell_the_task() -> None:

@@ -157,6 +157,48 @@ def test_faults_of_the_data_are_told_at_once(
     assert "There is no column 'lable'" in faults(capsys, texts(tmp_path), "--label", "lable")[0]
 
 
+def test_the_columns_that_were_guessed_are_told_beside_faults_too(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("title,kind\n" + "".join(f"film {number},{KINDS[number % 2]}\n" for number in range(40)))
+    told = "columns, as their names and values suggest: label kind, text title. Others are named by --label, --text."
+    assert look(str(table), {}).notes()[0] == told
+    assert look(str(table), {"label": "kind"}).notes()[0].endswith(" text title. Others are named by --text.")
+    assert "columns" not in look(str(table), {"label": "kind", "text": "title"}).notes()[0]
+    with table.open("a") as stream:
+        stream.write(" ,bird\n")
+    with pytest.raises(InputError) as caught:
+        look(str(table), {})
+    assert "its text is empty" in caught.value.faults[0] and caught.value.faults[1] == told
+
+
+def test_a_table_sorted_by_its_label_and_ids_that_repeat_later_are_seen(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    rows = [f"{number % 2500},film {number},{KINDS[number // 2500]}\n" for number in range(5000)]
+    table.write_text("id,title,genre\n" + "".join(rows))
+    assert look(str(table), {}).section["columns"] == {"label": "genre", "text": "title"}
+
+
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [
+        ("pets.ZIP", "Unpack it"),
+        ("pets.tar.gz", "Unpack it"),
+        ("a.json", "in a .jsonl"),
+        ("a.xlsx", "Save its sheet as .csv"),
+    ],
+)
+def test_files_that_are_not_read_are_told_with_a_way_out(tmp_path: Path, name: str, way_out: str) -> None:
+    (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(InputError, match=way_out):
+        look(str(tmp_path / name), {})
+
+
+def test_a_picture_that_is_none_is_told_in_words(image_folder: Path) -> None:
+    (image_folder / "top" / "empty.png").write_bytes(b"")
+    with pytest.raises(InputError, match="sample top/empty.png cannot be read: it is not a picture. Mend it"):
+        look(str(image_folder), {})
+
+
 def test_a_column_is_named_for_a_table_alone(
     tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
