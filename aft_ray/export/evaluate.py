@@ -18,6 +18,7 @@ from aft_ray.export.student import Classifier, load_student
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.json_files import sealed
+from aft_ray.store.files import Directory
 from aft_ray.store.prefetch import prefetched
 from aft_ray.store.sample_recipe import check_sample_recipe
 from aft_ray.store.schema import SPLITS
@@ -48,7 +49,7 @@ def evaluate(recipe: Recipe, split: str = "test", *, all_probabilities: bool = F
     store = open_store(workspace, split, student.input_teachers)
     check_sample_recipe(recipe.dataset, store.manifest, workspace)
     _check_samples(store.manifest, student, str(run))
-    data = _load(recipe, store, student)
+    data = _load(recipe, run, store, student)
     scores = scores_of(student.task, len(student.classes))
     form = PredictionTable(student.task, student.classes, all_probabilities, with_labels=True)
     stream = pa.BufferOutputStream()
@@ -90,8 +91,10 @@ def _check_samples(manifest: Mapping[str, Any], student: Classifier, run: str) -
             raise InputError(f"{run} reads {transform.column}s, the samples are {modality}s. Name another run=NAME.")
 
 
-def _load(recipe: Recipe, store: Store, student: Classifier) -> Samples:
+def _load(recipe: Recipe, run: Directory, store: Store, student: Classifier) -> Samples:
+    """The split in memory, or streamed where the recipe says so, or where it leaves that open and the training was."""
     teachers, transforms = student.input_teachers, student.transforms
-    if recipe.train.streaming:
+    streaming = RunDirectory(run).is_streamed if recipe.train.streaming is None else recipe.train.streaming
+    if streaming:
         return stream_split(store, teachers, transforms, world_size=1)
     return load_split(store, teachers, transforms, max_bad_samples=recipe.dataset.max_bad_samples)

@@ -140,6 +140,11 @@ class RunDirectory:
         """The sections of the recipe that the run was started with; empty if nobody has claimed the directory."""
         return (self.inputs() or {}).get("recipe", {})
 
+    @property
+    def is_streamed(self) -> bool | None:
+        """Whether the training reads its samples from their shards; None if nobody has claimed the directory."""
+        return self._settings().get("train", {}).get("streaming")
+
     def history(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`; empty if there is none. Raises InputError if a finished run's are not all there."""
         # First, since it is written last: a run that ends while its lines are read is not finished yet.

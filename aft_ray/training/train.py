@@ -165,9 +165,8 @@ def decide_streaming(recipe: Recipe, stores: Mapping[str, Store], run: Directory
     """
     if recipe.train.streaming is not None:
         return recipe
-    if run is not None and (inputs := RunDirectory(run).inputs()):
-        streaming = inputs["recipe"]["train"]["streaming"]
-    else:
+    streaming = RunDirectory(run).is_streamed if run is not None else None
+    if streaming is None:
         memory = [node.get("memory", 0) for node in nodes_resources() if node.get("CPU")]
         streaming = sum(decoded_bytes(store, transforms_of(recipe)) for store in stores.values()) > min(memory) / 2
     return override(recipe, {"train.streaming": streaming})

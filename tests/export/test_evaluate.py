@@ -25,6 +25,8 @@ from aft_ray.training.checkpoint import save_student
 from aft_ray.training.fit import fit
 from aft_ray.training.inputs.data import load_data
 from aft_ray.training.inputs.stores import open_setup as open_samples
+from aft_ray.training.provenance import origin, run_inputs
+from aft_ray.training.runs import RunDirectory
 
 TEXTS = ["good and kind", "bad", "good", "so bad and sad", "kind", ""]
 
@@ -112,6 +114,19 @@ def test_every_sample_is_in_the_predictions_once_also_when_they_are_streamed(tra
     assert np.mean(right) == pytest.approx(result["accuracy"])
     assert evaluate(override(trained, {"train.streaming": True})) == result
     assert pq.read_table(path).equals(table.drop_columns("probabilities"))
+
+
+def test_samples_that_training_streamed_are_not_held_in_memory(
+    trained: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = evaluate(trained)
+    run = RunDirectory(Workspace.at(trained.workspace).run("main"))
+    assert run.is_streamed is None, "made without a claim"
+    streamed = override(trained, {"train.streaming": True})
+    run.place.write("config.yaml", dump(streamed).encode())
+    run.claim(streamed, run_inputs(streamed, origin(open_samples(trained).stores)))
+    monkeypatch.delattr("aft_ray.export.evaluate.load_split")
+    assert trained.train.streaming is None and evaluate(trained) == result
 
 
 def test_several_labels(tmp_path: Path) -> None:
