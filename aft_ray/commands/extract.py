@@ -46,7 +46,7 @@ def run(parsed: argparse.Namespace) -> None:
     if only and (lacking := incomplete(recipe)):
         console.print(f"Range {only} is done; {', '.join(lacking)} still lack shards of other ranges.", soft_wrap=True)
     else:
-        show_next(parsed, "rank", "search")
+        show_next(parsed, *(("rank", "search") if has_classes(recipe) else ("search", "train")))
 
 
 def _range(parsed: argparse.Namespace) -> Range | None:
@@ -74,6 +74,14 @@ def incomplete(recipe: Recipe) -> list[str]:
     workspace, views = Workspace.at(recipe.workspace), recipe.with_views(recipe.teacher_names())
     pairs = [(view, split) for view in views for split in recipe.extracted_splits()]
     return [f"{view}/{split}" for view, split in pairs if not workspace.features(view, split).has(MANIFEST)]
+
+
+def has_classes(recipe: Recipe) -> bool:
+    """Whether each sample has one class: `rank` needs that."""
+    from aft_ray.store.workspace import Workspace
+
+    manifest = Workspace.at(recipe.workspace).samples("train").manifest() or {}
+    return manifest.get("task", "classification") == "classification"
 
 
 def show_features(recipe: Recipe, new_shards: Mapping[str, int]) -> None:

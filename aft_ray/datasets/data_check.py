@@ -93,6 +93,7 @@ class _Contents:
     decoded: int = 0
     transparent: list[str] = field(default_factory=list)
     flat: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
     is_part: bool = False
 
     def compare(self, digest: bytes, sample_id: str, split: str) -> None:
@@ -101,15 +102,21 @@ class _Contents:
         if other_split != split:
             self.copies.append((f"{sample_id} ({split})", f"{other} ({other_split})"))
 
-    def look(self, kinds: tuple[bool, bool] | None, sample_id: str) -> None:
+    def look(self, kinds: tuple[bool, bool, bool] | None, sample_id: str) -> None:
+        """kinds: as `_kinds`; None of a picture that was not looked at."""
         if kinds is not None:
             self.decoded += 1
-            for seen, is_so in zip((self.transparent, self.flat), kinds, strict=True):
+            for seen, is_so in zip((self.transparent, self.flat, self.broken), kinds, strict=True):
                 if is_so:
                     seen.append(sample_id)
 
     def lines(self) -> Iterator[str]:
         of = f"of {self.decoded:,} pictures that were looked at"
+        if self.broken:
+            yield (
+                f"{len(self.broken):,} {of} cannot be decoded, such as {self.broken[0]}: mend or remove them and run"
+                " 'aft-ray prepare --overwrite', or allow so many with dataset.max_bad_samples."
+            )
         if self.transparent:
             yield (
                 f"{len(self.transparent):,} {of} have transparent parts, such as {self.transparent[0]}:"
@@ -136,7 +143,7 @@ def _read(directory: ShardDirectory, manifest: Mapping[str, Any], split: str, fo
     shards = [(index, start) for index, start in enumerate(starts) if start < COMPARED]
     background, max_pixels = (manifest["fingerprint"].get(key) for key in ("background", "max_pixels"))
 
-    def looked_at(shard: tuple[int, int]) -> list[tuple[str, bytes, tuple[bool, bool] | None]]:
+    def looked_at(shard: tuple[int, int]) -> list[tuple[str, bytes, tuple[bool, bool, bool] | None]]:
         index, start = shard
         table = directory.read_shard(index)
         texts = table.column("text").to_pylist() if "text" in table.column_names else [""] * table.num_rows
@@ -157,18 +164,18 @@ def _read(directory: ShardDirectory, manifest: Mapping[str, Any], split: str, fo
             found.look(kinds, sample_id)
 
 
-def _kinds(encoded: bytes, background: str | None, max_pixels: int | None) -> tuple[bool, bool] | None:
-    """Whether a picture has transparent parts, and whether it has one colour; None if it cannot be decoded."""
+def _kinds(encoded: bytes, background: str | None, max_pixels: int | None) -> tuple[bool, bool, bool]:
+    """Whether a picture has transparent parts, whether it has one colour, and whether it cannot be decoded."""
     try:
         image = open_picture(encoded, max_pixels)
         if image.format == "JPEG":
             image.draft("RGB", SMALL)
-            return False, _is_flat(image.convert("RGB"))
+            return False, _is_flat(image.convert("RGB")), False
         is_flat = _is_flat(decode(encoded, background, max_pixels))
         has_alpha = image.has_transparency_data and image.mode[0] not in "IF"
-        return has_alpha and min(image.convert("RGBA").getchannel("A").tobytes()) < 255, is_flat
+        return has_alpha and min(image.convert("RGBA").getchannel("A").tobytes()) < 255, is_flat, False
     except UNREADABLE:
-        return None
+        return False, False, True
 
 
 def _is_flat(image: Any) -> bool:

@@ -89,6 +89,11 @@ class SplitShards:
             self._check_places(missing)
             return missing
         except InputError as error:
+            if self._are_of_other_data():
+                raise InputError(
+                    f"The raw data changed after {self.directory} was made: samples came, went or are others now. Make it"
+                    " anew with 'aft-ray prepare --overwrite', or take another workspace."
+                ) from error
             if self.directory.manifest() is not None:
                 raise InputError(f"The workspace holds samples of another setting: {error}") from error
         if foreign := foreign_shards(self.directory):
@@ -98,6 +103,12 @@ class SplitShards:
             )
         delete_own_files(self.directory)  # left by a command that never finished, of samples no longer asked for
         return list(range(self.num_shards))
+
+    def _are_of_other_data(self) -> bool:
+        """Whether the same recipe made these samples from other raw data."""
+        manifest = self.directory.manifest()
+        on_disk, now = manifest["fingerprint"] if manifest else {}, self.fingerprint
+        return on_disk.get("recipe") == now["recipe"] and on_disk["samples"] != now["samples"]
 
     def _check_places(self, missing: Sequence[int]) -> None:
         """Raises InputError if pictures that were not copied lie elsewhere now."""

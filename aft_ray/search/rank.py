@@ -67,7 +67,8 @@ def ranking_of(setup: Setup) -> Ranking:
         raise InputError("The recipe names no teachers: there is nothing to rank.")
     if not can_rank(setup):
         raise InputError(
-            "Teachers are ranked by how well they tell classes apart; here samples have no one class each."
+            f"Teachers are ranked by how well they tell classes apart; the task of these samples is"
+            f" {setup.stores['train'].manifest['task']}. 'aft-ray search' tries sets of teachers by training."
         )
     train, names = stores["train"], recipe.teacher_names()
     columns = columns_of(names, train.teacher_dims)

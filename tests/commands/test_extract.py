@@ -5,10 +5,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aft_ray.commands.extract import show_features
+from aft_ray.commands.extract import has_classes, show_features
+from aft_ray.datasets.prepare import prepare
 from aft_ray.recipe.config import Recipe
 from aft_ray.store.parquet import features_table
 from aft_ray.store.workspace import Workspace
+
+
+@pytest.mark.parametrize(("task", "labels"), [("regression", [0.5, 1.5, 2.5]), ("classification", ["a", "b", "a"])])
+def test_rank_is_the_next_command_where_samples_have_a_class(task: str, labels: list[object], tmp_path: Path) -> None:
+    lines = [f"text {number},{labels[number % 3]}" for number in range(30)]
+    (tmp_path / "t.csv").write_text("\n".join(["text,label", *lines]))
+    columns = {"text": "text", "label": "label"}
+    dataset = {"source": "csv", "path": str(tmp_path / "t.csv"), "columns": columns, "task": task}
+    recipe = Recipe.model_validate(
+        {"workspace": str(tmp_path / "work"), "dataset": dataset, "student": {"model": "tiny:text"}}
+    )
+    prepare(recipe)
+    assert has_classes(recipe) == (task == "classification")
 
 
 def test_extract_shows_the_samples_that_each_teacher_quarantined(

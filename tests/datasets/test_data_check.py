@@ -71,6 +71,18 @@ def test_transparent_and_one_coloured_pictures_are_counted_as_the_student_sees_t
     assert flat_line.startswith("1 of 314 pictures that were looked at have one colour, such as cat/clear0.png")
 
 
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_pictures_that_are_cut_off_are_told_before_the_teachers_meet_them(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders(tmp_path / "data")
+    picture(tmp_path / "data" / "cat" / f"half.{kind}", RANDOM.integers(0, 256, (64, 64, 3), np.uint8))
+    half = tmp_path / "data" / "cat" / f"half.{kind}"
+    half.write_bytes(half.read_bytes()[:900])
+    (line,) = of_folder(tmp_path, capsys)
+    assert line.startswith(f"1 of 301 pictures that were looked at cannot be decoded, such as cat/half.{kind}: mend")
+
+
 def test_copies_across_splits_are_counted_and_within_one_are_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

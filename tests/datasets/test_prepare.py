@@ -130,7 +130,9 @@ def test_changed_files_are_noticed(tmp_path: Path, image_folder: Path) -> None:
     prepare(given)
     picture = image_folder / "top" / "07.png"
     picture.write_bytes(picture.read_bytes() + b"more")
-    with pytest.raises(InputError, match="samples is .* on disk"):
+    with pytest.raises(
+        InputError, match="The raw data changed after .*samples/.* was made: .*'aft-ray prepare --overwrite'"
+    ):
         prepare(given)
 
 
@@ -138,7 +140,7 @@ def test_other_samples_in_the_workspace_are_refused_unless_overwritten(tmp_path:
     given = recipe(tmp_path, source="image_folder", path=str(image_folder))
     prepare(given)
     (image_folder / "top" / "07.png").unlink()
-    with pytest.raises(InputError, match="The workspace holds samples of another setting.*samples is .*--overwrite"):
+    with pytest.raises(InputError, match="The raw data changed after .*--overwrite"):
         prepare(given)
     manifests = prepare(given, overwrite=True)
     assert sum(manifest["num_samples"] for manifest in manifests.values()) == 59

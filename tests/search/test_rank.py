@@ -123,6 +123,13 @@ def test_cka_of_features_whose_mean_is_large_beside_their_spread() -> None:
     assert large.cka(parts)[0, 1] == pytest.approx(small.cka(parts)[0, 1], rel=1e-3) and small.cka(parts)[0, 1] < 0.01
 
 
+def test_samples_without_one_class_each_are_not_ranked_and_their_task_is_told(recipe: Recipe) -> None:
+    setup = open_setup(recipe, "rank")
+    setup.stores["train"].manifest["task"] = "regression"
+    with pytest.raises(InputError, match="the task of these samples is regression. 'aft-ray search' tries"):
+        ranking_of(setup)
+
+
 def test_without_teachers_there_is_nothing_to_rank(recipe: Recipe) -> None:
     none = recipe.model_copy(
         update={"teachers": (), "regularizer": recipe.regularizer.model_copy(update={"name": "none"})}
