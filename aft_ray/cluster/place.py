@@ -17,22 +17,25 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from aft_ray.recipe.own_folder import make_own_folder
+from aft_ray.recipe.printable import tell
 
 STALE_AFTER_S = 24 * 3600.0
 LOCK = "in-use"
 LONGEST = 103 - len("/12345678/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1")
 """Bytes of a path below which Ray's sockets may lie: no system takes less than 103 for a socket's."""
+SHORT = Path("/tmp")
+"""Where the files lie if the temporary directory has a long path, as batch systems give each job one."""
 
 
 @contextmanager
 def cluster_place() -> Iterator[str | None]:
-    """A new directory for `ray.init`; None, for Ray's own choice, where the user has set RAY_TMPDIR, the path is too long, or a
-    link, a file or another user's directory has the name."""
+    """A new directory for `ray.init`; None, for Ray's own choice, where the user has set RAY_TMPDIR, or a link, a file or another
+    user's directory has the name."""
     place = Path(tempfile.gettempdir()) / f"aft-clusters-{os.getuid()}"
-    if "RAY_TMPDIR" in os.environ or len(os.fsencode(place)) > LONGEST:
-        yield None
-        return
-    if not make_own_folder(place):
+    if "RAY_TMPDIR" not in os.environ and len(os.fsencode(place)) > LONGEST:
+        tell(f"Ray's files go to {SHORT / place.name}: {place.parent} is too long a path for its sockets")
+        place = SHORT / place.name
+    if "RAY_TMPDIR" in os.environ or not make_own_folder(place):
         yield None
         return
     delete_unused(place, STALE_AFTER_S)

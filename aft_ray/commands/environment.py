@@ -128,6 +128,8 @@ def _start_ray(recipe: Recipe, place: str | None) -> None:
         way_out = (
             "See that the cluster runs, with the same Ray and Python as here"
             if joins
+            else "Set RAY_TMPDIR to a shorter path"
+            if "AF_UNIX" in reason
             else "The machine may be too busy or short of memory: try again, or run 'ray start --head' and set"
             " RAY_ADDRESS=127.0.0.1:6379"
         )

@@ -69,13 +69,17 @@ def test_files_beside_the_directories_stay(temporary: Path) -> None:
     assert [found.name for found in temporary.iterdir()] == ["notes.txt"]
 
 
-def test_a_place_of_the_user_s_and_a_path_too_long_for_sockets_are_left_to_ray(
-    temporary: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_path_too_long_for_sockets_gives_way_to_a_short_one_and_a_line_says_so(
+    temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr("aft_ray.cluster.place.LONGEST", len(str(temporary)) - 1)
-        with cluster_place() as place:
-            assert place is None
+    monkeypatch.setattr("aft_ray.cluster.place.LONGEST", len(str(temporary)) - 1)
+    monkeypatch.setattr("aft_ray.cluster.place.SHORT", tmp_path)
+    with cluster_place() as place:
+        assert used(place).parent == tmp_path / temporary.name and not temporary.exists()
+    assert f"Ray's files go to {tmp_path / temporary.name}: {temporary.parent} is too long" in capsys.readouterr().err
+
+
+def test_a_place_of_the_user_s_is_left_to_ray(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", "/elsewhere")
     with cluster_place() as place:
         assert place is None and not temporary.exists()
