@@ -38,6 +38,7 @@ TEXTS = (
     "body",
     "description",
     "comment",
+    "caption",
     "message",
     "title",
     "name",
@@ -51,6 +52,8 @@ REPEATED = 0.5
 """Distinct values of a label's column, at most, as a share of the rows."""
 OFTEN, NEARLY_ALL = 10, 0.95
 """Rows of half of a usual label's classes, at least, and of its largest, at most, as a share: the others are ids and amounts."""
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+"""A number that has to be written with a point; the fault at its row says so."""
 TEXTS_AMONG = 0.9
 """Texts of a column of texts, at least, as a share: in JSON the title 1984 is a number."""
 
@@ -77,7 +80,15 @@ class Column:
 
     @property
     def is_text(self) -> bool:
-        return sum(isinstance(value, str) for value in self.values) > TEXTS_AMONG * len(self.values)
+        """Mostly texts with letters: in a CSV numbers and dates are texts too."""
+        texts = sum(isinstance(value, str) and any(map(str.isalpha, value)) for value in self.values)
+        return texts > TEXTS_AMONG * len(self.values)
+
+    @property
+    def is_caption(self) -> bool:
+        """Whether it is the text of a picture beside it, and not one more fact about that."""
+        blanks = median(str(value).strip().count(" ") for value in self.values) if self.values else 0
+        return self.called(TEXTS) > 0 or (blanks > 0 and self.distinct >= REPEATED * len(self.values))
 
     @property
     def length(self) -> float:
@@ -138,6 +149,8 @@ def guess(
             rest.remove(match)
     label = given.get("label") or _label(rest, names)
     rest = [column for column in rest if column.name != label]
+    if "image" in found:
+        rest = [column for column in rest if column.is_caption]
     if "text" not in found and (text := _text(rest)):
         found["text"] = text
     if not {"text", "image"} & set(found):
@@ -176,6 +189,8 @@ def _task(label: Column) -> str | None:
 
 
 def _is_fraction(value: Any) -> bool:
+    if isinstance(value, str) and DECIMAL_COMMA.fullmatch(value.strip()):
+        return True
     try:
         return not isinstance(value, bool) and float(value) != int(float(value))
     except (TypeError, ValueError, OverflowError):

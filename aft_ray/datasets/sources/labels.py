@@ -160,7 +160,8 @@ def _numbers_key(value: Any) -> tuple[float, ...] | None:
     except OverflowError:
         raise ValueError(f"label {short(value)} is too large for float32, in which labels are kept") from None
     except (TypeError, ValueError):
-        raise ValueError(f"label {short(value)} is not a number") from None
+        hint = "; write 0.5, not 0,5" if isinstance(value, str) and "," in value else ""
+        raise ValueError(f"label {short(value)} is not a number{hint}") from None
     if not all(map(math.isfinite, numbers)):
         raise ValueError(f"label {short(value)} is not finite")
     return numbers

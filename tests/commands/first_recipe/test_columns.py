@@ -54,6 +54,20 @@ def test_amounts_and_names_of_few_rows_are_no_label_where_another_column_is_one(
     assert guess(*rows(text=texts, cost=amounts, code=codes, size=kinds), {})["columns"]["label"] == "size"
 
 
+def test_beside_a_picture_only_a_caption_is_its_text() -> None:
+    facts = {
+        "width": [str(number) for number in range(12)],
+        "taken": ["2020-01-01"] * 12,
+        "good": ["yes", "no", "no"] * 4,
+    }
+    place = ["New York", "Rio de Janeiro"] * 6
+    table = {"file": NAMES, **facts, "place": place, "label": KINDS}
+    assert guess(*rows(**table), {})["columns"] == {"label": "label", "image": "file"}
+    assert guess(*rows(**table, says=TEXTS), {})["columns"]["text"] == "says"
+    with pytest.raises(InputError, match="No column holds texts or pictures"):
+        guess(*rows(width=facts["width"], taken=facts["taken"], label=KINDS), {})
+
+
 def test_an_id_that_later_rows_repeat_is_none() -> None:
     table = rows(id=list(range(12)), text=TEXTS, label=KINDS)
     assert "id" not in guess(*table, {}, lambda name: name != "id")["columns"]
@@ -63,6 +77,7 @@ def test_an_id_that_later_rows_repeat_is_none() -> None:
 def test_the_label_s_values_tell_the_task() -> None:
     assert guess(*rows(text=TEXTS, label=[["a"], ["a", "b"]] * 6), {})["task"] == "multilabel"
     assert guess(*rows(text=TEXTS, label=[0.5, 1.25, 3.0] * 4), {})["task"] == "regression"
+    assert guess(*rows(text=TEXTS, label=["0,5", "1,25", "3,0"] * 4), {})["task"] == "regression"
 
 
 def test_the_user_s_word_goes_first() -> None:

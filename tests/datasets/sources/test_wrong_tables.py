@@ -34,6 +34,12 @@ WRONG = [
     ),
     ("csv", [{"text": "x", "label": 2}], {"label_names": ("a", "b")}, "a.csv, row 1: label 2 is none of the 2 classes"),
     ("csv", [{"text": "x", "label": "hot"}], {"task": "regression"}, "a.csv, row 1: label 'hot' is not a number"),
+    (
+        "csv",
+        [{"text": "x", "label": "1,5"}],
+        {"task": "regression"},
+        "row 1: label '1,5' is not a number; write 0.5, not 0,5",
+    ),
     ("csv", [{"text": "x", "label": "inf"}], {"task": "regression"}, "a.csv, row 1: label 'inf' is not finite"),
     (
         "jsonl",
