@@ -1,7 +1,7 @@
 """Hygiene of long use: what runs, searches and killed commands leave in a workspace and on the machine.
 
-    python jobs/benchmarks/hygiene.py                                         50 runs, 10 searches, 20 kills: half an hour
-    python jobs/benchmarks/hygiene.py --runs 10 --searches 2 --kills 4
+    python jobs/benchmarks/hygiene.py /tmp/h                                      50 runs, 10 searches, 20 kills: half an hour
+    python jobs/benchmarks/hygiene.py /tmp/h --runs 10 --searches 2 --kills 4
 
 One workspace of real digits. The runs and searches are calls of `aft_ray.train` and `aft_ray.search` in this one process; then
 commands in processes of their own are killed by SIGKILL at moments that the seed chooses, and each is run again to its end,
@@ -27,6 +27,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+
+from aft_ray.cluster.place import LONGEST
 
 ROOT = Path(__file__).parents[2]
 MARK = "AFT_RAY_HYGIENE"
@@ -226,25 +228,24 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     parser.add_argument(
-        "--folder",
-        type=Path,
-        help="keeps everything; a second call goes on there. Its path must be short: sockets lie below it",
+        "folder", metavar="FOLDER", type=Path, help="of a short path; it stays, and a second call goes on there"
     )
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="h") as temporary:
-        folder = arguments.folder or Path(temporary)
-        recipe = set_places(folder)
-        for verb in ("prepare", "extract"):
-            if not (folder / "work" / "features").exists() and command(recipe, verb).wait():
-                raise SystemExit(f"aft-ray {verb} failed")
-        parts = {
-            "runs": (arguments.runs, lambda: runs(recipe, arguments.runs)),
-            "searches": (arguments.searches, lambda: searches(recipe, arguments.searches)),
-            "kills": (arguments.kills, lambda: kills(recipe, arguments.kills, arguments.seed)),
-        }
-        for title, (count, work) in parts.items():
-            if count:
-                measured(title, folder, count, work)
+    folder = arguments.folder
+    if len(str(folder / "tmp" / CLUSTERS)) > LONGEST:  # the files would lie elsewhere, uncounted
+        parser.error(f"{folder}/tmp/{CLUSTERS} is too long a path for sockets: name another folder")
+    recipe = set_places(folder)
+    for verb in ("prepare", "extract"):
+        if not (folder / "work" / "features").exists() and command(recipe, verb).wait():
+            raise SystemExit(f"aft-ray {verb} failed")
+    parts = {
+        "runs": (arguments.runs, lambda: runs(recipe, arguments.runs)),
+        "searches": (arguments.searches, lambda: searches(recipe, arguments.searches)),
+        "kills": (arguments.kills, lambda: kills(recipe, arguments.kills, arguments.seed)),
+    }
+    for title, (count, work) in parts.items():
+        if count:
+            measured(title, folder, count, work)
 
 
 if __name__ == "__main__":
