@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from aft_ray.datasets.sources.pictures import SUFFIXES as PICTURES
 from aft_ray.datasets.sources.tables import SUFFIXES as TABLES
-from aft_ray.datasets.sources.walk import find_below
+from aft_ray.datasets.sources.walk import Found, find_below, kind_of
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.places import reached
 
@@ -14,8 +16,14 @@ WAYS_OUT = {
     (".zip", ".gz", ".tgz", ".xz", ".bz2", ".7z", ".rar"): "Unpack it",
     (".json",): "Write each object of its list on a line of its own, in a .jsonl",
     (".xlsx", ".xls", ".ods"): "Save its sheet as .csv",
+    (".txt",): "Write texts into a table, a row for each, with its label",
+    (".svg",): "Draw it as .png",
 }
-"""What to do with other files that hold samples."""
+"""What to do with files of other kinds that hold samples."""
+
+
+SHOWN = 3
+"""Kinds of other files that a fault names."""
 
 
 def forms_at(path: str) -> list[str]:
@@ -28,13 +36,16 @@ def forms_at(path: str) -> list[str]:
     if not place.exists():
         raise InputError(f"{path} does not exist. Name {known}.")
     suffixes = tuple(suffix for kinds in FORMS.values() for suffix in kinds)
-    files = [place] if place.is_file() else find_below(place, (*suffixes, *PICTURES)).files
+    below = (
+        Found(place, [], Counter([kind_of(place)])) if place.is_file() else find_below(place, (*suffixes, *PICTURES))
+    )
+    files = [place] if place.is_file() else below.files
     found = [form for form, kinds in FORMS.items() if any(file.name.lower().endswith(kinds) for file in files)]
     if place.is_dir() and any(file.name.lower().endswith(PICTURES) for file in files):
         found.append("image_folder")
     if not found:
-        way_out = next((way for kinds, way in WAYS_OUT.items() if place.name.lower().endswith(kinds)), None)
-        if way_out is not None and place.is_file():
-            raise InputError(f"{path} is not read as it is. {way_out}, and name that.")
-        raise InputError(f"{path} holds no samples that can be read. Name {known}.")
+        others = ", ".join(f"{count} {kind}" for kind, count in below.left_out.most_common(SHOWN))
+        told = f" but {others}" if others and place.is_dir() else ""
+        ways = "".join(f"{way}. " for kinds, way in WAYS_OUT.items() if below.left_out.keys() & {*kinds})
+        raise InputError(f"{path} holds no samples that can be read{told}. {ways}Name {known}.")
     return found

@@ -199,7 +199,7 @@ def _text_stream(file: AnyPath) -> Iterator[TextIO]:
 
 
 def _csv(file: AnyPath) -> Table:
-    """Values with a header, separated by commas or semicolons, or by tabs if the name ends in .tsv, where a quote is a
+    """Values with a header, separated by what `_delimiter` finds, or by tabs if the name ends in .tsv, where a quote is a
     character like others. Every value is a text."""
     csv.field_size_limit(sys.maxsize)
     is_tsv = file.name.lower().endswith((".tsv", ".tsv.gz"))
@@ -231,12 +231,12 @@ def _csv(file: AnyPath) -> Table:
 
 
 def _delimiter(file: AnyPath) -> str:
-    """A comma, or the semicolon of spreadsheets where a comma is the decimal point: then the header is one value with
-    semicolons."""
+    """A comma, or what spreadsheets write where a comma is the decimal point: then the header is one value with semicolons, tabs
+    or bars."""
     with _text_stream(file) as stream, suppress(csv.Error):
         header = next(filter(None, csv.reader(stream)), [])
-        if len(header) == 1 and ";" in header[0]:
-            return ";"
+        if len(header) == 1:
+            return next((mark for mark in ";\t|" if mark in header[0]), ",")
     return ","
 
 

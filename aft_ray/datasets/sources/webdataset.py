@@ -205,7 +205,10 @@ def _samples(file: AnyPath, tar_name: str, left_out: Counter[str]) -> list[Sampl
     for member in members(file):
         folder, name = _split(member.name)
         if not folder.is_inside or not (member.is_file or member.is_folder):
-            faults.append(f"{file.name}: member {member.name!r} is no plain file inside the tar. Leave it out.")
+            faults.append(
+                f"{file.name}: member {member.name!r} is no plain file inside the tar. Leave it out,"
+                " or pack what a link names, with tar -h."
+            )
         elif member.is_file and (folder.is_hidden or is_hidden(name)):
             left_out["hidden members"] += 1
         elif member.is_file:

@@ -193,6 +193,14 @@ def test_files_that_are_not_read_are_told_with_a_way_out(tmp_path: Path, name: s
         look(str(tmp_path / name), {})
 
 
+def test_a_folder_of_other_files_is_told_with_their_kinds_and_a_way_out(tmp_path: Path) -> None:
+    for name in ("law", "love"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.txt").write_text("a text")
+    with pytest.raises(InputError, match=r"can be read but 2 \.txt\. Write texts into a table, .* Name a folder"):
+        look(str(tmp_path), {})
+
+
 def test_a_picture_that_is_none_is_told_in_words(image_folder: Path) -> None:
     (image_folder / "top" / "empty.png").write_bytes(b"")
     with pytest.raises(InputError, match="sample top/empty.png cannot be read: it is not a picture. Mend it"):

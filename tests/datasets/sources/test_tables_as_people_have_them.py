@@ -45,12 +45,14 @@ def test_a_csv_may_have_commas_quotes_and_line_breaks_in_quotes(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("header", ["text;label", '"text";"label"'])
-def test_a_csv_of_a_spreadsheet_may_have_semicolons(tmp_path: Path, header: str) -> None:
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_a_csv_of_a_spreadsheet_may_have_semicolons(tmp_path: Path, header: str, mark: str) -> None:
     """As they write where a comma is the decimal point: with the mark of UTF-8 and the line ends of Windows."""
     path = tmp_path / "Sprüche 1.csv"
-    path.write_bytes(f'\ufeff{header}\r\n"a; ""b"", c";x\r\n1,5;y\r\n'.encode())
+    content = f'\ufeff{header}\r\n"a; ""b"", c";x\r\n1,5;y\r\n'.replace(";", mark)
+    path.write_bytes(content.encode())
     listing = table(path)
-    assert texts(listing) == ['a; "b", c', "1,5"] and listing.classes == ("x", "y")
+    assert texts(listing) == [f'a{mark} "b", c', "1,5"] and listing.classes == ("x", "y")
 
 
 def test_a_csv_with_a_comma_in_its_header_keeps_its_semicolons(tmp_path: Path) -> None:
