@@ -15,7 +15,7 @@ from aft_ray.commands.search import show_leaderboard
 from aft_ray.commands.tables import console
 from aft_ray.recipe.config import Recipe, override
 
-SUMMARY = "prepare, extract, search, train the winner and report"
+SUMMARY = "prepare, extract, rank, search, train the winner and report"
 SECTIONS = ("dataset", "teachers", "student", "regularizer", "train", "search", "resources")
 
 

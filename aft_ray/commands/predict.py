@@ -54,6 +54,8 @@ def show_predictions(path: str, summary: Mapping[str, Any]) -> None:
     rows: list[list[Any]] = [[name, count] for name, count in counts[:LISTED_CLASSES]]
     if len(counts) > LISTED_CLASSES:
         rows.append([f"... {len(counts) - LISTED_CLASSES} more", sum(count for _, count in counts[LISTED_CLASSES:])])
+    if not counts:  # of a regression
+        rows.append(["numbers", summary["num_samples"] - summary["num_errors"]])
     rows.append(["cannot be read", summary["num_errors"]])
     print_table(f"{summary['num_samples']} samples of {path}", ["predicted", "samples"], rows)
     _show_first(summary)

@@ -59,7 +59,8 @@ def list_unseen(
     kind, form, is_file = table_kind(place.name), form.reading(columns), place.is_file()
     left_out: Mapping[str, int] = {}
     if not place.exists():
-        raise InputError(f"{location} does not exist.")
+        hint = " Texts are asked for in a file: a .txt with one on each line, or a table." if "text" in columns else ""
+        raise InputError(f"{location} does not exist.{hint}")
     root = place.parent if is_file else place
     if is_file and kind:
         root = root if image_root is None else _absolute(image_root)

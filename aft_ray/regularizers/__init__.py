@@ -3,6 +3,7 @@
 A file in this folder that holds a subclass of `Regularizer` with a `name` is a method; nothing else has to know it.
 """
 
+import difflib
 import importlib
 import inspect
 import pkgutil
@@ -61,8 +62,9 @@ def regularizer_class(name: str) -> type[Regularizer]:
         return REGULARIZERS[name]
     module, separator, attribute = name.partition(":")
     if not separator:
-        known = ", ".join(REGULARIZERS)
-        raise ValueError(f"Unknown regularizer {name!r}. Known: {known}.")
+        close = difflib.get_close_matches(name, REGULARIZERS, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"Unknown regularizer {name!r}.{hint} Known: {', '.join(REGULARIZERS)}.")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # the user's module may raise anything

@@ -131,4 +131,7 @@ def test_the_first_predictions_are_shown(tmp_path: Path, capsys: pytest.CaptureF
     summary = {"counts": {"cat": 9}, "num_errors": 0, "num_samples": 9, "output": str(tmp_path)}
     show_predictions("pictures", summary | {"files": ["part-0.parquet"]})
     told = capsys.readouterr().out
+    assert "numbers" not in told
+    show_predictions("pictures", {**summary, "counts": {}, "num_errors": 2, "files": []})
+    assert "numbers │ 7" in " ".join(capsys.readouterr().out.split())
     assert "4.png" in told and "5.png" not in told and "0.7500" in told and "error" not in told

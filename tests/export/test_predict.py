@@ -232,6 +232,7 @@ def test_what_is_listed(tmp_path: Path) -> None:
     ("name", "columns", "fault"),
     [
         ("nowhere", ["image"], "nowhere does not exist."),
+        ("Is this a path?", ["text"], "does not exist. Texts are asked for in a file: a .txt with one on each line"),
         ("empty", ["image"], "empty holds no images (.jpg, .jpeg"),
         (
             "empty",

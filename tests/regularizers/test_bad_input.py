@@ -54,7 +54,7 @@ def test_values_are_checked_on_the_first_call_only(good: tuple[Tensor, Tensor]) 
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("afta", {}, r"Unknown regularizer 'afta'\. Known: none, aft, aft_rbf, .*, btune\."),
+        ("afta", {}, r"Unknown regularizer 'afta'\. Did you mean 'aft'\? Known: none, aft, aft_rbf, .*, btune\."),
         (
             "aft",
             {"learn_gate": True},

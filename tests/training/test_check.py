@@ -49,6 +49,10 @@ def test_every_part_of_a_recipe_is_checked_before_anything_starts() -> None:
             {"regularizer": {"name": "aft_probe", "beta": 20, "normalize": "none"}},
             "another method: regularizer='{name: aft_probe, beta: 20}' replaces the whole section.",
         ),
+        (
+            {"regularizer": {"name": "aft_prob"}},
+            "Unknown regularizer 'aft_prob'. Did you mean 'aft_probe'? Known: none,",
+        ),
         ({"search": {"compare": ["none", "dk"]}}, "Unknown regularizer 'dk'. Known: none, aft,"),
         ({"search": {"compare": ["kd"], "beta": {"aft": [1]}}}, "search.beta has no strengths for 'kd' and no 'all'."),
     ],
