@@ -6,10 +6,11 @@ A killed job goes on from its last checkpoint when the same command is run again
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from queue import Empty, Queue
 from typing import Any
 
@@ -34,6 +35,8 @@ from aft_ray.training.work import Work
 
 GRACE_S = 10.0
 """How long an interrupted command waits for the next evaluation and its checkpoint."""
+END_S = 10.0
+"""How long it then waits for the end of the step."""
 
 
 def needs_ray(recipe: Recipe) -> bool:
@@ -88,7 +91,7 @@ def train_in(
     resume = own.recover()
     work = Work(recipe, stores, run, evaluate_test, with_validation)
     with _follow(run, on_evaluation):
-        _interruptible(lambda: _train(work, resume), run)
+        interruptible(lambda: _train(work, resume), run)
     own.recover()
 
 
@@ -100,10 +103,11 @@ def _train(work: Work, resume: Directory | None) -> None:
     train_in_workers(work, resume)
 
 
-def _interruptible(train: Callable[[], None], run: Directory) -> None:
+def interruptible(train: Callable[[], None], run: Directory) -> None:
     """Calls `train` in a thread: in the main thread Ray Train would take Ctrl-C for itself and end without a word.
 
-    Interrupted, asks the run to stop at its next evaluation, which leaves a checkpoint, and waits up to `GRACE_S` for it.
+    Interrupted, asks the run to stop at its next evaluation, which leaves a checkpoint, and waits up to `GRACE_S` for it. After
+    that, or a second Ctrl-C, the training ends with its step.
     """
     ends: Queue[BaseException | None] = Queue()
 
@@ -114,19 +118,28 @@ def _interruptible(train: Callable[[], None], run: Directory) -> None:
         except BaseException as error:
             ends.put(error)
 
-    threading.Thread(target=work, daemon=True).start()
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
     try:
         error = ends.get()
     except KeyboardInterrupt:
         run.write(STOP, b"")
-        with suppress(Empty):
+        try:
             ends.get(timeout=GRACE_S)
+        except (Empty, KeyboardInterrupt):
+            _end(thread)
         saved = RunDirectory(run).checkpoint()
         step = int(saved.path.rpartition("/step-")[2].partition("-")[0]) if saved else 0
         print(f"train: saved up to step {step}", file=sys.stderr)
         raise
     if error:
         raise error
+
+
+def _end(thread: threading.Thread) -> None:
+    """Ends a thread at its next line of Python. A thread inside torch would abort the process when Python exits."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt))
+    thread.join(END_S)
 
 
 @contextmanager

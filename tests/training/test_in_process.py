@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from aft_ray.commands.check import open_setup
 from aft_ray.recipe.config import load
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
+from aft_ray.training import train as train_module
 from aft_ray.training.runs import STOP, RunDirectory
 from aft_ray.training.train import needs_ray, train
 from tests.helpers import DATA
@@ -90,3 +94,25 @@ def test_the_command_starts_no_ray_for_one_worker(workspace: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_training_that_ctrl_c_does_not_stop_in_time_ends_with_its_step(
+    again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Else its thread is inside torch when Python exits, and the process aborts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may run as a shell's background job
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+    monkeypatch.setattr(train_module, "GRACE_S", 30.0 if again else 0.1)
+    threads: list[threading.Thread] = []
+
+    def train_on() -> None:
+        threads.append(threading.current_thread())
+        for seconds in (0.2, 0.6)[: 1 + again]:
+            threading.Timer(seconds, os.kill, [os.getpid(), signal.SIGINT]).start()
+        while True:
+            torch.ones(64, 64).matmul(torch.ones(64, 64))
+
+    with pytest.raises(KeyboardInterrupt):
+        train_module.interruptible(train_on, Workspace.at(str(tmp_path)).run("main"))
+    assert not threads[0].is_alive()
