@@ -178,8 +178,10 @@ def decide_streaming(recipe: Recipe, stores: Mapping[str, Store], run: Directory
     """
     if recipe.train.streaming is not None:
         return recipe
-    streaming = RunDirectory(run).is_streamed if run is not None else None
-    if streaming is None:
+    own = RunDirectory(run) if run is not None else None
+    if own and own.inputs():  # null, too, is as the run was started
+        streaming = own.is_streamed
+    else:
         memory = [node.get("memory", 0) for node in nodes_resources() if node.get("CPU")]
         streaming = sum(decoded_bytes(store, transforms_of(recipe)) for store in stores.values()) > min(memory) / 2
     return override(recipe, {"train.streaming": streaming})
