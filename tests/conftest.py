@@ -37,6 +37,7 @@ SMALL = (
     "search.beta=[10]",
     "search.teachers=[[lite0, mobilenet]]",
     "search.final.seeds=1",
+    "search.max_concurrent_trials=1",  # one process for all trials
 )
 """What makes a demo small."""
 

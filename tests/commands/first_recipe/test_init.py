@@ -245,7 +245,7 @@ def test_the_recipe_runs_without_an_edit(tmp_path: Path, image_folder: Path) -> 
     made = subprocess.run([*command, "init", "pictures"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert made.returncode == 0, made.stderr
     (tmp_path / "recipe.yaml").write_text(made.stdout)
-    small = ("train.steps=4", "search.beta=1", "search.final.seeds=1")
+    small = ("train.steps=4", "search.beta=1", "search.final.seeds=1", "search.max_concurrent_trials=1")
     done = subprocess.run(
         [*command, "pipeline", "recipe.yaml", *small], cwd=tmp_path, capture_output=True, text=True, timeout=500
     )
