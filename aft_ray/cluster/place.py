@@ -31,18 +31,23 @@ SHORT = Path("/tmp")
 def cluster_place() -> Iterator[str | None]:
     """A new directory for `ray.init`; None, for Ray's own choice, where the user has set RAY_TMPDIR, or a link, a file or another
     user's directory has the name."""
-    place = Path(tempfile.gettempdir()) / f"aft-clusters-{os.getuid()}"
-    if "RAY_TMPDIR" not in os.environ and len(os.fsencode(place)) > LONGEST:
-        tell(f"Ray's files go to {SHORT / place.name}: {place.parent} is too long a path for its sockets")
-        place = SHORT / place.name
+    place = _short_place()
     if "RAY_TMPDIR" in os.environ or not make_own_folder(place):
         yield None
         return
+    if place.parent != Path(tempfile.gettempdir()):
+        tell(f"Ray's files go to {place}: {tempfile.gettempdir()} is too long a path for its sockets")
     delete_unused(place, STALE_AFTER_S)
     own = Path(tempfile.mkdtemp(prefix="", dir=place))
     with locked(own):
         yield str(own)
     shutil.rmtree(own, ignore_errors=True)  # a process of Ray may still be ending: the rest goes a day later
+
+
+def _short_place() -> Path:
+    name = f"aft-clusters-{os.getuid()}"
+    place = Path(tempfile.gettempdir()) / name
+    return place if len(os.fsencode(place)) <= LONGEST else SHORT / name
 
 
 def delete_unused(place: Path, after_s: float) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -37,10 +36,6 @@ class Progress:
         if sys.stderr.isatty():
             self.bar = _bar(title, unit, Console(stderr=True))
             self.task = self.bar.add_task(title, total=total, completed=done, note="")
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the bar, which has a lock: Ray Tune pickles its callbacks, and the terminal stays with this process."""
-        return {**vars(self), "bar": None}
 
     def __enter__(self) -> Progress:
         if self.bar:

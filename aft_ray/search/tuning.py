@@ -222,7 +222,15 @@ def _name(tune_trial: Any) -> str:
     return str(values.get(NAME) or Trial.of(values).name)
 
 
-class _Proposer(tune.search.Searcher):
+class _NotKept:
+    """Nothing of it is pickled, as Tune does with its searcher and callbacks: the trials' directories hold everything, and a bar
+    of progress or a user's searcher may have a lock."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Proposer(_NotKept, tune.search.Searcher):
     """Hands the trials of a round to Tune, as many at once as the cluster has room for at that time: nodes may join."""
 
     def __init__(self, of: Round, first: Trial) -> None:
@@ -252,7 +260,7 @@ class _Proposer(tune.search.Searcher):
         """Nothing to restore."""
 
 
-class _Recorder(tune.Callback):
+class _Recorder(_NotKept, tune.Callback):
     """Writes down how trials end, and shows it."""
 
     def __init__(self, of: Round, progress: Progress) -> None:

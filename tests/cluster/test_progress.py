@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 
 import pytest
 from rich.console import Console
@@ -62,14 +61,6 @@ def test_work_is_followed_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> Non
         while progress.part < 0.5:
             pass
     assert not parts and progress.done == 0
-
-
-def test_what_holds_a_bar_can_be_pickled_as_ray_tune_does_with_its_callbacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    with Progress("search", 2, "trials") as progress:
-        copy = pickle.loads(pickle.dumps(progress))
-        assert progress.bar and copy.bar is None
-        assert (copy.title, copy.done, copy.total) == ("search", 0, 2)
 
 
 @pytest.mark.parametrize("width", [60, 80, 160])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class Doubling:
     def __init__(self, recipe: Recipe, spaces: list[Space], known: list[Trial]) -> None:
         self.space, self.most, self.beta = spaces[0], recipe.search.num_samples or 1, 1.0
         self.scores: list[float] = []
+        self.lock = threading.Lock()  # as a connection or a log has, which cannot be pickled
         self.proposed = 0
 
     def next(self) -> Trial | None:

@@ -20,8 +20,6 @@ WAYS_OUT = {
     (".svg",): "Draw it as .png",
 }
 """What to do with files of other kinds that hold samples."""
-
-
 SHOWN = 3
 """Kinds of other files that a fault names."""
 
