@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -155,7 +154,7 @@ def test_a_samples_shard_in_another_s_place_is_found(
         open_store(recipe.workspace, "train").read_shard(0)
     watch = Watch(AttemptsHere(), "decoding", 0)
     with pytest.raises(InputError, match="part-00000.parquet .* is not the shard that the manifest lists"):
-        ReadShard(plan.workspace, plan.descriptions, watch)({"missing": json.dumps(plan.missing[0])})
+        ReadShard(plan.workspace, plan.descriptions, watch)(plan.missing[0])
 
 
 def test_a_features_shard_in_another_s_place_is_found(recipe: Recipe) -> None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import itertools
 import math
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
@@ -128,6 +129,13 @@ class GangLost(Exception):
     """A pipeline lost nodes or a process that it needs; the message names them."""
 
 
+class Place(NamedTuple):
+    """Where an actor of a gang goes: its options for Ray, and the id of the node that it is on at first."""
+
+    options: dict[str, Any]
+    node: str
+
+
 @dataclass(frozen=True)
 class Gang:
     """The reserved resources of one pipeline. pools: for each stage, an actor's bundle and the bundles' numbers in `group`."""
@@ -135,31 +143,18 @@ class Gang:
     group: PlacementGroup
     pools: Sequence[tuple[Bundle, range]]
 
-    def stage(self, pool: int, most: int | None = None, *, calls: int = 1) -> dict[str, Any]:
-        """Arguments of Ray Data's `map` that place a stage's actors in the group.
-
-        pool: 0 for readers, then the requested pools in order. most: limit on the number of actors. calls: calls that
-        one actor runs at the same time, in threads.
-        """
-        import ray.data
-
+    def places(self, pool: int) -> list[Place]:
+        """The places of a stage's actors. pool: 0 for readers, then the requested pools in order."""
         bundle, numbers = self.pools[pool]
-        places = itertools.cycle(numbers)
-
-        def next_place() -> dict[str, Any]:
-            return {"scheduling_strategy": PlacementGroupSchedulingStrategy(self.group, next(places))}
-
-        return {
-            "compute": ray.data.ActorPoolStrategy(
-                size=min(len(numbers), most or len(numbers)),
-                max_concurrent_calls_per_actor=calls,
-                max_tasks_in_flight_per_actor=calls + 1,  # one more, whose row travels to the actor's node meanwhile
-                enable_true_multi_threading=calls > 1,
-            ),
-            "num_cpus": bundle["CPU"],
-            "num_gpus": bundle.get("GPU", 0),
-            "ray_remote_args_fn": next_place,
-        }
+        resources = {"num_cpus": bundle["CPU"], "num_gpus": bundle.get("GPU", 0)}
+        nodes = placement_group_table(self.group)["bundles_to_node_id"]
+        return [
+            Place(
+                {**resources, "scheduling_strategy": PlacementGroupSchedulingStrategy(self.group, number)},
+                nodes[number],
+            )
+            for number in numbers
+        ]
 
     def is_whole(self) -> bool:
         """Whether every actor has a node. A task of an actor without one waits, even while other actors are idle."""
@@ -209,24 +204,20 @@ def named(resources: Mapping[str, float]) -> str:
     return " and ".join(f"{resources.get(kind, 0):g} {kind}s" for kind in kinds)
 
 
-class Watchman:
-    """A callback that ends a Ray Data execution once its gang has not been whole for `patience_s`: it would wait forever."""
+class LossWatch:
+    """Ends the wait of threads for actors of a gang that has not been whole for `patience_s`: they would wait forever."""
 
     def __init__(self, gang: Gang, patience_s: float) -> None:
         self.gang, self.patience_s, self.look_at, self.lost_since = gang, patience_s, 0.0, math.inf
+        self.looking = threading.Lock()
 
-    def on_execution_step(self, executor: object) -> None:
-        """Raises GangLost."""
-        now = time.monotonic()
-        if now < self.look_at:
-            return
-        self.look_at = now + LOOKED_EVERY_S
-        self.lost_since = math.inf if self.gang.is_whole() else min(self.lost_since, now)
-        if now - self.lost_since > self.patience_s:
-            raise GangLost("nodes are gone and were not replaced")
-
-    def before_execution_starts(self, executor: object) -> None: ...
-
-    def after_execution_succeeds(self, executor: object) -> None: ...
-
-    def after_execution_fails(self, executor: object, error: Exception) -> None: ...
+    def look(self) -> None:
+        """Looks, at most every LOOKED_EVERY_S. Raises GangLost."""
+        with self.looking:
+            now = time.monotonic()
+            if now < self.look_at:
+                return
+            self.look_at = now + LOOKED_EVERY_S
+            self.lost_since = math.inf if self.gang.is_whole() else min(self.lost_since, now)
+            if now - self.lost_since > self.patience_s:
+                raise GangLost("nodes are gone and were not replaced")

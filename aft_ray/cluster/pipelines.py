@@ -5,26 +5,23 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import pickle
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from aft_ray.cluster.attempts import Attempts, AttemptsHere
-from aft_ray.cluster.gang import ActorPool, Gang, GangLost, Watchman, gang
-from aft_ray.recipe.errors import ClusterError, InputError
+from aft_ray.cluster.causes import KNOWN, known_cause
+from aft_ray.cluster.gang import ActorPool, Gang, GangLost, gang
+from aft_ray.cluster.relay import RESULT, Stage, relayed
+from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import ResourcesConfig
 
-if TYPE_CHECKING:
-    from ray.data import Dataset
-
-PipelineRow = dict[str, Any]
 Item = TypeVar("Item")
 
 LOST_AFTER_S = 15.0
@@ -36,40 +33,23 @@ SENT_EVERY_S = 0.5
 ASKED_FOR_S = 5.0
 """Longest wait for the shares of shards at work."""
 
-KNOWN = (InputError, OSError, ClusterError, GangLost)
-"""Errors that the caller handles; a task's are raised as they were there."""
-
-LOST = (
-    ray.exceptions.WorkerCrashedError,
-    ray.exceptions.RayActorError,
-    ray.exceptions.NodeDiedError,
-    ray.exceptions.LocalRayletDiedError,
-    ray.exceptions.ObjectLostError,
-    ray.exceptions.OutOfMemoryError,
-    ray.exceptions.OutOfDiskError,
-    ray.exceptions.ObjectStoreFullError,
-    ray.exceptions.TaskUnschedulableError,
-)
-"""Errors of processes, nodes and results that were lost more often than Ray repeats the work, or cannot be repeated."""
-
 
 def run_pipeline(
+    stages: Sequence[Stage],
     pools: Sequence[ActorPool],
     resources: ResourcesConfig,
     items: Iterable[Item],
-    build: Callable[[list[Item], Gang], Dataset],
-    take: Callable[[PipelineRow], None],
+    take: Callable[[Any], None],
 ) -> None:
-    """Runs a pipeline and passes each output row to `take`; if nodes are lost, rebuilds it on the remaining nodes.
+    """Leads items through all stages and passes what the last returns to `take`; if nodes are lost, begins again on the others.
 
-    pools: the actors of its stages after reading. items: the work left, small values; a view that shrinks as `take` is
-    called. build: builds the pipeline in another process, for a gang with room for the pools. An autoscaler may replace
-    lost nodes within `resources.wait_s`, or LOST_AFTER_S.
-    Raises InputError and OSError of a task as they were raised there, and ClusterError if Ray gives up lost work.
+    stages: the one that reads, and one for each of `pools`. items: the work left, small values; a view that shrinks as `take`
+    is called. An autoscaler may replace lost nodes within `resources.wait_s`, or LOST_AFTER_S.
+    Raises InputError and OSError of a stage as they were raised there, and ClusterError if Ray gives up lost work.
     """
     while left := list(items):
         with gang(pools, resources.decode_cpus) as place, beside_driver(Conductor) as conductor:
-            lists = conductor.run.remote(left, build, place, max(LOST_AFTER_S, resources.wait_s))
+            lists = conductor.run.remote(left, stages, place, max(LOST_AFTER_S, resources.wait_s))
             failure = _failure(lists, take)
         if failure is None:
             return
@@ -82,16 +62,17 @@ class Conductor:
     """Runs one pipeline, in a process that ends with it and so frees the KiB that Ray keeps for every row: in the driver they
     would add up. Only this process imports Ray Data."""
 
-    def run(
-        self, items: list[Item], build: Callable[[list[Item], Gang], Dataset], place: Gang, patience_s: float
-    ) -> Iterator[list[PipelineRow]]:
-        """Yields the output rows in lists: Ray keeps a note of every yielded value at the driver too."""
-        _set_context(place, patience_s)
-        done: list[PipelineRow] = []
+    def run(self, items: list[Item], stages: Sequence[Stage], place: Gang, patience_s: float) -> Iterator[list[Any]]:
+        """Yields the results in lists: Ray keeps a note of every yielded value at the driver too."""
+        _set_context()
+        done: list[Any] = []
         failure, sent = None, -math.inf
         try:
-            for row in build(items, place).iter_rows():
-                done.append(row)
+            for row in relayed(items, stages, place, patience_s).iter_rows():
+                result = pickle.loads(row[RESULT])
+                if isinstance(result, Exception):
+                    raise result
+                done.append(result)
                 if time.monotonic() > sent + SENT_EVERY_S:
                     yield done
                     done, sent = [], time.monotonic()
@@ -102,22 +83,18 @@ class Conductor:
             raise failure
 
 
-def _set_context(place: Gang, patience_s: float) -> None:
+def _set_context() -> None:
     """Configures Ray Data in this process."""
     import ray.data
-    from ray.util.annotations import RayDeprecationWarning
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # our own bars count shards, not blocks
-    context.raise_original_map_exception = True
     context.target_max_block_size = 1  # a row leaves its task as soon as it is made
-    context.custom_execution_callback_classes = [partial(Watchman, place, patience_s)]
+    context.execution_no_progress_timeout_s = -1  # Ray Data learns of a row only when all stages are done with it
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an error is raised, once
-    # Ray deprecates `ray_remote_args_fn`, the only way to give each actor a place of its gang: see pyproject.toml.
-    warnings.simplefilter("ignore", RayDeprecationWarning)
 
 
-def _failure(lists: ray.ObjectRefGenerator, take: Callable[[PipelineRow], None]) -> Exception | None:
+def _failure(lists: ray.ObjectRefGenerator, take: Callable[[Any], None]) -> Exception | None:
     """Passes all rows to `take`. Returns the error that ended the pipeline, if it is one of KNOWN, as its task raised it."""
     taken = 0
     try:
@@ -134,18 +111,6 @@ def _failure(lists: ray.ObjectRefGenerator, take: Callable[[PipelineRow], None])
             return known_cause(error)  # the next attempt would end like this one
         return GangLost("the process that ran the pipeline ended")
     return None
-
-
-def known_cause(error: Exception) -> Exception:
-    """The error of KNOWN that another process raised, a ClusterError for one of LOST, or else the error itself."""
-    if isinstance(error, LOST):
-        reason = str(error).strip().partition("\n")[0].rstrip(". ")
-        return ClusterError(
-            f"Ray gave up a part of the work: {reason}. See that the nodes stay up and have memory and disk left, and run the"
-            " same command again."
-        )
-    cause = getattr(error, "cause", None)
-    return cause.with_traceback(None) if isinstance(cause, KNOWN) else error
 
 
 class _AttemptsElsewhere:

@@ -45,7 +45,7 @@ def in_tasks(
     """
     import ray
 
-    from aft_ray.cluster.pipelines import known_cause
+    from aft_ray.cluster.causes import known_cause
     from aft_ray.cluster.preflight import check_sees
 
     remote = ray.remote(num_cpus=1)(_called)

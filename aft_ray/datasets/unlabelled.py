@@ -5,7 +5,6 @@ The decoding runs in many light processes, so nothing here imports torch by itse
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,7 +130,7 @@ def _table(ids: list[str], **columns: list[str | None]) -> pa.Table:
 @dataclass(frozen=True)
 class DecodeRows:
     """Turns a part from `Unseen.rows` into `shard`, `id`, `inputs0` and so on, the readable samples' inputs, and `errors`, the
-    reasons of the others, as JSON by number.
+    reasons of the others, by number.
     """
 
     root: str
@@ -165,7 +164,7 @@ class DecodeRows:
         inputs: dict[str, Any] = {
             f"inputs{k}": np.stack([row[k] for row in rows]) if rows else [] for k in range(len(self.transforms))
         }
-        return {"shard": part["shard"], "id": part["id"], "errors": json.dumps(errors), **inputs}
+        return {"shard": part["shard"], "id": part["id"], "errors": errors, **inputs}
 
 
 def _content(value: Any, column: str, root: AnyPath) -> bytes | str:

@@ -7,7 +7,6 @@ no cluster, and a large one loses no more than that time. With RAY_ADDRESS all p
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -106,7 +105,7 @@ class Prediction:
         hashes: dict[int, str] = {}
 
         def take(row: dict[str, Any]) -> None:
-            result = json.loads(row["result"])
+            result = row["result"]
             for key in ("num_samples", "num_errors"):
                 summary[key] += result[key]
             for name, count in result["counts"].items():

@@ -9,28 +9,24 @@ import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from aft_ray.cluster.attempts import Watch
-from aft_ray.cluster.gang import Gang
 from aft_ray.cluster.pipelines import attempts_elsewhere, run_pipeline
+from aft_ray.cluster.relay import Stage
 from aft_ray.datasets.unlabelled import DecodeRows
 from aft_ray.export.predict_part import PredictPart
 from aft_ray.export.prediction_files import Staged
 from aft_ray.export.student import load_student
 from aft_ray.recipe.config import Recipe
-from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory
-
-if TYPE_CHECKING:
-    from ray.data import Dataset
 
 
 @dataclass(frozen=True)
 class PredictInCluster:
-    """The work on parts from `Unseen.rows`. It travels to other processes, without the student's weights.
+    """The work on parts from `Unseen.rows`, in other processes, each of which loads the student.
 
     root, transforms: of `DecodeRows`.
     """
@@ -49,18 +45,10 @@ class PredictInCluster:
         with attempts_elsewhere() as attempts:
             # Each quarantined sample has a row that says why, so there may be any number.
             watched = partial(Watch, attempts, max_bad_samples=sys.maxsize)
-            run_pipeline([pool], self.recipe.resources, parts, partial(self._pipeline, watched), take)
-
-    def _pipeline(self, watched: Callable[..., Watch], rows: list[dict[str, Any]], gang: Gang) -> Dataset:
-        import ray.data
-
-        decode = (self.root, self.transforms, watched(work="decoding"))
-        predict = (self.run, self.new, self.all_probabilities, self.recipe.train.use_gpu, watched(work="the student"))
-        return (
-            ray.data.from_items(rows, override_num_blocks=len(rows))
-            .map(DecodeRows, fn_constructor_args=decode, **gang.stage(0, len(rows)))
-            .map(_Actor, fn_constructor_args=predict, **gang.stage(1, len(rows)))
-        )
+            decode = (self.root, self.transforms, watched(work="decoding"))
+            predict = (self.run, self.new, self.all_probabilities, settings.use_gpu, watched(work="the student"))
+            stages = [Stage(DecodeRows, decode), Stage(_predict_part, predict)]
+            run_pipeline(stages, [pool], self.recipe.resources, parts, take)
 
 
 @dataclass(frozen=True)
@@ -71,18 +59,6 @@ class _Pool:
     num_gpus: float
 
 
-class _Actor:
-    """PredictPart with a student that is loaded here."""
-
-    def __init__(self, run: Directory, new: Staged, all_probabilities: bool, use_gpu: bool, watch: Watch) -> None:
-        self.fault: InputError | None = None
-        try:
-            device = torch.device("cuda" if use_gpu else "cpu")
-            self.predict = PredictPart(load_student(run), device, new, all_probabilities, watch)
-        except InputError as error:
-            self.fault = error  # raised later: if the constructor raised, Ray would report only a dead actor
-
-    def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
-        if self.fault is not None:
-            raise self.fault
-        return self.predict(part)
+def _predict_part(run: Directory, new: Staged, all_probabilities: bool, use_gpu: bool, watch: Watch) -> PredictPart:
+    """With a student that is loaded here."""
+    return PredictPart(load_student(run), torch.device("cuda" if use_gpu else "cpu"), new, all_probabilities, watch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -30,24 +29,24 @@ class PredictPart:
         self.form = PredictionTable(student.task, student.classes, all_probabilities, with_errors=True)
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
-        errors = {int(number): reason for number, reason in json.loads(part["errors"]).items()}
+        errors = dict(part["errors"])
         inputs = [np.asarray(part[f"inputs{k}"]) for k in range(len(self.student.transforms))]
         place = {number: k for k, number in enumerate(n for n in range(len(part["id"])) if n not in errors)}
 
         def alone(number: int | None) -> None:
             self._logits([np.zeros_like(a[:1]) if number is None else a[[place[number]]] for a in inputs])
 
-        name, ids = f"part {part['shard']}", list(part["id"])
+        name, ids = f"part {part['shard']}", part["id"]
         quarantined = {number: {"sample_id": ids[number], "reason": reason} for number, reason in errors.items()}
         for number in self.watch.begin(name, ids, quarantined, alone):
             errors[number] = quarantined[number]["reason"]
         good = [number for number in place if number not in errors]
         logits = self._logits([array[[place[number] for number in good]] for array in inputs])
         table = self.form.rows(ids, logits, errors=errors)
-        sha256 = self.new.write(int(part["shard"]), table)
+        sha256 = self.new.write(part["shard"], table)
         self.watch.done(name)
         result = {"num_samples": len(table), "num_errors": len(errors), "counts": _counts(table), "sha256": sha256}
-        return {"shard": int(part["shard"]), "result": json.dumps(result)}
+        return {"shard": part["shard"], "result": result}
 
     @torch.inference_mode()
     def _logits(self, inputs: Sequence[np.ndarray]) -> np.ndarray:

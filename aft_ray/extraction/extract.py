@@ -11,21 +11,20 @@ Finished shards survive any crash; a restart computes the rest.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aft_ray
 from aft_ray.cluster.attempts import Attempts, Watch
-from aft_ray.cluster.gang import Gang, nodes_resources
+from aft_ray.cluster.gang import nodes_resources
 from aft_ray.cluster.gauges import show_gauges
 from aft_ray.cluster.lease import lease
 from aft_ray.cluster.pipelines import attempts_elsewhere, run_pipeline
 from aft_ray.cluster.progress import Progress
 from aft_ray.cluster.ranges import Range, range_lease, whole_lease
+from aft_ray.cluster.relay import Stage
 from aft_ray.cluster.waves import in_words, waves
 from aft_ray.extraction.features import RESULT, EmbedShard
 from aft_ray.extraction.log import Tally
@@ -37,9 +36,6 @@ from aft_ray.store.manifest import MANIFEST
 from aft_ray.store.own_files import delete_own_files
 from aft_ray.store.quarantine import check_quarantined
 from aft_ray.store.workspace import Workspace
-
-if TYPE_CHECKING:
-    from ray.data import Dataset
 
 ROUND = 10_000
 """Most shards per pipeline: its process keeps some KiB of Ray's notes on each until it ends."""
@@ -144,9 +140,9 @@ def _run(recipe: Recipe, plan: Plan) -> Entries:
     left: dict[tuple[str, int], MissingShard] = {}
 
     def take(row: dict[str, Any]) -> None:
-        names = json.loads(row["teachers"])
+        names = row["teachers"]
         for name in names:
-            result = json.loads(row[RESULT + name])
+            result = row[RESULT + name]
             tally.add(name, result)
             show_gauges("extract", name, tally.facts(name))
             if result:
@@ -164,36 +160,21 @@ def _run(recipe: Recipe, plan: Plan) -> Entries:
             with attempts_elsewhere() as attempts, progress.following(attempts.parts):
                 for start in range(0, len(part.missing), ROUND):
                     left.update({(shard.split, shard.shard): shard for shard in part.missing[start : start + ROUND]})
-                    run_pipeline(
-                        part.teachers,
-                        recipe.resources,
-                        left.values(),
-                        partial(_pipeline, recipe, replace(part, missing=()), attempts),
-                        take,
-                    )
+                    run_pipeline(_stages(recipe, part, attempts), part.teachers, recipe.resources, left.values(), take)
     tally.log("end")
     return entries
 
 
-def _pipeline(recipe: Recipe, plan: Plan, attempts: Attempts, missing: list[MissingShard], gang: Gang) -> Dataset:
-    import ray.data
-
+def _stages(recipe: Recipe, plan: Plan, attempts: Attempts) -> list[Stage]:
     watched = partial(Watch, attempts, max_bad_samples=recipe.dataset.max_bad_samples)
-    items = [{"missing": json.dumps(shard)} for shard in missing]
-    pipeline = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        ReadShard,
-        fn_constructor_args=(plan.workspace, plan.descriptions, watched(work="decoding")),
-        **gang.stage(0, len(items)),
-    )
-    for number, teacher in enumerate(plan.teachers, 1):
+    stages = [Stage(ReadShard, (plan.workspace, plan.descriptions, watched(work="decoding")))]
+    for teacher in plan.teachers:
         watch = watched(work=f"teacher '{teacher.name}'")
         fingerprints = {view: plan.fingerprints[view] for view in plan.views[teacher.name]}
-        pipeline = pipeline.map(
-            EmbedShard,
-            fn_constructor_args=(teacher, plan.workspace, fingerprints, watch),
-            **gang.stage(number, len(items), calls=2 if teacher.num_gpus else 1),
+        stages.append(
+            Stage(EmbedShard, (teacher, plan.workspace, fingerprints, watch), calls=2 if teacher.num_gpus else 1)
         )
-    return pipeline
+    return stages
 
 
 def _versions() -> dict[str, str]:

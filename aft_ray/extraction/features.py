@@ -5,7 +5,6 @@ torch is imported where a teacher runs: the process that conducts the pipeline l
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 RESULT = "result/"
-"""Prefix of the pipeline's columns with a teacher's report on a shard."""
+"""Prefix of a row's keys with a teacher's report on a shard."""
 TOLD_EVERY_S = 1.0
 """Least seconds between two reports on the shard at work."""
 
@@ -51,15 +50,9 @@ class EmbedShard:
         self.config, self.workspace, self.fingerprints, self.watch = config, workspace, fingerprints, watch
         self.batch_size = config.batch_size
         self.computing = threading.Lock()
-        self.fault: InputError | None = None
-        try:
-            self.teacher = build_teacher(config, device_of(config))
-        except InputError as error:
-            self.fault = error  # raised later: if the constructor raised, Ray would report only a dead actor
+        self.teacher = build_teacher(config, device_of(config))
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        if self.fault is not None:
-            raise self.fault
         for view in self.fingerprints:
             inputs = row.pop(CROPS + view)
             directory = self.workspace.features(view, row["split"])
@@ -67,7 +60,7 @@ class EmbedShard:
             is_there = not len(inputs) or directory.has(directory.shard_name(row["shard"]))
             with own_faults(self.config.model, f"Teacher '{self.config.name}'"):
                 result = {} if is_there else self._embed(row, inputs, view)
-            row[RESULT + view] = json.dumps(result)
+            row[RESULT + view] = result
         if not any(column.startswith(CROPS) for column in row):
             del row["sample_id"], row["picture"]  # this was the last teacher
         return row
@@ -80,7 +73,7 @@ class EmbedShard:
         def work_alone(index: int | None) -> None:
             embed(self.teacher, without(inputs[:1], [0]) if index is None else inputs[index : index + 1], 1)
 
-        bad = {int(input_of[int(index)]): sample for index, sample in json.loads(row["quarantined"]).items()}
+        bad = {int(input_of[index]): sample for index, sample in row["quarantined"].items()}
         shard = f"shard {row['shard']} of {row['split']}" + (f", {view}" if view != self.config.name else "")
         with self.computing:
             culprits = self.watch.begin(shard, [sample_ids[index] for index in first_rows], bad, work_alone)

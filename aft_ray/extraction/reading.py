@@ -5,7 +5,6 @@ It runs in many light processes, so nothing here imports torch.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ from aft_ray.store.quarantine import UNREADABLE, check_quarantined, quarantined_
 from aft_ray.store.workspace import Workspace
 
 CROPS = "crops/"
-"""Prefix of the pipeline's columns that hold a teacher's inputs."""
+"""Prefix of a row's keys that hold a teacher's inputs."""
 
 
 class MissingShard(NamedTuple):
@@ -39,10 +38,10 @@ class MissingShard(NamedTuple):
 
 @dataclass(frozen=True)
 class ReadShard:
-    """Reads a MissingShard, given as JSON, and makes the inputs of the teachers that lack it.
+    """Reads a MissingShard and makes the inputs of the teachers that lack it.
 
-    Its row has `split`, `shard`, `teachers` (their names, as JSON), `sample_id`, `picture` (the number of each sample's picture),
-    `quarantined` (samples by row, as JSON) and `crops/<teacher>`, a teacher's inputs, one a picture or one a sample.
+    Its row has `split`, `shard`, `teachers` (their names), `sample_id`, `picture` (the number of each sample's picture),
+    `quarantined` (samples by row) and `crops/<teacher>`, a teacher's inputs, one a picture or one a sample.
     Raises InputError if a shard has more than the watch's `max_bad_samples` pictures that cannot be read, or is not the
     shard that the manifest lists.
     """
@@ -51,8 +50,7 @@ class ReadShard:
     descriptions: Mapping[str, TeacherDescription]
     watch: Watch
 
-    def __call__(self, planned: dict[str, Any]) -> dict[str, Any]:
-        missing = MissingShard(*json.loads(planned["missing"]))
+    def __call__(self, missing: MissingShard) -> dict[str, Any]:
         table = self.workspace.samples(missing.split).read_shard(missing.shard, identity=missing.identity)
         wanted = {name: about for name, about in self.descriptions.items() if name in missing.teachers}
 
@@ -75,10 +73,10 @@ class ReadShard:
         return {
             "split": missing.split,
             "shard": missing.shard,
-            "teachers": json.dumps(missing.teachers),
+            "teachers": missing.teachers,
             "sample_id": sample_ids,
             "picture": picture,
-            "quarantined": json.dumps(quarantined),
+            "quarantined": quarantined,
             **{CROPS + name: inputs.get(name, []) for name in self.descriptions},
         }
 

@@ -105,7 +105,11 @@ def scaling(folder: Path, repeats: int) -> None:
 
 def memory(folder: Path, repeats: int) -> None:
     """Also with small rounds, which show the memory that many finished rounds leave."""
-    print("| shards | in rounds of | driver MiB | pipeline MiB | object store MiB | shards/s |\n" + "|---" * 6 + "|")
+    print(
+        "| shards | in rounds of | driver MiB | pipeline MiB | relay MiB | object store MiB | shards/s |\n"
+        + "|---" * 7
+        + "|"
+    )
     for shards, in_a_round in MEMORY_SHARDS:
         sleeping = {"name": "sleeping", "model": SLEEPING, "options": {"sleep_s": 0}}
         recipe = prepared(folder, f"memory{shards}", shards, 16, [sleeping], 1)
@@ -113,7 +117,7 @@ def memory(folder: Path, repeats: int) -> None:
         cells = [
             str(shards),
             str(in_a_round),
-            *(f"{found[f'{name}_mib']:.0f}" for name in ("driver", "pipeline", "object_store")),
+            *(f"{found[f'{name}_mib']:.0f}" for name in ("driver", "pipeline", "relay", "object_store")),
         ]
         print("| " + " | ".join([*cells, f"{shards / found['seconds']:.0f}"]) + " |", flush=True)
 

@@ -105,8 +105,8 @@ def measure_scaling(recipe_path: str, num_actors: str) -> dict[str, Any]:
 
 
 def measure_memory(recipe_path: str, in_a_round: str) -> dict[str, Any]:
-    """Peaks in MiB: the rise of the driver's resident memory after start-up, the resident memory of a pipeline's process with
-    its libraries, and the objects in the store."""
+    """Peaks in MiB: the rise of the driver's resident memory after start-up, the resident memory of a pipeline's process and of
+    its relay with their libraries, and the objects in the store."""
     set_environment()
     import ray
     from ray._private.internal_api import get_memory_info_reply, get_state_from_address  # no public call tells this
@@ -119,7 +119,7 @@ def measure_memory(recipe_path: str, in_a_round: str) -> dict[str, Any]:
     recipe = load(recipe_path)
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     before, done = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, threading.Event()
-    peak = {"object_store_mib": 0.0, "pipeline_mib": 0.0}
+    peak = {"object_store_mib": 0.0, "pipeline_mib": 0.0, "relay_mib": 0.0}
 
     def watch() -> None:
         state = get_state_from_address(ray.get_runtime_context().gcs_address)
@@ -128,10 +128,9 @@ def measure_memory(recipe_path: str, in_a_round: str) -> dict[str, Any]:
             peak["object_store_mib"] = max(peak["object_store_mib"], used)
             for actor in actors().values():
                 status = Path(f"/proc/{actor['Pid']}/status")
-                if actor["ActorClassName"] == "Conductor" and actor["State"] == "ALIVE" and status.exists():
-                    peak["pipeline_mib"] = max(
-                        peak["pipeline_mib"], int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
-                    )
+                for leader, key in (("Conductor", "pipeline_mib"), ("MapWorker(Map(Relay))", "relay_mib")):
+                    if actor["ActorClassName"] == leader and actor["State"] == "ALIVE" and status.exists():
+                        peak[key] = max(peak[key], int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024)
 
     watcher = threading.Thread(target=watch)
     watcher.start()

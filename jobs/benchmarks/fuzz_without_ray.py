@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partialmethod
 from types import SimpleNamespace
@@ -10,7 +10,6 @@ from typing import Any
 from unittest.mock import patch
 
 import ray
-import ray.data
 
 import aft_ray.commands.extract
 import aft_ray.commands.predict
@@ -22,6 +21,7 @@ import aft_ray.search.trial
 import aft_ray.search.tuning
 import aft_ray.training.train
 from aft_ray.cluster.attempts import AttemptsHere
+from aft_ray.cluster.relay import Stage
 from aft_ray.search.space import Trial
 from aft_ray.search.trial import run_trial
 from aft_ray.store.files import Directory
@@ -43,7 +43,6 @@ def without_ray(*, killed_at: int | None = None) -> Iterator[None]:
         for name, replacement in (("run_pipeline", _run_pipeline), ("attempts_elsewhere", _attempts_here))
     ]
     others: list[tuple[Any, str, Any]] = [
-        (ray.data, "from_items", _Rows),
         (ray, "put", lambda value: value),
         (ray, "get", lambda value: value),
         (aft_ray.training.train, "needs_ray", lambda recipe: False),
@@ -56,27 +55,14 @@ def without_ray(*, killed_at: int | None = None) -> Iterator[None]:
         yield
 
 
-class _Rows:
-    """A Ray data set of rows, whose stages are called one after the other."""
-
-    def __init__(self, rows: Sequence[dict[str, Any]], **options: Any) -> None:
-        self.rows = list(rows)
-
-    def map(self, stage: type, fn_constructor_args: tuple[Any, ...] = (), **options: Any) -> _Rows:
-        made = stage(*fn_constructor_args)
-        return _Rows([made(row) for row in self.rows])
-
-
-class _Gang:
-    def stage(self, *given: Any, **options: Any) -> dict[str, Any]:
-        return {}
-
-
 def _run_pipeline(
-    pools: Any, resources: Any, items: Any, build: Callable[..., _Rows], take: Callable[..., None]
+    stages: Sequence[Stage], pools: Any, resources: Any, items: Iterable[Any], take: Callable[..., None]
 ) -> None:
-    for row in build(list(items), _Gang()).rows:
-        take(row)
+    actors = [stage.make(*stage.args) for stage in stages]
+    for passed in list(items):
+        for actor in actors:
+            passed = actor(passed)
+        take(passed)
 
 
 @contextmanager

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from inspect import signature
 
 import pytest
 
@@ -77,13 +76,6 @@ def test_decode_cpus_are_for_reading_or_refused() -> None:
         InputError, match="resources.decode_cpus is 15, and 1 actors beside GPUs take one CPU each; the"
     ):
         share_of(teachers, [{"CPU": 16, "GPU": 1}], decode_cpus=15)
-
-
-def test_ray_data_still_places_each_actor_by_a_function() -> None:
-    """Where this fails, Ray has taken it away: docs/log.md has the ways that were tried instead, on 2026-11-28."""
-    import ray.data
-
-    assert "ray_remote_args_fn" in signature(ray.data.Dataset.map).parameters
 
 
 ALL_OR_NONE = """

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from ray import exceptions
 
-from aft_ray.cluster.pipelines import _failure, known_cause
+from aft_ray.cluster.causes import known_cause
+from aft_ray.cluster.pipelines import _failure
 from aft_ray.recipe.errors import ClusterError, InputError
 
 LOST = [

@@ -116,8 +116,21 @@ def test_a_teacher_s_actor_is_killed(undisturbed: Recipe, tmp_path: Path, image_
     assert num_samples(given) <= num_samples(undisturbed) + SHARD
 
 
-def test_the_process_that_runs_the_pipeline_is_killed(
-    undisturbed: Recipe, tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture
+AGAIN = "the process that ran the pipeline ended: starting again"
+
+
+@pytest.mark.parametrize(
+    ("title", "begins_again"),
+    [("ray::Conductor", True), ("ray::MapWorker(Map(Relay))", False)],
+    ids=["conductor", "relay"],
+)
+def test_a_process_that_leads_the_pipeline_is_killed(
+    title: str,
+    begins_again: bool,
+    undisturbed: Recipe,
+    tmp_path: Path,
+    image_folder: Path,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     given = recipe(tmp_path, image_folder, "killed", pause_s=0.05)
     prepare(given)
@@ -125,14 +138,14 @@ def test_the_process_that_runs_the_pipeline_is_killed(
     def kill(found: list[tuple[int, int]]) -> None:
         own = {process.pid for process in psutil.Process().children(recursive=True)}
         named = ((process.pid, process.info["name"] or "") for process in psutil.process_iter(["name"]))
-        (conductor,) = (pid for pid, name in named if pid in own and name.startswith("ray::Conductor"))
-        os.kill(conductor, signal.SIGKILL)
+        (leader,) = (pid for pid, name in named if pid in own and name.startswith(title))
+        os.kill(leader, signal.SIGKILL)
 
     # Late enough for its first row to have reached the driver: one that dies before is not started again.
     killer = when_calls(given, 8 * SHARD + 1, kill)
     extract(given)
     killer.join()
-    assert "the process that ran the pipeline ended: starting again" in capsys.readouterr().err
+    assert (AGAIN in capsys.readouterr().err) is begins_again
     assert checksums(given) == checksums(undisturbed) and files(given) == files(undisturbed)
     assert num_samples(given) <= num_samples(undisturbed) + 2 * SHARD
 

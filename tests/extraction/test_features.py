@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -67,7 +66,7 @@ def row(given: np.ndarray, quarantined: dict) -> dict:
         "shard": 3,
         "sample_id": ids,
         "picture": np.arange(len(given)),
-        "quarantined": json.dumps(quarantined),
+        "quarantined": quarantined,
         CROPS + "means": given,
     }
 
@@ -76,16 +75,16 @@ def test_a_shard_is_written_once_with_its_quarantined_samples(tmp_path: Path) ->
     log = tmp_path / "log"
     workspace = Workspace.at(tmp_path / "work")
     stage = EmbedShard(means(log=str(log)), workspace, {"means": {"train": {"model": "means"}}}, WATCH)
-    bad = {"1": {"sample_id": "s1", "reason": "broken"}}
+    bad = {1: {"sample_id": "s1", "reason": "broken"}}
     done = stage(row(crops(5), bad))
-    result = json.loads(done[RESULT + "means"])
+    result = done[RESULT + "means"]
     assert result["entry"]["num_samples"] == 4 and result["entry"]["quarantined"] == list(bad.values())
     assert "sample_id" not in done and CROPS + "means" not in done
     _, features = workspace.features("means", "train").read_features(3)
     assert np.isnan(features[1]).all() and np.isfinite(features[[0, 2, 3, 4]]).all()
 
     again = stage(row(crops(5), bad))
-    assert json.loads(again[RESULT + "means"]) == {} and len(calls(log)) == 2
+    assert again[RESULT + "means"] == {} and len(calls(log)) == 2
 
 
 def test_the_share_of_a_shard_is_reported_from_its_first_batch_on(
@@ -140,5 +139,5 @@ def test_a_shard_is_computed_while_another_is_written_and_never_two(
     stage.teacher = OneAtATime(means(), CPU)
     rows = [row(np.full((9, 8, 8, 3), number, np.uint8), {}) | {"shard": number} for number in range(2)]
     with ThreadPoolExecutor(2) as pool:
-        done = [json.loads(result[RESULT + "means"]) for result in pool.map(stage, rows)]
+        done = [result[RESULT + "means"] for result in pool.map(stage, rows)]
     assert [result["entry"]["num_samples"] for result in done] == [9, 9]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections import Counter
@@ -100,7 +99,7 @@ def test_views_differ_from_pair_to_pair_and_the_whole_picture_does_not(tmp_path:
     prepare(given)
     todo = plan_extraction(given)
     watch = Watch(AttemptsHere(), "this test", 0)
-    row = ReadShard(todo.workspace, todo.descriptions, watch)({"missing": json.dumps(todo.missing[0])})
+    row = ReadShard(todo.workspace, todo.descriptions, watch)(todo.missing[0])
     counts = [len(row[CROPS + name]) for name in todo.views["means"]]
     assert counts == [len(row["sample_id"]) // 3, len(row["sample_id"])]
     place = todo.missing[0].split, todo.missing[0].shard
@@ -120,7 +119,7 @@ def test_a_picture_that_crashes_a_process_is_tried_once_and_puts_aside_all_its_p
     given = recipe(tmp_path / "work", file, [MEANS])
     prepare(given)
     todo, attempts = plan_extraction(given), AttemptsHere()
-    missing = {"missing": json.dumps(todo.missing[0])}
+    missing = todo.missing[0]
 
     def watch(work: str) -> Watch:
         for _ in range(2):  # processes that died at the third picture, alone
@@ -131,13 +130,13 @@ def test_a_picture_that_crashes_a_process_is_tried_once_and_puts_aside_all_its_p
     row = ReadShard(todo.workspace, todo.descriptions, watch("decoding"))(missing)
     ids = row["sample_id"]
     culprits = {row for row, number in enumerate(row["picture"]) if number == 2}
-    bad = json.loads(row["quarantined"])
-    assert set(map(int, bad)) == culprits and len(culprits) == PAIRS and not row[CROPS + "means"][2].any()
-    assert all(bad[str(number)]["sample_id"] == ids[number] for number in culprits)
+    bad = row["quarantined"]
+    assert set(bad) == culprits and len(culprits) == PAIRS and not row[CROPS + "means"][2].any()
+    assert all(bad[number]["sample_id"] == ids[number] for number in culprits)
     row = ReadShard(todo.workspace, todo.descriptions, Watch(AttemptsHere(), "decoding", 0))(missing)
     prints = {"means": todo.fingerprints["means"]}
     row = EmbedShard(todo.teachers[0], todo.workspace, prints, watch("teacher 'means'"))(row)
-    entry = json.loads(row[RESULT + "means"])["entry"]
+    entry = row[RESULT + "means"]["entry"]
     assert [sample["sample_id"] for sample in entry["quarantined"]] == [ids[number] for number in sorted(culprits)]
     assert entry["num_samples"] == len(ids) - PAIRS
 

@@ -8,7 +8,6 @@ are the commands' own everywhere.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +79,12 @@ def extract_here(given: Recipe) -> None:
     ]
     read = ReadShard(plan.workspace, plan.descriptions, watch)
     for missing in plan.missing:
-        row = read({"missing": json.dumps(missing)})
+        row = read(missing)
         split, shard = row["split"], row["shard"]
         for stage in stages:
             row = stage(row)
         for view in missing.teachers:
-            result = json.loads(row[RESULT + view])
+            result = row[RESULT + view]
             entries.setdefault((view, split), {})[shard] = result["entry"]
     write_manifests(given, plan, entries)
 

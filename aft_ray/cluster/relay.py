@@ -1,0 +1,139 @@
+"""The actors of a pipeline, and the Ray Data actor that leads rows through them.
+
+Ray Data places the actors of its own stages one by one, wherever there is room: two pipelines could each hold what the other
+waits for. So the actors of all stages are plain actors in a gang, and Ray Data maps its rows through a relay, which calls
+an actor of every stage in turn. Only references come through the relay: Ray moves the output of a stage to the node of
+the next actor.
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from aft_ray.cluster.causes import KNOWN, known_cause
+from aft_ray.cluster.gang import LOOKED_EVERY_S, Gang, LossWatch
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+ITEM, RESULT = "item", "result"
+"""Columns of Ray Data's rows before and after the relay, both pickled: Arrow would change the types of what is in them."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the actors of one stage do.
+
+    make: a class or function that an actor calls with `args`. What it returns is called with the output of the stage before.
+    calls: the number of rows that an actor works on at the same time, in threads.
+    """
+
+    make: Callable[..., Callable[[Any], Any]]
+    args: tuple[Any, ...]
+    calls: int = 1
+
+    @property
+    def num_slots(self) -> int:
+        """Rows that an actor has at the same time: one more, which travels to its node meanwhile."""
+        return self.calls + 1
+
+
+def relayed(items: Sequence[Any], stages: Sequence[Stage], gang: Gang, patience_s: float) -> Dataset:
+    """A pipeline that leads each item through an actor of every stage. patience_s: of LossWatch."""
+    import ray.data
+
+    (_, readers), *pools = gang.pools
+    # Rows that were read lie in the object store, so readers do not read ahead of what the other stages have slots for.
+    slots = sum(len(places) * stage.num_slots for (_, places), stage in zip(pools, stages[1:], strict=True))
+    most = min(len(readers) + slots, len(items))
+    rows = [{ITEM: pickle.dumps(item)} for item in items]
+    return ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        Relay,
+        fn_constructor_args=(stages, gang, len(items), patience_s),
+        compute=ray.data.ActorPoolStrategy(
+            size=1,
+            max_concurrent_calls_per_actor=most,
+            max_tasks_in_flight_per_actor=2 * most,
+            enable_true_multi_threading=True,
+        ),
+        num_cpus=0,
+        label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
+    )
+
+
+class Relay:
+    """Leads rows through the stages, each row in a thread of its own."""
+
+    def __init__(self, stages: Sequence[Stage], gang: Gang, num_items: int, patience_s: float) -> None:
+        self.pools = [_Pool(stage, gang, number, num_items) for number, stage in enumerate(stages)]
+        self.losses = LossWatch(gang, patience_s)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row's result, or the error of KNOWN that ends the pipeline: Ray Data would change its message."""
+        try:
+            result = ray.get(self._led(pickle.loads(row[ITEM])))
+        except Exception as error:
+            result = known_cause(error)
+            if not isinstance(result, KNOWN):
+                raise
+        return {RESULT: pickle.dumps(result)}
+
+    def _led(self, item: Any) -> ray.ObjectRef:
+        passed, node = item, ""
+        for pool in self.pools:
+            actor = pool.take(node)
+            try:
+                passed, node = pool.actors[actor].__call__.remote(passed), pool.nodes[actor]
+                while not ray.wait([passed], timeout=LOOKED_EVERY_S, fetch_local=False)[0]:
+                    self.losses.look()
+            finally:
+                pool.give_back(actor)
+        return passed
+
+
+class _Pool:
+    """The actors of one stage, each with `num_slots` slots."""
+
+    def __init__(self, stage: Stage, gang: Gang, number: int, num_items: int) -> None:
+        places = gang.places(number)[:num_items]
+        kind: Any = ray.remote(type(stage.make.__name__, (_Actor,), {}))  # the name is the title of its processes
+        common = {"max_restarts": -1, "max_task_retries": -1, "max_concurrency": stage.calls}
+        self.actors = [kind.options(**common, **place.options).remote(stage) for place in places]
+        self.nodes = [place.node for place in places]
+        self.free = [stage.num_slots] * len(places)
+        self.changed = threading.Condition()
+
+    def take(self, node: str) -> int:
+        """Waits for a slot. Returns the number of the least busy actor, on `node` if there is a choice."""
+        with self.changed:
+            self.changed.wait_for(lambda: any(self.free))
+            actor = max(range(len(self.free)), key=lambda number: (self.free[number], self.nodes[number] == node))
+            self.free[actor] -= 1
+        return actor
+
+    def give_back(self, actor: int) -> None:
+        with self.changed:
+            self.free[actor] += 1
+            self.changed.notify()
+
+
+class _Actor:
+    """Raises what went wrong in its constructor when it is called: Ray would report a dead actor and nothing else."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.fault: Exception | None = None
+        try:
+            self.work = stage.make(*stage.args)
+        except Exception as error:
+            self.fault = error
+
+    def __call__(self, row: Any) -> Any:
+        if self.fault is not None:
+            raise self.fault
+        return self.work(row)
