@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
 
 from aft_ray.cluster.causes import KNOWN, known_cause
-from aft_ray.cluster.gang import LOOKED_EVERY_S, Gang, LossWatch
+from aft_ray.cluster.gang import LOOKED_EVERY_S, Gang, LossWatch, Place
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -71,7 +72,7 @@ class Relay:
     """Leads rows through the stages, each row in a thread of its own."""
 
     def __init__(self, stages: Sequence[Stage], gang: Gang, num_items: int, patience_s: float) -> None:
-        self.pools = [_Pool(stage, gang, number, num_items) for number, stage in enumerate(stages)]
+        self.pools = [_pool(stage, gang.places(number)[:num_items]) for number, stage in enumerate(stages)]
         self.losses = LossWatch(gang, patience_s)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -86,45 +87,44 @@ class Relay:
 
     def _led(self, item: Any) -> ray.ObjectRef:
         passed, node = item, ""
-        for pool in self.pools:
-            actor = pool.take(node)
-            try:
-                passed, node = pool.actors[actor].__call__.remote(passed), pool.nodes[actor]
+        for actors, slots in self.pools:
+            with slots.one(node) as (number, node):
+                passed = actors[number].__call__.remote(passed)
                 while not ray.wait([passed], timeout=LOOKED_EVERY_S, fetch_local=False)[0]:
                     self.losses.look()
-            finally:
-                pool.give_back(actor)
         return passed
 
 
-class _Pool:
-    """The actors of one stage, each with `num_slots` slots."""
+class Slots:
+    """What the threads of a relay have taken of a stage's actors. nodes: of each actor. each: rows that one has at most."""
 
-    def __init__(self, stage: Stage, gang: Gang, number: int, num_items: int) -> None:
-        places = gang.places(number)[:num_items]
-        kind: Any = ray.remote(type(stage.make.__name__, (_Actor,), {}))  # the name is the title of its processes
-        common = {"max_restarts": -1, "max_task_retries": -1, "max_concurrency": stage.calls}
-        self.actors = [kind.options(**common, **place.options).remote(stage) for place in places]
-        self.nodes = [place.node for place in places]
-        self.free = [stage.num_slots] * len(places)
-        self.changed = threading.Condition()
+    def __init__(self, nodes: Sequence[str], each: int) -> None:
+        self.nodes, self.free, self.changed = nodes, [each] * len(nodes), threading.Condition()
 
-    def take(self, node: str) -> int:
-        """Waits for a slot. Returns the number of the least busy actor, on `node` if there is a choice."""
+    @contextmanager
+    def one(self, near: str) -> Iterator[tuple[int, str]]:
+        """Waits for the least busy actor, if there is a choice one on the node `near`. Gives its number and its node."""
         with self.changed:
             self.changed.wait_for(lambda: any(self.free))
-            actor = max(range(len(self.free)), key=lambda number: (self.free[number], self.nodes[number] == node))
-            self.free[actor] -= 1
-        return actor
+            number = max(range(len(self.free)), key=lambda number: (self.free[number], self.nodes[number] == near))
+            self.free[number] -= 1
+        try:
+            yield number, self.nodes[number]
+        finally:
+            with self.changed:
+                self.free[number] += 1
+                self.changed.notify()
 
-    def give_back(self, actor: int) -> None:
-        with self.changed:
-            self.free[actor] += 1
-            self.changed.notify()
+
+def _pool(stage: Stage, places: Sequence[Place]) -> tuple[list[Any], Slots]:
+    kind: Any = ray.remote(type(stage.make.__name__, (Worker,), {}))  # the name is the title of its processes
+    common = {"max_restarts": -1, "max_task_retries": -1, "max_concurrency": stage.calls}
+    actors = [kind.options(**common, **place.options).remote(stage) for place in places]
+    return actors, Slots([place.node for place in places], stage.num_slots)
 
 
-class _Actor:
-    """Raises what went wrong in its constructor when it is called: Ray would report a dead actor and nothing else."""
+class Worker:
+    """An actor of a stage. An error of its constructor is raised by its first call: Ray would report only a dead actor."""
 
     def __init__(self, stage: Stage) -> None:
         self.fault: Exception | None = None

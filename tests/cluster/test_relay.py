@@ -1,0 +1,72 @@
+"""How rows are led to actors; the drills of extraction show it with real ones."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from aft_ray.cluster.gang import GangLost, LossWatch
+from aft_ray.cluster.relay import Slots, Stage, Worker
+
+
+def test_a_row_goes_to_the_least_busy_actor_and_stays_on_its_node_where_there_is_a_choice() -> None:
+    slots = Slots(["a", "b", "b"], each=2)
+    with ExitStack() as rows:
+        taken = [rows.enter_context(slots.one(near)) for near in ("b", "b", "b", "a", "", "c")]
+        assert taken == [(1, "b"), (2, "b"), (0, "a"), (0, "a"), (1, "b"), (2, "b")] and not any(slots.free)
+    assert slots.free == [2, 2, 2]
+
+
+def test_a_row_waits_for_a_slot_and_one_that_fails_gives_its_slot_back() -> None:
+    slots, waited = Slots(["a"], each=1), threading.Event()
+
+    def wait() -> None:
+        with slots.one("a"):
+            waited.set()
+
+    with pytest.raises(ZeroDivisionError), slots.one("a"):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        assert not waited.wait(0.2)
+        raise ZeroDivisionError
+    assert waited.wait(5)
+    thread.join()
+    assert slots.free == [1]
+
+
+def divide(number: int) -> Any:
+    return (1 // number).__add__
+
+
+def test_what_goes_wrong_in_a_constructor_is_raised_at_the_first_call() -> None:
+    assert Worker(Stage(divide, (1,)))(2) == 3
+    broken = Worker(Stage(divide, (0,)))
+    with pytest.raises(ZeroDivisionError):
+        broken(2)
+
+
+def test_only_a_gang_that_stays_incomplete_is_lost() -> None:
+    class Torn:
+        whole = False
+
+        def is_whole(self) -> bool:
+            return self.whole
+
+    gang: Any = Torn()
+    watch = LossWatch(gang, patience_s=0.05)
+
+    def look_after(seconds: float) -> None:
+        threading.Event().wait(seconds)
+        watch.look_at = 0.0  # as if LOOKED_EVERY_S had passed
+        watch.look()
+
+    look_after(0)
+    gang.whole = True
+    look_after(0.1)
+    gang.whole = False
+    look_after(0)
+    with pytest.raises(GangLost, match="nodes are gone and were not replaced"):
+        look_after(0.1)
