@@ -16,13 +16,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.experimental import get_object_locations
 
 from aft_ray.cluster.causes import KNOWN, known_cause
 from aft_ray.cluster.gang import LOOKED_EVERY_S, Gang, LossWatch, Place
+from aft_ray.cluster.read_ahead import ReadAhead
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
+MOST_ROWS = 1000
+"""Most rows on their way through a pipeline: each has a thread of the relay."""
 ITEM, RESULT = "item", "result"
 """Columns of Ray Data's rows before and after the relay, both pickled: Arrow would change the types of what is in them."""
 
@@ -49,10 +53,8 @@ def relayed(items: Sequence[Any], stages: Sequence[Stage], gang: Gang, patience_
     """A pipeline that leads each item through an actor of every stage. patience_s: of LossWatch."""
     import ray.data
 
-    (_, readers), *pools = gang.pools
-    # Rows that were read lie in the object store, so readers do not read ahead of what the other stages have slots for.
-    slots = sum(len(places) * stage.num_slots for (_, places), stage in zip(pools, stages[1:], strict=True))
-    most = min(len(readers) + slots, len(items))
+    slots = sum(len(places) * stage.num_slots for (_, places), stage in zip(gang.pools, stages, strict=True))
+    most = min(2 * slots, MOST_ROWS, len(items))
     rows = [{ITEM: pickle.dumps(item)} for item in items]
     return ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         Relay,
@@ -60,7 +62,7 @@ def relayed(items: Sequence[Any], stages: Sequence[Stage], gang: Gang, patience_
         compute=ray.data.ActorPoolStrategy(
             size=1,
             max_concurrent_calls_per_actor=most,
-            max_tasks_in_flight_per_actor=2 * most,
+            max_tasks_in_flight_per_actor=most + 1,
             enable_true_multi_threading=True,
         ),
         num_cpus=0,
@@ -74,6 +76,8 @@ class Relay:
     def __init__(self, stages: Sequence[Stage], gang: Gang, num_items: int, patience_s: float) -> None:
         self.pools = [_pool(stage, gang.places(number)[:num_items]) for number, stage in enumerate(stages)]
         self.losses = LossWatch(gang, patience_s)
+        capacity = ray.cluster_resources().get("object_store_memory", 0.0)
+        self.ahead = ReadAhead(capacity, at_least=sum(sum(slots.free) for _, slots in self.pools[1:]))
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row's result, or the error of KNOWN that ends the pipeline: Ray Data would change its message."""
@@ -87,12 +91,21 @@ class Relay:
 
     def _led(self, item: Any) -> ray.ObjectRef:
         passed, node = item, ""
-        for actors, slots in self.pools:
-            with slots.one(node) as (number, node):
-                passed = actors[number].__call__.remote(passed)
-                while not ray.wait([passed], timeout=LOOKED_EVERY_S, fetch_local=False)[0]:
-                    self.losses.look()
+        with self.ahead.one():
+            for number, (actors, slots) in enumerate(self.pools):
+                with slots.one(node) as (actor, node):
+                    passed = actors[actor].__call__.remote(passed)
+                    while not ray.wait([passed], timeout=LOOKED_EVERY_S, fetch_local=False)[0]:
+                        self.losses.look()
+                if not number:
+                    self.ahead.read(_size(passed))
         return passed
+
+
+def _size(output: ray.ObjectRef) -> int:
+    """Bytes of an actor's output in the object store, 0 if it is not there: small ones are not."""
+    found = get_object_locations([output]).get(output, {})
+    return found.get("object_size") or 0
 
 
 class Slots:
