@@ -1,4 +1,4 @@
-"""The actors of a pipeline, and the Ray Data actor that leads rows through them.
+"""The Ray Data actor that leads rows through the actors of a pipeline.
 
 Ray Data places the actors of its own stages one by one, wherever there is room: two pipelines could each hold what the other
 waits for. So the actors of all stages are plain actors in a gang, and Ray Data maps its rows through a relay, which calls
@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.experimental import get_object_locations
 
 from aft_ray.cluster.causes import KNOWN, known_cause
-from aft_ray.cluster.gang import LOOKED_EVERY_S, Gang, LossWatch, Place
+from aft_ray.cluster.crew import Pool
+from aft_ray.cluster.gang import LOOKED_EVERY_S, Gang, LossWatch
 from aft_ray.cluster.read_ahead import ReadAhead
 
 if TYPE_CHECKING:
@@ -31,34 +31,15 @@ ITEM, RESULT = "item", "result"
 """Columns of Ray Data's rows before and after the relay, both pickled: Arrow would change the types of what is in them."""
 
 
-@dataclass(frozen=True)
-class Stage:
-    """What the actors of one stage do.
-
-    make: a class or function that an actor calls with `args`. What it returns is called with the output of the stage before.
-    calls: the number of rows that an actor works on at the same time, in threads.
-    """
-
-    make: Callable[..., Callable[[Any], Any]]
-    args: tuple[Any, ...]
-    calls: int = 1
-
-    @property
-    def num_slots(self) -> int:
-        """Rows that an actor has at the same time: one more, which travels to its node meanwhile."""
-        return self.calls + 1
-
-
-def relayed(items: Sequence[Any], stages: Sequence[Stage], gang: Gang, patience_s: float) -> Dataset:
-    """A pipeline that leads each item through an actor of every stage. patience_s: of LossWatch."""
+def relayed(items: Sequence[Any], crew: Sequence[Pool], gang: Gang, patience_s: float) -> Dataset:
+    """A pipeline that leads each item through an actor of every pool. patience_s: of LossWatch."""
     import ray.data
 
-    slots = sum(len(places) * stage.num_slots for (_, places), stage in zip(gang.pools, stages, strict=True))
-    most = min(2 * slots, MOST_ROWS, len(items))
+    most = min(2 * sum(pool.num_slots for pool in crew), MOST_ROWS, len(items))
     rows = [{ITEM: pickle.dumps(item)} for item in items]
     return ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         Relay,
-        fn_constructor_args=(stages, gang, len(items), patience_s),
+        fn_constructor_args=(crew, gang, patience_s),
         compute=ray.data.ActorPoolStrategy(
             size=1,
             max_concurrent_calls_per_actor=most,
@@ -71,13 +52,13 @@ def relayed(items: Sequence[Any], stages: Sequence[Stage], gang: Gang, patience_
 
 
 class Relay:
-    """Leads rows through the stages, each row in a thread of its own."""
+    """Leads rows through the pools, each row in a thread of its own."""
 
-    def __init__(self, stages: Sequence[Stage], gang: Gang, num_items: int, patience_s: float) -> None:
-        self.pools = [_pool(stage, gang.places(number)[:num_items]) for number, stage in enumerate(stages)]
+    def __init__(self, crew: Sequence[Pool], gang: Gang, patience_s: float) -> None:
+        self.pools = [(pool.actors, Slots(pool.nodes, pool.slots_each)) for pool in crew]
         self.losses = LossWatch(gang, patience_s)
         capacity = ray.cluster_resources().get("object_store_memory", 0.0)
-        self.ahead = ReadAhead(capacity, at_least=sum(sum(slots.free) for _, slots in self.pools[1:]))
+        self.ahead = ReadAhead(capacity, at_least=sum(pool.num_slots for pool in crew[1:]))
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row's result, or the error of KNOWN that ends the pipeline: Ray Data would change its message."""
@@ -127,26 +108,3 @@ class Slots:
             with self.changed:
                 self.free[number] += 1
                 self.changed.notify()
-
-
-def _pool(stage: Stage, places: Sequence[Place]) -> tuple[list[Any], Slots]:
-    kind: Any = ray.remote(type(stage.make.__name__, (Worker,), {}))  # the name is the title of its processes
-    common = {"max_restarts": -1, "max_task_retries": -1, "max_concurrency": stage.calls}
-    actors = [kind.options(**common, **place.options).remote(stage) for place in places]
-    return actors, Slots([place.node for place in places], stage.num_slots)
-
-
-class Worker:
-    """An actor of a stage. An error of its constructor is raised by its first call: Ray would report only a dead actor."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.fault: Exception | None = None
-        try:
-            self.work = stage.make(*stage.args)
-        except Exception as error:
-            self.fault = error
-
-    def __call__(self, row: Any) -> Any:
-        if self.fault is not None:
-            raise self.fault
-        return self.work(row)

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from aft_ray.cluster.attempts import Watch
+from aft_ray.cluster.crew import Stage
 from aft_ray.cluster.pipelines import attempts_elsewhere, run_pipeline
-from aft_ray.cluster.relay import Stage
 from aft_ray.datasets.unlabelled import DecodeRows
 from aft_ray.export.predict_part import PredictPart
 from aft_ray.export.prediction_files import Staged

@@ -18,13 +18,13 @@ from typing import Any
 
 import aft_ray
 from aft_ray.cluster.attempts import Attempts, Watch
+from aft_ray.cluster.crew import Stage
 from aft_ray.cluster.gang import nodes_resources
 from aft_ray.cluster.gauges import show_gauges
 from aft_ray.cluster.lease import lease
 from aft_ray.cluster.pipelines import attempts_elsewhere, run_pipeline
 from aft_ray.cluster.progress import Progress
 from aft_ray.cluster.ranges import Range, range_lease, whole_lease
-from aft_ray.cluster.relay import Stage
 from aft_ray.cluster.waves import in_words, waves
 from aft_ray.extraction.features import RESULT, EmbedShard
 from aft_ray.extraction.log import Tally

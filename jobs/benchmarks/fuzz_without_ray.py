@@ -21,7 +21,7 @@ import aft_ray.search.trial
 import aft_ray.search.tuning
 import aft_ray.training.train
 from aft_ray.cluster.attempts import AttemptsHere
-from aft_ray.cluster.relay import Stage
+from aft_ray.cluster.crew import Stage
 from aft_ray.search.space import Trial
 from aft_ray.search.trial import run_trial
 from aft_ray.store.files import Directory

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from aft_ray.cluster.crew import Stage, Worker
 from aft_ray.cluster.gang import GangLost, LossWatch
-from aft_ray.cluster.relay import Slots, Stage, Worker
+from aft_ray.cluster.relay import Slots
 
 
 def test_a_row_goes_to_the_least_busy_actor_and_stays_on_its_node_where_there_is_a_choice() -> None:
