@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 
 import aft_ray
+from aft_ray.cluster.quick_exit import exit_quickly
 from aft_ray.commands import epilog, verbs
 from aft_ray.commands.completion import complete
 from aft_ray.commands.environment import report_without_secrets, set_environment
@@ -33,6 +34,7 @@ RESUMED = ("prepare", "extract", "train", "search", "pipeline", "study", "demo")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done; 2 the input is wrong, one line per fault on stderr; 1 anything else."""
+    exit_quickly()
     script_directory_last()
     show_any_character()
     parser = _parser()

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from aft_ray.cluster.gang import Gang
+from aft_ray.cluster.quick_exit import exit_quickly
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,7 @@ class Pool:
 
 
 def crew_of(stages: Sequence[Stage], gang: Gang, num_items: int) -> list[Pool]:
-    """Starts the actors, at most `num_items` for each stage. They end with the gang.
-
-    The driver starts them, so that models load while the pipeline's process starts.
-    """
+    """Starts the actors, at most `num_items` for each stage. They end with this process, or the gang."""
     return [_pool(stage, gang, number, num_items) for number, stage in enumerate(stages)]
 
 
@@ -57,6 +55,7 @@ class Worker:
     """An actor of a stage. An error of its constructor is raised by its first call: Ray would report only a dead actor."""
 
     def __init__(self, stage: Stage) -> None:
+        exit_quickly()
         self.fault: Exception | None = None
         try:
             self.work = stage.make(*stage.args)

@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from aft_ray.cluster.attempts import Attempts, AttemptsHere
 from aft_ray.cluster.causes import KNOWN, known_cause
-from aft_ray.cluster.crew import Pool, Stage, crew_of
+from aft_ray.cluster.crew import Stage, crew_of
 from aft_ray.cluster.gang import ActorPool, Gang, GangLost, gang
 from aft_ray.cluster.relay import RESULT, relayed
 from aft_ray.recipe.errors import InputError
@@ -50,8 +50,7 @@ def run_pipeline(
     """
     while left := list(items):
         with gang(pools, resources.decode_cpus) as place, beside_driver(Conductor) as conductor:
-            crew = crew_of(stages, place, len(left))
-            lists = conductor.run.remote(left, crew, place, max(LOST_AFTER_S, resources.wait_s))
+            lists = conductor.run.remote(left, stages, place, max(LOST_AFTER_S, resources.wait_s))
             failure = _failure(lists, take)
         if failure is None:
             return
@@ -64,8 +63,9 @@ class Conductor:
     """Runs one pipeline, in a process that ends with it and so frees the KiB that Ray keeps for every row: in the driver they
     would add up. Only this process imports Ray Data."""
 
-    def run(self, items: list[Item], crew: Sequence[Pool], place: Gang, patience_s: float) -> Iterator[list[Any]]:
+    def run(self, items: list[Item], stages: Sequence[Stage], place: Gang, patience_s: float) -> Iterator[list[Any]]:
         """Yields the results in lists: Ray keeps a note of every yielded value at the driver too."""
+        crew = crew_of(stages, place, len(items))  # before Ray Data is imported: models load meanwhile
         _set_context()
         done: list[Any] = []
         failure, sent = None, -math.inf

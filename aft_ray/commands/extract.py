@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aft_ray.commands.check import check
@@ -37,10 +38,14 @@ def run(parsed: argparse.Namespace) -> None:
     only = _range(parsed)
     recipe = load_recipe(parsed)
     check(recipe, "extract")
-    with ray_cluster(recipe, "extract"):
-        from aft_ray.extraction.extract import extract, extract_range
+    from aft_ray.extraction.extract import extract, extract_range
 
-        made = extract_range(recipe, only) if only else extract(recipe, overwrite=parsed.overwrite)
+    cluster = partial(ray_cluster, recipe, "extract")
+    made = (
+        extract_range(recipe, only, cluster=cluster)
+        if only
+        else extract(recipe, overwrite=parsed.overwrite, cluster=cluster)
+    )
     show_features(recipe, made)
     show_places(features=f"{recipe.workspace}/features")
     if only and (lacking := incomplete(recipe)):

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -40,14 +41,18 @@ from aft_ray.store.workspace import Workspace
 ROUND = 10_000
 """Most shards per pipeline: its process keeps some KiB of Ray's notes on each until it ends."""
 
+Cluster = Callable[[], AbstractContextManager[None]]
+"""Starts or joins a cluster, for the context."""
+
 Entries = dict[tuple[str, str], dict[int, dict[str, Any]]]
 """(directory, split) -> shard -> its entry in the manifest. A directory holds the features of one view of a teacher."""
 
 
-def extract(recipe: Recipe, *, overwrite: bool = False) -> dict[str, int]:
+def extract(recipe: Recipe, *, overwrite: bool = False, cluster: Cluster = nullcontext) -> dict[str, int]:
     """Computes every missing features shard of the recipe's teachers. Returns the number of new shards per teacher.
 
-    Waits for another extraction that is at work in the workspace. overwrite: compute all shards again.
+    Waits for another extraction that is at work in the workspace. overwrite: compute all shards again. cluster: is called if
+    a shard is missing; by default Ray runs already.
     Raises InputError if samples are missing, more than `dataset.max_bad_samples` cannot be read, a teacher cannot be
     loaded, or shards on disk are damaged or were made with other settings.
     """
@@ -56,11 +61,11 @@ def extract(recipe: Recipe, *, overwrite: bool = False) -> dict[str, int]:
         if overwrite:
             delete_features(workspace, recipe.with_views(recipe.teacher_names()))
         plan = plan_extraction(recipe)
-        write_manifests(recipe, plan, _run(recipe, plan))
+        write_manifests(recipe, plan, _run(recipe, plan, cluster))
     return plan.new_shards()
 
 
-def extract_range(recipe: Recipe, only: Range) -> dict[str, int]:
+def extract_range(recipe: Recipe, only: Range, *, cluster: Cluster = nullcontext) -> dict[str, int]:
     """`extract` for one range of the shards, while other processes work on the others. Whoever makes the last shard of a
     directory writes its manifest, with the lease that `extract` has for all its work.
 
@@ -72,7 +77,7 @@ def extract_range(recipe: Recipe, only: Range) -> dict[str, int]:
         for view, splits in plan.fingerprints.items():
             for split in splits:
                 check_note(workspace.features(view, split), only.number, only.of)
-        entries = _run(recipe, plan)
+        entries = _run(recipe, plan, cluster)
         for (view, split), made in entries.items():
             keep_entries(workspace.features(view, split), only.number, only.of, plan.fingerprints[view][split], made)
         # Looked up without the lease, for which hundreds of ranges would wait: whoever looks last sees every shard.
@@ -123,13 +128,19 @@ def write_manifests(recipe: Recipe, plan: Plan, entries: Entries) -> None:
         delete_kept_entries(plan.workspace.features(view, split))
 
 
-def _run(recipe: Recipe, plan: Plan) -> Entries:
+def _run(recipe: Recipe, plan: Plan, cluster: Cluster) -> Entries:
+    """Runs what is missing, if anything is, on a cluster. Returns the written shards."""
+    if not plan.missing:
+        return {}
+    with cluster():
+        return _run_pipelines(recipe, plan)
+
+
+def _run_pipelines(recipe: Recipe, plan: Plan) -> Entries:
     """Runs a pipeline for each wave of teachers to its end and shows progress. Returns the written shards.
 
     Raises InputError if too many samples are quarantined.
     """
-    if not plan.missing:
-        return {}
     turns = waves(plan.lacking(), nodes_resources(), recipe.resources.decode_cpus)
     if len(turns) > 1:
         print(f"extract: the cluster has no room for all teachers at once; {in_words(turns)}", file=sys.stderr)

@@ -16,6 +16,7 @@ import pyarrow.fs as pafs
 import ray
 from ray import tune
 
+from aft_ray.cluster.quick_exit import exit_quickly
 from aft_ray.cluster.scratch import scratch
 from aft_ray.recipe.config import Recipe, dump, fingerprint, override
 from aft_ray.recipe.errors import InputError
@@ -73,6 +74,7 @@ def needed(recipe: Recipe) -> dict[str, float]:
 def run_trial(config: dict[str, Any], *, shared: Shared) -> None:
     """Runs in a process that Tune starts. Faults of the trial are recorded, not raised: Tune retries a trial that raises, as it
     retries one whose process died."""
+    exit_quickly()
     directory = shared.directory(tune.get_context().get_trial_name())
     try:
         trial = replace(Trial.of(config["trial"]), seed=directory.facts()["seed"])  # `pbt` copies another trial's

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,10 +58,9 @@ def extract(recipe: Recipe, *, overwrite: bool = False) -> Result:
     """Runs every teacher over the samples once. The table has the teachers and their new shards."""
     _ready(recipe)
     check(recipe, "extract")
-    with _cluster(recipe, "extract"):
-        from aft_ray.extraction.extract import extract
+    from aft_ray.extraction.extract import extract
 
-        made = extract(recipe, overwrite=overwrite)
+    made = extract(recipe, overwrite=overwrite, cluster=partial(_cluster, recipe, "extract"))
     return Result(
         f"Features in {recipe.workspace}", [{"teacher": name, "new shards": new} for name, new in made.items()]
     )
