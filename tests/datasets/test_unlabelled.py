@@ -42,5 +42,5 @@ def test_an_object_store_s_files_are_left_out_and_told_as_a_disk_s_are(tmp_path:
         decode = DecodeRows(unseen.root, [ImageTransform(size=8)], Watch(AttemptsHere(), "decoding", 9))
         decoded.append(decode(part))
     np.testing.assert_array_equal(decoded[0]["inputs0"], decoded[1]["inputs0"])
-    assert len(decoded[1]["inputs0"]) == 2 and decoded[1]["errors"] == "{}"
+    assert len(decoded[1]["inputs0"]) == 2 and decoded[1]["errors"] == {}
     assert there.left_out == {**here.left_out, "hidden": 2} == {"hidden": 2, ".txt": 1, "no suffix": 1}
