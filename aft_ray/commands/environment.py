@@ -9,13 +9,15 @@ import secrets
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aft_ray.cluster.address import address, check_answers, names_cluster
 from aft_ray.cluster.place import cluster_place
+from aft_ray.cluster.starting import start_once
 from aft_ray.cluster.tasks import Helpers, in_tasks
 from aft_ray.commands.library_log import LIBRARY_LOG
 from aft_ray.commands.own_modules import find_own_modules, ray_settings
@@ -143,14 +145,12 @@ def _print_exception(kind: type[BaseException], error: BaseException, trace: Tra
 @contextmanager
 def helpers_of(recipe: Recipe, verb: str, cluster: Callable[..., AbstractContextManager[None]]) -> Iterator[Helpers]:
     """Tasks on a `cluster` that starts with the first of them, and ends with the context."""
-    with ExitStack() as stack:
+    with start_once(partial(cluster, recipe, verb)) as start:
 
         def tasks(function: Callable[..., T], arguments: Iterable[tuple[Any, ...]]) -> Iterator[T]:
-            if not started:
-                started.append(stack.enter_context(cluster(recipe, verb)))
+            start()
             return in_tasks(function, arguments, recipe.dataset.paths())
 
-        started: list[None] = []
         yield Helpers(tasks)
 
 

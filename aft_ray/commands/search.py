@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aft_ray.commands.check import open_setup
@@ -37,8 +38,7 @@ def run(parsed: argparse.Namespace) -> None:
 
         show_search_plan(setup.recipe, estimate_search(setup))
         return
-    with ray_cluster(setup.recipe, "search"):
-        search(setup)
+    search(setup, cluster=partial(ray_cluster, setup.recipe, "search"))
     show_leaderboard(setup.recipe)
     place = f"{setup.recipe.workspace}/searches/{setup.recipe.run}"
     show_places(trials=f"{place}/trials.parquet", winner=f"{place}/best.yaml")

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,7 @@ from aft_ray.cluster.lease import lease
 from aft_ray.cluster.pipelines import attempts_elsewhere, run_pipeline
 from aft_ray.cluster.progress import Progress
 from aft_ray.cluster.ranges import Range, range_lease, whole_lease
+from aft_ray.cluster.starting import Cluster
 from aft_ray.cluster.waves import in_words, waves
 from aft_ray.extraction.features import RESULT, EmbedShard
 from aft_ray.extraction.log import Tally
@@ -40,9 +41,6 @@ from aft_ray.store.workspace import Workspace
 
 ROUND = 10_000
 """Most shards per pipeline: its process keeps some KiB of Ray's notes on each until it ends."""
-
-Cluster = Callable[[], AbstractContextManager[None]]
-"""Starts or joins a cluster, for the context."""
 
 Entries = dict[tuple[str, str], dict[int, dict[str, Any]]]
 """(directory, split) -> shard -> its entry in the manifest. A directory holds the features of one view of a teacher."""

@@ -1,7 +1,8 @@
 """search: beta, combinations of teachers and any other key over one cache, on Ray Tune; then the best of each method anew.
 
-Features are extracted once for all teachers and the splits are decoded once; every trial reads its teachers' columns from
-Ray's shared memory. A trial is a training with some keys replaced; each of its evaluations reaches scheduler and searcher.
+Features are extracted once for all teachers and the splits are decoded once, when the first trial has to run; every trial reads
+its teachers' columns from Ray's shared memory. A trial is a training with some keys replaced; each of its evaluations reaches
+scheduler and searcher.
 Trials are compared on validation; only the final runs see the test split. All that is known lies in the trials'
 directories: the same command goes on after a crash.
 """
@@ -9,13 +10,13 @@ directories: the same command goes on after a crash.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
-import ray
-
 from aft_ray.cluster.lease import lease
+from aft_ray.cluster.starting import Cluster, start_once
 from aft_ray.recipe.config import Recipe, dump, load_text, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.json_files import damaged
@@ -40,14 +41,13 @@ from aft_ray.search.space import (
     top_by_rank,
 )
 from aft_ray.search.teacher_heads import heads_on_test, stores_of_heads, write_heads
-from aft_ray.search.trial import Shared, data_key
-from aft_ray.search.trials import TrialRow, claim_search, search_id
+from aft_ray.search.trial import Shared
+from aft_ray.search.trial_data import TrialData
+from aft_ray.search.trials import TrialDirectory, TrialRow, claim_search, search_id
 from aft_ray.search.tuning import Round, delete_state_of_tune
 from aft_ray.store.files import Directory
 from aft_ray.store.side_by_side import Store
 from aft_ray.store.workspace import Workspace
-from aft_ray.training.inputs.data import Data, load_data
-from aft_ray.training.inputs.order import has_label
 from aft_ray.training.inputs.stores import Setup, sample_faults
 from aft_ray.training.owner import check_owner
 from aft_ray.training.train import decide_streaming
@@ -55,46 +55,62 @@ from aft_ray.training.train import decide_streaming
 OWNER = re.compile(r"^# search_id: (\w+)$", re.MULTILINE)
 
 
-def search(setup: Setup) -> list[TrialRow]:
+def search(setup: Setup, *, cluster: Cluster = nullcontext) -> list[TrialRow]:
     """Runs the search and its final runs. Returns the rows of `trials.parquet`. Trials that are over are not run again.
     If another command runs this search, waits for it.
 
+    cluster: is called if a trial has to run; by default Ray runs already.
     Raises InputError, before a trial starts, if the samples do not suit a student or the splits do not fit in memory.
     """
-    setup = replace(setup, recipe=decide_streaming(setup.recipe, setup.stores))
-    recipe, subsets = setup.recipe, _subsets(setup)
-    if faults := final_faults(recipe):
-        raise InputError(faults)
-    with_heads = stores_of_heads(recipe)
-    with lease(Workspace.at(recipe.workspace), f"searches/{recipe.run}"):
-        rows = _search(setup, subsets)
+    subsets, students = _subsets(setup), _students(setup)
+    with_heads = stores_of_heads(setup.recipe)
+    place = Workspace.at(setup.recipe.workspace).search(setup.recipe.run)
+    with lease(Workspace.at(setup.recipe.workspace), f"searches/{setup.recipe.run}"):
+        with start_once(cluster) as start:
+            setup = replace(setup, recipe=_with_streaming(setup, place, start))
+            decided = {"train.streaming": setup.recipe.train.streaming}
+            data = TrialData([override(student, decided) for student in students], setup.stores, start)
+            rows = _search(Shared(setup.recipe, setup.stores, place), data, subsets)
         if with_heads:
-            write_heads(Workspace.at(recipe.workspace).search(recipe.run), heads_on_test(recipe, with_heads))
+            write_heads(place, heads_on_test(setup.recipe, with_heads))
         return rows
 
 
-def _search(setup: Setup, subsets: Sequence[tuple[str, ...]]) -> list[TrialRow]:
-    recipe, stores = setup.recipe, setup.stores
-    data = _load(recipe, stores)
-    place = Workspace.at(recipe.workspace).search(recipe.run)
+def _with_streaming(setup: Setup, place: Directory, start: Callable[[], None]) -> Recipe:
+    """The recipe with `train.streaming` as the search's trials have it; before the first of them, by the memory of the cluster,
+    which is started.
+
+    Raises InputError if final runs cannot be trained on samples that are streamed.
+    """
+    recipe = setup.recipe
+    if recipe.train.streaming is None:
+        trials = [place / "trials" / name for name in (place / "trials").folders()]
+        claimed = next((trial for trial in trials if TrialDirectory(trial).inputs()), None)
+        if claimed is None:
+            start()
+        recipe = decide_streaming(recipe, setup.stores, claimed)
+    if faults := final_faults(recipe):
+        raise InputError(faults)
+    return recipe
+
+
+def _search(shared: Shared, data: TrialData, subsets: Sequence[tuple[str, ...]]) -> list[TrialRow]:
+    recipe, place = shared.recipe, shared.place
     delete_state_of_tune(place)  # of killed commands, also where no trial is left to run
-    shared = Shared(recipe, stores, place, {key: ray.put(found) for key, found in data.items()})
     methods = spaces(recipe, subsets)
     rounds = [[space] for space in methods] if recipe.search.scheduler == "pbt" else [methods]
     rows: list[TrialRow] = []
     for group in rounds:
-        rows += Round(shared, _proposals(shared, group, subsets), group, "search", rows).run()
+        rows += Round(shared, data, _proposals(shared, group, subsets), group, "search", rows).run()
     if recipe.search.finalists is not None:
-        rows += Round(shared, Listed(_of_finalists(recipe, rows)), methods, "finalists", rows).run()
-    best = best_settings(rows, recipe.search.metric, _num_validation(data))
+        rows += Round(shared, data, Listed(_of_finalists(recipe, rows)), methods, "finalists", rows).run()
+    best = best_settings(rows, recipe.search.metric, _num_validation(shared.stores["validation"]))
     if best:
         write_winner(recipe, place, Setting(*winner(best).key))
     chosen = best_of_each(recipe.search.final.of, rows, recipe.search.metric)
     finals = [trial for choice in chosen for trial in final_trials(recipe, Setting(*choice.key))]
-    if recipe.search.final.train_on == "train+validation":
-        joined = {key: ray.put(found.with_validation_in_train()) for key, found in data.items()}
-        shared = replace(shared, data=joined, with_validation=True)
-    rows = Round(shared, Listed(finals), methods, "finals", rows).run(of_all=True)
+    of_finals = replace(shared, with_validation=recipe.search.final.train_on == "train+validation")
+    rows = Round(of_finals, data, Listed(finals), methods, "finals", rows).run(of_all=True)
     drop_students(recipe, place, rows, {choice.key for choice in chosen})
     return rows
 
@@ -119,25 +135,21 @@ def _subsets(setup: Setup) -> list[tuple[str, ...]]:
     return [tuple(row["teachers"]) for row in rank(setup).rows[:count]]
 
 
-def _load(recipe: Recipe, stores: Mapping[str, Store]) -> dict[str, Data]:
-    """The data of every searched student; students that read samples alike share one decoded copy."""
-    data: dict[str, Data] = {}
-    for variant in _students(recipe):
-        if faults := sample_faults(variant, stores["train"].manifest):
-            raise InputError(faults)
-        key = data_key(variant)
-        if key not in data:
-            data[key] = load_data(variant, stores)
-    return data
+def _students(setup: Setup) -> list[Recipe]:
+    """The recipe with every combination of the student's searched values.
 
-
-def _students(recipe: Recipe) -> list[Recipe]:
-    """The recipe with every combination of the student's searched values."""
+    Raises InputError if the samples do not suit one of them.
+    """
+    recipe = setup.recipe
     own = {key: values for key, values in recipe.search.space.items() if key.startswith("student.")}
     if ranged := [key for key, values in own.items() if isinstance(values, Range)]:
         raise InputError(f"search.space.{ranged[0]} must be a list: samples are decoded for each value of it.")
     settings = Space("none", {"regularizer.beta": (0.0,), "teachers": ((),), **own}).grid()
-    return [override(recipe, dict(setting.others)) for setting in settings]
+    students = [override(recipe, dict(setting.others)) for setting in settings]
+    for student in students:
+        if faults := sample_faults(student, setup.stores["train"].manifest):
+            raise InputError(faults)
+    return students
 
 
 def _proposals(shared: Shared, group: Sequence[Space], subsets: Sequence[tuple[str, ...]]) -> Proposals:
@@ -153,10 +165,9 @@ def _proposals(shared: Shared, group: Sequence[Space], subsets: Sequence[tuple[s
     return Listed([trial for trial in plan_trials(recipe, subsets) if trial.setting.method in methods])
 
 
-def _num_validation(data: Mapping[str, Data]) -> int:
-    """Labelled samples that settings are compared on."""
-    validation = next(iter(data.values())).validation
-    return int(has_label(validation.labels).sum()) if validation is not None else 0
+def _num_validation(validation: Store) -> int:
+    """Labelled samples that settings are compared on, by the manifests. A sample without features counts as labelled."""
+    return max(0, validation.num_samples - validation.manifest.get("num_unlabelled", 0))
 
 
 def read_winner(place: Directory) -> Recipe:

@@ -18,29 +18,29 @@ from ray import tune
 
 from aft_ray.cluster.quick_exit import exit_quickly
 from aft_ray.cluster.scratch import scratch
-from aft_ray.recipe.config import Recipe, dump, fingerprint, override
+from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.secrets import redacted
 from aft_ray.search.space import Trial
+from aft_ray.search.trial_data import data_key
 from aft_ray.search.trials import Clock, TrialDirectory
 from aft_ray.store.files import Directory
 from aft_ray.store.side_by_side import Store
 from aft_ray.training.best import best_score
 from aft_ray.training.checkpoint import TrainingState, history_of
 from aft_ray.training.fit import fit
-from aft_ray.training.inputs.data import transforms_of
 from aft_ray.training.provenance import joined_origin, origin, run_inputs, with_defaults
+from aft_ray.training.runs import STOP
 from aft_ray.training.train import train_in
 
 
 @dataclass(frozen=True)
 class Shared:
-    """Everything that the trials of a search share. data: decoded splits by input of the student, in Ray's shared memory."""
+    """Everything that the trials of a search share besides their data. with_validation: they train on those samples too."""
 
     recipe: Recipe
     stores: Mapping[str, Store]
     place: Directory
-    data: Mapping[str, ray.ObjectRef]
     with_validation: bool = False
 
     def recipe_of(self, trial: Trial) -> Recipe:
@@ -58,9 +58,9 @@ class Shared:
     def directory(self, name: str) -> TrialDirectory:
         return TrialDirectory(self.place / "trials" / name)
 
-
-def data_key(recipe: Recipe) -> str:
-    return fingerprint([repr(transform) for transform in transforms_of(recipe)])
+    def ask_to_stop(self, name: str) -> None:
+        """The trial ends at its next evaluation."""
+        self.directory(name).place.write(STOP, b"")
 
 
 def needed(recipe: Recipe) -> dict[str, float]:
@@ -71,14 +71,14 @@ def needed(recipe: Recipe) -> dict[str, float]:
     return {kind: count * search.workers_per_trial for kind, count in per_worker.items() if count}
 
 
-def run_trial(config: dict[str, Any], *, shared: Shared) -> None:
+def run_trial(config: dict[str, Any], *, shared: Shared, data: Mapping[str, ray.ObjectRef]) -> None:
     """Runs in a process that Tune starts. Faults of the trial are recorded, not raised: Tune retries a trial that raises, as it
-    retries one whose process died."""
+    retries one whose process died. data: of `TrialData`."""
     exit_quickly()
     directory = shared.directory(tune.get_context().get_trial_name())
     try:
         trial = replace(Trial.of(config["trial"]), seed=directory.facts()["seed"])  # `pbt` copies another trial's
-        _train_trial(trial, directory, shared)
+        _train_trial(trial, directory, shared, data)
     except ray.exceptions.RayActorError:
         raise
     except Exception as error:
@@ -87,7 +87,7 @@ def run_trial(config: dict[str, Any], *, shared: Shared) -> None:
         tune.report({"step": 0, "score": -math.inf})
 
 
-def _train_trial(trial: Trial, directory: TrialDirectory, shared: Shared) -> None:
+def _train_trial(trial: Trial, directory: TrialDirectory, shared: Shared, data: Mapping[str, ray.ObjectRef]) -> None:
     recipe, place = shared.recipe_of(trial), directory.place
     metric, is_final = shared.recipe.search.metric, trial.stage == "final"
     is_population = shared.recipe.search.scheduler == "pbt" and not is_final
@@ -124,10 +124,9 @@ def _train_trial(trial: Trial, directory: TrialDirectory, shared: Shared) -> Non
         for line in history_of(resume):
             tell(line)  # an earlier process of the search was told, this one's scheduler was not
     saved_at = time.monotonic()
-    data = ray.get(shared.data[data_key(recipe)])
     fit(
         recipe,
-        data,
+        ray.get(data[data_key(recipe)]),
         directory=place,
         report=report,
         resume=resume,

@@ -134,6 +134,13 @@ class TrialDirectory(RunDirectory):
         """`status` and `error`, None while the trial is not over."""
         return self._read("outcome.json", Outcome) if self.place.has("outcome.json") else None
 
+    def is_over(self) -> bool:
+        """Whether it need not run again. Failed trials are run again."""
+        if self.outcome() is None and self.is_finished:  # its process died before it could say so
+            self.end("finished")
+        outcome = self.outcome()
+        return outcome is not None and outcome["status"] != "failed"
+
     def _read(self, name: str, shape: Any) -> dict[str, Any]:
         content = self.place.read_json(name, shape, self.way_out)
         return unmarked(content, self.run_id, f"{self.place}/{name}", self.way_out)

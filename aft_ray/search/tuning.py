@@ -27,10 +27,10 @@ from aft_ray.search.proposals import Listed, Proposals
 from aft_ray.search.schedulers import AshaPerMethod, population, reports
 from aft_ray.search.space import Space, Trial
 from aft_ray.search.trial import Shared, needed, run_trial
+from aft_ray.search.trial_data import TrialData
 from aft_ray.search.trials import TrialDirectory, TrialRow, known_rows, write_table
 from aft_ray.store.files import Directory
 from aft_ray.training.best import best_score, score
-from aft_ray.training.runs import STOP
 
 logger = logging.getLogger(__name__)
 WRITE_EVERY_S = 2.0
@@ -42,9 +42,11 @@ OF_TUNE = re.compile(r"tune-(search|finalists|finals)-\d{8}-\d{6}")
 
 @dataclass
 class Round:
-    """Trials that run side by side: the search's own, or the final ones. earlier: rows of the rounds before."""
+    """Trials that run side by side: the search's own, or the final ones. data: is loaded if one of them has to run. earlier: rows
+    of the rounds before."""
 
     shared: Shared
+    data: TrialData
     proposals: Proposals
     group: Sequence[Space]
     title: str
@@ -58,14 +60,12 @@ class Round:
 
         Raises KeyboardInterrupt after Ctrl-C, and ClusterError if Tune returns before all trials are over.
         """
-        recipe = self.shared.recipe
-        scheduler = self._scheduler()
         with self._searcher_named():
             first = self.next()
         if first is not None:
-            self._tune(first, scheduler)
+            self._tune(first, self._scheduler())
             self._check_ended()
-        own = known_rows(self.shared.place / "trials", self.names, recipe.search.metric)
+        own = known_rows(self.shared.place / "trials", self.names, self.shared.recipe.search.metric)
         write_table(self.shared.place, [*self.earlier, *own])
         return [*self.earlier, *own] if of_all else own
 
@@ -81,16 +81,20 @@ class Round:
         return own_faults(self.shared.recipe.search.searcher, "search.searcher")
 
     def next(self) -> Trial | None:
-        """The next trial that has not ended; the searcher is told of ended ones."""
+        """The next trial that has not ended; the searcher is told of ended ones.
+
+        Raises InputError as `TrialData.load`, and if another trial lies in its directory.
+        """
         while (trial := self.proposals.next()) is not None:
             self.names.append(trial.name)
             directory = self.shared.directory(trial.name)
             recipe = self.shared.recipe_of(trial)
-            directory.claim_trial(trial, len(self.names), recipe, self.shared.inputs_of(recipe))
-            if directory.outcome() is None and directory.is_finished:  # its process died before it could say so
-                directory.end("finished")
-            outcome = directory.outcome()
-            if outcome is None or outcome["status"] == "failed":
+            inputs = self.shared.inputs_of(recipe)
+            is_over = directory.check_claim(inputs) and directory.is_over()
+            if not is_over:
+                self.data.load()  # a fault of the samples leaves no claim: mended samples are other inputs
+            directory.claim_trial(trial, len(self.names), recipe, inputs)
+            if not is_over:
                 directory.reopen()
                 return trial
             self.proposals.tell(trial, self._best(directory))
@@ -139,7 +143,7 @@ class Round:
             with own_faults(recipe.search.scheduler, "search.scheduler"):
                 return import_class(recipe.search.scheduler, "search.scheduler", ("on_trial_result",))(recipe)
         # Killed by Tune, a trial would leave its workers' reservations with Ray Train.
-        scheduler = AshaPerMethod(recipe, self._ask_to_stop if recipe.search.workers_per_trial > 1 else None)
+        scheduler = AshaPerMethod(recipe, self.shared.ask_to_stop if recipe.search.workers_per_trial > 1 else None)
         for name in (self.shared.place / "trials").folders():
             directory = self.shared.directory(name)
             outcome, facts = directory.outcome(), directory.facts()
@@ -148,9 +152,6 @@ class Round:
                 scores = [score(line, recipe.search.metric) for line in history]
                 scheduler.remember(facts["method"], name, reports(history, scores))
         return scheduler
-
-    def _ask_to_stop(self, name: str) -> None:
-        self.shared.directory(name).place.write(STOP, b"")
 
     def _tune(self, first: Trial, scheduler: Any) -> None:
         recipe = self.shared.recipe
@@ -166,8 +167,10 @@ class Round:
                 trials = (self._as_saved(trial) for trial in (first, *iter(self.next, None)))
                 space = {"trial": tune.grid_search([*trials])}
                 proposed = {"max_concurrent_trials": at_once}
+            data = self.data.in_shared_memory(with_validation=self.shared.with_validation)
+            train = tune.with_parameters(run_trial, shared=self.shared, data=data)
             tuner = tune.Tuner(
-                tune.with_resources(tune.with_parameters(run_trial, shared=self.shared), _reserved(recipe)),
+                tune.with_resources(train, _reserved(recipe)),
                 param_space=space,
                 tune_config=tune.TuneConfig(
                     metric="score",

@@ -86,7 +86,8 @@ def _tune(self: Any, first: Trial, scheduler: Any) -> None:
             get_context=lambda found=context: found, report=lambda *given, **options: None, get_checkpoint=lambda: None
         )
         with patch.object(aft_ray.search.trial, "tune", tune):
-            run_trial({"trial": trial.to_json()}, shared=self.shared)
+            data = self.data.in_shared_memory(with_validation=self.shared.with_validation)
+            run_trial({"trial": trial.to_json()}, shared=self.shared, data=data)
         self.over(trial.name, "stopped")
         self.tell(trial)
         trial = self.next()

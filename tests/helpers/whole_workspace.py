@@ -51,7 +51,7 @@ def whole_workspace(place: Path) -> Path:
 
 def search(given: Recipe) -> None:
     setup = open_setup(given, "search")
-    shared = Shared(given, setup.stores, Workspace.at(given.workspace).search(given.run), {})
+    shared = Shared(given, setup.stores, Workspace.at(given.workspace).search(given.run))
     trials = plan_search(setup)
     for number, trial in enumerate(trials, 1):
         own, directory = shared.recipe_of(trial), shared.directory(trial.name)

@@ -9,6 +9,7 @@ from aft_ray.search.proposals import Listed
 from aft_ray.search.search import plan_search
 from aft_ray.search.space import spaces
 from aft_ray.search.trial import Shared
+from aft_ray.search.trial_data import TrialData
 from aft_ray.search.tuning import Round
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.fit import fit
@@ -20,7 +21,8 @@ def test_the_best_of_the_trials_that_are_over_is_kept_with_its_setting(tmp_path:
     given = made_workspace(tmp_path, changes)
     setup, place = open_setup(given, "search"), Workspace.at(tmp_path).search("main")
     trials = plan_search(setup)
-    of = Round(Shared(given, setup.stores, place, {}), Listed(list(trials)), spaces(given, [("one",)]), "search", [])
+    shared, data = Shared(given, setup.stores, place), TrialData([given], setup.stores, start=lambda: None)
+    of = Round(shared, data, Listed(list(trials)), spaces(given, [("one",)]), "search", [])
     assert of.best_so_far() == ""
     scores = {}
     for trial in trials[:3]:
@@ -39,7 +41,8 @@ def test_a_trial_whose_process_died_after_its_last_write_is_over(tmp_path: Path)
     given = made_workspace(tmp_path, {"search.compare": ["none"], "search.seeds": 2, "train.steps": 2})
     setup, place = open_setup(given, "search"), Workspace.at(tmp_path).search("main")
     first, second = plan_search(setup)
-    of = Round(Shared(given, setup.stores, place, {}), Listed([first, second]), spaces(given, [("one",)]), "search", [])
+    shared, data = Shared(given, setup.stores, place), TrialData([given], setup.stores, start=lambda: None)
+    of = Round(shared, data, Listed([first, second]), spaces(given, [("one",)]), "search", [])
     directory, recipe = of.shared.directory(first.name), of.shared.recipe_of(first)
     directory.claim_trial(first, 0, recipe, of.shared.inputs_of(recipe))
     fit(recipe, DATA, directory=directory.place, report=lambda metrics, state: None, evaluate_test=False)

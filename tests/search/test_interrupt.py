@@ -55,6 +55,6 @@ def test_trials_that_tune_gives_up_are_no_ctrl_c(monkeypatch: pytest.MonkeyPatch
     shared: Any = SimpleNamespace(recipe=recipe, place="work/searches/one", directory=directories.get)
     monkeypatch.setattr(Round, "next", lambda self: "a")
     monkeypatch.setattr(Round, "_tune", lambda self, first, scheduler: self.names.extend(outcomes))
-    proposals: Any = None
+    unused: Any = None
     with pytest.raises(ClusterError, match="2 of 3 trials had not ended, the first b.*runs these trials again"):
-        Round(shared, proposals, [], "search", []).run()
+        Round(shared, unused, unused, [], "search", []).run()

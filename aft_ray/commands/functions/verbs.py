@@ -97,10 +97,9 @@ def search(recipe: Recipe) -> Search:
     """Compares settings and methods on validation, and the best of each on test. The table has each method at its best."""
     _ready(recipe)
     setup = open_setup(recipe, "search")
-    with _cluster(recipe, "search"):
-        from aft_ray.search.search import search
+    from aft_ray.search.search import search
 
-        search(setup)
+    search(setup, cluster=partial(_cluster, recipe, "search"))
     return found_search(recipe)
 
 
