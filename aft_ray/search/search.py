@@ -40,7 +40,7 @@ from aft_ray.search.space import (
     teacher_subsets,
     top_by_rank,
 )
-from aft_ray.search.teacher_heads import heads_on_test, stores_of_heads, write_heads
+from aft_ray.search.teacher_heads import stores_of_heads, update_heads
 from aft_ray.search.trial import Shared
 from aft_ray.search.trial_data import TrialData
 from aft_ray.search.trials import TrialDirectory, TrialRow, claim_search, search_id
@@ -72,7 +72,7 @@ def search(setup: Setup, *, cluster: Cluster = nullcontext) -> list[TrialRow]:
             data = TrialData([override(student, decided) for student in students], setup.stores, start)
             rows = _search(Shared(setup.recipe, setup.stores, place), data, subsets)
         if with_heads:
-            write_heads(place, heads_on_test(setup.recipe, with_heads))
+            update_heads(place, setup.recipe, with_heads)
         return rows
 
 

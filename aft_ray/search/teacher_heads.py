@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from aft_ray.recipe.config import Recipe
+import aft_ray
+from aft_ray.recipe.config import Recipe, fingerprint
+from aft_ray.recipe.errors import InputError
 from aft_ray.search.heads import Heads, columns_of, labelled_rows, rows_with
 from aft_ray.search.knowledge import train_labels
 from aft_ray.search.trials import read_sealed, write_sealed
@@ -23,6 +25,8 @@ from aft_ray.training.inputs.stores import open_stores
 
 FILE = "teacher_heads.parquet"
 COLUMNS = {"teacher": pa.string(), "head": pa.string(), "val_accuracy": pa.float64(), "test_accuracy": pa.float64()}
+MADE_OF = b"aft_ray.made_of"
+"""Key in the file's metadata, whose value identifies the features and labels."""
 TITLES = {"linear": "teacher's linear head", "neighbours": "teacher's neighbours"}
 
 
@@ -71,9 +75,32 @@ def heads_on_test(recipe: Recipe, stores: dict[str, Store]) -> list[TeacherHead]
     return sorted(found, key=lambda head: -head.test_accuracy)
 
 
-def write_heads(search: Directory, heads: list[TeacherHead]) -> None:
-    table = pa.Table.from_pylist([vars(head) for head in heads], schema=pa.schema(COLUMNS))
-    write_sealed(search, FILE, table)
+def update_heads(search: Directory, recipe: Recipe, stores: dict[str, Store]) -> None:
+    """Writes the heads of every teacher, unless those of the same features and labels are there."""
+    parts = {
+        "splits": {split: store.checksums() for split, store in stores.items()},
+        "teachers": recipe.teacher_names(),
+        "labels": [recipe.train.labels_per_class, recipe.train.seed],
+        "version": aft_ray.__version__,
+    }
+    made_of = fingerprint(parts)
+    if _made_of(search) != made_of:
+        write_heads(search, heads_on_test(recipe, stores), made_of)
+
+
+def _made_of(search: Directory) -> str | None:
+    """The identity of what the heads in the search were made of; None where they cannot be read."""
+    try:
+        table = read_sealed(search, FILE, COLUMNS, COLUMNS)
+    except InputError:
+        return None
+    return (table.schema.metadata or {}).get(MADE_OF, b"").decode() if table is not None else None
+
+
+def write_heads(search: Directory, heads: list[TeacherHead], made_of: str = "") -> None:
+    """made_of: see MADE_OF; heads without it are made anew."""
+    schema = pa.schema(COLUMNS, metadata={MADE_OF: made_of})
+    write_sealed(search, FILE, pa.Table.from_pylist([vars(head) for head in heads], schema=schema))
 
 
 def read_heads(search: Directory) -> list[TeacherHead]:

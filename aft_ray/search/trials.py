@@ -269,8 +269,9 @@ def write_table(search: Directory, rows: Sequence[TrialRow]) -> None:
 
 
 def write_sealed(search: Directory, name: str, table: pa.Table) -> None:
-    """A small table of the search, with its id and a digest."""
-    search.write(name, sealed_table(table, {SEARCH_KEY: claim_search(search).encode()}))
+    """A small table of the search, with its id and a digest beside its own metadata."""
+    metadata = {**(table.schema.metadata or {}), SEARCH_KEY: claim_search(search).encode()}
+    search.write(name, sealed_table(table, metadata))
 
 
 def read_table(search: Directory) -> list[TrialRow]:

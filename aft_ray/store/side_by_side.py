@@ -65,6 +65,13 @@ class Store:
     def teacher_dims(self) -> list[int]:
         return [int(manifest["feature_dim"]) for manifest in self.feature_manifests]
 
+    def checksums(self) -> dict[str, Any]:
+        """Of all shards, the samples' and each teacher's: the same content has the same."""
+        return {
+            "samples": [shard["sha256"] for shard in self.manifest["shards"]],
+            "features": [[shard["sha256"] for shard in manifest["shards"]] for manifest in self.feature_manifests],
+        }
+
     def read_shard(
         self, index: int, columns: Sequence[str] | None = None, *, side_by_side: bool = True
     ) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.search.best import best_settings, winner
 from aft_ray.search.search import plan_search, write_winner
 from aft_ray.search.space import Setting
-from aft_ray.search.teacher_heads import heads_on_test, write_heads
+from aft_ray.search.teacher_heads import update_heads
 from aft_ray.search.trial import Shared
 from aft_ray.search.trials import known_rows, write_table
 from aft_ray.store.schema import SPLITS
@@ -61,7 +61,7 @@ def search(given: Recipe) -> None:
     rows = known_rows(shared.place / "trials", [trial.name for trial in trials], None)
     write_table(shared.place, rows)
     write_winner(given, shared.place, Setting(*winner(best_settings(rows, None)).key))
-    write_heads(shared.place, heads_on_test(given, open_stores(given, given.teacher_names(), SPLITS)))
+    update_heads(shared.place, given, open_stores(given, given.teacher_names(), SPLITS))
 
 
 def predictions(given: Recipe, name: str) -> None:

@@ -1,4 +1,4 @@
-"""A search that is over, run again: it shows its table, and neither starts a cluster nor decodes a sample."""
+"""A search that is over, run again: it shows its table, starts no cluster, decodes no sample and reads no features."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aft_ray.commands.check import open_setup
 from aft_ray.commands.functions import verbs
 from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.recipe.errors import InputError
-from aft_ray.search import trial_data
+from aft_ray.search import teacher_heads, trial_data
 from aft_ray.search.search import search
 from aft_ray.search.trials import TrialRow
 from aft_ray.store.schema import UNLABELED
@@ -39,7 +39,7 @@ CHANGES = {
 
 
 def never(*given: Any, **named: Any) -> NoReturn:
-    raise AssertionError("a cluster was started, or samples were decoded")
+    raise AssertionError("a cluster was started, or samples or features were read")
 
 
 class Counted:
@@ -73,6 +73,7 @@ def test_it_needs_no_cluster_and_no_data_for_the_same_table(
     rows, files = finished(given), files_of(given)
     assert {row["stage"] for row in rows} == {"search", "final"}
     monkeypatch.setattr(trial_data, "load_data", never)
+    monkeypatch.setattr(teacher_heads, "heads_on_test", never)
     assert search(open_setup(given, "search"), cluster=never) == rows
     assert files_of(given) == files
 

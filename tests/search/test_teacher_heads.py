@@ -15,7 +15,15 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.report.report import report
 from aft_ray.search.check import task_faults
 from aft_ray.search.rank import rank
-from aft_ray.search.teacher_heads import TeacherHead, heads_on_test, read_heads, stores_of_heads, write_heads
+from aft_ray.search.teacher_heads import (
+    TeacherHead,
+    _made_of,
+    heads_on_test,
+    read_heads,
+    stores_of_heads,
+    update_heads,
+    write_heads,
+)
 from aft_ray.store.workspace import Workspace
 from tests.helpers.report import recipe_at, write_everything
 from tests.helpers.training import DATA, TEST, made_workspace
@@ -57,6 +65,31 @@ def test_teachers_run_over_the_test_split_where_their_heads_are_asked_for(tmp_pa
     assert not open_setup(asked, "search").stores["test"].features, "students are tested on every sample, as before"
     without_finals = override(asked, {"search.final.seeds": 0})
     assert without_finals.extracted_splits() == ("train", "validation") and stores_of_heads(without_finals) is None
+
+
+def test_heads_are_made_anew_where_features_or_labels_changed_or_the_file_is_damaged(tmp_path: Path) -> None:
+    given = override(made_workspace(tmp_path), ASKED)
+    search, stores = Workspace.at(tmp_path).search("main"), stores_of_heads(given)
+    assert stores is not None
+    update_heads(search, given, stores)
+    heads = read_heads(search)
+
+    file = tmp_path / "searches" / "main" / "teacher_heads.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    update_heads(search, given, stores)
+    assert read_heads(search) == heads
+
+    update_heads(search, override(given, {"train.labels_per_class": 2}), stores)
+    assert read_heads(search) != heads
+    update_heads(search, given, stores)
+    assert read_heads(search) == heads
+
+    write_heads(search, HEADS, _made_of(search) or "")
+    update_heads(search, given, stores)
+    assert read_heads(search) == HEADS, "those that are there stay"
+    stores["train"].feature_manifests[1]["shards"][0]["sha256"] = "of other features"
+    update_heads(search, given, stores)
+    assert read_heads(search) == heads
 
 
 def test_missing_features_of_test_are_told_before_the_search_starts(tmp_path: Path) -> None:

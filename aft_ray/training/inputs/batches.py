@@ -175,8 +175,7 @@ def load_split(
         return _read_arrays(store, transforms, max_bad_samples)
 
     made_of = {
-        "samples": [shard["sha256"] for shard in store.manifest["shards"]],
-        "features": [[shard["sha256"] for shard in manifest["shards"]] for manifest in store.feature_manifests],
+        **store.checksums(),
         "transforms": [repr(transform) for transform in transforms],
         "max_bad_samples": max_bad_samples,
     }
