@@ -12,18 +12,29 @@ from aft_ray.recipe.errors import ClusterError, InputError
 KNOWN = (InputError, OSError, ClusterError, GangLost)
 """Errors that the caller handles; a task's are raised as they were there."""
 
-LOST = (
+GONE = (
     ray.exceptions.WorkerCrashedError,
     ray.exceptions.RayActorError,
     ray.exceptions.NodeDiedError,
     ray.exceptions.LocalRayletDiedError,
     ray.exceptions.ObjectLostError,
     ray.exceptions.OutOfMemoryError,
+)
+"""Errors of processes and nodes that have ended, and of what they held."""
+
+LOST = (
+    *GONE,
     ray.exceptions.OutOfDiskError,
     ray.exceptions.ObjectStoreFullError,
     ray.exceptions.TaskUnschedulableError,
 )
 """Errors of processes, nodes and results that were lost more often than Ray repeats the work, or cannot be repeated."""
+
+
+def is_gone(error: Exception) -> bool:
+    """Whether the error, or that of a task that it tells of, is one of GONE."""
+    cause = getattr(error, "cause", None)
+    return isinstance(error, GONE) or (isinstance(cause, Exception) and is_gone(cause))
 
 
 def known_cause(error: Exception) -> Exception:

@@ -1,4 +1,4 @@
-"""The actors of a pipeline: a pool for each stage, in the places of a gang."""
+"""The actors of a pipeline: a pool for each stage, in the places of a gang and, for those that join later, of its growth."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import ray
 
-from aft_ray.cluster.gang import Gang
+from aft_ray.cluster.gang import Gang, Place
+from aft_ray.cluster.growth import Growth
 from aft_ray.cluster.quick_exit import exit_quickly
 
 
@@ -27,10 +28,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Pool:
-    """The actors of one stage. nodes: of each. slots_each: rows that one has at the same time; one of them travels to it."""
+    """The actors of one stage. nodes: of each at first, None for one that joins later. slots_each: rows that one has at the same
+    time; one of them travels to it."""
 
     actors: Sequence[ray.actor.ActorHandle]
-    nodes: Sequence[str]
+    nodes: Sequence[str | None]
     slots_each: int
 
     @property
@@ -38,16 +40,21 @@ class Pool:
         return self.slots_each * len(self.actors)
 
 
-def crew_of(stages: Sequence[Stage], gang: Gang, num_items: int) -> list[Pool]:
-    """Starts the actors, at most `num_items` for each stage. They end with this process, or the gang."""
-    return [_pool(stage, gang, number, num_items) for number, stage in enumerate(stages)]
+def crew_of(stages: Sequence[Stage], gang: Gang, growth: Growth, num_items: int) -> list[Pool]:
+    """Starts the actors, at most `num_items` for each stage. They end with this process, or their reservations."""
+    return [
+        _pool(stage, [*gang.places(number), *growth.places(number)][:num_items]) for number, stage in enumerate(stages)
+    ]
 
 
-def _pool(stage: Stage, gang: Gang, number: int, num_items: int) -> Pool:
-    places = gang.places(number)[:num_items]
+def _pool(stage: Stage, places: Sequence[Place]) -> Pool:
     kind: Any = ray.remote(type(stage.make.__name__, (Worker,), {}))  # the name is the title of its processes
-    common = {"max_restarts": -1, "max_task_retries": -1, "max_concurrency": stage.calls}
-    actors = [kind.options(**common, **place.options).remote(stage) for place in places]
+    actors = []
+    for place in places:
+        # A call to one that joined fails with its node, and its row begins anew elsewhere: the node may never be replaced.
+        retries = 0 if place.node is None else -1
+        options = {"max_restarts": -1, "max_task_retries": retries, "max_concurrency": stage.calls, **place.options}
+        actors.append(kind.options(**options).remote(stage))
     return Pool(actors, [place.node for place in places], stage.calls + 1)
 
 
@@ -66,3 +73,8 @@ class Worker:
         if self.fault is not None:
             raise self.fault
         return self.work(row)
+
+    def node(self) -> str:
+        """The id of the node that it is on, once its constructor is done."""
+        node: str = ray.get_runtime_context().get_node_id()
+        return node

@@ -35,7 +35,14 @@ class ActorPool(Protocol):
     """The actors of one stage of a pipeline; a teacher's section of a recipe is one."""
 
     @property
-    def num_actors(self) -> int: ...
+    def min_actors(self) -> int:
+        """Actors that the pipeline begins with."""
+        ...
+
+    @property
+    def max_actors(self) -> int:
+        """Most actors, with those that join later."""
+        ...
 
     @property
     def num_gpus(self) -> float:
@@ -58,6 +65,11 @@ class Share:
     def of(self, pool: ActorPool) -> Bundle:
         return {"CPU": 1.0, "GPU": pool.num_gpus} if pool.num_gpus else {"CPU": self.actor_cpus}
 
+    def bundles(self, pools: Sequence[ActorPool]) -> list[Bundle]:
+        """All that a pipeline begins with: the readers, then the actors of each pool."""
+        of_pools = [self.of(pool) for pool in pools for _ in range(pool.min_actors)]
+        return [{"CPU": self.reader_cpus}] * self.readers + of_pools
+
 
 def share_of(pools: Sequence[ActorPool], nodes: Sequence[Mapping[str, float]], decode_cpus: int | None = None) -> Share:
     """Divides CPUs between readers and actors.
@@ -69,13 +81,13 @@ def share_of(pools: Sequence[ActorPool], nodes: Sequence[Mapping[str, float]], d
     nodes: the resources of each. Raises InputError if the nodes lack the requested GPUs or CPUs.
     """
     cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
-    gpus_asked = sum(pool.num_gpus * pool.num_actors for pool in pools)
+    gpus_asked = sum(pool.num_gpus * pool.min_actors for pool in pools)
     if gpus_asked > gpus:
         raise InputError(
             f"{gpus_asked:g} GPUs are asked for, the cluster has {gpus:g}. Lower the number of GPUs or actors."
         )
-    on_gpu = sum(pool.num_actors for pool in pools if pool.num_gpus)
-    on_cpu = sum(pool.num_actors for pool in pools if not pool.num_gpus)
+    on_gpu = sum(pool.min_actors for pool in pools if pool.num_gpus)
+    on_cpu = sum(pool.min_actors for pool in pools if not pool.num_gpus)
     if decode_cpus is not None and decode_cpus + on_gpu >= cpus + (not on_cpu):
         raise InputError(
             f"resources.decode_cpus is {decode_cpus}, and {on_gpu} actors beside GPUs take one CPU each; the cluster has"
@@ -88,7 +100,7 @@ def share_of(pools: Sequence[ActorPool], nodes: Sequence[Mapping[str, float]], d
     free -= decode_cpus or max(min(1.0, own / 2), own / 4)
     for cpus_each in range(int(free / on_cpu), 0, -1):
         share = Share(decode_cpus or int(own - on_gpu - on_cpu * cpus_each), 1.0, float(cpus_each))
-        if _fits(pools, nodes, share):
+        if free_after(share.bundles(pools), nodes) is not None:
             return share
     actor_cpus = _rounded_down(min(1.0, free / on_cpu))
     left = own - on_gpu - on_cpu * actor_cpus
@@ -102,8 +114,8 @@ def _rounded_down(cpus: float) -> float:
 
 
 def _fitting(pools: Sequence[ActorPool], nodes: Sequence[Mapping[str, float]], share: Share) -> Share:
-    if not _fits(pools, nodes, share):
-        actors = ", ".join(f"{pool.num_actors} with {named(share.of(pool))}" for pool in pools)
+    if free_after(share.bundles(pools), nodes) is None:
+        actors = ", ".join(f"{pool.min_actors} with {named(share.of(pool))}" for pool in pools)
         raise InputError(
             f"{actors} and {share.readers} readers with {share.reader_cpus:g} CPUs do not fit on the nodes of the cluster."
             " Lower the number of GPUs or actors, or resources.decode_cpus."
@@ -111,18 +123,16 @@ def _fitting(pools: Sequence[ActorPool], nodes: Sequence[Mapping[str, float]], s
     return share
 
 
-def _fits(pools: Sequence[ActorPool], nodes: Sequence[Mapping[str, float]], share: Share) -> bool:
-    """Whether the nodes have room when the largest bundles are placed first, as Ray does."""
-    bundles = [share.of(pool) for pool in pools for _ in range(pool.num_actors)]
-    bundles += [{"CPU": share.reader_cpus}] * share.readers
+def free_after(bundles: Sequence[Bundle], nodes: Sequence[Mapping[str, float]]) -> list[Bundle] | None:
+    """What is left of the nodes when the largest bundles are placed first, as Ray does; None if they do not fit."""
     free = [dict(node) for node in nodes]
     for bundle in sorted(bundles, key=lambda bundle: (bundle.get("GPU", 0), bundle["CPU"]), reverse=True):
         room = next((node for node in free if all(node.get(k, 0) > n - 1e-6 for k, n in bundle.items())), None)
         if room is None:
-            return False
+            return None
         for kind, count in bundle.items():
             room[kind] -= count
-    return True
+    return free
 
 
 class GangLost(Exception):
@@ -130,31 +140,32 @@ class GangLost(Exception):
 
 
 class Place(NamedTuple):
-    """Where an actor of a gang goes: its options for Ray, and the id of the node that it is on at first."""
+    """Where an actor goes: its options for Ray, and the id of the node that it is on at first, None if that is not known yet."""
 
     options: dict[str, Any]
-    node: str
+    node: str | None
+
+
+def place_in(group: PlacementGroup, number: int, bundle: Bundle, node: str | None) -> Place:
+    """The place that has this bundle of the group, on `node`."""
+    strategy = PlacementGroupSchedulingStrategy(group, number)
+    return Place({"num_cpus": bundle["CPU"], "num_gpus": bundle.get("GPU", 0), "scheduling_strategy": strategy}, node)
 
 
 @dataclass(frozen=True)
 class Gang:
-    """The reserved resources of one pipeline. pools: for each stage, an actor's bundle and the bundles' numbers in `group`."""
+    """The reserved resources of one pipeline. pools: for each stage, an actor's bundle and the bundles' numbers in `group`.
+    share: what it took of the cluster."""
 
     group: PlacementGroup
     pools: Sequence[tuple[Bundle, range]]
+    share: Share
 
     def places(self, pool: int) -> list[Place]:
         """The places of a stage's actors. pool: 0 for readers, then the requested pools in order."""
         bundle, numbers = self.pools[pool]
-        resources = {"num_cpus": bundle["CPU"], "num_gpus": bundle.get("GPU", 0)}
         nodes = placement_group_table(self.group)["bundles_to_node_id"]
-        return [
-            Place(
-                {**resources, "scheduling_strategy": PlacementGroupSchedulingStrategy(self.group, number)},
-                nodes[number],
-            )
-            for number in numbers
-        ]
+        return [place_in(self.group, number, bundle, nodes[number]) for number in numbers]
 
     def is_whole(self) -> bool:
         """Whether every actor has a node. A task of an actor without one waits, even while other actors are idle."""
@@ -165,14 +176,15 @@ class Gang:
 def gang(pools: Sequence[ActorPool], decode_cpus: int | None = None) -> Iterator[Gang]:
     """Waits for room for readers and all of `pools`, and prints what it waits for. Raises InputError as `share_of`."""
     share = share_of(pools, nodes_resources(), decode_cpus)
-    wanted = [({"CPU": share.reader_cpus}, share.readers), *((share.of(pool), pool.num_actors) for pool in pools)]
+    wanted = [({"CPU": share.reader_cpus}, share.readers), *((share.of(pool), pool.min_actors) for pool in pools)]
     starts = [0, *itertools.accumulate(count for _, count in wanted)]
-    group = placement_group([bundle for bundle, count in wanted for _ in range(count)])
+    group = placement_group(share.bundles(pools))
     try:
         _wait(group)
         yield Gang(
             group,
             [(bundle, range(start, start + count)) for (bundle, count), start in zip(wanted, starts, strict=False)],
+            share,
         )
     finally:
         remove_placement_group(group)

@@ -19,6 +19,7 @@ from aft_ray.cluster.attempts import Attempts, AttemptsHere
 from aft_ray.cluster.causes import KNOWN, known_cause
 from aft_ray.cluster.crew import Stage, crew_of
 from aft_ray.cluster.gang import ActorPool, Gang, GangLost, gang
+from aft_ray.cluster.growth import Growth, growth
 from aft_ray.cluster.relay import RESULT, relayed
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import ResourcesConfig
@@ -49,8 +50,12 @@ def run_pipeline(
     Raises InputError and OSError of a stage as they were raised there, and ClusterError if Ray gives up lost work.
     """
     while left := list(items):
-        with gang(pools, resources.decode_cpus) as place, beside_driver(Conductor) as conductor:
-            lists = conductor.run.remote(left, stages, place, max(LOST_AFTER_S, resources.wait_s))
+        with (
+            gang(pools, resources.decode_cpus) as begun,
+            growth(pools, begun.share, resources.decode_cpus, len(left)) as growing,
+            beside_driver(Conductor) as conductor,
+        ):
+            lists = conductor.run.remote(left, stages, begun, growing, max(LOST_AFTER_S, resources.wait_s))
             failure = _failure(lists, take)
         if failure is None:
             return
@@ -63,14 +68,16 @@ class Conductor:
     """Runs one pipeline, in a process that ends with it and so frees the KiB that Ray keeps for every row: in the driver they
     would add up. Only this process imports Ray Data."""
 
-    def run(self, items: list[Item], stages: Sequence[Stage], place: Gang, patience_s: float) -> Iterator[list[Any]]:
+    def run(
+        self, items: list[Item], stages: Sequence[Stage], begun: Gang, growing: Growth, patience_s: float
+    ) -> Iterator[list[Any]]:
         """Yields the results in lists: Ray keeps a note of every yielded value at the driver too."""
-        crew = crew_of(stages, place, len(items))  # before Ray Data is imported: models load meanwhile
+        crew = crew_of(stages, begun, growing, len(items))  # before Ray Data is imported: models load meanwhile
         _set_context()
         done: list[Any] = []
         failure, sent = None, -math.inf
         try:
-            for row in relayed(items, crew, place, patience_s).iter_rows():
+            for row in relayed(items, crew, begun, patience_s).iter_rows():
                 result = pickle.loads(row[RESULT])
                 if isinstance(result, Exception):
                     raise result

@@ -40,7 +40,7 @@ def preflight(recipe: Recipe, verb: str) -> None:
 
 def wanted(recipe: Recipe, verb: str) -> list[Bundle]:
     """The resources that `verb` needs at the same time, CPUs for reading samples included."""
-    teachers = [{"CPU": 1.0, "GPU": t.num_gpus} for t in recipe.teachers if t.num_gpus for _ in range(t.num_actors)]
+    teachers = [{"CPU": 1.0, "GPU": t.num_gpus} for t in recipe.teachers if t.num_gpus for _ in range(t.min_actors)]
     worker = recipe.worker_resources()
     workers = [worker] * (recipe.resources.min_workers or recipe.train.num_workers)
     bundles = {

@@ -19,9 +19,15 @@ class ReadAhead:
 
     def __init__(self, capacity: float, at_least: int) -> None:
         """capacity: bytes of the object stores. at_least: rows that may be at work whatever their size."""
-        self.bytes, self.at_least = SHARE * capacity, at_least
         self.at_work, self.largest = 0, 0
         self.changed = threading.Condition()
+        self.make_room(capacity, at_least)
+
+    def make_room(self, capacity: float, at_least: int) -> None:
+        """Takes new values of the constructor's."""
+        with self.changed:
+            self.bytes, self.at_least = SHARE * capacity, at_least
+            self.changed.notify_all()
 
     @contextmanager
     def one(self) -> Iterator[None]:

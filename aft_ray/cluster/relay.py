@@ -9,18 +9,18 @@ the next actor.
 from __future__ import annotations
 
 import pickle
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.experimental import get_object_locations
 
-from aft_ray.cluster.causes import KNOWN, known_cause
+from aft_ray.cluster.causes import KNOWN, is_gone, known_cause
 from aft_ray.cluster.crew import Pool
 from aft_ray.cluster.gang import LOOKED_EVERY_S, Gang, LossWatch
+from aft_ray.cluster.joining import Joining
 from aft_ray.cluster.read_ahead import ReadAhead
+from aft_ray.cluster.slots import Slots
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -56,55 +56,51 @@ class Relay:
 
     def __init__(self, crew: Sequence[Pool], gang: Gang, patience_s: float) -> None:
         self.pools = [(pool.actors, Slots(pool.nodes, pool.slots_each)) for pool in crew]
-        self.losses = LossWatch(gang, patience_s)
-        capacity = ray.cluster_resources().get("object_store_memory", 0.0)
-        self.ahead = ReadAhead(capacity, at_least=sum(pool.num_slots for pool in crew[1:]))
+        self.losses, self.ahead = LossWatch(gang, patience_s), ReadAhead(**self._room())
+        # Nodes that joined bring room for rows that were read, and actors that must not wait for them.
+        self.joining = Joining(self.pools, lambda: self.ahead.make_room(**self._room()))
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row's result, or the error of KNOWN that ends the pipeline: Ray Data would change its message."""
         try:
-            result = ray.get(self._led(pickle.loads(row[ITEM])))
+            result = self._result(pickle.loads(row[ITEM]))
         except Exception as error:
             result = known_cause(error)
             if not isinstance(result, KNOWN):
                 raise
         return {RESULT: pickle.dumps(result)}
 
-    def _led(self, item: Any) -> ray.ObjectRef:
-        passed, node = item, ""
+    def _result(self, item: Any) -> Any:
+        """What the last stage makes of an item. It begins anew if an actor is lost that had joined."""
+        while True:
+            passed: list[tuple[Slots, int]] = []
+            try:
+                return ray.get(self._led(item, passed))
+            except Exception as error:
+                if not (is_gone(error) and self.joining.may_be_lost(passed)):
+                    raise
+
+    def _led(self, item: Any, passed: list[tuple[Slots, int]]) -> ray.ObjectRef:
+        """Adds the actors to `passed`."""
+        output, node = item, ""
         with self.ahead.one():
             for number, (actors, slots) in enumerate(self.pools):
                 with slots.one(node) as (actor, node):
-                    passed = actors[actor].__call__.remote(passed)
-                    while not ray.wait([passed], timeout=LOOKED_EVERY_S, fetch_local=False)[0]:
+                    passed.append((slots, actor))
+                    output = actors[actor].__call__.remote(output)
+                    while not ray.wait([output], timeout=LOOKED_EVERY_S, fetch_local=False)[0]:
                         self.losses.look()
                 if not number:
-                    self.ahead.read(_size(passed))
-        return passed
+                    self.ahead.read(_size(output))
+        return output
+
+    def _room(self) -> dict[str, Any]:
+        """Arguments of ReadAhead."""
+        capacity = ray.cluster_resources().get("object_store_memory", 0.0)
+        return {"capacity": capacity, "at_least": sum(slots.num_joined for _, slots in self.pools[1:])}
 
 
 def _size(output: ray.ObjectRef) -> int:
     """Bytes of an actor's output in the object store, 0 if it is not there: small ones are not."""
     found = get_object_locations([output]).get(output, {})
     return found.get("object_size") or 0
-
-
-class Slots:
-    """What the threads of a relay have taken of a stage's actors. nodes: of each actor. each: rows that one has at most."""
-
-    def __init__(self, nodes: Sequence[str], each: int) -> None:
-        self.nodes, self.free, self.changed = nodes, [each] * len(nodes), threading.Condition()
-
-    @contextmanager
-    def one(self, near: str) -> Iterator[tuple[int, str]]:
-        """Waits for the least busy actor, if there is a choice one on the node `near`. Gives its number and its node."""
-        with self.changed:
-            self.changed.wait_for(lambda: any(self.free))
-            number = max(range(len(self.free)), key=lambda number: (self.free[number], self.nodes[number] == near))
-            self.free[number] -= 1
-        try:
-            yield number, self.nodes[number]
-        finally:
-            with self.changed:
-                self.free[number] += 1
-                self.changed.notify()

@@ -27,7 +27,7 @@ def waves(
     if not _faults(teachers, nodes, decode_cpus):
         return [tuple(teachers)]
     found: list[list[TeacherConfig]] = []
-    for teacher in sorted(teachers, key=lambda teacher: -teacher.num_gpus * teacher.num_actors):
+    for teacher in sorted(teachers, key=lambda teacher: -teacher.num_gpus * teacher.min_actors):
         room = next((wave for wave in found if not _faults([*wave, teacher], nodes, decode_cpus)), None)
         if room is None:
             found.append([teacher])

@@ -41,7 +41,8 @@ class PredictInCluster:
     def work(self, parts: Collection[dict[str, Any]], take: Callable[[dict[str, Any]], None]) -> None:
         """Passes the result of each part to `take`, on the cluster that runs. parts: a view that shrinks with each call."""
         settings = self.recipe.train
-        pool = _Pool(min(settings.num_workers, len(parts)), float(settings.use_gpu))
+        num_actors = min(settings.num_workers, len(parts))
+        pool = _Pool(num_actors, num_actors, float(settings.use_gpu))
         with attempts_elsewhere() as attempts:
             # Each quarantined sample has a row that says why, so there may be any number.
             watched = partial(Watch, attempts, max_bad_samples=sys.maxsize)
@@ -55,7 +56,8 @@ class PredictInCluster:
 class _Pool:
     """The students' actors, as an ActorPool."""
 
-    num_actors: int
+    min_actors: int
+    max_actors: int
     num_gpus: float
 
 

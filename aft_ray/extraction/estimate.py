@@ -14,6 +14,7 @@ import pyarrow as pa
 import ray
 
 from aft_ray.cluster.gang import share_of
+from aft_ray.cluster.growth import actors_with_room
 from aft_ray.cluster.nodes import nodes_resources
 from aft_ray.cluster.waves import Wave, waves
 from aft_ray.datasets import list_samples
@@ -91,7 +92,6 @@ def plan(recipe: Recipe) -> Estimate:
     turns = waves(recipe.teachers, nodes, recipe.resources.decode_cpus)
     tried = [_try_wave(recipe, wave, described, nodes, work) for wave in turns]
     by_name = {estimate.name: estimate for turn in tried for estimate in turn.teachers}
-    used = max(sum(teacher.num_gpus * teacher.num_actors for teacher in wave) for wave in turns)
     return Estimate(
         samples=work.samples,
         content_bytes=work.content_bytes,
@@ -100,17 +100,18 @@ def plan(recipe: Recipe) -> Estimate:
         teachers=tuple(by_name[name] for name in recipe.teacher_names()),
         waves=turns,
         hours=sum(turn.hours for turn in tried),
-        idle_gpus=sum(node.get("GPU", 0.0) for node in nodes) - used,
+        idle_gpus=sum(node.get("GPU", 0.0) for node in nodes) - max(turn.gpus for turn in tried),
         free_bytes=_free_bytes(Workspace.at(recipe.workspace)),
     )
 
 
 @dataclass(frozen=True)
 class _Turn:
-    """A wave of teachers, tried. decode_s: CPU seconds to read one sample for them."""
+    """A wave of teachers, tried. decode_s: CPU seconds to read one sample for them. gpus: that they use."""
 
     decode_s: float
     decode_hours: float
+    gpus: float
     teachers: list[TeacherEstimate]
 
     @property
@@ -131,18 +132,20 @@ def _try_wave(
     inputs, _ = make_inputs(work.tried, {teacher.name: described[teacher.name] for teacher in wave})
     decode_s = (time.perf_counter() - started) / work.tried.num_rows
     estimates = []
-    for teacher in wave:
+    counts = actors_with_room(wave, nodes, recipe.resources.decode_cpus)
+    for teacher, num_actors in zip(wave, counts, strict=True):
         trial = ray.remote(_try_teacher).options(
             num_cpus=share.of(teacher)["CPU"], num_gpus=teacher.num_gpus, max_retries=0
         )
         result = ray.get(trial.remote(teacher, inputs[teacher.name]))
         if isinstance(result, InputError):
             raise result
-        estimates.append(_estimate(teacher, result, inputs[teacher.name], work))
+        estimates.append(_estimate(teacher, num_actors, result, inputs[teacher.name], work))
     reading_cpus = share.readers * share.reader_cpus
     to_read = max(work.missing[teacher.name].samples for teacher in wave) / work.views
     decode_hours = to_read * decode_s / reading_cpus / 3600
-    return _Turn(decode_s, decode_hours, estimates)
+    gpus = sum(teacher.num_gpus * num_actors for teacher, num_actors in zip(wave, counts, strict=True))
+    return _Turn(decode_s, decode_hours, gpus, estimates)
 
 
 @dataclass(frozen=True)
@@ -224,10 +227,12 @@ def _filled(inputs: Any, batch_size: int) -> Any:
     return list(inputs) * times if isinstance(inputs[0], str) else np.concatenate([inputs] * times)
 
 
-def _estimate(teacher: TeacherConfig, result: tuple[int, float, float], inputs: Any, work: _Work) -> TeacherEstimate:
+def _estimate(
+    teacher: TeacherConfig, num_actors: int, result: tuple[int, float, float], inputs: Any, work: _Work
+) -> TeacherEstimate:
     feature_dim, load_s, samples_per_s = result
     missing = work.missing[teacher.name]
-    hours = (missing.inputs / samples_per_s / teacher.num_actors + load_s) / 3600 if missing.inputs else 0.0
+    hours = (missing.inputs / samples_per_s / num_actors + load_s) / 3600 if missing.inputs else 0.0
     itemsize = 2 if teacher.features_dtype == "float16" else 4
     return TeacherEstimate(
         name=teacher.name,
@@ -239,7 +244,7 @@ def _estimate(teacher: TeacherConfig, result: tuple[int, float, float], inputs: 
         samples_per_s=samples_per_s,
         load_s=load_s,
         hours=hours,
-        gpu_hours=hours * teacher.num_actors * teacher.num_gpus,
+        gpu_hours=hours * num_actors * teacher.num_gpus,
     )
 
 

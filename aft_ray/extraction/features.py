@@ -5,6 +5,8 @@ torch is imported where a teacher runs: the process that conducts the pipeline l
 
 from __future__ import annotations
 
+import os
+import platform
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +50,7 @@ class EmbedShard:
         from aft_ray.models.teachers.device import device_of
 
         self.config, self.workspace, self.fingerprints, self.watch = config, workspace, fingerprints, watch
-        self.batch_size = config.batch_size
+        self.batch_size, self.actor = config.batch_size, f"{platform.node()} {os.getpid()}"
         self.computing = threading.Lock()
         self.teacher = build_teacher(config, device_of(config))
 
@@ -92,6 +94,7 @@ class EmbedShard:
             "seconds": seconds,
             "write_seconds": time.perf_counter() - started - seconds,
             "batch_size": batch_size,
+            "actor": self.actor,
         }
 
     def _teller(self, shard: str, num_inputs: int) -> Callable[[int], None]:

@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from typing_extensions import TypedDict
@@ -42,13 +42,30 @@ def check_log(workspace: Directory) -> None:
 
 @dataclass
 class _Teacher:
-    num_actors: int
     batch_size: int
     shards_left: int
     shards: int = 0
     samples: int = 0
     seconds: float = 0.0
-    started: float | None = None
+    spans: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Of each actor: when its first shard began and its last one was done."""
+
+    def add_span(self, actor: str, seconds: float) -> None:
+        """A shard was done now, by `actor`, in so many seconds."""
+        now = time.monotonic()
+        began, _ = self.spans.get(actor, (now - seconds, now))
+        self.spans[actor] = (began, now)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the first shard began."""
+        return time.monotonic() - min(began for began, _ in self.spans.values()) if self.spans else 0.0
+
+    @property
+    def busy(self) -> float:
+        """Share of its actors' time spent computing."""
+        spent = sum(ended - began for began, ended in self.spans.values())
+        return min(1.0, self.seconds / spent) if spent else 0.0
 
 
 class Tally:
@@ -57,7 +74,7 @@ class Tally:
     Its log in the workspace gets a line at the start, at the end, whenever a batch size is lowered, and every ten seconds,
     or every hundredth of the elapsed time if that is longer. A line has `event`, `time` (seconds since 1970) and, per
     teacher, `shards`, `shards_left`, `samples`, `samples_per_s`, `busy` (share of its actors' time spent computing),
-    `seconds_left` and `batch_size`.
+    `seconds_left`, `batch_size` and `actors` (processes that have worked, those that were lost too).
     """
 
     def __init__(
@@ -69,7 +86,7 @@ class Tally:
     ) -> None:
         """teachers, shards: of each directory of features, its teacher and the number of shards to make, of the range `only`."""
         self.workspace, self.name = workspace, log_name(only)
-        self.teachers = {n: _Teacher(t.num_actors, t.batch_size, shards[n]) for n, t in teachers.items()}
+        self.teachers = {n: _Teacher(t.batch_size, shards[n]) for n, t in teachers.items()}
         self.lines = workspace.read(self.name) if workspace.has(self.name) else b""
         self.started = self.logged = time.monotonic()
         self.log("start")
@@ -80,8 +97,7 @@ class Tally:
         teacher.shards_left -= 1
         if not result:
             return
-        if teacher.started is None:
-            teacher.started = time.monotonic() - result["seconds"] - result["write_seconds"]
+        teacher.add_span(result["actor"], result["seconds"] + result["write_seconds"])
         teacher.shards += 1
         teacher.samples += result["entry"]["num_samples"]
         teacher.seconds += result["seconds"]
@@ -108,13 +124,14 @@ class Tally:
         self.workspace.write(self.name, self.lines)
 
     def _facts(self, teacher: _Teacher) -> dict[str, Any]:
-        elapsed = time.monotonic() - teacher.started if teacher.started is not None else 0.0
+        elapsed = teacher.elapsed
         return {
             "shards": teacher.shards,
             "shards_left": teacher.shards_left,
             "samples": teacher.samples,
             "samples_per_s": round(teacher.samples / elapsed, 2) if elapsed else 0.0,
-            "busy": round(min(1.0, teacher.seconds / (elapsed * teacher.num_actors)), 3) if elapsed else 0.0,
+            "busy": round(teacher.busy, 3),
             "seconds_left": round(elapsed / teacher.shards * teacher.shards_left, 1) if teacher.shards else None,
             "batch_size": teacher.batch_size,
+            "actors": len(teacher.spans),
         }

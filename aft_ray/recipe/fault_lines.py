@@ -32,7 +32,7 @@ def section_at(location: Sequence[Any], model: type[Model]) -> type[Model] | Non
     """The model of the recipe's section at `location`."""
     found: Any = model
     for part in location:
-        if isinstance(part, int):
+        if isinstance(part, int) or "[" in part:  # an item of a list; one type of a union
             continue
         candidates = types_of(typing.get_type_hints(found).get(part))
         found = next((c for c in candidates if isinstance(c, type) and issubclass(c, Model)), None)

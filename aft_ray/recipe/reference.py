@@ -132,19 +132,23 @@ def _sections(hint: Any, place: str) -> Iterator[tuple[str, type[Model]]]:
 
 
 def _type(hint: Any, field: FieldInfo | None = None) -> str:
-    limits = [
+    return f"{_type_words(hint)} {_limits(field)}".strip()
+
+
+def _limits(field: Any) -> str:
+    """`> 0 and <= 10`, of the bounds that a field of pydantic's has."""
+    return " and ".join(
         f"{sign} {getattr(part, name):,}"
-        for part in (field.metadata if field else ())
+        for part in getattr(field, "metadata", ())
         for name, sign in BOUNDS.items()
         if hasattr(part, name)
-    ]
-    return " ".join([_type_words(hint), " and ".join(limits)]).strip()
+    )
 
 
 def _type_words(hint: Any) -> str:
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
-        return _type_words(parts[0])
+        return " ".join(filter(None, [_type_words(parts[0]), *map(_limits, parts[1:])]))
     if origin is typing.Literal:
         return ", ".join(f"`{part}`" for part in parts)
     if origin in (typing.Union, types.UnionType):

@@ -9,9 +9,9 @@ import glob
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from aft_ray.recipe.model import Model, checked_name, is_own_class, named_or_own
 from aft_ray.recipe.places import is_url
@@ -208,6 +208,28 @@ class DatasetConfig(Model):
         return faults
 
 
+class ActorsConfig(Model):
+    """A number of copies that grows while the work lasts."""
+
+    min: int = Field(gt=0, le=MOST_PROCESSES)
+    """Copies that extraction begins with; it waits for room for all of them."""
+    max: int = Field(gt=0, le=MOST_PROCESSES)
+    """Most copies: others join as the cluster has room for them, also on nodes that come later."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> ActorsConfig:
+        if self.min > self.max:
+            raise ValueError(f"must have min <= max, got {self.min} and {self.max}")
+        return self
+
+
+Actors = Annotated[
+    Annotated[int, Field(gt=0, le=MOST_PROCESSES), Tag("[number]")] | Annotated[ActorsConfig, Tag("[min and max]")],
+    Discriminator(lambda value: "[number]" if not isinstance(value, (dict, ActorsConfig)) else "[min and max]"),
+]
+"""A number, or one that grows."""
+
+
 class TeacherConfig(Model):
     name: str
     """Directory of the features under `features/`; derived from `model` when left out."""
@@ -238,8 +260,8 @@ class TeacherConfig(Model):
     """Type of the stored features."""
     options: dict[str, Any] = {}
     """Arguments of a class of your own, handed over as they are."""
-    num_actors: int = Field(default=1, gt=0, le=MOST_PROCESSES)
-    """Copies of this teacher that run at the same time."""
+    num_actors: Actors = 1
+    """Copies of this teacher that run at the same time: a number, or `{min, max}` for a number that grows."""
     num_gpus: float = Field(default=0, ge=0, le=MOST_PROCESSES)
     """GPUs per actor; fractions share one GPU."""
 
@@ -253,6 +275,14 @@ class TeacherConfig(Model):
         return value
 
     _name_is_a_directory = field_validator("name")(checked_name)
+
+    @property
+    def min_actors(self) -> int:
+        return self.num_actors if isinstance(self.num_actors, int) else self.num_actors.min
+
+    @property
+    def max_actors(self) -> int:
+        return self.num_actors if isinstance(self.num_actors, int) else self.num_actors.max
 
     def reading(self, samples: Mapping[str, Any]) -> TeacherConfig:
         """The config for the samples of this manifest, whose prompt may decide the truncation side."""

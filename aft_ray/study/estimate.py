@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+from aft_ray.cluster.growth import actors_with_room
 from aft_ray.cluster.waves import Wave, waves
 from aft_ray.datasets import NAMED
 from aft_ray.models.sizes import Size, reads_texts, size_of
@@ -128,12 +129,17 @@ def _data(study: Study, place: str, names: Sequence[str], nodes: Nodes) -> DataC
     }
     samples, pictures = num_inputs(recipes[0])
     turns = waves(list(teachers.values()), nodes, recipes[0].resources.decode_cpus)
+    counts = {
+        teacher.name: count
+        for wave in turns
+        for teacher, count in zip(wave, actors_with_room(wave, nodes, recipes[0].resources.decode_cpus), strict=True)
+    }
     own_cpus = max(1.0, _count(nodes, "CPU") / 2)
     seconds = {
         name: (samples if reads_texts(teachers[name].model, teachers[name].tower) else pictures)
         * size.flops
         / (GPU_RATE if teachers[name].num_gpus else CPU_RATE * own_cpus)
-        / teachers[name].num_actors
+        / counts[name]
         for name, size in sizes.items()
         if size
     }
@@ -149,7 +155,7 @@ def _data(study: Study, place: str, names: Sequence[str], nodes: Nodes) -> DataC
         turns,
         samples * sum(widths.values()),
         sum(max((seconds.get(teacher.name, 0.0) for teacher in wave), default=0.0) for wave in turns) / 3600,
-        sum(seconds[name] * max(1.0, teachers[name].num_gpus) * teachers[name].num_actors for name in seconds) / 3600,
+        sum(seconds[name] * max(1.0, teachers[name].num_gpus) * counts[name] for name in seconds) / 3600,
         [name for name, size in sizes.items() if size is None],
     )
 

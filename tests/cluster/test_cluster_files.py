@@ -191,7 +191,7 @@ print(sum(not node["Alive"] for node in ray.nodes()))
 @pytest.mark.ray
 @pytest.mark.processes
 def test_nodes_come_for_work_that_asks_for_gpus_and_go_when_it_is_done(tmp_path: Path, image_folder: Path) -> None:
-    """The node types of cluster.yaml, on Ray's own simulated machines."""
+    """The node types of cluster.yaml, on Ray's own simulated machines. The second actor's node comes while the first works."""
     types = {name: {**kind, "node_config": {}} for name, kind in CLUSTER["available_node_types"].items()}
     types["ray.head.default"] = types.pop("head") | {"max_workers": 0}  # as the simulation calls it
     scaling: dict[str, Any] = {
@@ -207,13 +207,14 @@ def test_nodes_come_for_work_that_asks_for_gpus_and_go_when_it_is_done(tmp_path:
     nothing = ("cluster_synced_files", "initialization_commands", "setup_commands", "rsync_exclude", "rsync_filter")
     scaling |= dict.fromkeys([*nothing, *commands], [])
     recipe = tmp_path / "recipe.yaml"
-    teacher = {"name": "means", "model": "tests.helpers.own_teachers:Means", "num_actors": 2, "num_gpus": 1}
+    teacher: dict[str, Any] = {"name": "means", "model": "tests.helpers.own_teachers:Means", "num_gpus": 1}
+    teacher["num_actors"] = {"min": 1, "max": 2}
     recipe.write_text(
         yaml.safe_dump(
             {
                 "workspace": str(tmp_path / "work"),
                 "dataset": {"source": "image_folder", "path": str(image_folder), "samples_per_shard": 10},
-                "teachers": [teacher | {"options": {"log": str(tmp_path / "calls.log"), "pause_s": 2}}],
+                "teachers": [teacher | {"options": {"log": str(tmp_path / "calls.log"), "beside": 2, "pause_s": 2}}],
                 "student": {"model": "tiny:cnn"},
                 "resources": {"wait_s": 120},
             }

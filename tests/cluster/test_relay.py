@@ -3,39 +3,12 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from aft_ray.cluster.crew import Stage, Worker
 from aft_ray.cluster.gang import GangLost, LossWatch
-from aft_ray.cluster.relay import Slots
-
-
-def test_a_row_goes_to_the_least_busy_actor_and_stays_on_its_node_where_there_is_a_choice() -> None:
-    slots = Slots(["a", "b", "b"], each=2)
-    with ExitStack() as rows:
-        taken = [rows.enter_context(slots.one(near)) for near in ("b", "b", "b", "a", "", "c")]
-        assert taken == [(1, "b"), (2, "b"), (0, "a"), (0, "a"), (1, "b"), (2, "b")] and not any(slots.free)
-    assert slots.free == [2, 2, 2]
-
-
-def test_a_row_waits_for_a_slot_and_one_that_fails_gives_its_slot_back() -> None:
-    slots, waited = Slots(["a"], each=1), threading.Event()
-
-    def wait() -> None:
-        with slots.one("a"):
-            waited.set()
-
-    with pytest.raises(ZeroDivisionError), slots.one("a"):
-        thread = threading.Thread(target=wait)
-        thread.start()
-        assert not waited.wait(0.2)
-        raise ZeroDivisionError
-    assert waited.wait(5)
-    thread.join()
-    assert slots.free == [1]
 
 
 def divide(number: int) -> Any:

@@ -46,7 +46,9 @@ ENVIRONMENT = {
 }
 
 
-def recipe(tmp_path: Path, image_folder: Path, workspace: str, num_actors: int = 1, **options: object) -> Recipe:
+def recipe(
+    tmp_path: Path, image_folder: Path, workspace: str, num_actors: int | dict[str, int] = 1, **options: object
+) -> Recipe:
     teacher = {
         "name": "means",
         "model": "tests.helpers.own_teachers:Means",
@@ -202,6 +204,27 @@ def test_a_node_is_killed(undisturbed: Recipe, tmp_path: Path, image_folder: Pat
     assert "nodes are gone and were not replaced: starting again" in job.stderr
     assert checksums(given) == checksums(undisturbed) and files(given) == files(undisturbed)
     assert num_samples(given) <= num_samples(undisturbed) + 2 * SHARD
+
+
+def test_actors_join_on_nodes_that_come_and_one_of_those_nodes_is_killed(
+    undisturbed: Recipe, tmp_path: Path, image_folder: Path
+) -> None:
+    growing = {"min": 1, "max": 3}
+    given = recipe(tmp_path, image_folder, "growing", num_actors=growing, beside=3, pause_s=0.8)
+    prepare(given)
+    command = [
+        sys.executable,
+        "-m",
+        "tests.helpers.growth_drill",
+        str(write_recipe(given, tmp_path)),
+        str(log_of(given)),
+    ]
+    job = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, cwd=ROOT, timeout=240)
+    assert job.returncode == 0, job.stdout + job.stderr
+    assert "processes when a node was killed: 3" in job.stdout and "processes at the end: 4" in job.stdout
+    assert "starting again" not in job.stderr
+    assert checksums(given) == checksums(undisturbed) and files(given) == files(undisturbed)
+    assert num_samples(given) <= num_samples(undisturbed) + SHARD
 
 
 def test_the_disk_is_full(undisturbed: Recipe, tmp_path: Path, image_folder: Path) -> None:

@@ -8,12 +8,13 @@ from aft_ray.recipe.sections import TeacherConfig
 from aft_ray.store.workspace import Workspace
 
 
-def result(samples: int, batch_size: int) -> dict:
+def result(samples: int, batch_size: int, actor: str = "node 1") -> dict:
     return {
         "entry": {"num_samples": samples},
         "seconds": 2.0,
         "write_seconds": 0.5,
         "batch_size": batch_size,
+        "actor": actor,
     }
 
 
@@ -36,3 +37,12 @@ def test_lines_tell_progress_per_teacher_and_every_lowered_batch(tmp_path: Path)
 
     Tally(workspace, teachers, {"a": 1, "b": 1})
     assert len((tmp_path / "extract.jsonl").read_text().splitlines()) == 4
+
+
+def test_an_actor_counts_from_its_first_shard_to_its_last(tmp_path: Path) -> None:
+    tally = Tally(Workspace.at(tmp_path), {"a": TeacherConfig(name="a", model="timm:x")}, {"a": 4})
+    for actor in ("lost", "here", "joined"):
+        tally.add("a", result(10, 64, actor))
+    facts = tally.facts("a")
+    assert facts["actors"] == 3 and round(facts["busy"], 2) == 0.8, "2 of 2.5 s, however many actors there are"
+    assert facts["samples_per_s"] < 30 / 2.5 + 1

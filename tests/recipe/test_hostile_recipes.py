@@ -92,6 +92,23 @@ def test_a_place_that_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
             "teachers: [{model: 'timm:a', num_actors: 1000000000}]",
             "teachers.0.num_actors must be less than or equal to",
         ),
+        (
+            "teachers: [{model: 'timm:a', num_actors: {min: 3, max: 2}}]",
+            "teachers.0.num_actors must have min <= max, got 3 and 2.",
+        ),
+        (
+            "teachers: [{model: 'timm:a', num_actors: {min: 0, max: 2}}]",
+            "teachers.0.num_actors.min must be greater than 0, got 0.",
+        ),
+        ("teachers: [{model: 'timm:a', num_actors: {min: 1}}]", "Missing key 'teachers.0.num_actors.max'."),
+        (
+            "teachers: [{model: 'timm:a', num_actors: many}]",
+            "teachers.0.num_actors must be a whole number, got 'many'.",
+        ),
+        (
+            "teachers: [{model: 'timm:a', num_actors: {min: 1, max: 2, mx: 3}}]",
+            "Unknown key 'teachers.0.num_actors.mx'. Did you mean 'max'? Known: min, max.",
+        ),
         (f"run: {'a' * 300}", "run: a name has at most 200 characters, got 300."),
         ("run: a/b", "run: a name has letters, digits, '.', '_' and '-' and starts with a letter or digit, got 'a/b'."),
         ('run: "a\\nb"', "run: a name has letters"),
