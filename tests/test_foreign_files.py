@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aft_ray.cli import main
 from aft_ray.extraction.extract import delete_features
-from aft_ray.search.tuning import delete_state_of_tune
+from aft_ray.search.rounds import delete_state_of_tune
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.checkpoint import COMMIT
 from aft_ray.training.runs import RunDirectory

@@ -140,6 +140,7 @@ def test_no_benchmark_imports_from_the_tests() -> None:
         ("aft_ray.commands.functions.verbs", "ray"),
         ("aft_ray", "pydantic"),
         ("aft_ray.training.train, aft_ray.training.fit, aft_ray.export.evaluate", "ray"),
+        ("aft_ray.search.search", "ray"),
         ("aft_ray.training.train, aft_ray.training.fit, aft_ray.export.evaluate", "scipy"),
     ],
 )

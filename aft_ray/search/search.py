@@ -29,6 +29,8 @@ from aft_ray.search.check import final_faults
 from aft_ray.search.kept import drop_students
 from aft_ray.search.proposals import Learned, Listed, Proposals
 from aft_ray.search.rank import rank
+from aft_ray.search.rounds import Round, delete_state_of_tune
+from aft_ray.search.shared import Shared
 from aft_ray.search.space import (
     Setting,
     Space,
@@ -41,10 +43,8 @@ from aft_ray.search.space import (
     top_by_rank,
 )
 from aft_ray.search.teacher_heads import stores_of_heads, update_heads
-from aft_ray.search.trial import Shared
 from aft_ray.search.trial_data import TrialData
 from aft_ray.search.trials import TrialDirectory, TrialRow, claim_search, search_id
-from aft_ray.search.tuning import Round, delete_state_of_tune
 from aft_ray.store.files import Directory
 from aft_ray.store.side_by_side import Store
 from aft_ray.store.workspace import Workspace
@@ -101,18 +101,33 @@ def _search(shared: Shared, data: TrialData, subsets: Sequence[tuple[str, ...]])
     rounds = [[space] for space in methods] if recipe.search.scheduler == "pbt" else [methods]
     rows: list[TrialRow] = []
     for group in rounds:
-        rows += Round(shared, data, _proposals(shared, group, subsets), group, "search", rows).run()
+        rows += _run(Round(shared, data, _proposals(shared, group, subsets), group, "search", rows))
     if recipe.search.finalists is not None:
-        rows += Round(shared, data, Listed(_of_finalists(recipe, rows)), methods, "finalists", rows).run()
+        rows += _run(Round(shared, data, Listed(_of_finalists(recipe, rows)), methods, "finalists", rows))
     best = best_settings(rows, recipe.search.metric, _num_validation(shared.stores["validation"]))
     if best:
         write_winner(recipe, place, Setting(*winner(best).key))
     chosen = best_of_each(recipe.search.final.of, rows, recipe.search.metric)
     finals = [trial for choice in chosen for trial in final_trials(recipe, Setting(*choice.key))]
     of_finals = replace(shared, with_validation=recipe.search.final.train_on == "train+validation")
-    rows = Round(of_finals, data, Listed(finals), methods, "finals", rows).run(of_all=True)
+    rows += _run(Round(of_finals, data, Listed(finals), methods, "finals", rows))
     drop_students(recipe, place, rows, {choice.key for choice in chosen})
     return rows
+
+
+def _run(of: Round) -> list[TrialRow]:
+    """Runs the trials of a round that are not over; returns the rows of all its trials.
+
+    Raises KeyboardInterrupt after Ctrl-C, and ClusterError if Tune returns before all trials are over.
+    """
+    with of.searcher_named():
+        first = of.next()
+    if first is not None:
+        from aft_ray.search.tuning import run_trials  # Ray Tune takes a second to import
+
+        run_trials(of, first)
+        of.check_ended()
+    return of.rows()
 
 
 def _of_finalists(recipe: Recipe, rows: Sequence[TrialRow]) -> list[Trial]:

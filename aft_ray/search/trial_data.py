@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-
-import ray
+from typing import TYPE_CHECKING
 
 from aft_ray.recipe.config import Recipe, fingerprint
 from aft_ray.store.side_by_side import Store
 from aft_ray.training.inputs.data import Data, load_data, transforms_of
+
+if TYPE_CHECKING:
+    import ray
 
 
 class TrialData:
@@ -30,6 +32,8 @@ class TrialData:
 
     def in_shared_memory(self, *, with_validation: bool) -> dict[str, ray.ObjectRef]:
         """The loaded splits. with_validation: the train split has the validation samples too."""
+        import ray
+
         if with_validation not in self.kept:
             self.kept[with_validation] = {
                 key: ray.put(data.with_validation_in_train() if with_validation else data)

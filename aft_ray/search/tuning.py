@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -17,201 +13,104 @@ from ray import tune
 from aft_ray.cluster.gauges import show_gauges
 from aft_ray.cluster.progress import Progress
 from aft_ray.recipe.config import Recipe
-from aft_ray.recipe.errors import ClusterError, InputError, in_a_line
+from aft_ray.recipe.errors import InputError, in_a_line
 from aft_ray.recipe.model import is_own_class
 from aft_ray.recipe.own_class import import_class, own_faults
 from aft_ray.recipe.secrets import redacted
 from aft_ray.recipe.sections import MOST_PROCESSES
 from aft_ray.search.interrupt import interrupted_by_ctrl_c
-from aft_ray.search.proposals import Listed, Proposals
+from aft_ray.search.proposals import Listed
+from aft_ray.search.rounds import Round, delete_state_of_tune
 from aft_ray.search.schedulers import AshaPerMethod, population, reports
-from aft_ray.search.space import Space, Trial
-from aft_ray.search.trial import Shared, needed, run_trial
-from aft_ray.search.trial_data import TrialData
-from aft_ray.search.trials import TrialDirectory, TrialRow, known_rows, write_table
-from aft_ray.store.files import Directory
-from aft_ray.training.best import best_score, score
+from aft_ray.search.shared import needed
+from aft_ray.search.space import Trial
+from aft_ray.search.trial import run_trial
+from aft_ray.training.best import score
 
 logger = logging.getLogger(__name__)
-WRITE_EVERY_S = 2.0
 NAME = "name"
 """Key of a trial's directory, where the trial's setting may have changed since it was named."""
-OF_TUNE = re.compile(r"tune-(search|finalists|finals)-\d{8}-\d{6}")
-"""The directory of Tune's own state. All that is worth keeping lies in the trials' directories."""
 
 
-@dataclass
-class Round:
-    """Trials that run side by side: the search's own, or the final ones. data: is loaded if one of them has to run. earlier: rows
-    of the rounds before."""
+def run_trials(of: Round, first: Trial) -> None:
+    """Runs `first` and the round's further trials that are not over.
 
-    shared: Shared
-    data: TrialData
-    proposals: Proposals
-    group: Sequence[Space]
-    title: str
-    earlier: Sequence[TrialRow]
-    names: list[str] = field(default_factory=list)
-    written: float = 0.0
-    best: tuple[float, str] = (-math.inf, "")
+    Raises KeyboardInterrupt after Ctrl-C, and InputError if the cluster has no room for a trial.
+    """
+    recipe, scheduler = of.shared.recipe, _scheduler(of)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is a row of the table
+    with Progress(of.title, _num_trials(of), "trials", done=len(of.names) - 1) as progress:
+        at_once = _concurrency(recipe)
+        # The proposer knows how many run at once. Without any number here Tune would start one actor after the other.
+        proposed: dict[str, Any] = {"search_alg": _Proposer(of, first), "num_samples": -1}
+        proposed |= {"max_concurrent_trials": recipe.search.max_concurrent_trials or MOST_PROCESSES}
+        space: dict[str, Any] = {}
+        if recipe.search.scheduler == "pbt" and scheduler:  # which wants to know its population beforehand
+            trials = (_as_saved(of, trial) for trial in (first, *iter(of.next, None)))
+            space = {"trial": tune.grid_search([*trials])}
+            proposed = {"max_concurrent_trials": at_once}
+        data = of.data.in_shared_memory(with_validation=of.shared.with_validation)
+        train = tune.with_parameters(run_trial, shared=of.shared, data=data)
+        tuner = tune.Tuner(
+            tune.with_resources(train, _reserved(recipe)),
+            param_space=space,
+            tune_config=tune.TuneConfig(
+                metric="score",
+                mode="max",
+                scheduler=scheduler,
+                **proposed,
+                trial_name_creator=_name,
+                reuse_actors=recipe.search.workers_per_trial == 1,  # do not wait for a process that imports torch
+            ),
+            run_config=tune.RunConfig(
+                name=f"tune-{of.title}-{time.strftime('%Y%m%d-%H%M%S')}",
+                storage_path=of.shared.place.path,
+                storage_filesystem=None if of.shared.place.is_local else of.shared.place.filesystem,
+                failure_config=tune.FailureConfig(max_failures=recipe.train.max_failures),
+                callbacks=[_Recorder(of, progress)],
+                verbose=0,
+            ),
+        )
+        named = own_faults(recipe.search.scheduler, "search.scheduler")
+        try:
+            with interrupted_by_ctrl_c(), named, of.searcher_named():
+                tuner.fit()
+        finally:
+            delete_state_of_tune(of.shared.place)
 
-    def run(self, *, of_all: bool = False) -> list[TrialRow]:
-        """Runs the trials that have not ended; returns this round's rows, with `of_all` also the earlier rounds'.
 
-        Raises KeyboardInterrupt after Ctrl-C, and ClusterError if Tune returns before all trials are over.
-        """
-        with self._searcher_named():
-            first = self.next()
-        if first is not None:
-            self._tune(first, self._scheduler())
-            self._check_ended()
-        own = known_rows(self.shared.place / "trials", self.names, self.shared.recipe.search.metric)
-        write_table(self.shared.place, [*self.earlier, *own])
-        return [*self.earlier, *own] if of_all else own
-
-    def _check_ended(self) -> None:
-        """Raises ClusterError if Tune has given up trials, as a scheduler that pauses trials for ever makes it do."""
-        if left := [name for name in self.names if self.shared.directory(name).outcome() is None]:
-            raise ClusterError(
-                f"Ray Tune returned while {len(left)} of {len(self.names)} trials had not ended, the first {left[0]}. Its"
-                f" directory is in {self.shared.place}/trials, Ray's logs say more. The same command runs these trials again."
-            )
-
-    def _searcher_named(self) -> AbstractContextManager[None]:
-        return own_faults(self.shared.recipe.search.searcher, "search.searcher")
-
-    def next(self) -> Trial | None:
-        """The next trial that has not ended; the searcher is told of ended ones.
-
-        Raises InputError as `TrialData.load`, and if another trial lies in its directory.
-        """
-        while (trial := self.proposals.next()) is not None:
-            self.names.append(trial.name)
-            directory = self.shared.directory(trial.name)
-            recipe = self.shared.recipe_of(trial)
-            inputs = self.shared.inputs_of(recipe)
-            is_over = directory.check_claim(inputs) and directory.is_over()
-            if not is_over:
-                self.data.load()  # a fault of the samples leaves no claim: mended samples are other inputs
-            directory.claim_trial(trial, len(self.names), recipe, inputs)
-            if not is_over:
-                directory.reopen()
-                return trial
-            self.proposals.tell(trial, self._best(directory))
-            self.note_best(trial.name)
+def _scheduler(of: Round) -> Any:
+    recipe = of.shared.recipe
+    if of.title != "search" or recipe.search.scheduler == "none":
         return None
-
-    def over(self, name: str, status: str, error: str | None = None) -> None:
-        """Records how a trial ended, unless the trial itself has."""
-        directory = self.shared.directory(name)
-        if directory.outcome() is None:
-            directory.end(status, error)
-        if time.monotonic() - self.written > WRITE_EVERY_S:
-            rows = known_rows(self.shared.place / "trials", self.names, self.shared.recipe.search.metric)
-            write_table(self.shared.place, [*self.earlier, *rows])
-            self.written = time.monotonic()
-
-    def tell(self, trial: Trial) -> None:
-        self.proposals.tell(trial, self._best(self.shared.directory(trial.name)))
-
-    def note_best(self, name: str) -> None:
-        """Keeps the best of the trials that are over, for the line that shows the progress."""
-        directory = self.shared.directory(name)
-        value = self._best(directory)
-        if value is not None and math.isfinite(value):
-            found = (value, Trial.of(directory.facts()).setting.in_words())
-            self.best = max(self.best, found, key=lambda best: best[0])
-
-    def best_so_far(self) -> str:
-        """The best score of a trial that is over, and its setting."""
-        value, setting = self.best
-        return f"best {value:.3f}: {setting}" if setting else ""
-
-    def _best(self, directory: TrialDirectory) -> float | None:
-        """The score of a finished trial, None of a failed one."""
-        if (directory.outcome() or {}).get("status") == "failed":
-            return None
-        return best_score(directory.history(), self.shared.recipe.search.metric)
-
-    def _scheduler(self) -> Any:
-        recipe = self.shared.recipe
-        if self.title != "search" or recipe.search.scheduler == "none":
-            return None
-        if recipe.search.scheduler == "pbt":
-            return population(recipe, self.group[0])
-        if is_own_class(recipe.search.scheduler):
-            with own_faults(recipe.search.scheduler, "search.scheduler"):
-                return import_class(recipe.search.scheduler, "search.scheduler", ("on_trial_result",))(recipe)
-        # Killed by Tune, a trial would leave its workers' reservations with Ray Train.
-        scheduler = AshaPerMethod(recipe, self.shared.ask_to_stop if recipe.search.workers_per_trial > 1 else None)
-        for name in (self.shared.place / "trials").folders():
-            directory = self.shared.directory(name)
-            outcome, facts = directory.outcome(), directory.facts()
-            if outcome and outcome["status"] != "failed" and facts["stage"] == "search":
-                history = directory.history()
-                scores = [score(line, recipe.search.metric) for line in history]
-                scheduler.remember(facts["method"], name, reports(history, scores))
-        return scheduler
-
-    def _tune(self, first: Trial, scheduler: Any) -> None:
-        recipe = self.shared.recipe
-        num_trials = self._num_trials()
-        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is a row of the table
-        with Progress(self.title, num_trials, "trials", done=len(self.names) - 1) as progress:
-            at_once = _concurrency(recipe)
-            # The proposer knows how many run at once. Without any number here Tune would start one actor after the other.
-            proposed: dict[str, Any] = {"search_alg": _Proposer(self, first), "num_samples": -1}
-            proposed |= {"max_concurrent_trials": recipe.search.max_concurrent_trials or MOST_PROCESSES}
-            space: dict[str, Any] = {}
-            if recipe.search.scheduler == "pbt" and scheduler:  # which wants to know its population beforehand
-                trials = (self._as_saved(trial) for trial in (first, *iter(self.next, None)))
-                space = {"trial": tune.grid_search([*trials])}
-                proposed = {"max_concurrent_trials": at_once}
-            data = self.data.in_shared_memory(with_validation=self.shared.with_validation)
-            train = tune.with_parameters(run_trial, shared=self.shared, data=data)
-            tuner = tune.Tuner(
-                tune.with_resources(train, _reserved(recipe)),
-                param_space=space,
-                tune_config=tune.TuneConfig(
-                    metric="score",
-                    mode="max",
-                    scheduler=scheduler,
-                    **proposed,
-                    trial_name_creator=_name,
-                    reuse_actors=recipe.search.workers_per_trial == 1,  # do not wait for a process that imports torch
-                ),
-                run_config=tune.RunConfig(
-                    name=f"tune-{self.title}-{time.strftime('%Y%m%d-%H%M%S')}",
-                    storage_path=self.shared.place.path,
-                    storage_filesystem=None if self.shared.place.is_local else self.shared.place.filesystem,
-                    failure_config=tune.FailureConfig(max_failures=recipe.train.max_failures),
-                    callbacks=[_Recorder(self, progress)],
-                    verbose=0,
-                ),
-            )
-            named = own_faults(recipe.search.scheduler, "search.scheduler")
-            try:
-                with interrupted_by_ctrl_c(), named, self._searcher_named():
-                    tuner.fit()
-            finally:
-                delete_state_of_tune(self.shared.place)
-
-    def _as_saved(self, trial: Trial) -> dict[str, Any]:
-        """A trial of a population as Tune gets it: with the setting that it had at its last checkpoint."""
-        return self.shared.directory(trial.name).as_saved(trial).to_json() | {NAME: trial.name}
-
-    def _num_trials(self) -> int:
-        """How many there will be, as far as that is known."""
-        if isinstance(self.proposals, Listed):
-            return len(self.names) + len(self.proposals.waiting)
-        search = self.shared.recipe.search
-        return sum(int(min(space.size(), search.num_samples or math.inf)) for space in self.group) * search.first_seeds
+    if recipe.search.scheduler == "pbt":
+        return population(recipe, of.group[0])
+    if is_own_class(recipe.search.scheduler):
+        with own_faults(recipe.search.scheduler, "search.scheduler"):
+            return import_class(recipe.search.scheduler, "search.scheduler", ("on_trial_result",))(recipe)
+    # Killed by Tune, a trial would leave its workers' reservations with Ray Train.
+    scheduler = AshaPerMethod(recipe, of.shared.ask_to_stop if recipe.search.workers_per_trial > 1 else None)
+    for name in (of.shared.place / "trials").folders():
+        directory = of.shared.directory(name)
+        outcome, facts = directory.outcome(), directory.facts()
+        if outcome and outcome["status"] != "failed" and facts["stage"] == "search":
+            history = directory.history()
+            scores = [score(line, recipe.search.metric) for line in history]
+            scheduler.remember(facts["method"], name, reports(history, scores))
+    return scheduler
 
 
-def delete_state_of_tune(search: Directory) -> None:
-    for name in search.names():
-        if OF_TUNE.fullmatch(name):
-            (search / name).delete()
+def _as_saved(of: Round, trial: Trial) -> dict[str, Any]:
+    """A trial of a population as Tune gets it: with the setting that it had at its last checkpoint."""
+    return of.shared.directory(trial.name).as_saved(trial).to_json() | {NAME: trial.name}
+
+
+def _num_trials(of: Round) -> int:
+    """How many there will be, as far as that is known."""
+    if isinstance(of.proposals, Listed):
+        return len(of.names) + len(of.proposals.waiting)
+    search = of.shared.recipe.search
+    return sum(int(min(space.size(), search.num_samples or math.inf)) for space in of.group) * search.first_seeds
 
 
 def _config(trial: Trial) -> dict[str, Any]:

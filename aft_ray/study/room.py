@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from aft_ray.recipe.config import Recipe
 from aft_ray.search.estimate import num_finals
+from aft_ray.search.shared import needed
 from aft_ray.search.space import plan_trials, teacher_subsets, top_by_rank
-from aft_ray.search.trial import needed
 from aft_ray.study.config import Study
 
 MOST = 8

@@ -22,6 +22,7 @@ import aft_ray.search.tuning
 import aft_ray.training.train
 from aft_ray.cluster.attempts import AttemptsHere
 from aft_ray.cluster.crew import Stage
+from aft_ray.search.rounds import Round
 from aft_ray.search.space import Trial
 from aft_ray.search.trial import run_trial
 from aft_ray.store.files import Directory
@@ -47,7 +48,7 @@ def without_ray(*, killed_at: int | None = None) -> Iterator[None]:
         (ray, "get", lambda value: value),
         (aft_ray.training.train, "needs_ray", lambda recipe: False),
         (TrainingState, "save", partialmethod(_save, killed_at=killed_at, save=TrainingState.save)),
-        (aft_ray.search.tuning.Round, "_tune", _tune),
+        (aft_ray.search.tuning, "run_trials", _run_trials),
     ]
     with ExitStack() as stack:
         for place, name, replacement in (*commands, *pipelines, *others):
@@ -77,8 +78,8 @@ def _save(state: TrainingState, directory: Directory, *, killed_at: int | None, 
         raise Killed
 
 
-def _tune(self: Any, first: Trial, scheduler: Any) -> None:
-    """`Round._tune`: the trials one after the other."""
+def _run_trials(of: Round, first: Trial) -> None:
+    """The trials one after the other."""
     trial: Trial | None = first
     while trial is not None:
         context = SimpleNamespace(get_trial_name=lambda name=trial.name: name)
@@ -86,8 +87,8 @@ def _tune(self: Any, first: Trial, scheduler: Any) -> None:
             get_context=lambda found=context: found, report=lambda *given, **options: None, get_checkpoint=lambda: None
         )
         with patch.object(aft_ray.search.trial, "tune", tune):
-            data = self.data.in_shared_memory(with_validation=self.shared.with_validation)
-            run_trial({"trial": trial.to_json()}, shared=self.shared, data=data)
-        self.over(trial.name, "stopped")
-        self.tell(trial)
-        trial = self.next()
+            data = of.data.in_shared_memory(with_validation=of.shared.with_validation)
+            run_trial({"trial": trial.to_json()}, shared=of.shared, data=data)
+        of.over(trial.name, "stopped")
+        of.tell(trial)
+        trial = of.next()

@@ -13,9 +13,9 @@ from aft_ray.export.predictions import PredictionTable
 from aft_ray.recipe.config import Recipe, dump, override
 from aft_ray.search.best import best_settings, winner
 from aft_ray.search.search import plan_search, write_winner
+from aft_ray.search.shared import Shared
 from aft_ray.search.space import Setting
 from aft_ray.search.teacher_heads import update_heads
-from aft_ray.search.trial import Shared
 from aft_ray.search.trials import known_rows, write_table
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.workspace import Workspace

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from aft_ray.commands.check import open_setup
 from aft_ray.search.proposals import Listed
+from aft_ray.search.rounds import Round
 from aft_ray.search.search import plan_search
+from aft_ray.search.shared import Shared
 from aft_ray.search.space import spaces
-from aft_ray.search.trial import Shared
 from aft_ray.search.trial_data import TrialData
-from aft_ray.search.tuning import Round
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.fit import fit
 from tests.helpers.training import DATA, made_workspace

@@ -13,7 +13,8 @@ from ray.tune.tune import _setup_signal_catching
 from aft_ray.recipe.config import load
 from aft_ray.recipe.errors import ClusterError
 from aft_ray.search.interrupt import interrupted_by_ctrl_c
-from aft_ray.search.tuning import Round
+from aft_ray.search.rounds import Round
+from aft_ray.search.search import _run
 from tests.helpers import ROOT
 
 
@@ -54,7 +55,7 @@ def test_trials_that_tune_gives_up_are_no_ctrl_c(monkeypatch: pytest.MonkeyPatch
     directories = {name: SimpleNamespace(outcome=lambda found=found: found) for name, found in outcomes.items()}
     shared: Any = SimpleNamespace(recipe=recipe, place="work/searches/one", directory=directories.get)
     monkeypatch.setattr(Round, "next", lambda self: "a")
-    monkeypatch.setattr(Round, "_tune", lambda self, first, scheduler: self.names.extend(outcomes))
+    monkeypatch.setattr("aft_ray.search.tuning.run_trials", lambda of, first: of.names.extend(outcomes))
     unused: Any = None
     with pytest.raises(ClusterError, match="2 of 3 trials had not ended, the first b.*runs these trials again"):
-        Round(shared, unused, unused, [], "search", []).run()
+        _run(Round(shared, unused, unused, [], "search", []))
