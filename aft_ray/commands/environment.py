@@ -53,7 +53,7 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 
 def load_recipe(parsed: argparse.Namespace) -> Recipe:
     """The recipe that the arguments name, with their overrides. Makes the user's own classes in it importable. A verb calls this
-    before it imports torch and the like, so that a mistyped key is told at once.
+    before it imports torch and the like, so that a mistyped key is told at once; a terminal shows a line before these seconds.
 
     Raises InputError also if its workspace cannot be used.
     """
@@ -67,6 +67,8 @@ def load_recipe(parsed: argparse.Namespace) -> Recipe:
         own = f"-{only.replace('/', '-of-')}" if only else ""
         LIBRARY_LOG.goes_to(workspace, f"logs/{parsed.verb}-{recipe.run}{own}.log")
     find_own_modules(recipe)
+    if sys.stderr.isatty():  # to a script each line is a fault, or progress of work
+        tell(f"{parsed.verb} in {recipe.workspace} ...")
     return recipe
 
 

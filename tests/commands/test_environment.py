@@ -78,3 +78,14 @@ def test_ray_train_reads_the_variables_that_are_set_for_it() -> None:
     from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR, HEALTH_CHECK_INTERVAL_S_ENV_VAR
 
     assert os.environ[ENABLE_PREEMPTION_WATCHER_ENV_VAR] == "0" and os.environ[HEALTH_CHECK_INTERVAL_S_ENV_VAR] == "0.2"
+
+
+def test_a_terminal_shows_a_line_before_the_seconds_of_imports_and_a_script_sees_faults_alone(
+    recipe: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["extract", recipe]) == 2
+    faults = capsys.readouterr().err.splitlines()
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert cli.main(["extract", recipe]) == 2
+    first, *others = capsys.readouterr().err.splitlines()
+    assert first.startswith("aft-ray: extract in ") and others == faults
