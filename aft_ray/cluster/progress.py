@@ -31,7 +31,7 @@ class Progress:
         self.done, self.part, self.note = done, 0.0, ""
         self.logged = time.monotonic()
         self.since = (self.logged, float(done))
-        self.is_followed = False
+        self.is_starting = False
         self.bar: Bar | None = None
         if sys.stderr.isatty():
             self.bar = _bar(title, unit, Console(stderr=True))
@@ -48,6 +48,7 @@ class Progress:
         """`count` more units are done; `note` is shown beside the bar."""
         self.done, self.note = self.done + count, printable(note)
         self.part = max(0.0, self.part - count)
+        self._end_start()
         self._show()
 
     def begun(self, part: float) -> None:
@@ -55,14 +56,19 @@ class Progress:
         if part <= self.part:
             return
         self.part = min(part, self.total - self.done)
-        if not self.is_followed:  # the time before, in which models were loaded, says nothing about the time left
-            self.is_followed, self.since = True, (time.monotonic(), self.done + self.part)
+        self._end_start()
         self._show()
+
+    def _end_start(self) -> None:
+        """At the first sign of work: the time before, in which models were loaded, says nothing about the time left."""
+        if self.is_starting:
+            self.is_starting, self.since = False, (time.monotonic(), self.done + self.part)
 
     @contextmanager
     def following(self, part: Callable[[], float]) -> Iterator[None]:
-        """Asks `part` every second how much of further units is done, and shows it."""
+        """Asks `part` every second how much of further units is done, and shows it. The work has to start first."""
         over = threading.Event()
+        self.is_starting = True
 
         def follow() -> None:
             while not over.wait(FOLLOWED_EVERY_S):

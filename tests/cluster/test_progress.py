@@ -29,7 +29,7 @@ def test_the_time_left_is_told_inside_the_first_unit(
 ) -> None:
     clock = [100.0]
     monkeypatch.setattr("aft_ray.cluster.progress.time.monotonic", lambda: clock[0])
-    with Progress("extract", 2, "shards") as progress:
+    with Progress("extract", 2, "shards") as progress, progress.following(lambda: 0.0):
         for seconds, part in ((45.0, 0.1), (10.0, 0.2), (10.0, 0.15), (10.0, 0.4)):
             clock[0] += seconds
             progress.begun(part)
@@ -40,6 +40,21 @@ def test_the_time_left_is_told_inside_the_first_unit(
         "extract: 0/2 shards, 180 s left",
         "extract: 0/2 shards, 160 s left",
         "extract: 1/2 shards, 44 s left  lite0",
+    ]
+
+
+def test_the_time_before_the_first_unit_does_not_count(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("aft_ray.cluster.progress.time.monotonic", lambda: clock[0])
+    with Progress("extract", 1000, "shards") as progress, progress.following(lambda: 0.0):
+        for seconds, shards in ((20.0, 1), (10.0, 99)):
+            clock[0] += seconds
+            progress.advance(shards)
+    assert capsys.readouterr().err.splitlines() == [
+        "extract: 0/1000 shards",
+        "extract: 100/1000 shards, 91 s left",
     ]
 
 
