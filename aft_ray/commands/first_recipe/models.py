@@ -61,7 +61,8 @@ def choose(found: Found, machine: Machine) -> Choice:
     """Raises InputError, saying what to install, if there is no teacher here for the data's modality."""
     kinds = found.listing.modality.split("+")
     if machine.gpus and machine.has_hub:
-        teachers = [teacher | ON_GPU for kind in kinds for teacher in WITH_GPU[kind]]
+        copies = {"num_actors": {"min": 1, "max": machine.gpus}} if machine.gpus > 1 else {}
+        teachers = [teacher | ON_GPU | copies for kind in kinds for teacher in WITH_GPU[kind]]
         return Choice(teachers, STUDENTS_WITH_GPU[found.listing.modality], _gpu_training(found, machine), ())
     packaged = [(package, teacher) for kind in kinds for package, teacher in PACKAGED[kind]]
     missing = [package for package, _ in packaged if not package.is_here]

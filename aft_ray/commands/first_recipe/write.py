@@ -96,7 +96,10 @@ def _teachers(choice: Choice, machine: Machine) -> list[str]:
     lines = _comment(f"Large frozen models; they run once over the samples. This machine: {machine}.")
     lines.append("teachers:\n")
     for teacher in choice.teachers:
-        first, *rest = (f"{key}: {_value(value)}\n" for key, value in teacher.items())
+        first, *rest = (
+            f"{key}: {_value(value)}{'  # copies: as many as GPUs have room for' * (key == 'num_actors')}\n"
+            for key, value in teacher.items()
+        )
         lines += [f"  - {first}", *(f"    {line}" for line in rest)]
     for package in choice.missing:
         lines += _comment(f"More: {package.install} brings {package.brings}; then run aft-ray init again.")

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from aft_ray import cli
+from aft_ray.cluster.growth import actors_with_room
 from aft_ray.commands.check import check
 from aft_ray.commands.first_recipe.init import init
 from aft_ray.commands.first_recipe.look import look
@@ -114,6 +115,8 @@ def test_with_the_hub_published_models_are_named(
     if machine.gpus:
         own = {"pictures": ("dinov2", "clip"), "texts": ("mpnet", "clip-text")}
         assert recipe.teacher_names() == own.get(kind, own["pictures"] + own["texts"])
+        copies = actors_with_room(recipe.teachers, [{"CPU": 32, "GPU": machine.gpus}])
+        assert sum(copies) == 2 * machine.gpus, "all GPUs are used, by two copies each"
     elif kind == "pairs":
         assert recipe.teacher_names() == ("dinov2", "minilm")
     assert recipe.train.use_gpu is (machine.gpus > 0) and recipe.train.num_workers == max(1, machine.gpus)
