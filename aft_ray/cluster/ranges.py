@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from aft_ray.cluster.claims import Claim, Claims, Owner
 from aft_ray.cluster.lease import lease
+from aft_ray.recipe.actors import MOST_PROCESSES
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.printable import tell
-from aft_ray.recipe.sections import MOST_PROCESSES
 from aft_ray.store.files import Directory
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
+from aft_ray.recipe.actors import MOST_PROCESSES
 from aft_ray.recipe.model import Model, named_or_own
-from aft_ray.recipe.sections import MOST_PROCESSES
 
 TOP_BY_RANK = re.compile(r"top_([1-9]\d*)_by_rank")
 

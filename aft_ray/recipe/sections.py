@@ -9,48 +9,21 @@ import glob
 import os
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from aft_ray.recipe.actors import MOST_PROCESSES, Actors
+from aft_ray.recipe.columns_section import ColumnsConfig
 from aft_ray.recipe.model import Model, checked_name, is_own_class, named_or_own
 from aft_ray.recipe.places import is_url
 
 LARGEST_IMAGE, LONGEST_TEXT = 8192, 1_000_000
-LARGEST_BATCH, MOST_PIXELS, MOST_PROCESSES = 1_000_000, 2**31 - 1, 10_000
-"""Larger numbers are slips of the hand: pixels per side, tokens, samples of a batch, processes or CPUs."""
+LARGEST_BATCH, MOST_PIXELS = 1_000_000, 2**31 - 1
+"""Larger numbers are slips of the hand: pixels per side, tokens, samples of a batch."""
 
 WARMUP_STEPS, WARMUP_SHARE = 50, 0.25
 """Steps of a warm-up that the recipe leaves open; at most this share, so that a short training has its learning rate for long."""
-
-
-class ColumnsConfig(Model):
-    """Names of a table's columns, or of a JSON object's keys."""
-
-    label: str | tuple[str, ...] = "label"
-    """The label's column. A list names 0/1 columns for task multilabel, numbers for task regression; an empty list, no label."""
-    text: str | tuple[str, ...] | None = None
-    """The text's column, or several that `prompt` joins; without a prompt each becomes a line."""
-    image: str | None = None
-    """The picture's column: encoded bytes, a file's path relative to the table's folder, or the hub's pair of both."""
-    image_root: str | None = None
-    """Folder or URL that the pictures' paths start from and must stay inside; null is the table's own folder."""
-    id: str | None = None
-    """Column of the samples' unique names; null numbers the rows of each file from 1."""
-    split: str | None = None
-    """Column that names each row's split; null takes the split from the names of files and folders."""
-    group: str | None = None
-    """Column whose equal values (one patient, one document) stay in the same split; a blank cell is no group. The pictures' own
-    column keeps equal pictures together; those inside a table are then read twice. Pairs of a group lie side by side: a picture
-    that they share is stored, decoded and embedded once."""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return (self.label,) if isinstance(self.label, str) else self.label
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        return (self.text,) if isinstance(self.text, str) else self.text or ()
 
 
 PROMPT_NAME = re.compile(r"\{([^{}]*)\}")
@@ -206,28 +179,6 @@ class DatasetConfig(Model):
             elif columns.texts and not PROMPT_NAME.search(self.prompt):
                 faults.append("prompt has no place for a column, such as {" + columns.texts[0] + "}")
         return faults
-
-
-class ActorsConfig(Model):
-    """A number of copies that grows while the work lasts."""
-
-    min: int = Field(gt=0, le=MOST_PROCESSES)
-    """Copies that extraction begins with; it waits for room for all of them."""
-    max: int = Field(gt=0, le=MOST_PROCESSES)
-    """Most copies: others join as the cluster has room for them, also on nodes that come later."""
-
-    @model_validator(mode="after")
-    def _makes_sense(self) -> ActorsConfig:
-        if self.min > self.max:
-            raise ValueError(f"must have min <= max, got {self.min} and {self.max}")
-        return self
-
-
-Actors = Annotated[
-    Annotated[int, Field(gt=0, le=MOST_PROCESSES), Tag("[number]")] | Annotated[ActorsConfig, Tag("[min and max]")],
-    Discriminator(lambda value: "[number]" if not isinstance(value, (dict, ActorsConfig)) else "[min and max]"),
-]
-"""A number, or one that grows."""
 
 
 class TeacherConfig(Model):

@@ -12,12 +12,12 @@ from ray import tune
 
 from aft_ray.cluster.gauges import show_gauges
 from aft_ray.cluster.progress import Progress
+from aft_ray.recipe.actors import MOST_PROCESSES
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError, in_a_line
 from aft_ray.recipe.model import is_own_class
 from aft_ray.recipe.own_class import import_class, own_faults
 from aft_ray.recipe.secrets import redacted
-from aft_ray.recipe.sections import MOST_PROCESSES
 from aft_ray.search.interrupt import interrupted_by_ctrl_c
 from aft_ray.search.proposals import Listed
 from aft_ray.search.rounds import Round, delete_state_of_tune

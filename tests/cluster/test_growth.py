@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from aft_ray.cluster.gang import Share
 from aft_ray.cluster.growth import Addition, actors_with_room, additions
-from aft_ray.recipe.sections import ActorsConfig, TeacherConfig
+from aft_ray.recipe.actors import ActorsConfig
+from aft_ray.recipe.sections import TeacherConfig
 
 READER = {"CPU": 1.0}
 

@@ -186,20 +186,20 @@ def test_the_job_is_killed_again_and_again(undisturbed: Recipe, tmp_path: Path, 
     assert num_samples(given) <= num_samples(undisturbed) + KILLS * 2 * SHARD
 
 
+def drilled(kind: str, given: Recipe, tmp_path: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """Extraction on local nodes of its own, which come and go."""
+    arguments = (str(write_recipe(given, tmp_path)), str(log_of(given)), *more)
+    command = [sys.executable, "-m", f"tests.helpers.{kind}", *arguments]
+    job = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, cwd=ROOT, timeout=240)
+    assert job.returncode == 0, job.stdout + job.stderr
+    return job
+
+
 @pytest.mark.parametrize("cpus", [("1", "2", "2"), ("1", "1")], ids=["others have its kind of work", "no others have"])
 def test_a_node_is_killed(undisturbed: Recipe, tmp_path: Path, image_folder: Path, cpus: tuple[str, ...]) -> None:
     given = recipe(tmp_path, image_folder, "killed", num_actors=len(cpus) - 1, pause_s=0.2)
     prepare(given)
-    command = [
-        sys.executable,
-        "-m",
-        "tests.helpers.node_drill",
-        str(write_recipe(given, tmp_path)),
-        str(log_of(given)),
-        *cpus,
-    ]
-    job = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, cwd=ROOT, timeout=240)
-    assert job.returncode == 0, job.stdout + job.stderr
+    job = drilled("node_drill", given, tmp_path, *cpus)
     assert f"nodes alive: {len(cpus) - 1}" in job.stdout
     assert "nodes are gone and were not replaced: starting again" in job.stderr
     assert checksums(given) == checksums(undisturbed) and files(given) == files(undisturbed)
@@ -212,15 +212,7 @@ def test_actors_join_on_nodes_that_come_and_one_of_those_nodes_is_killed(
     growing = {"min": 1, "max": 3}
     given = recipe(tmp_path, image_folder, "growing", num_actors=growing, beside=3, pause_s=0.8)
     prepare(given)
-    command = [
-        sys.executable,
-        "-m",
-        "tests.helpers.growth_drill",
-        str(write_recipe(given, tmp_path)),
-        str(log_of(given)),
-    ]
-    job = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, cwd=ROOT, timeout=240)
-    assert job.returncode == 0, job.stdout + job.stderr
+    job = drilled("growth_drill", given, tmp_path)
     assert "processes when a node was killed: 3" in job.stdout and "processes at the end: 4" in job.stdout
     assert "starting again" not in job.stderr
     assert checksums(given) == checksums(undisturbed) and files(given) == files(undisturbed)

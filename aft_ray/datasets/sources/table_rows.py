@@ -24,10 +24,11 @@ from aft_ray.datasets.sources.labels import Labels
 from aft_ray.datasets.sources.pictures import in_each_folder, picture_path, picture_sizes
 from aft_ray.datasets.sources.splits import named_split, split_names
 from aft_ray.datasets.sources.tables import Row, Table, read_rows
+from aft_ray.recipe.columns_section import ColumnsConfig
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.places import AnyPath, place_at
 from aft_ray.recipe.remote import RemotePath
-from aft_ray.recipe.sections import ColumnsConfig, DatasetConfig
+from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.schema import SPLITS
 
 PART, ROW, URI = "part", "row", "uri"

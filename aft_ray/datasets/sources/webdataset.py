@@ -25,9 +25,10 @@ from aft_ray.datasets.sources.labels import Labels
 from aft_ray.datasets.sources.pictures import SUFFIXES
 from aft_ray.datasets.sources.tar_members import members
 from aft_ray.datasets.sources.walk import is_hidden
+from aft_ray.recipe.columns_section import ColumnsConfig
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.places import AnyPath, read_range, state_of
-from aft_ray.recipe.sections import ColumnsConfig, DatasetConfig
+from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.prefetch import prefetched
 
 IMAGES = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)

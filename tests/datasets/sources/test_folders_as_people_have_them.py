@@ -12,9 +12,10 @@ from PIL import Image
 from aft_ray.datasets import Listing, list_samples
 from aft_ray.datasets.prepare import prepare
 from aft_ray.datasets.unlabelled import list_unseen
+from aft_ray.recipe.columns_section import ColumnsConfig
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
-from aft_ray.recipe.sections import ColumnsConfig, DatasetConfig
+from aft_ray.recipe.sections import DatasetConfig
 
 
 def draw(*paths: Path) -> None:
