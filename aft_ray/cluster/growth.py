@@ -1,8 +1,8 @@
 """Room for the actors that join a pipeline while it runs.
 
 A pipeline begins with its gang, which can do all the work. Each further actor is reserved with its part of readers, so that it
-does not wait for shards, in a placement group of its own, which Ray creates when the cluster has room for it. Ray's autoscaler
-sees those that wait. What they hold, no gang waits for in vain: every pipeline ends without them.
+does not wait for shards, in a placement group of its own. Ray creates the group when the cluster has room for it, and its
+autoscaler sees groups that wait. Such actors cannot block another pipeline for ever: a pipeline needs none of them to end.
 """
 
 from __future__ import annotations

@@ -10,6 +10,14 @@ from rich.console import Console
 from aft_ray.cluster.progress import Progress, _bar
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that progress reads; a test moves them on."""
+    seconds = [100.0]
+    monkeypatch.setattr("aft_ray.cluster.progress.time.monotonic", lambda: seconds[0])
+    return seconds
+
+
 def test_a_log_has_a_line_when_work_begins_and_when_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("search", 2, "trials") as progress:
         assert capsys.readouterr().err == "search: 0/2 trials\n"
@@ -24,11 +32,7 @@ def test_nothing_to_do_is_no_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
 
 
-def test_the_time_left_is_told_inside_the_first_unit(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = [100.0]
-    monkeypatch.setattr("aft_ray.cluster.progress.time.monotonic", lambda: clock[0])
+def test_the_time_left_is_told_inside_the_first_unit(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
     with Progress("extract", 2, "shards") as progress, progress.following(lambda: 0.0):
         for seconds, part in ((45.0, 0.1), (10.0, 0.2), (10.0, 0.15), (10.0, 0.4)):
             clock[0] += seconds
@@ -43,11 +47,7 @@ def test_the_time_left_is_told_inside_the_first_unit(
     ]
 
 
-def test_the_time_before_the_first_unit_does_not_count(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = [0.0]
-    monkeypatch.setattr("aft_ray.cluster.progress.time.monotonic", lambda: clock[0])
+def test_the_time_before_the_first_unit_does_not_count(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
     with Progress("extract", 1000, "shards") as progress, progress.following(lambda: 0.0):
         for seconds, shards in ((20.0, 1), (10.0, 99)):
             clock[0] += seconds
@@ -58,11 +58,7 @@ def test_the_time_before_the_first_unit_does_not_count(
     ]
 
 
-def test_units_done_before_do_not_shorten_the_time_left(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = [0.0]
-    monkeypatch.setattr("aft_ray.cluster.progress.time.monotonic", lambda: clock[0])
+def test_units_done_before_do_not_shorten_the_time_left(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
     with Progress("search", 12, "trials", done=8) as progress:
         clock[0] += 20.0
         progress.advance(1)
