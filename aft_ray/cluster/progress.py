@@ -29,7 +29,7 @@ class Progress:
         """done: units that were done before."""
         self.title, self.total, self.unit = title, total, unit
         self.done, self.part, self.note = done, 0.0, ""
-        self.logged = time.monotonic()
+        self.before, self.logged = done, time.monotonic()
         self.since = (self.logged, float(done))
         self.is_starting = False
         self.bar: Bar | None = None
@@ -44,8 +44,10 @@ class Progress:
             print(f"{self.title}: {self.done}/{self.total} {self.unit}", file=sys.stderr, flush=True)
         return self
 
-    def advance(self, count: int, note: str = "") -> None:
-        """`count` more units are done; `note` is shown beside the bar."""
+    def advance(self, count: int, note: str = "", seconds: float | None = None) -> None:
+        """`count` more units are done; `note` is shown beside the bar. seconds: how long they took, where the work tells that."""
+        if seconds is not None and self.done == self.before:  # the start of processes says nothing about the time left
+            self.since = (time.monotonic() - seconds, float(self.done))
         self.done, self.note = self.done + count, printable(note)
         self.part = max(0.0, self.part - count)
         self._end_start()

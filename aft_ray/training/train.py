@@ -60,7 +60,8 @@ def train(setup: Setup) -> Directory:
         recipe = with_defaults(decide_streaming(recipe, stores, run), started, modalities)
 
         def show(line: dict[str, Any], num_steps: int) -> None:
-            progress.advance(num_steps, _note(line))
+            seconds = num_steps * recipe.train.global_batch_size / line["samples_per_s"]
+            progress.advance(num_steps, _note(line), seconds)
 
         train_in(run, recipe, stores, on_evaluation=show)
     return run

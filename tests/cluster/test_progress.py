@@ -58,6 +58,19 @@ def test_the_time_before_the_first_unit_does_not_count(capsys: pytest.CaptureFix
     ]
 
 
+def test_a_training_s_start_does_not_count(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
+    with Progress("train", 200, "steps") as progress:
+        for _ in range(3):
+            clock[0] += 12.0
+            progress.advance(50, "loss 1.000", seconds=3.0)
+    assert capsys.readouterr().err.splitlines() == [
+        "train: 0/200 steps",
+        "train: 50/200 steps, 9 s left  loss 1.000",
+        "train: 100/200 steps, 15 s left  loss 1.000",  # the clock counts what is done beside the steps
+        "train: 150/200 steps, 9 s left  loss 1.000",
+    ]
+
+
 def test_units_done_before_do_not_shorten_the_time_left(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
     with Progress("search", 12, "trials", done=8) as progress:
         clock[0] += 20.0
