@@ -37,7 +37,7 @@ def runs(recipe: Recipe, name: str) -> RunDirectory:
 def test_it_is_verified_and_read(before: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["verify", before.workspace]) == 0
     said = capsys.readouterr().out
-    assert "6 directories of shards, 2 runs, 1 trials, 1 searches read: 0 faults" in said
+    assert "6 directories of shards, 2 runs, 1 trial, 1 search read: 0 faults" in said
     assert "train/manifest.json is of before and has no digest: the names of its classes cannot be checked." in said
     assert "runs/main is of before: whether its files belong together cannot be checked." in said
     store = open_store(before.workspace, "train", ["lite0"])

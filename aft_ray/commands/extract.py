@@ -49,7 +49,9 @@ def run(parsed: argparse.Namespace) -> None:
     show_features(recipe, made)
     show_places(features=f"{recipe.workspace}/features")
     if only and (lacking := incomplete(recipe)):
-        console.print(f"Range {only} is done; {', '.join(lacking)} still lack shards of other ranges.", soft_wrap=True)
+        console.print(
+            f"Range {only} is done; shards of other ranges are still missing: {', '.join(lacking)}.", soft_wrap=True
+        )
     else:
         show_next(parsed, *(("rank", "search") if has_classes(recipe) else ("search", "train")))
 

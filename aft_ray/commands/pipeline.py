@@ -14,6 +14,7 @@ from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe,
 from aft_ray.commands.search import show_leaderboard
 from aft_ray.commands.tables import console
 from aft_ray.recipe.config import Recipe, override
+from aft_ray.recipe.printable import counted
 
 SUMMARY = "prepare, extract, rank, search, train the winner and report"
 SECTIONS = ("dataset", "teachers", "student", "regularizer", "train", "search", "resources")
@@ -61,7 +62,7 @@ def pipeline(recipe: Recipe, announce: Callable[[str], None]) -> tuple[str, str]
 
     announce("prepare: samples and splits")
     prepare(recipe, helpers=Helpers(partial(in_tasks, reading=recipe.dataset.paths())))
-    announce(f"extract: features of {len(recipe.teachers)} teachers, once for everything that follows")
+    announce(f"extract: features of {counted(len(recipe.teachers), 'teacher')}, once for everything that follows")
     extract(recipe)
     setup = open_setup(recipe, "search")
     if can_rank(setup):
@@ -69,7 +70,7 @@ def pipeline(recipe: Recipe, announce: Callable[[str], None]) -> tuple[str, str]
         rank(setup)
     announce("search: methods, beta and combinations of teachers on validation; then fresh seeds on test")
     search(setup)
-    announce(f"train: the winner with {recipe.train.num_workers} DDP workers")
+    announce(f"train: the winner with {counted(recipe.train.num_workers, 'DDP worker')}")
     winner = read_winner(Workspace.at(recipe.workspace).search(recipe.run))
     train(open_setup(override(winner, {"workspace": recipe.workspace}), "train"))
     announce("report")

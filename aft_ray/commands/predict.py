@@ -9,7 +9,7 @@ from typing import Any
 
 from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe, ray_cluster
 from aft_ray.commands.tables import LISTED_CLASSES, console, print_table
-from aft_ray.recipe.printable import tell
+from aft_ray.recipe.printable import counted, tell
 
 SUMMARY = "ask a finished run's student about files or texts without labels"
 FIRST_ROWS = 5
@@ -36,8 +36,7 @@ def run(parsed: argparse.Namespace) -> None:
     prediction = open_prediction(recipe, parsed.path, output=parsed.output)
     if left_out := prediction.unseen.left_out:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
-        count = sum(left_out.values())
-        files = "1 file that is not a picture" if count == 1 else f"{count} files that are not pictures"
+        files = counted(sum(left_out.values()), "file that is not a picture", "files that are not pictures")
         tell(f"predict: ignored {files}: {kinds}")
     if (earlier := prediction.earlier_source) not in (None, parsed.path):
         tell(
@@ -57,7 +56,7 @@ def show_predictions(path: str, summary: Mapping[str, Any]) -> None:
     if not counts:  # of a regression
         rows.append(["numbers", summary["num_samples"] - summary["num_errors"]])
     rows.append(["cannot be read", summary["num_errors"]])
-    print_table(f"{summary['num_samples']} samples of {path}", ["predicted", "samples"], rows)
+    print_table(f"{counted(summary['num_samples'], 'sample')} of {path}", ["predicted", "samples"], rows)
     _show_first(summary)
     console.print(f"predictions: {summary['output']}", soft_wrap=True)
 

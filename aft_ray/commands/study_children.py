@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from aft_ray.cluster.scratch import scratch
 from aft_ray.commands.own_modules import command_of_own
+from aft_ray.recipe.printable import counted
 
 if TYPE_CHECKING:
     from aft_ray.study.config import Study
@@ -32,7 +33,7 @@ def run_side_by_side(study: Study, names: Sequence[str], announce: Callable[[str
     from aft_ray.study.report import report_study
 
     environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    announce(f"{len(names)} settings, {at_once} side by side")
+    announce(f"{counted(len(names), 'setting')}, {at_once} side by side")
     faults: list[str] = []
     with scratch() as folder:
         file = folder / "study.yaml"

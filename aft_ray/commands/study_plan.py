@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from aft_ray.commands.own_modules import find_own_modules
 from aft_ray.commands.tables import console, duration, number, print_table, size
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.printable import counted
 
 if TYPE_CHECKING:
     from aft_ray.recipe.config import Recipe
@@ -103,8 +104,8 @@ def show_plan(study: Study, plan: StudyPlan) -> None:
     for words in dict.fromkeys(in_words(data.waves) for data in plan.data if len(data.waves) > 1):
         console.print(f"waves     no room for all teachers at once: {words}", soft_wrap=True)
     devices = ", ".join(f"{sum(node.get(kind, 0) for node in plan.nodes):g} {kind}s" for kind in ("GPU", "CPU"))
-    console.print(f"cluster   {devices} on {len(plan.nodes)} node{'s' * (len(plan.nodes) > 1)}")
-    console.print(f"trainings {plan.trainings:,} in {len(plan.settings)} settings")
+    console.print(f"cluster   {devices} on {counted(len(plan.nodes), 'node')}")
+    console.print(f"trainings {plan.trainings:,} in {counted(len(plan.settings), 'setting')}")
     by_kind = {
         kind: sum(s.hours for s in plan.settings if s.on_gpu is on and s.hours == s.hours)
         for kind, on in (("GPU", True), ("core", False))

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from aft_ray.commands.environment import workspace_at
 from aft_ray.commands.tables import console
 from aft_ray.recipe.errors import InputError, faults_of
-from aft_ray.recipe.printable import printable
+from aft_ray.recipe.printable import counted, printable
 
 if TYPE_CHECKING:
     from aft_ray.store.workspace import Workspace
 
 SUMMARY = "re-read everything that a workspace holds: by checksum where there is one, else by form"
+MANY = {"directory of shards": "directories of shards", "search": "searches"}
 NOT_CHECKED = "report/, tensorboard/, logs/, leases/ and listing/, which no command reads results from"
 
 
@@ -32,8 +33,8 @@ def run(parsed: argparse.Namespace) -> int:
         raise InputError(f"{workspace} holds neither samples nor features, runs nor searches.")
     for fault in checked.faults:
         print(printable(fault), file=sys.stderr)
-    counted = ", ".join(f"{count} {what}" for what, count in checked.counts.items())
-    console.print(f"{counted} read: {len(checked.faults)} faults", soft_wrap=True)
+    read = ", ".join(counted(count, what, MANY.get(what, "")) for what, count in checked.counts.items())
+    console.print(f"{read} read: {counted(len(checked.faults), 'fault')}", soft_wrap=True)
     for note in [*checked.notes, f"not checked: {NOT_CHECKED}"]:
         console.print(note, soft_wrap=True)
     return 1 if checked.faults else 0
@@ -55,7 +56,7 @@ class Checked:
         from aft_ray.store.splits import content_faults, has_digest
 
         stores = list(self.workspace.stores())
-        self._add("directories of shards", len(stores), [fault for store in stores for fault in store.faults()])
+        self._add("directory of shards", len(stores), [fault for store in stores for fault in store.faults()])
         if not self.faults:
             self.faults += content_faults(self.workspace)
         self.faults += faults_of(lambda: check_log(self.workspace))
@@ -76,17 +77,17 @@ class Checked:
 
         runs = [RunDirectory(self.workspace.run(name)) for name in (self.workspace / "runs").folders()]
         runs = [run for run in runs if is_run(run)]
-        self._add("runs", len(runs), [fault for run in runs for fault in [*run_faults(run), *student_faults(run)]])
+        self._add("run", len(runs), [fault for run in runs for fault in [*run_faults(run), *student_faults(run)]])
         searches = [self.workspace.search(name) for name in (self.workspace / "searches").folders()]
         searches = [search for search in searches if is_search(search)]
         trials = [trial for search in searches for trial in trials_of(search)]
         faults = [fault for trial in trials for fault in [*trial_faults(trial), *student_faults(trial)]]
-        self._add("trials", len(trials), faults)
-        self._add("searches", len(searches), [fault for search in searches for fault in search_faults(search)])
+        self._add("trial", len(trials), faults)
+        self._add("search", len(searches), [fault for search in searches for fault in search_faults(search)])
         places = [self.workspace / "predictions" / name for name in (self.workspace / "predictions").folders()]
         places = [place for place in places if place.has(PREDICTED)]
-        self._add("predictions", len(places), [fault for place in places for fault in prediction_faults(place)])
-        self._add("rankings", int(self.workspace.has("rank.json")), ranking_faults(self.workspace))
+        self._add("prediction", len(places), [fault for place in places for fault in prediction_faults(place)])
+        self._add("ranking", int(self.workspace.has("rank.json")), ranking_faults(self.workspace))
         for run in [*runs, *trials]:
             if not faults_of(run.inputs) and run.run_id == OF_BEFORE:
                 self.notes.append(f"{run.place} is of before: whether its files belong together cannot be checked.")

@@ -14,6 +14,7 @@ from typing import Any
 
 from aft_ray.datasets.sources.classes import short_name
 from aft_ray.models.images import decode, open_picture
+from aft_ray.recipe.printable import counted
 from aft_ray.store.contents import contents, rows_by_picture
 from aft_ray.store.prefetch import prefetched
 from aft_ray.store.quarantine import UNREADABLE
@@ -72,8 +73,8 @@ def _small_split_lines(manifests: Manifests) -> Iterator[str]:
     count = labelled["validation"]
     if 0 < count < FEWEST_TO_CHOOSE_BY:
         yield (
-            f"The validation split has {count} labelled samples, too few to choose by: the standard error of an accuracy of"
-            f" 50 % is {50 / count**0.5:.0f} points there. Raise dataset.validation_fraction, or add samples."
+            f"The validation split has {counted(count, 'labelled sample')}, too few to choose by: the standard error of an"
+            f" accuracy of 50 % is {50 / count**0.5:.0f} points there. Raise dataset.validation_fraction, or add samples."
         )
 
 
@@ -111,23 +112,23 @@ class _Contents:
                     seen.append(sample_id)
 
     def lines(self) -> Iterator[str]:
-        of = f"of {self.decoded:,} pictures that were looked at"
+        looked_at = f"of {self.decoded:,} that were looked at"
         if self.broken:
             yield (
-                f"{len(self.broken):,} {of} cannot be decoded, such as {self.broken[0]}: mend or remove them and run"
-                " 'aft-ray prepare --overwrite', or allow so many with dataset.max_bad_samples."
+                f"Pictures that cannot be decoded: {len(self.broken):,} {looked_at}, such as {self.broken[0]}. Mend or remove"
+                " them and run 'aft-ray prepare --overwrite', or allow so many with dataset.max_bad_samples."
             )
         if self.transparent:
             yield (
-                f"{len(self.transparent):,} {of} have transparent parts, such as {self.transparent[0]}:"
+                f"Pictures with transparent parts: {len(self.transparent):,} {looked_at}, such as {self.transparent[0]}:"
                 " dataset.background is the colour behind them."
             )
         if self.flat:
-            yield f"{len(self.flat):,} {of} have one colour, such as {self.flat[0]}. Are they empty?"
+            yield f"Pictures of one colour: {len(self.flat):,} {looked_at}, such as {self.flat[0]}. Are they empty?"
         if self.copies:
-            part = f", of {self.compared:,} that were compared" if self.is_part else ""
+            part = f" of {self.compared:,} that were compared" if self.is_part else ""
             yield (
-                f"{len(self.copies):,} samples are exact copies of samples in another split{part}, such as"
+                f"Exact copies of samples in another split: {len(self.copies):,}{part}, such as"
                 f" {self.copies[0][0]} of {self.copies[0][1]}: scores on them are too good. Remove them, or in a table"
                 " keep them together with dataset.columns.group."
             )

@@ -38,6 +38,6 @@ def text_lines(student: StudentConfig, train: ShardDirectory, manifest: Mapping[
         if cut > CUT_OFTEN * len(texts):
             unit = "words" if student.model.startswith("tiny:") and student.weights is None else "tokens"
             yield (
-                f"{cut:,} of {len(texts):,} texts that were looked at are longer than the {length} {unit} that {student.model}"
-                " reads; it does not see the rest. student.max_length sets how much it reads."
+                f"Texts longer than the {length} {unit} that {student.model} reads: {cut:,} of {len(texts):,} that were looked"
+                " at; it does not see the rest. student.max_length sets how much it reads."
             )

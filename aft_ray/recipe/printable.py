@@ -20,6 +20,11 @@ def printable(text: str, keep: str = "") -> str:
     )
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """`1 sample`, `1,791 samples`. many: where it is not `one` with an s."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def tell(text: str) -> None:
     """Writes one line of the program's own to stderr, without secrets."""
     print(f"aft-ray: {printable(redacted(text))}", file=sys.stderr, flush=True)

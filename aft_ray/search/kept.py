@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from aft_ray.recipe.config import Recipe
-from aft_ray.recipe.printable import tell
+from aft_ray.recipe.printable import counted, tell
 from aft_ray.search.trials import SettingKey, TrialDirectory, TrialRow, setting_key
 from aft_ray.store.files import Directory
 
@@ -21,4 +21,6 @@ def drop_students(recipe: Recipe, place: Directory, rows: Sequence[TrialRow], ch
     dropped = [row["trial"] for row in rows if keep == "none" or setting_key(row) not in chosen]
     count = sum(TrialDirectory(place / "trials" / name).drop_student() for name in dropped)
     if count:
-        tell(f"deleted the students of {count} trials, as search.keep_students={keep} says; their scores stay")
+        tell(
+            f"deleted the students of {counted(count, 'trial')}, as search.keep_students={keep} says; their scores stay"
+        )

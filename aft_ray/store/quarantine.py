@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from PIL import Image, UnidentifiedImageError
 
 from aft_ray.recipe.errors import InputError, ObjectStoreError
+from aft_ray.recipe.printable import counted
 from aft_ray.recipe.secrets import redacted
 
 UNREADABLE = (Image.DecompressionBombError, MemoryError, OSError, SyntaxError, ValueError)
@@ -39,7 +40,7 @@ def check_quarantined(quarantined: Sequence[Mapping[str, str]], allowed: int) ->
     if len(lines) > LISTED:
         lines[LISTED:] = [f"... and {len(lines) - LISTED} more faults."]
     lines.append(
-        f"{len(quarantined)} samples quarantined, {allowed} allowed. Mend or remove them and run"
+        f"{counted(len(quarantined), 'sample')} quarantined, {allowed} allowed. Mend or remove them and run"
         " 'aft-ray prepare --overwrite', or allow more with dataset.max_bad_samples."
     )
     raise InputError(lines)

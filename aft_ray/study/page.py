@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from aft_ray.recipe.printable import counted
 from aft_ray.report.page import template
 from aft_ray.report.plots import COLOURS, Bar, Dot, draw_bars, draw_dots
 from aft_ray.report.results import method_title
@@ -68,7 +69,7 @@ def _compared(mean: Mean) -> str:
     told = "" if math.isnan(test) else f", p {chance(test)}"
     return (
         f"{mean.title}: {mean.relative_error:.3f}{spread} of the test error of {method_title(STANDARD)}, mean of"
-        f" {mean.num_settings} setting{'s' * (mean.num_settings != 1)}{told}; clearly better in {mean.better}, clearly worse in"
+        f" {counted(mean.num_settings, 'setting')}{told}; clearly better in {mean.better}, clearly worse in"
         f" {mean.worse}."
     )
 

@@ -67,8 +67,8 @@ def test_transparent_and_one_coloured_pictures_are_counted_as_the_student_sees_t
         whole = np.concatenate([RANDOM.integers(0, 256, (8, 8, 3)), np.full((8, 8, 1), 255)], 2).astype(np.uint8)
         picture(tmp_path / "data" / "dog" / f"whole{number}.png", whole)
     clear_line, flat_line = of_folder(tmp_path, capsys)
-    assert clear_line.startswith("7 of 314 pictures that were looked at have transparent parts, such as cat/clear")
-    assert flat_line.startswith("1 of 314 pictures that were looked at have one colour, such as cat/clear0.png")
+    assert clear_line.startswith("Pictures with transparent parts: 7 of 314 that were looked at, such as cat/clear")
+    assert flat_line.startswith("Pictures of one colour: 1 of 314 that were looked at, such as cat/clear0.png")
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg"])
@@ -80,7 +80,9 @@ def test_pictures_that_are_cut_off_are_told_before_the_teachers_meet_them(
     half = tmp_path / "data" / "cat" / f"half.{kind}"
     half.write_bytes(half.read_bytes()[:900])
     (line,) = of_folder(tmp_path, capsys)
-    assert line.startswith(f"1 of 301 pictures that were looked at cannot be decoded, such as cat/half.{kind}: mend")
+    assert line.startswith(
+        f"Pictures that cannot be decoded: 1 of 301 that were looked at, such as cat/half.{kind}. Mend"
+    )
 
 
 def test_copies_across_splits_are_counted_and_within_one_are_not(
@@ -92,9 +94,7 @@ def test_copies_across_splits_are_counted_and_within_one_are_not(
     for place in ("train/dog/1.png", "val/cat/0.png", "test/cat/0.png"):
         (tmp_path / "data" / place).write_bytes(first)
     (line,) = of_folder(tmp_path, capsys)
-    assert line.startswith(
-        "2 samples are exact copies of samples in another split, such as val/cat/0.png (validation) of"
-    )
+    assert line.startswith("Exact copies of samples in another split: 2, such as val/cat/0.png (validation) of")
     assert "dataset.columns.group" in line
 
 
@@ -103,7 +103,7 @@ def test_copies_of_texts_are_found_too(tmp_path: Path, capsys: pytest.CaptureFix
         rows = "".join(f"{'same' if n == 5 else f'{name} {n}'},{n % 2}\n" for n in range(count))
         table(tmp_path / "tables" / f"{name}.csv", rows)
     (line,) = told(tmp_path, capsys, source="csv", path=str(tmp_path / "tables"), columns={"text": "text"})
-    assert line.startswith("2 samples are exact copies")
+    assert line.startswith("Exact copies of samples in another split: 2,")
 
 
 def test_small_classes_and_a_small_validation_split_are_told(

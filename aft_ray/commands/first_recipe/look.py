@@ -21,6 +21,7 @@ from aft_ray.datasets.sources.tables import Table, open_tables, read_rows
 from aft_ray.models.images import open_picture
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.places import AnyPath, place_at
+from aft_ray.recipe.printable import counted
 from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.quarantine import UNREADABLE, quarantined_sample
 
@@ -72,12 +73,15 @@ class Found:
             lines.append(f"{len(classes)} classes: {shown}{', ...' if len(classes) > 8 else ''}")
             if rare := [name for name, count in classes if count < FEW]:
                 shown = ", ".join(map(str, rare[:5])) + (", ..." if len(rare) > 5 else "")
-                have = "1 class has" if len(rare) == 1 else f"{len(rare)} classes have"
-                lines.append(f"{have} fewer than {FEW} samples, too few to be tested: {shown}")
+                lines.append(
+                    f"{counted(len(rare), 'class', 'classes')} with fewer than {FEW} samples, too few to be tested: {shown}"
+                )
         else:
-            lines.append(f"task {listing.task}, {len(listing.classes)} outputs")
+            lines.append(f"task {listing.task}, {counted(len(listing.classes), 'output')}")
         if unlabelled := self.counts.get(None, 0):
-            lines.append(f"{unlabelled:,} samples have no label: the methods that use teachers learn from them too")
+            lines.append(
+                f"{counted(unlabelled, 'sample')} without a label: the methods that use teachers learn from them too"
+            )
         if listing.left_out:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(listing.left_out.items()))
             lines.append(f"left out, as no samples: {kinds}")
