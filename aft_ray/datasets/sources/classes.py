@@ -13,19 +13,21 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.store.schema import SPLITS, UNLABELED
 
 Key = int | str
-"""A label as the data has it: a number from a typed column, or a text."""
+"""A label as the data has it: a number or a boolean from a typed column, or a text."""
 
 NUMERAL = re.compile(r"[+-]?\d{1,18}(\.\d*)?([eE][+-]?\d{1,2})?")
 """Digits of any script. Longer ones are names, such as account numbers."""
 SHOWN = 60
 """Characters of a label in a message."""
 CODE = re.compile(r"[0-9]+")
+BOOLEANS = {"false": 0, "true": 1}
+"""The number of each boolean; a text may have other capitals."""
 
 
 def whole_number(label: Key) -> int | None:
     """The number that a label spells (`1`, `1.0`, `+1`, `1e0`, in full-width digits too), None if it is none."""
     if isinstance(label, int):
-        return label
+        return int(label)
     text = label.replace("\N{MINUS SIGN}", "-")
     if not NUMERAL.fullmatch(text):
         return None
@@ -91,12 +93,17 @@ class Classes:
             named.setdefault(name, place)
             if (number := whole_number(name)) is not None:
                 named.setdefault(number, place)
+        for name in names:
+            if name.lower() in BOOLEANS:
+                for spelled in (name.title(), name.lower(), name.upper()):
+                    named.setdefault(spelled, named[name])
         found = cls(names, named, False)
         numbers = [number for label in labels if (number := whole_number(label)) is not None]
         if numbered and any(isinstance(label, int) for label in labels):
             return cls(names, named, len(numbers) == len(labels))
         all_named = all(found._named(label) is not None or whole_number(label) == UNLABELED for label in labels)
-        return cls(names, named, not all_named and len(numbers) == len(labels))
+        has_booleans = any(isinstance(label, bool) and str(label) in named for label in labels)
+        return cls(names, named, not (all_named or has_booleans) and len(numbers) == len(labels))
 
     def place(self, label: Key) -> int:
         """The label's class, UNLABELED for -1. Raises ValueError if it is none."""
@@ -114,6 +121,8 @@ class Classes:
         raise ValueError(f"label {short(label)} is none of the classes: {known}")
 
     def _named(self, label: Key) -> int | None:
+        if isinstance(label, bool) and str(label) in self.places:
+            return self.places[str(label)]
         number = whole_number(label)
         return self.places.get(label, None if number is None else self.places.get(number))
 

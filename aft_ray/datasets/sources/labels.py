@@ -13,7 +13,7 @@ import numpy as np
 
 from aft_ray.datasets.base import LISTED, Label, Task, raise_faults
 from aft_ray.datasets.items import Coded
-from aft_ray.datasets.sources.classes import Classes, Key, check_enough, classes_of, short
+from aft_ray.datasets.sources.classes import BOOLEANS, Classes, Key, check_enough, classes_of, short
 from aft_ray.datasets.sources.json_text import is_unicode, parse_json
 from aft_ray.store.schema import UNLABELED
 
@@ -107,6 +107,16 @@ class Labels:
             found = [FOUND[self.task](value, classes) for value in self.values]
         return names, Coded(tuple(found), np.array(self.codes, np.int32))
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A line for the data check if classes are called by the numbers of booleans."""
+        if self.names or self.task != "classification" or not any(isinstance(value, bool) for value in self.values):
+            return ()
+        return (
+            f"The booleans of column {self.columns[0]} are the classes 0 (false) and 1 (true). With dataset.label_names:"
+            " ['False', 'True'] they have their own names.",
+        )
+
     def _found_names(self) -> tuple[str, ...]:
         """The classes, or the outputs, that the parts themselves show."""
         if self.task == "regression":
@@ -124,13 +134,15 @@ class Labels:
 
 
 def _class_key(value: Any) -> int | str | None:
-    """A class by number or by name; numbers that came as other types are numbers."""
+    """A class by number or by name. Numbers that came as other types are numbers; a boolean is kept, and is a number too."""
     if is_nothing(value):
         return None
     if isinstance(value, str):
         if not is_unicode(value):
             raise ValueError(f"label {short(value)} is not Unicode")
         return value.strip()
+    if isinstance(value, bool):
+        return value
     if isinstance(value, (float, Decimal)) and math.isnan(value):
         return None  # how pandas writes a missing integer
     if isinstance(value, int) or (isinstance(value, (float, Decimal)) and math.isfinite(value) and value == int(value)):
@@ -230,11 +242,11 @@ def flags_to_names(columns: Sequence[str], values: Sequence[Any]) -> list[str] |
     """Names of the 0/1 columns that hold 1; None if a column is empty. Raises ValueError for another value."""
     if any(map(is_nothing, values)):
         return None
-    flags = [str(value).strip() for value in values]
+    flags = [str(value).strip().lower() for value in values]
     wrong = [(column, value) for column, value, flag in zip(columns, values, flags, strict=True) if flag not in FLAGS]
     if wrong:
         raise ValueError(f"column {wrong[0][0]} holds {short(wrong[0][1])}, not 0 or 1")
     return [column for column, flag in zip(columns, flags, strict=True) if FLAGS[flag]]
 
 
-FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "False": False, "True": True, "false": False, "true": True}
+FLAGS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, **BOOLEANS}

@@ -154,6 +154,7 @@ class TableParts(Plan):
             (config.truncation_side or "right") if content.texts else None,
             {"prompt": config.prompt, "tables": fingerprint([[*size] for size in self.sizes])},
             Counter(self.left_out) + whole.left_out,
+            whole.labels.notes,
         )
 
     def reader(self, modality: Modality, contents: pa.Table) -> Callable[[int], Content]:

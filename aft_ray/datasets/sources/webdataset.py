@@ -129,6 +129,7 @@ class Tars(Plan):
             (config.truncation_side or "right") if "text" in modality else None,
             {"tars": digest},
             +(self.left_out + whole.left_out),
+            whole.labels.notes,
         )
 
     def reader(self, modality: Modality, contents: pa.Table) -> Callable[[int], Content]:

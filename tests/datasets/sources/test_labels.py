@@ -28,6 +28,40 @@ def test_a_text_and_a_typed_column_may_have_the_same_numbers() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ((), [0, 1, -1]),
+        (("False", "True"), [0, 1, -1]),
+        (("True", "False"), [1, 0, -1]),
+        (("true", "false"), [1, 0, -1]),
+        (("maybe", "FALSE", "TRUE"), [1, 2, -1]),
+        (("1", "0"), [1, 0, -1]),
+        (("neg", "pos"), [0, 1, -1]),
+    ],
+)
+def test_a_boolean_is_the_class_of_its_name_else_a_number(names: tuple[str, ...], expected: list[int]) -> None:
+    assert labels([False, True, None], names=names) == (names or ("0", "1"), expected)
+    assert labels([False, True, 1, 0])[1] == [0, 1, 1, 0]
+
+
+def test_a_text_that_is_a_boolean_may_have_other_capitals_than_its_class() -> None:
+    assert labels(["false", "true"])[0] == ("false", "true")
+    assert labels(["TRUE", "false"], names=("False", "True"))[1] == [1, 0]
+    assert labels(["true", "True"], names=("True", "true"))[1] == [1, 0]
+
+
+@pytest.mark.parametrize(("first", "names"), [(True, ("True", "maybe")), ("dog", ("dog", "cat"))])
+def test_a_boolean_without_a_class_is_refused_with_its_row(first: object, names: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match=f"row 2: label False is none of the classes: {', '.join(names)}"):
+        labels([first, False], names=names)
+
+
+def test_booleans_among_names_are_refused_with_their_row() -> None:
+    with pytest.raises(InputError, match="Some labels are numbers, others names: True in row 1, 'maybe' in row 2"):
+        labels([True, "maybe"])
+
+
 def test_two_forms_of_one_accent_are_not_two_classes() -> None:
     with pytest.raises(InputError, match="'caf\N{LATIN SMALL LETTER E WITH ACUTE}' in row 1 .* are the same text"):
         labels(["caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"])

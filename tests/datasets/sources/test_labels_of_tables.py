@@ -11,7 +11,7 @@ import pytest
 from aft_ray.datasets import list_samples
 from aft_ray.datasets.prepare import prepare
 from aft_ray.store.side_by_side import open_store
-from tests.helpers.tables import TEXT, dataset, recipe, write_csv, write_jsonl
+from tests.helpers.tables import TEXT, WRITERS, dataset, recipe, write_csv, write_jsonl
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,20 @@ def test_several_labels_in_a_csv_and_in_columns(tmp_path: Path) -> None:
         dataset(source="csv", path=str(file), columns={**TEXT, "label": ["wet", "red"]}, task="multilabel")
     )
     assert [item.label for item in flags.items] == [(1, 1), (0, 1), None] and flags.classes == ("wet", "red")
+
+
+@pytest.mark.parametrize("source", [*WRITERS])
+def test_booleans_with_names_are_the_same_classes_and_flags_in_every_table(tmp_path: Path, source: str) -> None:
+    rows = [{"text": "x", "wet": wet, "red": red} for wet, red in ((True, False), (False, False), (True, True))]
+    given = {"source": source, "path": str(WRITERS[source](tmp_path / f"a.{source}", rows))}
+    for names, expected in ((("False", "True"), [1, 0, 1]), (("True", "False"), [0, 1, 0])):
+        named = list_samples(dataset(**given, columns={**TEXT, "label": "wet"}, label_names=names))
+        assert [item.label for item in named.items] == expected and not named.notes
+    unnamed = list_samples(dataset(**given, columns={**TEXT, "label": "wet"}))
+    told = ("The booleans of column wet are the classes 0 (false) and 1 (true)",) if source != "csv" else ()
+    assert tuple(note.partition(".")[0] for note in unnamed.notes) == told
+    flags = list_samples(dataset(**given, columns={**TEXT, "label": ["wet", "red"]}, task="multilabel"))
+    assert [item.label for item in flags.items] == [(1, 0), (0, 0), (1, 1)] and flags.classes == ("wet", "red")
 
 
 def test_numbers_to_predict_are_prepared(tmp_path: Path) -> None:
