@@ -110,6 +110,7 @@ def load_study(source: str | Path | Mapping[str, Any], overrides: Sequence[str] 
     base = {key: value for key, value in content.items() if key not in (KEY, "records", "reference")}
     settings: dict[str, Recipe] = {}
     found: dict[str, list[str]] = {}
+    faults += [] if faults else _name_faults(axes)
     for label, changes in _combinations(axes) if not faults else ():
         try:
             settings[label] = _setting(base, f"{name}.{label}", root, changes, last)
@@ -183,6 +184,19 @@ def _read_bases(axes: Mapping[str, Any], path: AnyPath, faults: list[str]) -> No
                 faults += found
             elif name is not None and not isinstance(name, dict):
                 faults.append(f"settings.{axis}.{label}: base must be the name of a file, got {shown(name)}.")
+
+
+def _name_faults(axes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for each name that several settings would have: `a-b` with `c`, and `a` with `b-c`."""
+    having: dict[str, list[str]] = {}
+    for chosen in itertools.product(*axes.values()):
+        told = ", ".join(f"{axis} {name}" for axis, name in zip(axes, chosen, strict=True))
+        having.setdefault("-".join(chosen), []).append(told)
+    return [
+        f"Several settings would be called {label}: {'; '.join(those)}. Give a part of one another name."
+        for label, those in having.items()
+        if len(those) > 1
+    ]
 
 
 def _combinations(axes: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -117,6 +117,21 @@ def test_faults_are_told_at_once_with_their_settings(tmp_path: Path, old: str, n
     ), faults
 
 
+def test_two_settings_of_one_name_are_refused(tmp_path: Path) -> None:
+    """The second would take the place of the first."""
+    path = written(
+        tmp_path,
+        ("digits: {}", "digits: {}\n    scans-few: {dataset.name: mnist}"),
+        ("all: {}", "all: {}\n    few-all: {}"),
+    )
+    with pytest.raises(InputError) as refused:
+        load_study(path)
+    assert refused.value.faults == [
+        "Several settings would be called scans-few-all: data scans-few, labels all; data scans, labels few-all."
+        " Give a part of one another name."
+    ]
+
+
 def test_a_setting_s_base_is_a_recipe_over_which_the_study_s_keys_hold(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(
         "workspace: elsewhere\nrun: base\ntrain: {steps: 11, seed: 5}\nsearch: {seeds: 4, compare: [kd]}\n"
