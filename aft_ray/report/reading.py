@@ -19,7 +19,8 @@ from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.json_files import checked_json
 from aft_ray.recipe.search_section import Betas
 from aft_ray.report.results import Entry, Training, TrialRow, summarize
-from aft_ray.report.words import headline, left_out, remarks
+from aft_ray.report.words import headline, left_out, remarks, winner_in_words
+from aft_ray.search.best import best_settings, winner
 from aft_ray.search.space import strengths
 from aft_ray.search.teacher_heads import TeacherHead, read_heads
 from aft_ray.search.trials import read_table, run_at
@@ -103,6 +104,9 @@ def findings(recipe: Recipe) -> Findings:
     place = workspace.search(recipe.run) / "trials"
     chosen = [entry for entry in entries if entry.is_chosen]
     told = [left_out(entry.title, [_last_line(place / name) for name in entry.trials]) for entry in chosen]
+    num_validation = validation["num_samples"] - validation.get("num_unlabelled", 0) if validation else None
+    if best := best_settings(trials, recipe.search.metric, num_validation):
+        told.insert(0, winner_in_words(chosen, winner(best).method))
     found = remarks(trials, chosen, partial(_strengths, recipe), validation)
     heads = read_heads(workspace.search(recipe.run))
     return Findings(entries, headline(chosen), [*filter(None, told), *found], heads)

@@ -92,6 +92,22 @@ def remarks(
     return [sentence for sentence in found if sentence]
 
 
+def winner_in_words(entries: Sequence[Entry], winner: str) -> str:
+    """Why the winner of a search is not the best on test; empty where it is. winner: its method."""
+    tested = [entry for entry in entries if entry.finals]
+    own = next((entry for entry in tested if entry.method == winner), None)
+    if own is None or own is tested[0]:
+        return ""
+    best, measure = tested[0], own.measure
+    within = (
+        "" if measure.error_of(own.validation) <= measure.error_of(best.validation) else ", within a standard error"
+    )
+    return (
+        f"The winner, the student to use, is {own.title}: validation chose it ({measure.name} {measure.amount(own.validation)},"
+        f" {best.title} {measure.amount(best.validation)}{within}), and test takes no part in the choice."
+    )
+
+
 def left_out(title: str, lines: Sequence[Mapping[str, Any]]) -> str:
     """Teachers that a method left out because they know nothing about the labels, from a line of metrics of each run."""
     names = dict.fromkeys(key.removeprefix("r2/") for line in lines for key in line if key.startswith("r2/"))

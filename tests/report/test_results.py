@@ -26,6 +26,14 @@ def test_leaderboard_has_means_and_standard_errors_of_the_final_runs(recipe: Rec
     assert third.relative_error == pytest.approx(1)
 
 
+def test_the_winner_is_named_where_another_method_is_ahead_on_test(recipe: Recipe) -> None:
+    rows = finals()
+    for row in rows:
+        row["test_accuracy"] -= 0.2 * (row["regularizer.name"] == "aft")
+    write_search(recipe, searched() + rows)
+    assert findings(recipe).remarks[0].startswith("The winner, the student to use, is AFT: validation chose it")
+
+
 def test_what_a_teacher_adds_is_a_mean_over_the_combinations_with_and_without_it() -> None:
     """Best of AFT: small 0.80, large 0.83, both 0.86; standard transfer 0.80."""
     picture = next(picture for picture in draw_contributions(searched()) if "AFT" in picture)

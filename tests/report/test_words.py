@@ -8,7 +8,7 @@ import pytest
 
 from aft_ray.recipe.search_section import Range
 from aft_ray.report.results import Entry, summarize
-from aft_ray.report.words import compare, headline, left_out, remarks
+from aft_ray.report.words import compare, headline, left_out, remarks, winner_in_words
 from aft_ray.search.trials import TrialRow
 from tests.helpers.report import finals, searched, trial
 
@@ -74,6 +74,24 @@ def test_the_headline_names_the_best_method_even_if_it_is_not_aft() -> None:
     text = headline(summarize([row | {"regularizer.name": names[row["regularizer.name"]]} for row in finals()]))
     assert text.startswith("KD: 9.0 % test error against 16.0 % of standard transfer")
     assert "AFT: 13.0 % test error against 9.0 % of KD" in text
+
+
+def test_a_winner_that_test_did_not_confirm_is_explained() -> None:
+    rows = [
+        *(
+            trial("search", name, 1.0, (), val_accuracy=value)
+            for name, value in (("aft", 0.96), ("kd", 0.95), ("none", 0.94))
+        ),
+        *(trial("final", "aft", 1.0, (), seed, test_accuracy=0.79) for seed in (1, 2)),
+        *(trial("final", "kd", 1.0, (), seed, test_accuracy=0.84) for seed in (1, 2)),
+        *(trial("final", "none", 1.0, (), seed, test_accuracy=0.81) for seed in (1, 2)),
+    ]
+    entries = summarize(rows)
+    assert winner_in_words(entries, "kd") == "" and winner_in_words(entries, "absent") == ""
+    told = winner_in_words(entries, "aft")
+    assert "is AFT: validation chose it (accuracy 96.0 %, KD 95.0 %), and test takes no part" in told
+    simplest = winner_in_words(entries, "none")
+    assert "standard transfer: validation chose it (accuracy 94.0 %, KD 95.0 %, within a standard error)" in simplest
 
 
 def said(rows: list[TrialRow], betas: Any = (1.0, 10.0), **validation: Any) -> str:
