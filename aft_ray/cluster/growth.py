@@ -1,7 +1,7 @@
 """Room for the actors that join a pipeline while it runs.
 
-A pipeline begins with its gang, which can do all the work. Each further actor is reserved with its part of readers, so that it
-does not wait for shards, in a placement group of its own. Ray creates the group when the cluster has room for it, and its
+A pipeline begins with its gang, which can do all the work. Each further actor is reserved with its part of the readers, so that
+it does not wait for shards, in a placement group of its own. Ray creates the group when the cluster has room for it, and its
 autoscaler sees groups that wait. Such actors cannot block another pipeline for ever: a pipeline needs none of them to end.
 """
 
@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from aft_ray.cluster.gang import ActorPool, Bundle, Place, Share, free_after, place_in, share_of
+from aft_ray.cluster.nodes import nodes_resources
 
 
 class Addition(NamedTuple):
@@ -39,20 +40,40 @@ class Growth:
         ]
 
 
-def additions(pools: Sequence[ActorPool], share: Share, decode_cpus: int | None, num_items: int) -> list[Addition]:
-    """What may join, in the order in which it is asked for: an actor of each pool in turn.
+def additions(
+    pools: Sequence[ActorPool],
+    share: Share,
+    nodes: Sequence[Mapping[str, float]],
+    decode_cpus: int | None,
+    num_items: int,
+) -> list[Addition]:
+    """What may join, in the order in which it is asked for: an actor of each pool in turn, each with its part of the readers.
 
     decode_cpus: where it is given, no readers join. num_items: most actors of a pool.
     """
-    begun = sum(pool.min_actors for pool in pools)
+    each = share.readers / sum(pool.min_actors for pool in pools)
+    parts = [0.0 if decode_cpus else min(each, _readers_beside(share.of(pool), share, nodes)) for pool in pools]
     found: list[Addition] = []
+    due = 0.0
     for number in range(max((pool.max_actors - pool.min_actors for pool in pools), default=0)):
         for stage, pool in enumerate(pools, 1):
             if pool.min_actors + number < min(pool.max_actors, num_items):
-                own, before = len(found) + 1, len(found)
-                readers = 0 if decode_cpus else share.readers * own // begun - share.readers * before // begun
+                due += parts[stage - 1]
+                readers = int(due + 1e-6)
+                due -= readers
                 found.append(Addition(stage, [share.of(pool), *[{"CPU": share.reader_cpus}] * readers]))
     return found
+
+
+def _readers_beside(actor: Bundle, share: Share, nodes: Sequence[Mapping[str, float]]) -> float:
+    """Readers that have room on the node of an actor that takes as large a part of its CPUs as of its GPUs.
+
+    With more, as where nodes without a GPU let the first actors have many, an actor would find room on no node.
+    """
+    gpus = actor.get("GPU", 0)
+    kinds = [node for node in nodes if all(node.get(kind, 0) >= count for kind, count in actor.items())]
+    cpus = (node["CPU"] * (gpus / node["GPU"] if gpus else 1) for node in kinds)
+    return max(0.0, max(cpus, default=0.0) - actor["CPU"]) / share.reader_cpus
 
 
 def actors_with_room(
@@ -62,7 +83,7 @@ def actors_with_room(
     share = share_of(pools, nodes, decode_cpus)
     counts = [pool.min_actors for pool in pools]
     free = free_after(share.bundles(pools), nodes)
-    for addition in additions(pools, share, decode_cpus, max(pool.max_actors for pool in pools)):
+    for addition in additions(pools, share, nodes, decode_cpus, max(pool.max_actors for pool in pools)):
         left = free_after(addition.bundles, free or [])
         if left is not None:
             free = left
@@ -75,7 +96,7 @@ def growth(pools: Sequence[ActorPool], share: Share, decode_cpus: int | None, nu
     """Asks the cluster for all `additions`, until the end of the context."""
     groups: list[tuple[Addition, PlacementGroup]] = []
     try:
-        for addition in additions(pools, share, decode_cpus, num_items):
+        for addition in additions(pools, share, nodes_resources(), decode_cpus, num_items):
             groups.append((addition, placement_group(addition.bundles)))
         yield Growth(groups)
     finally:
