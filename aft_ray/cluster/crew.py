@@ -10,7 +10,9 @@ import ray
 
 from aft_ray.cluster.gang import Gang, Place
 from aft_ray.cluster.growth import Growth
+from aft_ray.cluster.node_check import node_name
 from aft_ray.cluster.quick_exit import exit_quickly
+from aft_ray.recipe.errors import InputError, in_a_line
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,13 @@ class Stage:
 
     make: a class or function that an actor calls with `args`. What it returns is called with the output of the stage before.
     calls: the number of rows that an actor works on at the same time, in threads.
+    check: called first, on the actor's node; raises InputError where it must not work.
     """
 
     make: Callable[..., Callable[[Any], Any]]
     args: tuple[Any, ...]
     calls: int = 1
+    check: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ class Worker:
         exit_quickly()
         self.fault: Exception | None = None
         try:
+            if stage.check:
+                stage.check()
             self.work = stage.make(*stage.args)
         except Exception as error:
             self.fault = error
@@ -74,7 +80,11 @@ class Worker:
             raise self.fault
         return self.work(row)
 
-    def node(self) -> str:
-        """The id of the node that it is on, once its constructor is done."""
+    def begun(self) -> tuple[str, str]:
+        """The id of the node that it is on, once its constructor is done, and the error of that in a line, or ''."""
         node: str = ray.get_runtime_context().get_node_id()
-        return node
+        if self.fault is None:
+            return node, ""
+        name, line = node_name(ray.util.get_node_ip_address(), node), in_a_line(self.fault)
+        kind = "" if isinstance(self.fault, InputError) else f"{type(self.fault).__name__}: "
+        return node, line if line.startswith(name) else f"{name}: {kind}{line}"

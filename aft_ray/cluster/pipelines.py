@@ -20,8 +20,9 @@ from aft_ray.cluster.causes import KNOWN, known_cause
 from aft_ray.cluster.crew import Stage, crew_of
 from aft_ray.cluster.gang import ActorPool, Gang, GangLost, gang
 from aft_ray.cluster.growth import Growth, growth
-from aft_ray.cluster.relay import RESULT, relayed
+from aft_ray.cluster.relay import RESULT, Note, relayed
 from aft_ray.recipe.errors import InputError
+from aft_ray.recipe.printable import tell
 from aft_ray.recipe.sections import ResourcesConfig
 
 Item = TypeVar("Item")
@@ -71,14 +72,15 @@ class Conductor:
     def run(
         self, items: list[Item], stages: Sequence[Stage], begun: Gang, growing: Growth, patience_s: float
     ) -> Iterator[list[Any]]:
-        """Yields the results in lists: Ray keeps a note of every yielded value at the driver too."""
+        """Yields the results, and Notes, in lists: Ray keeps a note of every yielded value at the driver too."""
         crew = crew_of(stages, begun, growing, len(items))  # before Ray Data is imported: models load meanwhile
         _set_context()
         done: list[Any] = []
         failure, sent = None, -math.inf
         try:
             for row in relayed(items, crew, begun, patience_s).iter_rows():
-                result = pickle.loads(row[RESULT])
+                result, notes = pickle.loads(row[RESULT])
+                done += notes
                 if isinstance(result, Exception):
                     raise result
                 done.append(result)
@@ -104,10 +106,14 @@ def _set_context() -> None:
 
 
 def _failure(lists: ray.ObjectRefGenerator, take: Callable[[Any], None]) -> Exception | None:
-    """Passes all rows to `take`. Returns the error that ended the pipeline, if it is one of KNOWN, as its task raised it."""
+    """Passes all rows to `take` and shows the Notes among them. Returns the error that ended the pipeline, if it is one of KNOWN,
+    as its task raised it."""
     taken = 0
     try:
         for row in itertools.chain.from_iterable(map(ray.get, lists)):
+            if isinstance(row, Note):
+                tell(row)
+                continue
             take(row)
             taken += 1
     except (InputError, ray.exceptions.RayTaskError) as error:

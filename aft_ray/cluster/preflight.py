@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import platform
 import re
 import sys
 import time
@@ -18,6 +16,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from aft_ray.cluster.gang import Bundle, named, nodes_resources, total
+from aft_ray.cluster.node_check import node_name, not_shared, other_versions, versions
 from aft_ray.cluster.waves import waves
 from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError, in_a_line
@@ -26,7 +25,6 @@ from aft_ray.store.manifest import MANIFEST
 from aft_ray.store.workspace import Workspace
 
 LOOKED_AT = re.compile(r"\.preflight-[0-9a-f]{8}")
-PACKAGES = ("aft-ray", "ray", "torch", "timm")
 
 
 def preflight(recipe: Recipe, verb: str) -> None:
@@ -135,20 +133,15 @@ def node_faults(workspace: Workspace) -> list[str]:
             for node in nodes
         ]
         for node, answer in zip(nodes, asked, strict=True):
-            name = f"Node {node['NodeManagerAddress']} ({node['NodeID'][:8]})"
+            name = node_name(node["NodeManagerAddress"], node["NodeID"])
             try:
                 found = ray.get(answer)
             except ray.exceptions.RayError as error:
                 faults.append(f"{name}: {in_a_line(error, last=True)}")
                 continue
             if not found["sees_driver"] or not place.has(node["NodeID"]):
-                faults.append(
-                    f"{name} does not share the workspace {workspace}: {found['reason'] or 'it sees another directory'}."
-                    " Take a directory that all machines mount, or an object store."
-                )
-            theirs = found["versions"]
-            if differing := [f"{key} {theirs[key]}, not {own[key]}" for key in own if theirs[key] != own[key]]:
-                faults.append(f"{name} has {', '.join(differing)}. Install the same versions everywhere.")
+                faults.append(not_shared(name, workspace, found["reason"] or "it sees another directory"))
+            faults += other_versions(name, found["versions"], own)
     finally:
         place.delete()
     return faults
@@ -196,8 +189,3 @@ def _look(place: Any, node: str) -> dict[str, Any]:
     except OSError as error:
         found["reason"] = " ".join(str(error).split())
     return found
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the numbers."""
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}

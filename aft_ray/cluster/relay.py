@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 MOST_ROWS = 1000
 """Most rows on their way through a pipeline: each has a thread of the relay."""
 ITEM, RESULT = "item", "result"
-"""Columns of Ray Data's rows before and after the relay, both pickled: Arrow would change the types of what is in them."""
+"""Columns of Ray Data's rows before and after the relay, both pickled: Arrow would change the types of what is in them.
+RESULT holds the result, or the error of KNOWN that ends the pipeline, and a list of Notes."""
+
+
+class Note(str):
+    """A line for the user, among results."""
 
 
 def relayed(items: Sequence[Any], crew: Sequence[Pool], gang: Gang, patience_s: float) -> Dataset:
@@ -61,14 +66,14 @@ class Relay:
         self.joining = Joining(self.pools, lambda: self.ahead.make_room(**self._room()))
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row's result, or the error of KNOWN that ends the pipeline: Ray Data would change its message."""
+        """The row's result, or the error that ends the pipeline: Ray Data would change its message."""
         try:
             result = self._result(pickle.loads(row[ITEM]))
         except Exception as error:
             result = known_cause(error)
             if not isinstance(result, KNOWN):
                 raise
-        return {RESULT: pickle.dumps(result)}
+        return {RESULT: pickle.dumps((result, [Note(line) for line in self.joining.lines()]))}
 
     def _result(self, item: Any) -> Any:
         """What the last stage makes of an item. It begins anew if an actor is lost that had joined."""

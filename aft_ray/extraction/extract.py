@@ -23,6 +23,7 @@ from aft_ray.cluster.crew import Stage
 from aft_ray.cluster.gang import nodes_resources
 from aft_ray.cluster.gauges import show_gauges
 from aft_ray.cluster.lease import lease
+from aft_ray.cluster.node_check import NodeCheck
 from aft_ray.cluster.pipelines import attempts_elsewhere, run_pipeline
 from aft_ray.cluster.progress import Progress
 from aft_ray.cluster.ranges import Range, range_lease, whole_lease
@@ -176,13 +177,14 @@ def _run_pipelines(recipe: Recipe, plan: Plan) -> Entries:
 
 def _stages(recipe: Recipe, plan: Plan, attempts: Attempts) -> list[Stage]:
     watched = partial(Watch, attempts, max_bad_samples=recipe.dataset.max_bad_samples)
-    stages = [Stage(ReadShard, (plan.workspace, plan.descriptions, watched(work="decoding")))]
+    samples = plan.workspace.samples(plan.missing[0].split)
+    check = NodeCheck(plan.workspace, samples, MANIFEST)
+    stages = [Stage(ReadShard, (plan.workspace, plan.descriptions, watched(work="decoding")), check=check)]
     for teacher in plan.teachers:
         watch = watched(work=f"teacher '{teacher.name}'")
         fingerprints = {view: plan.fingerprints[view] for view in plan.views[teacher.name]}
-        stages.append(
-            Stage(EmbedShard, (teacher, plan.workspace, fingerprints, watch), calls=2 if teacher.num_gpus else 1)
-        )
+        calls = 2 if teacher.num_gpus else 1
+        stages.append(Stage(EmbedShard, (teacher, plan.workspace, fingerprints, watch), calls, check))
     return stages
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from ray import exceptions
 
+from aft_ray.cluster import pipelines
 from aft_ray.cluster.causes import known_cause
 from aft_ray.cluster.pipelines import _failure
+from aft_ray.cluster.relay import Note
 from aft_ray.recipe.errors import ClusterError, InputError
 
 LOST = [
@@ -49,3 +51,13 @@ def test_a_pipeline_whose_process_ends_before_its_first_row_is_a_cluster_s_fault
 
     given: Any = lists()
     assert isinstance(_failure(given, lambda row: None), ClusterError)
+
+
+def test_lines_for_the_user_are_told_and_are_no_results(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pipelines.ray, "get", lambda rows: rows)
+    given: Any = iter([["row", Note("Node 10.0.0.7 cannot join")], ["another"]])
+    taken: list[Any] = []
+    assert pipelines._failure(given, taken.append) is None
+    assert taken == ["row", "another"] and capsys.readouterr().err == "aft-ray: Node 10.0.0.7 cannot join\n"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from safetensors.torch import save_file
 
+from aft_ray.cluster.node_check import NodeCheck, versions
 from aft_ray.datasets.prepare import prepare
 from aft_ray.extraction.extract import extract
 from aft_ray.models.teachers import build_teacher, describe_teacher
@@ -94,6 +96,19 @@ def test_a_teacher_that_cannot_be_loaded_is_named_with_its_reason(
     save_file(timm.create_model("test_vit").state_dict(), tmp_path / "efficientnet.safetensors")
     with pytest.raises(InputError, match="lacks .* of the model's tensors, such as"):
         extract(given)
+
+
+@pytest.mark.ray
+def test_an_actor_does_no_work_on_a_node_that_has_other_versions(
+    cluster: None, tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = recipe(tmp_path, image_folder, "efficientnet")
+    prepare(given)
+    others = partial(NodeCheck, own=versions() | {"timm": "0.1"})
+    monkeypatch.setattr("aft_ray.extraction.extract.NodeCheck", others)
+    with pytest.raises(InputError, match=r"^Node \S+ \(\w{8}\) has timm \S+, not 0.1\. Install"):
+        extract(given)
+    assert not (tmp_path / "work" / "features").exists()
 
 
 @pytest.mark.ray
