@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
+from aft_ray.cluster.starting import Cluster
 from aft_ray.commands.check import open_setup
 from aft_ray.commands.ending import show_next
 from aft_ray.commands.environment import add_overrides, add_recipe, load_recipe, ray_cluster
@@ -28,8 +30,8 @@ def run(parsed: argparse.Namespace) -> None:
     from aft_ray.training.runs import RunDirectory
     from aft_ray.training.train import needs_ray, train
 
-    with ray_cluster(setup.recipe, "train") if needs_ray(setup.recipe) else nullcontext():
-        place = train(setup)
+    cluster: Cluster = partial(ray_cluster, setup.recipe, "train") if needs_ray(setup.recipe) else nullcontext
+    place = train(setup, cluster=cluster)
     last = RunDirectory(place).history()[-1]
     for sentence in probes_in_words(last):
         console.print(sentence, soft_wrap=True)

@@ -29,7 +29,7 @@ from aft_ray.store.files import Directory
 from aft_ray.training.best import best_score
 from aft_ray.training.checkpoint import TrainingState, history_of
 from aft_ray.training.fit import fit
-from aft_ray.training.train import train_in
+from aft_ray.training.train import check_resources, is_left, train_in
 
 
 def run_trial(config: dict[str, Any], *, shared: Shared, data: Mapping[str, ray.ObjectRef]) -> None:
@@ -105,12 +105,14 @@ def _train_with_workers(
         directory.note(trial, wall_time_s=clock.read(), num_gpus=needed(shared.recipe).get("GPU", 0.0))
         tell(line)
 
-    train_in(
-        directory.place,
-        recipe,
-        shared.stores,
-        on_evaluation=pass_on,
-        evaluate_test=trial.stage == "final",
-        with_validation=shared.with_validation,
-    )
+    if is_left(directory.place, recipe, shared.stores, with_validation=shared.with_validation):
+        check_resources(recipe)
+        train_in(
+            directory.place,
+            recipe,
+            shared.stores,
+            on_evaluation=pass_on,
+            evaluate_test=trial.stage == "final",
+            with_validation=shared.with_validation,
+        )
     directory.end("finished" if directory.is_finished else "stopped")

@@ -10,7 +10,7 @@ import ctypes
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from queue import Empty, Queue
 from typing import Any
 
@@ -18,6 +18,7 @@ from aft_ray.cluster.address import names_cluster
 from aft_ray.cluster.lease import lease
 from aft_ray.cluster.nodes import nodes_resources
 from aft_ray.cluster.progress import Progress
+from aft_ray.cluster.starting import Cluster, start_once
 from aft_ray.recipe.config import Recipe, override
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.json_files import damaged
@@ -44,27 +45,51 @@ def needs_ray(recipe: Recipe) -> bool:
     return recipe.train.num_workers > 1 or names_cluster()
 
 
-def train(setup: Setup) -> Directory:
+def train(setup: Setup, *, cluster: Cluster = nullcontext) -> Directory:
     """Trains the recipe's student and returns the run's directory, `runs/<run>/`. Leaves a finished run as it is,
     and waits for a run that another command trains.
 
+    cluster: is called unless the run is finished; by default Ray runs already, or is not needed.
     Raises InputError if the run's directory holds a run of another recipe, or there is no room for the workers.
     """
     recipe, stores = setup.recipe, setup.stores
     workspace = Workspace.at(recipe.workspace)
     run = workspace.run(recipe.run)
-    with lease(workspace, f"runs/{recipe.run}"), Progress("train", recipe.train.steps, "steps") as progress:
+    with lease(workspace, f"runs/{recipe.run}"), start_once(cluster) as start:
         started, modalities = RunDirectory(run).inputs(), stores["train"].modalities
         if started and run.has(STOP):  # an interrupted command asked for it
             run.delete_file(STOP)
+        if not started:
+            start()  # whether samples are streamed depends on the nodes
         recipe = with_defaults(decide_streaming(recipe, stores, run), started, modalities)
+        if not is_left(run, recipe, stores):
+            return run
+        start()
+        check_resources(recipe)
+        with Progress("train", recipe.train.steps, "steps") as progress:
 
-        def show(line: dict[str, Any], num_steps: int) -> None:
-            seconds = num_steps * recipe.train.global_batch_size / line["samples_per_s"]
-            progress.advance(num_steps, _note(line), seconds)
+            def show(line: dict[str, Any], num_steps: int) -> None:
+                seconds = num_steps * recipe.train.global_batch_size / line["samples_per_s"]
+                progress.advance(num_steps, _note(line), seconds)
 
-        train_in(run, recipe, stores, on_evaluation=show)
+            train_in(run, recipe, stores, on_evaluation=show)
     return run
+
+
+def is_left(run: Directory, recipe: Recipe, stores: Mapping[str, Store], *, with_validation: bool = False) -> bool:
+    """Claims the directory `run` for a training, and says whether that is still to be done or finished.
+
+    with_validation: on the validation split too. Raises InputError if the directory holds another run, or a damaged one.
+    """
+    made_of, own = origin(stores), RunDirectory(run)
+    own.claim(recipe, run_inputs(recipe, joined_origin(made_of) if with_validation else made_of))
+    history = own.history()  # a damaged or foreign one is told before anything starts
+    if not own.is_finished:
+        return True
+    if not history:
+        raise damaged(f"{run}/{METRICS}", ["it is missing"], own.way_out)
+    own.recover()
+    return False
 
 
 def train_in(
@@ -76,19 +101,11 @@ def train_in(
     evaluate_test: bool = True,
     with_validation: bool = False,
 ) -> None:
-    """Trains in the directory `run`, unless that is done. with_validation: on the validation split too.
+    """Trains in the directory `run`, which `is_left` has claimed. with_validation: on the validation split too.
 
     on_evaluation: is told each evaluation and the steps since the one before, in a thread of this process.
     """
-    made_of, own = origin(stores), RunDirectory(run)
-    own.claim(recipe, run_inputs(recipe, joined_origin(made_of) if with_validation else made_of))
-    history = own.history()  # a damaged or foreign one is told before anything starts
-    if own.is_finished:
-        if not history:
-            raise damaged(f"{run}/{METRICS}", ["it is missing"], own.way_out)
-        own.recover()
-        return
-    _check_resources(recipe)
+    own = RunDirectory(run)
     resume = own.recover()
     work = Work(recipe, stores, run, evaluate_test, with_validation)
     with _follow(run, on_evaluation):
@@ -188,8 +205,8 @@ def decide_streaming(recipe: Recipe, stores: Mapping[str, Store], run: Directory
     return override(recipe, {"train.streaming": streaming})
 
 
-def _check_resources(recipe: Recipe) -> None:
-    """Ray would wait for ever for resources that are not there."""
+def check_resources(recipe: Recipe) -> None:
+    """Raises InputError if there is no room for the workers: Ray would wait for ever."""
     each = recipe.worker_resources()
     room = sum(int(min(node.get(kind, 0) / count for kind, count in each.items())) for node in nodes_resources())
     wanted = recipe.resources.min_workers or recipe.train.num_workers

@@ -9,12 +9,14 @@ import sys
 import tarfile
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
 
 from aft_ray.commands.check import open_setup
-from aft_ray.recipe.config import load
+from aft_ray.recipe.config import load, override
+from aft_ray.recipe.errors import InputError
 from aft_ray.store.files import Directory
 from aft_ray.store.workspace import Workspace
 from aft_ray.training import train as train_module
@@ -71,6 +73,25 @@ def test_a_finished_run_keeps_its_student_and_no_checkpoint_and_a_stopped_one_it
     (run / "checkpoints" / "notes.txt").write_text("mine")
     train(open_setup(recipe, "train"))
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["notes.txt"]
+
+
+def test_a_run_that_is_finished_or_refused_starts_neither_its_progress_nor_a_cluster(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    recipe = load("recipe.yaml", TRAIN)
+    train(open_setup(recipe, "train"))
+    assert "train: 0/4 steps" in capsys.readouterr().err
+
+    def never() -> NoReturn:
+        raise AssertionError("a cluster was started")
+
+    train(open_setup(recipe, "train"), cluster=never)
+    with pytest.raises(InputError, match="holds a run with another train.learning_rate"):
+        train(open_setup(override(recipe, {"train.learning_rate": 0.5}), "train"), cluster=never)
+    with pytest.raises(InputError, match="train.num_workers is 1, the cluster has room for 0 of 999 CPUs"):
+        train(open_setup(override(recipe, {"run": "large", "resources.cpus_per_worker": 999}), "train"))
+    assert capsys.readouterr().err == ""
 
 
 def test_where_ray_address_names_a_cluster_its_workers_train(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

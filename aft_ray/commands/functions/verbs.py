@@ -7,12 +7,13 @@ process is connected to, or RAY_ADDRESS, or starts one on this machine for as lo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aft_ray.cluster.address import connected_ray
+from aft_ray.cluster.starting import Cluster
 from aft_ray.commands.check import check, open_setup
 from aft_ray.commands.environment import helpers_of, ray_cluster, set_environment
 from aft_ray.commands.functions.results import Exported, Result, Run, Scores, Search, Study
@@ -83,11 +84,8 @@ def train(recipe: Recipe) -> Run:
     from aft_ray.training.runs import RunDirectory
     from aft_ray.training.train import needs_ray, train
 
-    if needs_ray(recipe):
-        with _cluster(recipe, "train"):
-            place = train(setup)
-    else:
-        place = train(setup)
+    cluster: Cluster = partial(_cluster, recipe, "train") if needs_ray(recipe) else nullcontext
+    place = train(setup, cluster=cluster)
     history = RunDirectory(place).history()
     accuracy = history[-1]["test_accuracy"]
     return Run(f"Run {place}", history, str(place), history[-1]["test_loss"] if accuracy is None else accuracy)
