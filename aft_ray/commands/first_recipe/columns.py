@@ -85,6 +85,11 @@ class Column:
         return texts > TEXTS_AMONG * len(self.values)
 
     @property
+    def has_booleans(self) -> bool:
+        """Whether its values are booleans, which without names would be the classes 0 and 1."""
+        return bool(self.values) and all(isinstance(value, bool) for value in self.values)
+
+    @property
     def is_caption(self) -> bool:
         """Whether it is the text of a picture beside it, and not one more fact about that."""
         blanks = median(str(value).strip().count(" ") for value in self.values) if self.values else 0
@@ -128,7 +133,7 @@ def guess(
     given: Mapping[str, str],
     is_unique: Callable[[str], bool] = lambda name: True,
 ) -> dict[str, Any]:
-    """The section `dataset.columns`, and `task` where it is not classification.
+    """The section `dataset.columns`, `task` where it is not classification, and `label_names` of booleans.
 
     rows: some, mostly the first. given: columns that the user named, by key. is_unique: whether all rows differ in a column.
     Raises InputError, naming the columns, if no label or no content is found.
@@ -155,8 +160,10 @@ def guess(
         found["text"] = text
     if not {"text", "image"} & set(found):
         raise InputError(f"No column holds texts or pictures. Name one with --text or --image: {', '.join(names)}.")
-    task = _task(next(column for column in columns if column.name == label))
-    return {"columns": {"label": label, **found}} | ({"task": task} if task else {})
+    of_label = next(column for column in columns if column.name == label)
+    task = _task(of_label)
+    names_of_booleans = {"label_names": ["False", "True"]} if of_label.has_booleans else {}
+    return {"columns": {"label": label, **found}} | ({"task": task} if task else names_of_booleans)
 
 
 def _label(columns: Sequence[Column], names: Sequence[str]) -> str:

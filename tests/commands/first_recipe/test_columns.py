@@ -78,6 +78,8 @@ def test_the_label_s_values_tell_the_task() -> None:
     assert guess(*rows(text=TEXTS, label=[["a"], ["a", "b"]] * 6), {})["task"] == "multilabel"
     assert guess(*rows(text=TEXTS, label=[0.5, 1.25, 3.0] * 4), {})["task"] == "regression"
     assert guess(*rows(text=TEXTS, label=["0,5", "1,25", "3,0"] * 4), {})["task"] == "regression"
+    assert guess(*rows(text=TEXTS, label=[True, None, False] * 4), {})["label_names"] == ["False", "True"]
+    assert "label_names" not in guess(*rows(text=TEXTS, label=["True", "False", "1"] * 4), {})
 
 
 def test_the_user_s_word_goes_first() -> None:
