@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from typing import get_args
 
 from aft_ray.recipe.printable import tell
+from aft_ray.recipe.task import Task
 
 SUMMARY = "look at your data and print a recipe that runs as it is: aft-ray init PATH > recipe.yaml"
 COLUMNS = {
@@ -26,6 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, about in COLUMNS.items():
         parser.add_argument(f"--{name}", metavar="COLUMN", help=f"a table's column of {about}")
     parser.add_argument(
+        "--task",
+        choices=get_args(Task),
+        help="one class per sample, several classes, or a number; guessed from a table's labels by default",
+    )
+    parser.add_argument(
         "--workspace",
         metavar="PLACE",
         help="the recipe's workspace, a directory or URL for everything that is written; work/NAME by default",
@@ -37,7 +44,7 @@ def run(parsed: argparse.Namespace) -> None:
     from aft_ray.commands.first_recipe.init import init
 
     columns = {name: value for name in COLUMNS if (value := getattr(parsed, name)) is not None}
-    made = init(parsed.path, columns, parsed.workspace)
+    made = init(parsed.path, columns, parsed.workspace, task=parsed.task)
     check(made.recipe, "pipeline")
     print(made.text, end="")
     for line in (*made.found.notes(), made.cost, "next: aft-ray pipeline FILE, the file that this recipe goes to"):

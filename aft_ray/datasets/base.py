@@ -27,7 +27,7 @@ from typing import Any, Literal
 from aft_ray.datasets.items import Item, Items, Label
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import DatasetConfig
-from aft_ray.store.schema import Task
+from aft_ray.recipe.task import Task
 
 Modality = Literal["image", "text", "image+text"]
 Content = bytes | str | tuple[bytes, str]

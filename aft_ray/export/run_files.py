@@ -14,6 +14,7 @@ from aft_ray.recipe.config import Recipe
 from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.json_files import parsed_json
 from aft_ray.recipe.sections import DatasetConfig, StudentConfig
+from aft_ray.recipe.task import Task
 from aft_ray.store.files import Directory
 from aft_ray.training.owner import unmarked
 from aft_ray.training.runs import RunDirectory
@@ -50,7 +51,7 @@ class _StudentFacts(Form):
     library: Literal["timm", "open_clip", "transformers"] | None = None
     classes: list[str] = Field(min_length=1)
     teachers: list[Teacher]
-    task: Literal["classification", "multilabel", "regression"] = "classification"
+    task: Task = "classification"
     regularizer: Method | None = None
     dataset: dict[str, Any] = {}
     step: int = 0

@@ -17,6 +17,7 @@ from aft_ray.recipe.actors import MOST_PROCESSES, Actors
 from aft_ray.recipe.columns_section import ColumnsConfig
 from aft_ray.recipe.model import Model, checked_name, is_own_class, named_or_own
 from aft_ray.recipe.places import is_url
+from aft_ray.recipe.task import Task
 
 LARGEST_IMAGE, LONGEST_TEXT = 8192, 1_000_000
 LARGEST_BATCH, MOST_PIXELS = 1_000_000, 2**31 - 1
@@ -68,7 +69,7 @@ class DatasetConfig(Model):
     splits: dict[Literal["train", "validation", "test"], tuple[str, ...]] = {}
     """The data set's own splits that make up train, validation and test, such as `test: validation_matched`; splits that are
     not named are left out. Empty recognises usual names: train, val, dev, test."""
-    task: Literal["classification", "multilabel", "regression"] | None = None
+    task: Task | None = None
     """`classification` (one class per sample), `multilabel` (any number of classes) or `regression` (numbers); null is
     classification, or the task of a named data set."""
     label_names: tuple[str, ...] = ()
@@ -152,7 +153,9 @@ class DatasetConfig(Model):
         """Faults that show before the samples are read."""
         if not self.stratify:
             return []
-        faults = [] if self.task in (None, "classification") else ["stratify needs one class per sample"]
+        faults = (
+            [] if self.task in (None, "classification") else ["stratify needs one class per sample; set it to false"]
+        )
         if self.columns.group is not None:
             faults.append("stratify and columns.group cannot both decide a sample's split; leave one out")
         return faults

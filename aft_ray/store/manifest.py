@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, with_config
 from typing_extensions import NotRequired, TypedDict
 
 from aft_ray.recipe.json_files import damaged, sealed
+from aft_ray.recipe.task import Task
 from aft_ray.store import manifest_parts
 from aft_ray.store.files import Directory
 from aft_ray.store.manifest_parts import (
@@ -49,7 +50,7 @@ class Manifest(TypedDict):
     shards: NotRequired[list[ShardEntry]]
     parts: NotRequired[list[PartEntry]]
     modality: NotRequired[str]
-    task: NotRequired[Literal["classification", "multilabel", "regression"]]
+    task: NotRequired[Task]
     classes: NotRequired[list[str]]
     samples_per_class: NotRequired[dict[str, Count]]
     num_unlabelled: NotRequired[Count]

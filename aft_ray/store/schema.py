@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import pyarrow as pa
 
 SPLITS = ("train", "validation", "test")
 
 UNLABELED = -1
 """The label of a sample that has none: it takes part in the regularizer only."""
-
-
-Task: TypeAlias = Literal["classification", "multilabel", "regression"]
-"""A label is one class, any number of classes, or numbers."""
 
 
 def samples_schema(modality: str, task: str = "classification", num_outputs: int = 0, copy: bool = True) -> pa.Schema:

@@ -26,13 +26,17 @@ class FirstRecipe:
 
 
 def init(
-    path: str, columns: Mapping[str, str], workspace: str | None = None, machine: Machine | None = None
+    path: str,
+    columns: Mapping[str, str],
+    workspace: str | None = None,
+    machine: Machine | None = None,
+    task: str | None = None,
 ) -> FirstRecipe:
-    """columns: names that the user gave, by key of `dataset.columns`.
+    """columns: names that the user gave, by key of `dataset.columns`. task: of a table or tars; guessed by default.
 
     Raises InputError with every fault of the data, or if no teacher is here.
     """
-    found = look(path, columns)
+    found = look(path, columns, task)
     machine = machine or Machine.look()
     choice = choose(found, machine)
     place = workspace or f"work/{_name(path)}"

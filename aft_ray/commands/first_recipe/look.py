@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ SMALL = 5_000
 """Samples of a data set, below which each class gets its share of every split."""
 FEW = 10
 """Samples of a class below which its score means little."""
+NUMBER = re.compile(r"[+-]?\d+")
 
 
 SHARES = {"validation": 0.15, "test": 0.2}
@@ -76,6 +78,8 @@ class Found:
                 lines.append(
                     f"{counted(len(rare), 'class', 'classes')} with fewer than {FEW} samples, too few to be tested: {shown}"
                 )
+            if 2 * len(rare) > len(classes) and all(NUMBER.fullmatch(name) for name, _ in classes):
+                lines.append("the classes are numbers, most of them rare: --task regression predicts the number itself")
         else:
             lines.append(f"task {listing.task}, {counted(len(listing.classes), 'output')}")
         if unlabelled := self.counts.get(None, 0):
@@ -88,8 +92,8 @@ class Found:
         return lines
 
 
-def look(path: str, given: Mapping[str, str]) -> Found:
-    """given: columns that the user named, by key of `dataset.columns`.
+def look(path: str, given: Mapping[str, str], task: str | None = None) -> Found:
+    """given: columns that the user named, by key of `dataset.columns`. task: guessed by default.
 
     Raises InputError with all faults: of labels, ids, splits, and of the samples that were tried.
     """
@@ -97,7 +101,7 @@ def look(path: str, given: Mapping[str, str]) -> Found:
     for form in forms_at(path):
         guessed: list[str] = []
         try:
-            section = {"source": form, "path": path} | _columns(form, path, given)
+            section = {"source": form, "path": path} | _columns(form, path, given, task)
             guessed = _guessed(section.get("columns", {}), given)
             return replace(_found(section), guessed=guessed)
         except InputError as error:  # the next form may read the path: pictures beside a table that is none of samples
@@ -130,15 +134,16 @@ def _is_unique(tables: Sequence[Table], column: str) -> bool:
     return all(value not in seen and not seen.add(value) for value in values)  # type: ignore[func-returns-value]
 
 
-def _columns(form: str, path: str, given: Mapping[str, str]) -> dict[str, Any]:
+def _columns(form: str, path: str, given: Mapping[str, str], task: str | None) -> dict[str, Any]:
     """Columns and task of the tables at `path`. Tars have a column for labels in JSON alone, pictures none."""
+    named = {"task": task} if task else {}
     if form == "webdataset":
-        return {"columns": dict(given)} if given else {}
+        return ({"columns": dict(given)} if given else {}) | named
     if form == "image_folder":
         raise_faults(
-            f"--{key} {name} names a column of a table, but {path} is read as pictures, with the names of their folders as"
-            f" labels. Leave --{key} out, or name a table."
-            for key, name in given.items()
+            f"--{key} {name} {'says how to read' if key == 'task' else 'names'} a column of a table, but {path} is read as"
+            f" pictures, with the names of their folders as labels. Leave --{key} out, or name a table."
+            for key, name in {**given, **named}.items()
         )
         return {}
     tables = open_tables(
@@ -149,7 +154,7 @@ def _columns(form: str, path: str, given: Mapping[str, str]) -> dict[str, Any]:
     if not rows:
         raise InputError(f"{tables[0].name} has no rows.")
     try:
-        found = guess(names, rows, given, partial(_is_unique, tables))
+        found = guess(names, rows, given, partial(_is_unique, tables)) | named
     except InputError as error:
         raise InputError([f"{tables[0].name}: {fault}" for fault in error.faults]) from error
     columns = found["columns"]

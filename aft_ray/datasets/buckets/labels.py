@@ -15,7 +15,7 @@ import pyarrow as pa
 from aft_ray.datasets.held_out import classes_of
 from aft_ray.datasets.items import Coded, Label, tally
 from aft_ray.datasets.sources.labels import Labels, flags_of
-from aft_ray.store.schema import Task
+from aft_ray.recipe.task import Task
 
 TYPES: dict[Task, pa.DataType] = {"multilabel": pa.list_(pa.int32()), "regression": pa.list_(pa.float64())}
 

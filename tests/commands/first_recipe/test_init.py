@@ -271,6 +271,17 @@ def test_small_data_gets_each_class_its_share_and_groups_or_own_splits_do_not(
     assert grouped.recipe.dataset.columns.group == "patient" and not grouped.recipe.dataset.stratify
 
 
+def test_many_rare_numbers_as_classes_are_told(tmp_path: Path) -> None:
+    for name, number in (("ages", lambda n: n % 40), ("stars", lambda n: n % 5)):
+        rows = "".join(f"text {n},{number(n)}\n" for n in range(200))
+        (tmp_path / f"{name}.csv").write_text(f"text,{name}\n{rows}")
+    told = {name: " ".join(look(str(tmp_path / f"{name}.csv"), {}).notes()) for name in ("ages", "stars")}
+    assert "--task regression" in told["ages"] and "regression" not in told["stars"]
+    made = init(str(tmp_path / "ages.csv"), {}, machine=LAPTOP, task="regression")
+    assert made.recipe.dataset.task == "regression" and not made.recipe.dataset.stratify
+    check(made.recipe, "pipeline")
+
+
 def test_a_table_of_no_samples_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "page.csv").write_text("<!DOCTYPE html>\n<html>\n<body>\n")
     assert faults(capsys, tmp_path / "page.csv")[-1].startswith("aft-ray: page.csv: No column ")
