@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any
 
+import numpy as np
+
 from aft_ray.datasets.sources.classes import short_name
 from aft_ray.models.images import decode, open_picture
 from aft_ray.recipe.printable import counted
@@ -28,6 +30,8 @@ COMPARED = 20_000
 """Samples of a split that are compared by content."""
 DECODED = 500
 """Pictures of a split that are decoded."""
+FAR = 10.0
+"""Mean or standard deviation of the numbers of a regression, above which a student needs many steps to reach them."""
 SMALL = (64, 64)
 """Pixels to which a JPEG is decoded: quick, and enough to see whether it has one colour."""
 NAMED = 3
@@ -41,7 +45,8 @@ def data_check(directories: Mapping[str, ShardDirectory], manifests: Manifests) 
     found = _Contents()
     for split, directory in directories.items():
         _read(directory, manifests[split], split, found)
-    return [*_label_lines(manifests), *_small_split_lines(manifests), *found.lines()]
+    numbers = _number_lines(directories["train"], manifests["train"])
+    return [*_label_lines(manifests), *_small_split_lines(manifests), *numbers, *found.lines()]
 
 
 def _label_lines(manifests: Manifests) -> Iterator[str]:
@@ -75,6 +80,23 @@ def _small_split_lines(manifests: Manifests) -> Iterator[str]:
         yield (
             f"The validation split has {counted(count, 'labelled sample')}, too few to choose by: the standard error of an"
             f" accuracy of 50 % is {50 / count**0.5:.0f} points there. Raise dataset.validation_fraction, or add samples."
+        )
+
+
+def _number_lines(directory: ShardDirectory, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Tells numbers of a regression that are far from where a student starts; of the first shard of train."""
+    if manifest["task"] != "regression":
+        return
+    labels = directory.read_shard(0, ["label"]).column("label").drop_null().to_pylist()
+    if not labels:
+        return
+    means, deviations = np.mean(labels, axis=0), np.std(labels, axis=0)
+    worst = int(np.argmax(np.maximum(abs(means), deviations)))
+    if max(abs(means[worst]), deviations[worst]) > FAR:
+        which = f" of output {manifest['classes'][worst]}" if len(means) > 1 else ""
+        yield (
+            f"The numbers{which} have mean {means[worst]:.3g} and standard deviation {deviations[worst]:.3g}: a student starts"
+            " at 0 and needs many steps to reach them. Scale the column to mean 0 and deviation 1."
         )
 
 

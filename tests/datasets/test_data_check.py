@@ -148,3 +148,15 @@ def test_folders_that_all_have_the_same_folders_inside_are_told(
     assert line.startswith(
         "The classes are check, learn, each with the folders cat, dog inside. If these are the classes"
     )
+
+
+@pytest.mark.parametrize(("scale", "is_told"), [(1, False), (1000, True)])
+def test_numbers_far_from_a_student_s_start_are_told(
+    scale: int, is_told: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, count in (("train", 40), ("validation", 120), ("test", 30)):
+        table(tmp_path / "tables" / f"{name}.csv", "".join(f"{name} {n},{scale * (n % 4)}\n" for n in range(count)))
+    lines = told(
+        tmp_path, capsys, source="csv", path=str(tmp_path / "tables"), columns={"text": "text"}, task="regression"
+    )
+    assert any("have mean 1.5e+03 and standard deviation 1.12e+03" in line for line in lines) == is_told == bool(lines)
