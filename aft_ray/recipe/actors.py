@@ -10,14 +10,16 @@ from aft_ray.recipe.model import Model
 
 MOST_PROCESSES = 10_000
 """More processes or CPUs are a slip of the hand."""
+MOST_GROWING = 1000
+"""Most copies of a number that grows: all are asked for at once, and Ray's head keeps 0.1 MiB for each process that waits."""
 
 
 class ActorsConfig(Model):
     """A number of copies that grows while the work lasts."""
 
-    min: int = Field(gt=0, le=MOST_PROCESSES)
+    min: int = Field(gt=0, le=MOST_GROWING)
     """Copies that extraction begins with; it waits for room for all of them."""
-    max: int = Field(gt=0, le=MOST_PROCESSES)
+    max: int = Field(gt=0, le=MOST_GROWING)
     """Most copies: others join as the cluster has room for them, also on nodes that come later."""
 
     @model_validator(mode="after")

@@ -97,6 +97,10 @@ def test_a_place_that_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
             "teachers.0.num_actors must have min <= max, got 3 and 2.",
         ),
         (
+            "teachers: [{model: 'timm:a', num_actors: {min: 1, max: 10000}}]",
+            "teachers.0.num_actors.max must be less than or equal to 1000, got 10000.",
+        ),
+        (
             "teachers: [{model: 'timm:a', num_actors: {min: 0, max: 2}}]",
             "teachers.0.num_actors.min must be greater than 0, got 0.",
         ),
