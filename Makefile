@@ -25,8 +25,8 @@ first-half: $(INSTALLED)
 second-half: $(INSTALLED)
 	$(BIN)/python -m pytest --durations 20 $(addprefix --ignore=,$(FIRST_HALF))
 
-test-fast: $(INSTALLED)  ## the tests that start neither Ray nor other processes
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ray and not processes"
+test-fast: $(INSTALLED)  ## a minute: no test that starts Ray or other processes, no file of tests that takes long
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ray and not processes and not slow"
 
 floors: $(INSTALLED)  ## speeds as ratios to plain code, two minutes; fails below a floor, the second time
 	$(BIN)/python jobs/benchmarks/floors.py

@@ -33,6 +33,8 @@ from aft_ray.store.workspace import Workspace
 from tests.helpers.training import timeless
 from tests.helpers.whole_workspace import whole_workspace
 
+pytestmark = pytest.mark.slow
+
 UNREAD = ("report", "tensorboard", "leases")
 """Directories of files that no verb reads results from."""
 VARYING = r"(?<=-)([0-9a-f]{8}(?=\.)|[0-9a-f]{4}(?=/))|\d+|main-cut|main|second|train|validation|test|one|two"

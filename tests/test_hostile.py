@@ -33,6 +33,8 @@ from aft_ray.store.side_by_side import open_store
 from aft_ray.store.workspace import Workspace
 from tests.helpers.hub import Payload
 
+pytestmark = pytest.mark.slow
+
 TEACHER = {"name": "means", "model": "tests.helpers.own_teachers:Means"}
 
 

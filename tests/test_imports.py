@@ -130,6 +130,7 @@ def test_no_benchmark_imports_from_the_tests() -> None:
     assert [path.name for path in benchmarks if any(name.startswith("tests") for name in imported(path))] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "modules, absent",
     [

@@ -16,6 +16,8 @@ from jobs.recipes.results.methods import short_table
 from jobs.recipes.results.page import HERE, RECORDS, STUDIES, put, read, write_page
 from tests.helpers import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def studies(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict]:

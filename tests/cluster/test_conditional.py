@@ -19,6 +19,8 @@ from aft_ray.cluster.lease import HOLDER, lease
 from aft_ray.store.workspace import Workspace
 from tests.helpers.turns import assert_the_second_waits
 
+pytestmark = pytest.mark.slow
+
 COUNT = """
 import sys, time
 from aft_ray.cluster import claims as module

@@ -18,6 +18,8 @@ from aft_ray.store.files import STALE_AFTER_S
 from aft_ray.store.workspace import Workspace
 from tests.helpers.turns import assert_the_second_waits, left_before
 
+pytestmark = pytest.mark.slow
+
 COUNT = """
 import sys, time
 from pathlib import Path

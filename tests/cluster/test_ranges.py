@@ -22,6 +22,8 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.store.workspace import Workspace
 from tests.helpers.turns import left_before
 
+pytestmark = pytest.mark.slow
+
 HOLD = """
 import sys, time
 from aft_ray.cluster.ranges import Range, range_lease

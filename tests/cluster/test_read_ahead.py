@@ -9,6 +9,8 @@ import pytest
 
 from aft_ray.cluster.read_ahead import SHARE, ReadAhead
 
+pytestmark = pytest.mark.slow
+
 
 def most_at_once(ahead: ReadAhead, tried: int) -> int:
     """How many of `tried` rows begin before one of them ends."""

@@ -17,6 +17,8 @@ from aft_ray.training.fit import fit
 from aft_ray.training.inputs.data import Data, load_data
 from tests.helpers.training import made_split, made_workspace
 
+pytestmark = pytest.mark.slow
+
 SEARCH = {"compare": ["none", "dk"], "beta": {"aft": [1]}}
 
 

@@ -21,6 +21,8 @@ from aft_ray.recipe.errors import InputError
 from tests.helpers.hub_data import png
 from tests.helpers.tasks import elsewhere
 
+pytestmark = pytest.mark.slow
+
 
 def recipe(workspace: Path, **dataset: Any) -> Recipe:
     return Recipe.model_validate({"workspace": str(workspace), "dataset": dataset, "student": {"model": "tiny:cnn"}})

@@ -23,6 +23,8 @@ from aft_ray.store.side_by_side import open_store
 from tests.datasets.test_helpers import files
 from tests.helpers.pairs import PAIRS, encoded, recipe, write_pairs
 
+pytestmark = pytest.mark.slow
+
 
 def apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Samples are made as before: in the order of their ids' hashes."""

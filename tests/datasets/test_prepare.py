@@ -19,6 +19,8 @@ from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.side_by_side import open_store
 from aft_ray.store.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 
 def recipe(tmp_path: Path, **dataset: object) -> Recipe:
     return Recipe.model_validate(

@@ -25,6 +25,8 @@ from aft_ray.training.inputs.stores import open_stores
 from aft_ray.training.provenance import differing_inputs, origin, run_inputs
 from tests.helpers.small_students import small_config, small_student
 
+pytestmark = pytest.mark.slow
+
 
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and "leases" not in path.parts}

@@ -26,6 +26,8 @@ from aft_ray.store.schema import SPLITS
 from aft_ray.store.side_by_side import open_store
 from aft_ray.store.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 
 def recipe(workspace: Path, path: Path | str, **dataset: Any) -> Recipe:
     given = {"source": "image_folder", "path": str(path), "samples_per_shard": 16, **dataset}

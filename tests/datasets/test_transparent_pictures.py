@@ -26,6 +26,8 @@ from aft_ray.training.inputs.stores import open_stores
 from aft_ray.training.provenance import how_decoded
 from tests.helpers.small_students import small_config, small_student
 
+pytestmark = pytest.mark.slow
+
 CLEAR_ON_BLACK = (0, 0, 0, 0)
 
 

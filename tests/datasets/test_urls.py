@@ -36,6 +36,8 @@ from aft_ray.store.workspace import Workspace
 from tests.conftest import draw_pictures
 from tests.helpers.tasks import elsewhere
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Bucket:

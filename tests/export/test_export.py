@@ -33,6 +33,8 @@ from aft_ray.training.checkpoint import save_student
 from tests.helpers import hub
 from tests.helpers.small_students import TEACHER_DIMS, batch, small_config, small_student
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ["cat", "dog", "bird: [/small]", "fish", "newt"]
 ALONE = r"""
 import pathlib, re, sys, torch

@@ -27,6 +27,8 @@ from tests.helpers import ROOT, hub
 from tests.helpers.hub_server import TOKEN, Hub, commit_id, hub_server
 from tests.helpers.small_students import batch
 
+pytestmark = pytest.mark.slow
+
 NAME = "me/flowers"
 
 

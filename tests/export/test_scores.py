@@ -13,6 +13,8 @@ import sklearn.metrics as sk
 
 from aft_ray.export.scores import Scores, average_precision, probabilities, scores_of
 
+pytestmark = pytest.mark.slow
+
 RANDOM = np.random.default_rng(0)
 
 

@@ -16,6 +16,8 @@ import torch
 from aft_ray.models.adapters import COMPILER, disabled_later, import_adapter
 from tests.helpers import ROOT
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = "aft_ray.models.teachers"
 
 

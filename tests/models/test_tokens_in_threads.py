@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 CODE = """
 from concurrent.futures import ThreadPoolExecutor
 from aft_ray.models.text import Tokens

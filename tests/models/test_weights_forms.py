@@ -26,6 +26,8 @@ from aft_ray.recipe.sections import StudentConfig, TeacherConfig
 from tests.helpers import hub
 from tests.helpers.small_students import small_config, small_student
 
+pytestmark = pytest.mark.slow
+
 MODEL = "timm:test_vit"
 State = dict[str, torch.Tensor]
 

@@ -12,6 +12,8 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.strict_yaml import parse
 from tests.helpers import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("text", "value"),

@@ -11,6 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from aft_ray.regularizers import Regularizer
 from tests.helpers.regularizers import TEACHER_DIMS, VARIANTS, build, inputs, tensors
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("variant", VARIANTS)

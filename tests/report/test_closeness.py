@@ -14,6 +14,8 @@ from aft_ray.report.report import report
 from aft_ray.report.results import Group, Training
 from tests.helpers.report import chosen, recipe_at, trial, write_everything, write_training
 
+pytestmark = pytest.mark.slow
+
 SEEN = {"student_head": 0.5, "teachers_head": 0.68, "student_labels": 0.4, "target_labels": 0.4}
 SEEN |= {"student_target": 0.5, "kernel_distance": 0.2}
 

@@ -27,6 +27,8 @@ from tests.helpers.report import (
     write_training,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def test_page_and_csv_show_the_same_numbers(recipe: Recipe) -> None:
     write_everything(recipe)

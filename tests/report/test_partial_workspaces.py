@@ -13,6 +13,8 @@ from aft_ray.report.report import report
 from tests.helpers.page import Page
 from tests.helpers.report import finals, searched, trial, write_everything, write_search, write_training
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "parts, expected",

@@ -15,6 +15,8 @@ from aft_ray.cli import main
 from aft_ray.recipe.config import Recipe, dump
 from tests.helpers.report import write_everything
 
+pytestmark = pytest.mark.slow
+
 
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

@@ -21,9 +21,10 @@ BOXES = """all => all.map(e => {
 })"""
 """Each picture: size and right edge on the page, size of what is drawn in it."""
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"),
+]
 
 
 @pytest.fixture(scope="module")

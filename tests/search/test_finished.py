@@ -24,6 +24,8 @@ from aft_ray.store.schema import UNLABELED
 from jobs.benchmarks.fuzz_without_ray import without_ray
 from tests.helpers.training import DATA, VALIDATION, made_workspace
 
+pytestmark = pytest.mark.slow
+
 CHANGES = {
     "train": {"steps": 4, "evaluate_every": 2, "global_batch_size": 16, "learning_rate": 0.003},
     "search": {

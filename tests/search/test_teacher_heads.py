@@ -28,6 +28,8 @@ from aft_ray.store.workspace import Workspace
 from tests.helpers.report import recipe_at, write_everything
 from tests.helpers.training import DATA, TEST, made_workspace
 
+pytestmark = pytest.mark.slow
+
 ASKED = {"search.final.teacher_heads": True}
 HEADS = [TeacherHead("small", "linear", 0.71, 0.6944), TeacherHead("large", "neighbours", 0.5, 0.4321)]
 

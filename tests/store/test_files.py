@@ -23,6 +23,8 @@ from aft_ray.store.quarantine import quarantined_sample
 from aft_ray.store.shards import ShardDirectory
 from aft_ray.store.unknown_files import parquet_metadata
 
+pytestmark = pytest.mark.slow
+
 NOBODY = 65534
 """The user id of `nobody`."""
 

@@ -18,6 +18,8 @@ from tests.helpers import ROOT
 from tests.study.test_config import written
 from tests.study.test_report import finished
 
+pytestmark = pytest.mark.slow
+
 PAPER = sorted(path for path in (ROOT / "jobs" / "recipes" / "paper").glob("*.yaml") if "settings:" in path.read_text())
 
 

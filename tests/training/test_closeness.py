@@ -22,6 +22,8 @@ from aft_ray.training.inputs.data import Data, load_data
 from jobs.benchmarks.made_store import made_store
 from tests.helpers.training import DATA, TEACHERS, TEST, TRAIN, VALIDATION, made_split, recipe, run
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 OF_STUDENT = {"rows", "student_head", "student_labels"}
 OF_TEACHERS = {"teachers_head", "target_labels", "student_target", "kernel_distance"}

@@ -37,6 +37,8 @@ from tests.helpers.training import (
     timeless,
 )
 
+pytestmark = pytest.mark.slow
+
 PLAIN = {"learning_rate": 0.0005}
 """So low that rounding stays rounding: Adam makes a whole step of a gradient that is nothing else."""
 EXTRAS = {"optimizer": "sgd", "learning_rate": 0.05, "clip_norm": 0.5, "label_smoothing": 0.1, "warmup_steps": 3}

@@ -32,6 +32,8 @@ from tests.helpers.training import (
     timeless,
 )
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

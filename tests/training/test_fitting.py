@@ -33,6 +33,8 @@ from tests.helpers.training import (
     timeless,
 )
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 PROBE_METHODS = ("aft_probe", "probe_kd")
 PAIR = {"one": "image", "two": "text"}

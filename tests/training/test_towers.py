@@ -30,6 +30,8 @@ from tests.helpers.pairs import LENGTHS, MEANS, encoded, write_pairs
 from tests.helpers.pairs import recipe as recipe_of_pairs
 from tests.helpers.training import killed_after, made_split, recipe, run, timeless
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 PAIR = StudentConfig(model="tiny:pair")
 READS = {"one": "image", "two": "image", "words": "text"}

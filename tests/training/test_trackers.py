@@ -21,6 +21,8 @@ from aft_ray.training.runs import RunDirectory
 from aft_ray.training.trackers import TensorBoard, WandbTracker, open_trackers
 from tests.helpers.training import Killed, killed_after, recipe, run
 
+pytestmark = pytest.mark.slow
+
 
 def events(folder: Path) -> list[Event]:
     """Every event of a run's TensorBoard files, oldest file first."""

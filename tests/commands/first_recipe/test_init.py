@@ -29,6 +29,8 @@ from aft_ray.recipe.reference import json_schema
 from aft_ray.store import open_store
 from tests.conftest import draw_pictures
 
+pytestmark = pytest.mark.slow
+
 LAPTOP = Machine(gpus=0, has_hub=False)
 KINDS = ("fruit", "stone # 1: hard", "bird")
 

@@ -17,6 +17,8 @@ from tests.helpers import ROOT
 from tests.study.test_config import written
 from tests.study.test_report import finished
 
+pytestmark = pytest.mark.slow
+
 NAMES = {
     *("load", "prepare", "extract", "rank", "train", "search", "study", "evaluate", "export"),
     *("load_student", "build_regularizer", "Recipe"),

@@ -25,6 +25,8 @@ from tests.helpers.small_data import samples_of, write_pictures, write_tables, w
 from tests.helpers.tables import write_csv
 from tests.helpers.tasks import elsewhere
 
+pytestmark = pytest.mark.slow
+
 
 def recipe(workspace: Path, **dataset: Any) -> Recipe:
     return Recipe.model_validate(

@@ -21,6 +21,8 @@ from tests.datasets.buckets.test_buckets import KINDS, here_and_there, recipe
 from tests.helpers.small_data import samples_of, write_pairs
 from tests.helpers.tasks import elsewhere
 
+pytestmark = pytest.mark.slow
+
 KEYS: dict[str, dict[str, Any]] = {
     "plain": {},
     "fractions": {"validation_fraction": 0.3, "test_fraction": 0.05, "split_seed": 3},

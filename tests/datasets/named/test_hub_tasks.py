@@ -37,6 +37,8 @@ from tests.helpers.hub_data import write_copy
 from tests.helpers.small_students import small_config
 from tests.models.teachers.test_open_clip_teacher import TINY, save
 
+pytestmark = pytest.mark.slow
+
 TASKS = {task.name: task for task in (*hub_tasks.IMAGES, *hub_tasks.TEXTS, *hub_tasks.PAIRS)}
 THROUGH_RAY = ("cifar10", "rte", "snli_ve")
 STUDENTS = {"image": "tiny:cnn", "text": "tiny:text", "image+text": "open_clip"}

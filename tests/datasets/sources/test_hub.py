@@ -21,6 +21,8 @@ from aft_ray.recipe.sections import DatasetConfig
 from aft_ray.store.side_by_side import open_store
 from tests.helpers.hub_data import REPOSITORIES, as_dataset, write_copy
 
+pytestmark = pytest.mark.slow
+
 TASKS = {task.name: task for task in (*hub_tasks.IMAGES, *hub_tasks.TEXTS, *hub_tasks.PAIRS)}
 PROMPTS = {
     "imdb": "text {i} of {s}, class {c} Overall, the sentiment of my review is",

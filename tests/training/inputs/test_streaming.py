@@ -36,6 +36,8 @@ from tests.helpers.training import (
     timeless,
 )
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 TRANSFORMS = student_transforms(StudentConfig(model="tiny:cnn"))
 
