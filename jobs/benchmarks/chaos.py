@@ -351,7 +351,11 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--write", type=Path, metavar="PAGE", help="write the drill's results so far")
     arguments = parser.parse_args()
+    if not (arguments.stage or arguments.write):
+        parser.error("name a --stage to run, or a PAGE to --write")
     folder = arguments.folder.resolve()
+    if arguments.stage == "together" and not (folder / "undisturbed" / "samples").is_dir():
+        parser.error(f"{folder} has no samples: run --stage prepare first")
     folder.mkdir(parents=True, exist_ok=True)
     faults: list[str] = []
     if arguments.stage:
