@@ -18,6 +18,7 @@ from aft_ray.datasets.sources.classes import short_name
 from aft_ray.models.images import decode, open_picture
 from aft_ray.recipe.printable import counted
 from aft_ray.store.contents import contents, rows_by_picture
+from aft_ray.store.manifest import num_labelled
 from aft_ray.store.prefetch import prefetched
 from aft_ray.store.quarantine import UNREADABLE
 from aft_ray.store.shards import ShardDirectory
@@ -61,7 +62,7 @@ def _label_lines(manifests: Manifests) -> Iterator[str]:
 def _small_split_lines(manifests: Manifests) -> Iterator[str]:
     if manifests["train"]["task"] == "regression":
         return
-    labelled = {split: manifest["num_samples"] - manifest["num_unlabelled"] for split, manifest in manifests.items()}
+    labelled = {split: num_labelled(manifest) for split, manifest in manifests.items()}
     few = [
         f"{short_name(name)} ({count} in {split})"
         for split, manifest in manifests.items()

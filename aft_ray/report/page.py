@@ -20,6 +20,7 @@ from aft_ray.report.plots import COLOURS
 from aft_ray.report.reading import Findings, read_probes, read_trainings
 from aft_ray.report.results import Group, Training, TrialRow, method_title
 from aft_ray.report.words import runs_in_words
+from aft_ray.store.manifest import num_labelled
 from aft_ray.store.schema import SPLITS
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.best import ACCURACY, Measure
@@ -42,8 +43,7 @@ def render_page(
     singles = [Group(run.name, [run]) for run in runs]
     gated = [group for group in finals or singles if all(training.gates for training in group.trainings)]
     splits = {split: manifest for split in SPLITS if (manifest := place.samples(split).manifest())}
-    validation = splits.get("validation", {})
-    num_validation = validation.get("num_samples", math.nan) - validation.get("num_unlabelled", 0)
+    num_validation = num_labelled(splits["validation"]) if "validation" in splits else math.nan
     return template("report.html.j2").render(
         name=recipe.dataset.name or PurePosixPath(recipe.dataset.path or "").name,
         headline=found.headline if entries else runs_in_words(runs, measure),

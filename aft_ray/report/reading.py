@@ -25,6 +25,7 @@ from aft_ray.search.space import strengths
 from aft_ray.search.teacher_heads import TeacherHead, read_heads
 from aft_ray.search.trials import read_table, run_at
 from aft_ray.store.files import Directory
+from aft_ray.store.manifest import num_labelled
 from aft_ray.store.workspace import Workspace
 from aft_ray.training.runs import CONFIG, RunDirectory
 
@@ -104,7 +105,7 @@ def findings(recipe: Recipe) -> Findings:
     place = workspace.search(recipe.run) / "trials"
     chosen = [entry for entry in entries if entry.is_chosen]
     told = [left_out(entry.title, [_last_line(place / name) for name in entry.trials]) for entry in chosen]
-    num_validation = validation["num_samples"] - validation.get("num_unlabelled", 0) if validation else None
+    num_validation = num_labelled(validation) if validation else None
     if best := best_settings(trials, recipe.search.metric, num_validation):
         told.insert(0, winner_in_words(chosen, winner(best).method))
     found = remarks(trials, chosen, partial(_strengths, recipe), validation)

@@ -10,6 +10,7 @@ from aft_ray.recipe.search_section import Betas, Range
 from aft_ray.regularizers.fitted_probes import is_useful
 from aft_ray.report.results import Entry, Training, paired_test
 from aft_ray.search.trials import TrialRow, setting_key
+from aft_ray.store.manifest import num_labelled
 from aft_ray.training.best import ACCURACY, Measure, score
 
 CLEAR = 0.05
@@ -169,7 +170,7 @@ def _nothing_learned(searched: Sequence[TrialRow], validation: Mapping[str, Any]
 
 
 def _few_samples(searched: Sequence[TrialRow], validation: Mapping[str, Any]) -> str:
-    count = validation["num_samples"] - validation.get("num_unlabelled", 0)
+    count = num_labelled(validation)
     if not 0 < count < FEW_SAMPLES:
         return ""
     worth = f": one of them is {100 / count:.1f} points" if searched[0].get("val_accuracy") is not None else ""

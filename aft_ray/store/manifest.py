@@ -57,6 +57,11 @@ class Manifest(TypedDict):
     feature_dim: NotRequired[Annotated[int, Field(ge=1)]]
 
 
+def num_labelled(manifest: Mapping[str, Any]) -> int:
+    """Samples of a split with a label; manifests of before do not count those without one, since all had one."""
+    return int(manifest["num_samples"] - manifest.get("num_unlabelled", 0))
+
+
 def write_manifest(directory: Directory, head: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]) -> None:
     """`head` has all but the shards, which get a line each."""
     if len(shards) > manifest_parts.PART_SHARDS:

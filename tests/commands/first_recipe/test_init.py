@@ -215,9 +215,10 @@ def test_a_picture_that_is_none_is_told_in_words(image_folder: Path) -> None:
 def test_a_column_is_named_for_a_table_alone(
     tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    label, group = faults(capsys, image_folder, "--label", "kind", "--group", "patient")
+    label, group, task = faults(capsys, image_folder, "--label", "kind", "--group", "patient", "--task", "regression")
     assert "--label kind names a column of a table" in label and "Leave --label out" in label
     assert "--group patient" in group and "names of their folders as labels" in group
+    assert "--task regression says how to read a column" in task
 
 
 def test_tars_take_the_key_of_labels_in_json_and_no_other_column(
